@@ -1,0 +1,34 @@
+# make demo   attack a small network on synthetic scenes and write a report
+# make test   everything that continuous integration checks
+# make lint   the checks that run no test
+# make bench  time one attack step
+# make clean  remove caches and built packages; run folders and .venv stay
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: demo test lint bench clean
+
+demo: $(INSTALLED)
+	$(BIN)/underfire demo
+
+test: lint
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+lint: $(INSTALLED)
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks/step.py
+
+clean:
+	rm -rf dist site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/pip || python3 -m venv .venv
+	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
+	touch $@

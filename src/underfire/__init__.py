@@ -1,0 +1,37 @@
+"""underfire: if someone attacked this classifier, would its explanation have warned us?"""
+
+from underfire.api import Attacker, Result, adv2, pgd
+from underfire.classifiers import Classifier
+from underfire.interpreters import (
+    CAM,
+    GRAD,
+    FiniteDifferences,
+    GradCAM,
+    LogisticGate,
+    MonotoneGate,
+    OneSidedDifferences,
+    PaperGate,
+    SmoothedReLU,
+)
+from underfire.store import Run, open_run
+from underfire.types import UnderfireError
+
+__all__ = [
+    "CAM",
+    "GRAD",
+    "Attacker",
+    "Classifier",
+    "FiniteDifferences",
+    "GradCAM",
+    "LogisticGate",
+    "MonotoneGate",
+    "OneSidedDifferences",
+    "PaperGate",
+    "Result",
+    "Run",
+    "SmoothedReLU",
+    "UnderfireError",
+    "adv2",
+    "open_run",
+    "pgd",
+]

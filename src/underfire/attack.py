@@ -1,0 +1,121 @@
+"""An attack: what is minimised over which images by which steps. It holds parameters and no state.
+
+    l(theta) = sum over terms of weight_term(step) * term(x),   x = decode(x0, theta)          (Eq. 3)
+
+with the terms "prediction" (l_prd), "map" (l_int, mean over cells), "cost" (the perturbation's own)
+and whatever the interpreter's reading or `extra_terms` add. `underfire.engine` runs it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+
+from underfire import rng
+from underfire.classifiers import Classifier
+from underfire.interpreters.protocol import Interpreter
+from underfire.losses import confidence, cross_entropy, map_distance, smoothed_cross_entropy
+from underfire.perturbations import Perturbation, Pixels
+from underfire.schedules import Constant, Schedule
+from underfire.steps import Objective, SignStep, StepRule
+from underfire.types import Goal, Images, Labels, Logits, Reading, Row, Terms
+
+
+@runtime_checkable
+class PredictionLoss(Protocol):
+    """l_prd of a reading, per image."""
+
+    def __call__(self, reading: Reading, goal: Goal, step: Labels) -> Row: ...
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """-log p of the target class."""
+
+    def __call__(self, reading: Reading, goal: Goal, step: Labels) -> Row:
+        return cross_entropy(reading.log_prob)
+
+
+@dataclass(frozen=True)
+class SmoothedCrossEntropy:
+    """Cross-entropy with target mass q ~ U(1 - rho, 1), drawn anew for each image and step."""
+
+    rho: Schedule
+    seed: int = 0
+
+    def __call__(self, reading: Reading, goal: Goal, step: Labels) -> Row:
+        draw = rng.uniform(self.seed, "label smoothing", goal.key, step, 1)[:, 0]
+        mass = (1 - self.rho(step) * draw).to(reading.logits.dtype)
+        return smoothed_cross_entropy(reading.logits, goal.target, mass)
+
+
+@runtime_checkable
+class ExtraTerm(Protocol):
+    """A further per-image loss, such as the evasion of a detector; its weight goes by its name."""
+
+    @property
+    def name(self) -> str: ...
+
+    def __call__(self, classifier: Classifier, reading: Reading, x: Images, goal: Goal, step: Labels) -> Row: ...
+
+
+@dataclass(frozen=True)
+class StopRule:
+    """Stop an image at the end of a quantum once its best iterate is this confident and its map this close."""
+
+    confidence: float
+    map_distance: float = float("inf")
+
+
+@dataclass(frozen=True)
+class Attack:
+    """All parameters of one attack.
+
+    `weights` are schedules by term name; a term that is not named has weight 1. In the choice of the best
+    iterate those that report the target class with p >= `confidence` come first.
+    `warm_start` is run first and its theta seeds this attack; interpreters share it where it is Blind.
+    """
+
+    name: str
+    interpreter: Interpreter
+    perturbation: Perturbation = field(default_factory=Pixels)
+    rule: StepRule = field(default_factory=lambda: SignStep(Constant(1 / 255)))
+    weights: Mapping[str, Schedule] = field(default_factory=dict)
+    prediction: PredictionLoss = CrossEntropy()
+    extra_terms: tuple[ExtraTerm, ...] = ()
+    steps: int = 100
+    quantum: int = 50
+    confidence: float = 0.95
+    stop: StopRule | None = None
+    warm_start: "Attack | None" = None
+
+    def objective(self, classifier: Classifier, goal: Goal, belief: Any, step: Labels) -> Objective:
+        """The per-image loss as a function of theta."""
+
+        def evaluate(theta: torch.Tensor) -> Terms:
+            x = self.perturbation.decode(goal.image, theta)
+            reading = self.interpreter.read(classifier, belief, x, goal.target)
+            parts = {
+                "prediction": self.prediction(reading, goal, step),
+                "map": map_distance(reading.maps, goal.target_map),
+                "cost": self.perturbation.cost(theta),
+                **reading.terms,
+                **{term.name: term(classifier, reading, x, goal, step) for term in self.extra_terms},
+            }
+            total = sum(
+                (self.weights[name](step).to(part.dtype) * part if name in self.weights else part)
+                for name, part in parts.items()
+            )
+            assert isinstance(total, torch.Tensor)
+            return Terms(total, parts, reading.logits)
+
+        return evaluate
+
+    def rank(self, logits: Logits, map_distances: Row, target: Labels) -> Row:
+        """Order of iterates, smaller is better: confident successes by map distance, other successes likewise,
+        then failures by confidence."""
+        p = confidence(logits, target)
+        confident = p >= self.confidence
+        of_success = torch.where(confident, map_distances, 1 + map_distances)
+        return torch.where(logits.argmax(1) == target, of_success, 3 - p).nan_to_num(nan=torch.inf)

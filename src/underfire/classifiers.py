@@ -1,0 +1,169 @@
+"""A classifier over [0, 1] images, whatever network stands behind it.
+
+    model = Classifier(net, mean=(.485, .456, .406), std=(.229, .224, .225))
+    logits = model(images).logits
+
+`Classifier` works on a private copy of the network (evaluation mode, frozen, on its own device and
+memory format), so the network it was given is never touched: no mode, flag, hook or bit changes.
+"""
+
+import copy
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from underfire.heads import Head, Located, trace
+from underfire.loading import NORMALISATIONS, LoadedNetwork, load_network
+from underfire.types import Evidence, Images, UnderfireError
+
+IMAGENET_MEAN, IMAGENET_STD = NORMALISATIONS["imagenet"]
+
+
+class Classifier:
+    """A frozen private copy of `net` behind its normalisation.
+
+    net maps normalised RGB N3HW to logits NK with K >= 2. `features` names the layer whose output CAM
+    and Grad-CAM read; by default it is found by tracing the first forward pass that needs it.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        *,
+        features: str | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+            raise UnderfireError(f"The normalisation needs 3 means and 3 positive deviations, not {mean} / {std}.")
+        self.device = torch.device(device)
+        self._net = _private_copy(net, self.device)
+        weights = [p for p in self._net.parameters() if p.is_floating_point()]
+        self.dtype = weights[0].dtype if weights else torch.get_default_dtype()
+        self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
+        self._mean, self._std = (
+            torch.tensor(v, dtype=self.dtype, device=self.device).view(1, 3, 1, 1) for v in (mean, std)
+        )
+        self.origin: LoadedNetwork | None = None
+        self._captured: Tensor | None = None
+        self._located: Located | None = None
+        if features is not None:
+            self._capture(Located(features, False, None))
+
+    @classmethod
+    def load(
+        cls,
+        reference: str,
+        weights: str | None = None,
+        normalize: str | None = None,
+        *,
+        features: str | None = None,
+        device: torch.device | str = "cpu",
+    ) -> "Classifier":
+        """`torchvision:NAME`, `path/file.py:builder` or `demo`; weights are an enum name or a state-dict file.
+
+        The normalisation comes from `normalize` ("imagenet", "none", "M,M,M/S,S,S"), else from the weights,
+        else it is ImageNet's; `origin` tells. UnderfireError names what is wrong with any of them.
+        """
+        origin = load_network(reference, weights, normalize)
+        classifier = cls(origin.net, origin.mean, origin.std, features=features, device=device)
+        classifier.origin = replace(origin, net=classifier.network)
+        return classifier
+
+    def __call__(self, x: Images) -> Evidence:
+        """One forward pass; differentiable in x. UnderfireError unless the network returns logits NK."""
+        z = (x.to(self.dtype) - self._mean) / self._std
+        if self.device.type == "cpu":
+            z = z.contiguous(memory_format=torch.channels_last)
+        logits: Any = self._net(z)
+        if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
+            raise UnderfireError(
+                f"The model returned {_describe(logits)} for {len(x)} images; underfire needs logits of shape (N, K). "
+                "Wrap the model in a module whose forward returns them."
+            )
+        if logits.shape[1] < 2:
+            raise UnderfireError("The model has one output; underfire needs at least two classes.")
+        features, self._captured = self._captured, None
+        return Evidence(logits, features)
+
+    @property
+    def network(self) -> nn.Module:
+        """The private copy, for code that must look at its layers; treat it as read-only."""
+        return self._net
+
+    @property
+    def features_layer(self) -> str | None:
+        """Name of the layer whose output is read as features; None until located or named."""
+        return None if self._located is None else self._located.layer
+
+    def locate_features(self, x: Images) -> None:
+        """Make sure that Evidence.features is filled; UnderfireError lists the candidate layers if none is found."""
+        if self._located is None:
+            located, candidates = self._trace(x)
+            if located is None:
+                raise UnderfireError(
+                    "No layer was found whose spatial mean feeds the last linear layer or the logits; name the "
+                    f"layer to explain with features= (--features). Candidates: {', '.join(candidates)}."
+                )
+            self._capture(located)
+
+    def locate_head(self, x: Images) -> Head:
+        """The head behind the features; UnderfireError where the network is not built for CAM."""
+        self.locate_features(x)
+        assert self._located is not None
+        if self._located.head is None:
+            located, _ = self._trace(x, only=self._located.layer)
+            if located is None or located.head is None:
+                raise UnderfireError(
+                    f"CAM needs global average pooling and one linear layer behind '{self._located.layer}', which this "
+                    "network has not; use Grad-CAM (grad-cam), or name another layer with features= (--features)."
+                )
+            self._located = located
+        assert self._located.head is not None
+        return self._located.head
+
+    def fingerprint(self) -> str:
+        """Hash of the architecture's layer names, all weights and the normalisation."""
+        digest = hashlib.blake2b(f"{type(self._net).__name__}{self.mean}{self.std}".encode(), digest_size=8)
+        for name, value in self._net.state_dict().items():
+            digest.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
+            digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    def _trace(self, x: Images, only: str | None = None) -> tuple[Located | None, list[str]]:
+        return trace(self._net, lambda: self(x[:1]).logits, only)
+
+    def _capture(self, located: Located) -> None:
+        try:
+            layer = self._net.get_submodule(located.layer)
+        except AttributeError:
+            names = ", ".join(name for name, _ in self._net.named_children())
+            raise UnderfireError(f"The model has no layer '{located.layer}'; its top layers are: {names}.") from None
+
+        def keep(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+            self._captured = output.relu() if located.rectified else output
+            return self._captured
+
+        layer.register_forward_hook(keep)
+        self._located = located
+
+
+def _private_copy(net: nn.Module, device: torch.device) -> nn.Module:
+    if not isinstance(net, nn.Module):
+        raise UnderfireError(f"A model must be a torch.nn.Module, not {type(net).__name__}.")
+    with torch.inference_mode(False):
+        private = copy.deepcopy(net).eval().requires_grad_(False).to(device)
+        if device.type == "cpu":
+            private = private.to(memory_format=torch.channels_last)
+    return private
+
+
+def _describe(output: object) -> str:
+    if isinstance(output, Tensor):
+        return f"a tensor of shape {tuple(output.shape)}"
+    return f"a {type(output).__name__}"

@@ -1,0 +1,240 @@
+"""The command line: parse, call, print."""
+
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from pydantic import ValidationError
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from underfire import demo_training, engine
+from underfire.classifiers import Classifier
+from underfire.data import ImageSet, open_images
+from underfire.demo import demo_images
+from underfire.interpreters import INTERPRETERS
+from underfire.metrics import Estimate, summarise
+from underfire.presets import RECIPES
+from underfire.report import write_report
+from underfire.store import Run, open_run
+from underfire.studies import effectiveness
+from underfire.studies.effectiveness import Planned, Settings
+from underfire.types import UnderfireError
+
+app = typer.Typer(
+    help="If someone attacked this classifier, would its explanation have warned us?",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+console = Console()
+
+Out = Annotated[Path, typer.Option(help="Run folder; the same command again resumes it.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …; auto takes a GPU if there is one.")]
+Seed = Annotated[int, typer.Option(help="Seed of every random choice.")]
+Count = Annotated[int, typer.Option("--n", min=1, help="How many correctly classified images to attack.")]
+Batch = Annotated[int, typer.Option(min=1, help="Images worked on at a time.")]
+
+
+@app.command()
+def attack(
+    model: Annotated[str, typer.Option(help="torchvision:NAME, path/file.py:builder, or demo.")],
+    images: Annotated[str, typer.Option(help="Folder of images, .npz with images and labels, or demo.")],
+    weights: Annotated[
+        str | None, typer.Option(help="DEFAULT or another torchvision name, or a state-dict file.")
+    ] = None,
+    labels: Annotated[str | None, typer.Option(help="CSV with columns file, class_index [, class_name].")] = None,
+    interpreter: Annotated[str, typer.Option(help=f"Comma-separated: {', '.join(INTERPRETERS)}.")] = "cam,grad",
+    recipe: Annotated[str, typer.Option(help=f"{' or '.join(RECIPES)}.")] = "annealed",
+    n: Count = 16,
+    eps: Annotated[str | None, typer.Option(help="L-infinity budget, such as 8/255; default: the recipe's.")] = None,
+    steps: Annotated[int | None, typer.Option(help="ADV2 steps after the warm start; default: the recipe's.")] = None,
+    normalize: Annotated[str | None, typer.Option(help="imagenet, none, or M,M,M/S,S,S.")] = None,
+    features: Annotated[str | None, typer.Option(help="Layer that CAM and Grad-CAM explain; default: found.")] = None,
+    crop: Annotated[int | None, typer.Option(help="Centre crop in pixels; default: the weights' own.")] = None,
+    resize: Annotated[int | None, typer.Option(help="Short side in pixels, before the crop.")] = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    batch: Batch = 16,
+    out: Out = Path("runs/attack"),
+) -> None:
+    """Attack classifier and interpreters with PGD and ADV2; leaves a run folder and its report."""
+    settings = _settings(
+        model=model,
+        weights=weights,
+        normalize=normalize,
+        features=features,
+        images=images,
+        labels=labels,
+        crop=crop,
+        resize=resize,
+        interpreters=tuple(name.strip() for name in interpreter.split(",")),
+        recipe=recipe,
+        n=n,
+        eps=None if eps is None else _fraction(eps),
+        steps=steps,
+        seed=seed,
+    )
+    classifier = Classifier.load(model, weights, normalize, features=features, device=_device(device))
+    if crop is None and classifier.origin is not None and classifier.origin.crop is not None:
+        sizes = {"crop": classifier.origin.crop, "resize": classifier.origin.resize if resize is None else resize}
+        settings = settings.model_copy(update=sizes)
+    image_set = demo_images() if images == "demo" else open_images(images, labels, settings.crop, settings.resize)
+    _attack(settings, classifier, image_set, out, batch)
+
+
+@app.command()
+def demo(
+    n: Count = 16,
+    seed: Seed = 0,
+    device: Device = "auto",
+    out: Out = Path("runs/demo"),
+    retrain: Annotated[bool, typer.Option("--retrain", help="Train the demo classifier anew and stop.")] = False,
+) -> None:
+    """The whole path on synthetic scenes and a small classifier; needs no download and no data."""
+    if retrain:
+        _retrain(out)
+        return
+    settings = _settings(model="demo", images="demo", n=n, seed=seed)
+    _attack(settings, Classifier.load("demo", device=_device(device)), demo_images(), out, batch=16)
+    _say(
+        "\nTry your own model next:\n"
+        "  underfire attack --model torchvision:resnet18 --weights DEFAULT --images FOLDER --interpreter cam,grad\n"
+        "  underfire attack --model my_model.py:build --weights my.safetensors --images FOLDER --crop 224"
+    )
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
+    """Write report.html anew from what a run folder holds."""
+    _say(f"Report: {write_report(open_run(run), run / 'report.html')}")
+
+
+@app.command("list")
+def list_names() -> None:
+    """What can be named on the command line."""
+    _say(f"interpreters  {', '.join(INTERPRETERS)}")
+    _say("attacks       pgd, adv2")
+    _say(f"recipes       {', '.join(RECIPES)}")
+    _say("models        torchvision:NAME, path/file.py:builder, demo")
+
+
+def main() -> None:
+    """Entry point: errors become one sentence and a non-zero exit code."""
+    try:
+        app()
+    except UnderfireError as problem:
+        typer.echo(f"underfire: {' '.join(str(problem).split())}", err=True)
+        sys.exit(1)
+
+
+def _attack(settings: Settings, classifier: Classifier, image_set: ImageSet, out: Path, batch: int) -> None:
+    normalization = classifier.origin.normalization if classifier.origin else "given"
+    _say(f"Model {settings.model} on {classifier.device}; normalisation: {normalization}.")
+    command = shlex.join(["underfire", *sys.argv[1:]])
+    try:
+        with _progress_bars() as on_progress:
+            run = effectiveness.execute(
+                settings, classifier, image_set, out, command=command, width=batch, on_progress=on_progress
+            )
+    except KeyboardInterrupt:
+        typer.echo("underfire: interrupted; the same command again goes on from here.", err=True)
+        raise typer.Exit(130) from None
+    _print_summary(run)
+    _say(f"\nRun folder: {out}\nReport:     {write_report(run, out / 'report.html')}")
+
+
+@contextmanager
+def _progress_bars() -> Iterator[effectiveness.Report]:
+    """One bar per stage, drawn when it first reports."""
+    columns = (
+        TextColumn("{task.description:24}"),
+        BarColumn(),
+        TextColumn("{task.fields[state]:>28}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def on_progress(planned: Planned, progress: engine.Progress) -> None:
+            if planned.label not in tasks:
+                tasks[planned.label] = bars.add_task(planned.label, state="")
+            state = f"{progress.images} images done"
+            if planned.kind == "image":
+                state += f", {progress.successes} succeeded"
+            bars.update(tasks[planned.label], completed=progress.steps, total=progress.planned_steps, state=state)
+
+        yield on_progress
+
+
+def _print_summary(run: Run) -> None:
+    selection, skipped = run.info["selection"], run.info["skipped"]
+    found = selection["examined"] - selection["misclassified"]
+    title = f"{found} images; means, with their 95 % interval in brackets"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0)
+    for name in ("interpreter", "attack", "ASR", "MC", "map ΔL1", "map ΔL2", "IoU", "plausible"):
+        table.add_column(name, justify="left" if name in ("interpreter", "attack") else "right", no_wrap=True)
+    for row in summarise(run.outcomes()):
+        shown = row.all_images
+        means = [f"{value.value:.3f}" for value in (shown["map_l2"], shown["iou_mean"], shown["plausible"])]
+        cells = (f"{row.asr.value:.3f}", f"{row.mc.value:.3f}", _with_interval(shown["map_l1"]), *means)
+        table.add_row(row.interpreter, row.attack, *cells)
+    console.print(table)
+    if skipped:
+        _say(f"{len(skipped)} files could not be used; run.json lists them with the reasons.")
+    if found < selection["requested"]:
+        examined, wrong = selection["examined"], selection["misclassified"]
+        _say(f"No more than {found} images were found: of {examined} examined, {wrong} were misclassified.")
+
+
+def _say(text: str) -> None:
+    """Print as it is: no markup, no colours, no line breaks inside a path."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _with_interval(value: Estimate) -> str:
+    return f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
+
+
+def _retrain(out: Path) -> None:
+    path = out.with_suffix(".safetensors")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with Progress(console=console) as bars:
+        task = bars.add_task("training", total=demo_training.STEPS)
+        accuracy = demo_training.retrain(path, lambda step, _loss: bars.update(task, completed=step + 1))
+    _say(f"Weights: {path}, held-out accuracy {accuracy:.3f}")
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as problem:
+        raise UnderfireError(f"The device '{name}' cannot be used: {str(problem).splitlines()[0]}") from problem
+    return device
+
+
+def _fraction(text: str) -> float:
+    try:
+        numerator, _, denominator = text.partition("/")
+        return float(numerator) / float(denominator or 1)
+    except (ValueError, ZeroDivisionError):
+        raise UnderfireError(f"--eps {text} is no number; write it like 8/255 or 0.031.") from None
+
+
+def _settings(**values: Any) -> Settings:
+    try:
+        return Settings(**values)
+    except ValidationError as problem:
+        first = problem.errors()[0]
+        raise UnderfireError(f"--{'.'.join(map(str, first['loc']))} {first['input']}: {first['msg']}.") from None

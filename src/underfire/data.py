@@ -1,0 +1,289 @@
+"""Folders and arrays as labelled images, and the seeded choice of those that a classifier gets right.
+
+    photos = open_images("photos", crop=224)            # reads no pixel yet
+    chosen = select(classify, photos, n=100, seed=0)    # 100 correctly classified ones, as Samples
+
+Three layouts are understood: one subfolder per class; one folder with a table of labels (columns file,
+class_index and, if wanted, class_name; files that the table does not list are no part of the set); and an
+.npz with uint8 `images` (N, H, W, 3) and integer `labels` (N,).
+"""
+
+import csv
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.datasets.folder import IMG_EXTENSIONS
+from torchvision.transforms.v2 import functional as F
+
+from underfire.pictures import ArraySource, FileSource, Picture
+from underfire.rng import image_keys, uniform
+from underfire.types import Images, Labels, Logits, Samples, UnderfireError
+
+MOST_CLASSES = 1_000_000
+
+
+class UnreadableImage(UnderfireError):
+    """One image that cannot be used: `path` is its id in the set, `reason` says why."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path, self.reason = path, reason
+
+    def __str__(self) -> str:
+        return f"image {self.path} cannot be used: {self.reason}"
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """N labelled images that are read one at a time.
+
+    `classes` names each index, "7" where class 7 has no name; `skipped` holds (id, reason) of images that a
+    table lists but that are missing; `resize` is the short side and `crop` the side of the central square, in
+    pixels, None to leave images as they are.
+    """
+
+    ids: tuple[str, ...]
+    labels: Labels
+    classes: tuple[str, ...]
+    source: FileSource | ArraySource
+    skipped: tuple[tuple[str, str], ...] = ()
+    crop: int | None = None
+    resize: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def read(self, i: int) -> Picture:
+        """Image i, resized and then cropped; raises UnreadableImage if damaged or smaller than the crop."""
+        try:
+            picture = self.source.pixels(i)
+        except Exception as problem:  # decoders raise whatever a damaged file makes them trip over
+            raise UnreadableImage(self.ids[i], str(problem) or type(problem).__name__) from problem
+        if self.resize is not None:
+            picture = F.resize(picture, [self.resize], F.InterpolationMode.BILINEAR, antialias=True)
+            picture = picture.clamp(0, 1)
+        if self.crop is None:
+            return picture
+        height, width = picture.shape[1:]
+        if min(height, width) < self.crop:
+            reason = f"its {width}×{height} pixels are fewer than the crop of {self.crop}×{self.crop}"
+            raise UnreadableImage(self.ids[i], reason)
+        cropped: Tensor = F.center_crop(picture, [self.crop])
+        return cropped
+
+    @property
+    def digest(self) -> str:
+        """A hash of ids, labels, file sizes (array contents for .npz), crop and resize."""
+        hasher = hashlib.blake2b(json.dumps([self.crop, self.resize]).encode(), digest_size=16)
+        for i, (name, label) in enumerate(zip(self.ids, self.labels.tolist(), strict=True)):
+            fingerprint = self.source.fingerprint(i)
+            hasher.update(json.dumps([name, label, len(fingerprint)]).encode() + fingerprint)
+        return hasher.hexdigest()
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What `select` found: at most n samples, and what it passed over on the way to the last of them.
+
+    examined = correctly classified + misclassified; skipped holds (id, reason) of images that cannot be used.
+    """
+
+    samples: Samples
+    skipped: tuple[tuple[str, str], ...]
+    misclassified: int
+    examined: int
+
+
+def open_images(
+    path: str | Path, labels: str | Path | None = None, crop: int | None = None, resize: int | None = None
+) -> ImageSet:
+    """The images at `path`, a folder or an .npz; `labels` is a CSV, by default the folder's own labels.csv.
+
+    Raises UnderfireError if there is nothing at `path`, or nothing that says which image is of which class.
+    """
+    path = Path(path)
+    for name, pixels in (("crop", crop), ("resize", resize)):
+        if pixels is not None and pixels < 1:
+            raise UnderfireError(f"{name} is {pixels}: give a number of pixels, 1 or more")
+    if not path.exists():
+        raise UnderfireError(f"there is no {path}: give a folder of images or an .npz file")
+    return replace(_open(path, labels), crop=crop, resize=resize)
+
+
+def select(classify: Callable[[Images], Logits], image_set: ImageSet, n: int, seed: int, batch: int = 16) -> Selection:
+    """The first n correctly classified images in an order that is a function of seed and ids alone.
+
+    Fewer than n if there are no more; the batch size changes nothing but speed. Raises UnderfireError if no
+    image can be used, none is classified correctly, sizes differ or the classifier has too few classes.
+    """
+    if n < 1 or batch < 1:
+        raise UnderfireError(f"n is {n} and batch is {batch}: both must be 1 or more")
+    skipped, chosen, examined = list(image_set.skipped), dict[int, Picture](), 0
+    for i, picture, correct in _verdicts(classify, image_set, _order(image_set.ids, seed), batch):
+        if isinstance(picture, UnreadableImage):
+            skipped.append((picture.path, picture.reason))
+            continue
+        if isinstance(picture, UnderfireError):
+            raise picture
+        examined += 1
+        if correct:
+            chosen[i] = picture
+        if len(chosen) == n:
+            break
+    if not examined:
+        name, reason = skipped[-1]
+        raise UnderfireError(f"none of the {len(image_set)} images can be used; the last was {name}: {reason}")
+    if not chosen:
+        raise UnderfireError(
+            f"the classifier got none of {examined} images right: check the normalisation (--normalize), "
+            "the class indices (--labels) and the image size (--crop)"
+        )
+    ids = tuple(image_set.ids[i] for i in chosen)
+    samples = Samples(ids, torch.stack(list(chosen.values())), image_set.labels[list(chosen)])
+    return Selection(samples, tuple(skipped), examined - len(chosen), examined)
+
+
+def _order(ids: tuple[str, ...], seed: int) -> list[int]:
+    step = torch.zeros(len(ids), dtype=torch.int64)
+    draws = uniform(seed, "select", image_keys(ids), step, 1)[:, 0].tolist()
+    return sorted(range(len(ids)), key=lambda i: (draws[i], ids[i]))
+
+
+def _verdicts(
+    classify: Callable[[Images], Logits], image_set: ImageSet, order: list[int], batch: int
+) -> Iterator[tuple[int, Picture | UnderfireError, bool]]:
+    """(index, the image or what is wrong with it, whether its class is recognised), in the order given."""
+    pictures, highest = _pictures(image_set, order), int(image_set.labels.max())
+    while chunk := list(islice(pictures, batch)):
+        readable = [picture for _, picture in chunk if isinstance(picture, Tensor)]
+        predicted = iter(_predict(classify, torch.stack(readable), highest) if readable else [])
+        for i, picture in chunk:
+            correct = isinstance(picture, Tensor) and next(predicted) == int(image_set.labels[i])
+            yield i, picture, correct
+
+
+def _predict(classify: Callable[[Images], Logits], images: Images, highest: int) -> list[int]:
+    with torch.no_grad():
+        logits = classify(images)
+    if highest >= (known := logits.shape[1]):
+        raise UnderfireError(
+            f"the labels go up to {highest}, but the classifier knows classes 0 to {known - 1}: "
+            "use the labels it was trained with"
+        )
+    predicted: list[int] = logits.argmax(1).tolist()
+    return predicted
+
+
+def _pictures(image_set: ImageSet, order: list[int]) -> Iterator[tuple[int, Picture | UnderfireError]]:
+    first: tuple[str, torch.Size] | None = None
+    for i in order:
+        try:
+            picture = image_set.read(i)
+        except UnreadableImage as problem:
+            yield i, problem
+            continue
+        this = image_set.ids[i], picture.shape
+        first = first or this
+        yield i, picture if picture.shape == first[1] else _sizes_differ(first, this)
+
+
+def _sizes_differ(*named: tuple[str, torch.Size]) -> UnderfireError:
+    sizes = [f"{name} has {width}×{height} pixels" for name, (_, height, width) in named]
+    return UnderfireError(f"{' and '.join(sizes)}: give all images one size with --crop")
+
+
+def _open(path: Path, labels: str | Path | None) -> ImageSet:
+    if path.is_dir():
+        if labels is not None:
+            return _open_table(path, Path(labels))
+        own = path / "labels.csv"
+        return _open_table(path, own) if own.exists() else _open_nested(path)
+    if path.suffix != ".npz":
+        raise UnderfireError(f"{path} is neither a folder nor an .npz file: give one of the two")
+    if labels is not None:
+        raise UnderfireError(f"{path} brings its own labels: leave out {labels}")
+    return _open_npz(path)
+
+
+def _open_nested(folder: Path) -> ImageSet:
+    classes = sorted(item.name for item in folder.iterdir() if item.is_dir() and item.name[0] != ".")
+    ids, labels = [], []
+    for label, name in enumerate(classes):
+        files = sorted(file for file in (folder / name).rglob("*") if file.suffix.lower() in IMG_EXTENSIONS)
+        ids += [file.relative_to(folder).as_posix() for file in files]
+        labels += [label] * len(files)
+    if not ids:
+        raise UnderfireError(
+            f"{folder} has no subfolders with images and no labels.csv: "
+            "make one subfolder per class or name a table of labels with --labels"
+        )
+    return ImageSet(tuple(ids), torch.tensor(labels), tuple(classes), FileSource(folder, tuple(ids)))
+
+
+def _open_table(folder: Path, table: Path) -> ImageSet:
+    labels: dict[str, int] = {}
+    names: dict[int, str] = {}
+    for line, row in _rows(table):
+        where = f"line {line} of {table}"
+        file, label = Path(row["file"]), row["class_index"].strip()
+        if file.anchor or ".." in file.parts:
+            raise UnderfireError(f"{where} names {row['file']!r}: files must lie inside {folder}")
+        if file.as_posix() in labels:
+            raise UnderfireError(f"{where} names {row['file']!r} a second time: keep one line per file")
+        if not label.isdecimal() or int(label) >= MOST_CLASSES:
+            raise UnderfireError(
+                f"{where} has class_index {label!r}: it must be a whole number from 0 to {MOST_CLASSES - 1}"
+            )
+        labels[file.as_posix()] = int(label)
+        names[int(label)] = row.get("class_name") or label
+    skipped = tuple((name, "the file is missing") for name in labels if not (folder / name).is_file())
+    for name, _ in skipped:
+        del labels[name]
+    if not labels:
+        raise UnderfireError(f"{folder} holds none of the files that {table} lists: check the column file")
+    ids, indices = tuple(labels), torch.tensor(list(labels.values()))
+    return ImageSet(ids, indices, _class_names(indices, names), FileSource(folder, ids), skipped)
+
+
+def _rows(table: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """(line number, row) of a CSV that has the columns file and class_index; missing cells are empty."""
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as lines:
+            reader = csv.DictReader(lines, restval="")
+            missing = {"file", "class_index"}.difference(reader.fieldnames or ())
+            if missing:
+                raise UnderfireError(f"{table} lacks the column {' and the column '.join(sorted(missing))}")
+            yield from ((reader.line_num, row) for row in reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as problem:
+        raise UnderfireError(f"{table} cannot be read as a UTF-8 CSV file: {problem}") from problem
+
+
+def _open_npz(path: Path) -> ImageSet:
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            found = {name: arrays[name] for name in ("images", "labels") if name in arrays}
+    except Exception as problem:  # a damaged archive fails in the zip, header or array code
+        raise UnderfireError(f"{path} is no intact .npz: write one with numpy.savez, no object arrays") from problem
+    if len(found) < 2:
+        raise UnderfireError(f"{path} must hold two arrays, images and labels")
+    images, labels = found["images"], found["labels"]
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or 0 in images.shape:
+        raise UnderfireError(f"images in {path} must be uint8 (N, H, W, 3), not {images.dtype} {images.shape}")
+    if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
+        expected = f"integers ({len(images)},), one per image"
+        raise UnderfireError(f"labels in {path} must be {expected}, not {labels.dtype} {labels.shape}")
+    if labels.min() < 0 or labels.max() >= MOST_CLASSES:
+        raise UnderfireError(f"labels in {path} must be class indices from 0 to {MOST_CLASSES - 1}")
+    ids, indices = tuple(map(str, range(len(images)))), torch.from_numpy(labels.astype(np.int64))
+    return ImageSet(ids, indices, _class_names(indices, {}), ArraySource(images))
+
+
+def _class_names(labels: Labels, names: Mapping[int, str]) -> tuple[str, ...]:
+    return tuple(names.get(label, str(label)) for label in range(int(labels.max()) + 1))

@@ -1,0 +1,14 @@
+"""The embedded example: synthetic scenes and the small classifier that comes with the package."""
+
+from underfire.data import ImageSet
+from underfire.pictures import ArraySource
+from underfire.scenes import CLASSES, scenes
+
+SEED = 20260  # of the scenes shown; the classifier was trained on scenes of other seeds
+
+
+def demo_images(count: int = 200) -> ImageSet:
+    """`count` labelled scenes, rounded to 8 bits like any photo."""
+    samples = scenes(count, SEED).samples
+    pixels = (samples.images * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
+    return ImageSet(samples.ids, samples.labels, CLASSES, ArraySource(pixels))

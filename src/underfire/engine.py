@@ -1,0 +1,221 @@
+"""The one loop: slots of images that are filled, run for a quantum of steps, judged, retired and refilled.
+
+Only between quanta does the deployed interpreter judge: the best iterate of the quantum, by the
+attacker's own reading, is explained and kept if it beats the best one so far; beliefs begin anew;
+finished images leave their slots to waiting ones. The number of slots never changes within a run, so
+an image's result does not depend on which images share the batch.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from underfire import rows
+from underfire.attack import Attack
+from underfire.classifiers import Classifier
+from underfire.losses import confidence, map_distance
+from underfire.types import Flags, Goal, Labels, Outcome, Row
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is: images finished and succeeded, image-steps done of those planned."""
+
+    images: int
+    successes: int
+    steps: int
+    planned_steps: int
+
+
+@dataclass(frozen=True)
+class Iterate:
+    """A theta and its rank (see `Attack.rank`): row record."""
+
+    theta: Tensor
+    rank: Row
+
+
+@dataclass(frozen=True)
+class Slots:
+    """Everything the loop remembers of the images at work: row record."""
+
+    goal: Goal
+    theta: Tensor
+    memory: Any  # the step rule's
+    belief: Any  # the interpreter's
+    step: Labels
+    candidate: Iterate  # best of this quantum by the attacker's reading
+    best: Iterate  # best of all quanta by the deployed interpreter
+
+
+def run(
+    attack: Attack,
+    classifier: Classifier,
+    goal: Goal,
+    width: int = 16,
+    on_step: Callable[[Progress], None] = lambda progress: None,
+) -> Outcome:
+    """Attack all N images, `width` at a time, after the warm start; outcomes in the order of the goals."""
+    start = None
+    if attack.warm_start is not None:
+        start = run(attack.warm_start, classifier, goal, width, on_step).theta
+    indices, outcomes = zip(*stream(attack, classifier, goal, width, on_step, start), strict=True)
+    outcome: Outcome = rows.cat(list(outcomes))
+    return rows.take(outcome, torch.cat(indices).argsort())
+
+
+def stream(
+    attack: Attack,
+    classifier: Classifier,
+    goal: Goal,
+    width: int = 16,
+    on_step: Callable[[Progress], None] = lambda progress: None,
+    start: Tensor | None = None,
+) -> Iterator[tuple[Labels, Outcome]]:
+    """Yield (indices into goal, outcomes) as images finish. `start` gives each image its first theta.
+
+    With fewer images than seats the spare seats repeat the first image, so that the width holds.
+    """
+    start = attack.perturbation.init(goal.image) if start is None else start
+    total = len(goal.key)
+    waiting = list(range(width, total))
+    seats = [seat if seat < total else 0 for seat in range(width)]
+    idle = set(range(total, width))
+    report = _Reporter(on_step, total * attack.steps)
+    slots = _fill(attack, classifier, goal, start, seats)
+    while len(idle) < width:
+        slots = _quantum(attack, classifier, slots, partial(report.step, width - len(idle)))
+        slots = _judge(attack, classifier, slots)
+        finished, converged = _finished(attack, classifier, slots)
+        seats_done = [i for i in finished.nonzero()[:, 0].tolist() if i not in idle]
+        if not seats_done:
+            continue
+        index = torch.tensor(seats_done, device=classifier.device)
+        outcome = rows.to(rows.take(_outcome(attack, classifier, slots, converged), index), goal.image.device)
+        report.finish(outcome, attack.steps)
+        yield torch.tensor([seats[i] for i in seats_done]), outcome
+        refill = seats_done[: len(waiting)]
+        idle |= set(seats_done[len(waiting) :])
+        if refill:
+            for seat in refill:
+                seats[seat] = waiting.pop(0)
+            fresh = _fill(attack, classifier, goal, start, [seats[i] for i in refill])
+            slots = rows.put(slots, index[: len(refill)], fresh)
+
+
+def _fill(attack: Attack, classifier: Classifier, goal: Goal, start: Tensor, chosen: list[int]) -> Slots:
+    index = torch.tensor(chosen)
+    goal = rows.to(rows.take(goal, index), classifier.device)
+    theta = start[index].to(classifier.device)
+    x = attack.perturbation.decode(goal.image, theta)
+    unranked = Iterate(theta, torch.full((len(index),), torch.inf, dtype=theta.dtype, device=theta.device))
+    return Slots(
+        goal=goal,
+        theta=theta,
+        memory=attack.rule.init(theta),
+        belief=attack.interpreter.begin(classifier, x, goal.target, goal.key),
+        step=torch.zeros_like(goal.key),
+        candidate=unranked,
+        best=unranked,
+    )
+
+
+def _quantum(attack: Attack, classifier: Classifier, slots: Slots, on_step: Callable[[], None]) -> Slots:
+    """Up to `attack.quantum` steps; an image whose budget is spent stays where it is."""
+    for _ in range(attack.quantum):
+        live = slots.step < attack.steps
+        if not bool(live.any()):
+            break
+        slots = rows.where(live, _step(attack, classifier, slots), slots)
+        on_step()
+    return slots
+
+
+def _step(attack: Attack, classifier: Classifier, slots: Slots) -> Slots:
+    goal, theta = slots.goal, slots.theta
+    x = attack.perturbation.decode(goal.image, theta)
+    belief = attack.interpreter.advance(classifier, slots.belief, x, goal.target)
+    objective = attack.objective(classifier, goal, belief, slots.step)
+    moved, memory, terms = attack.rule.step(objective, theta, slots.memory, slots.step)
+    rank = attack.rank(terms.logits.detach(), terms.parts["map"].detach(), goal.target).to(theta.dtype)
+    return Slots(
+        goal=goal,
+        theta=attack.perturbation.project(goal.image, moved),
+        memory=memory,
+        belief=belief,
+        step=slots.step + 1,
+        candidate=_better(Iterate(theta, rank), slots.candidate),
+        best=slots.best,
+    )
+
+
+def _judge(attack: Attack, classifier: Classifier, slots: Slots) -> Slots:
+    """Rank the quantum's candidates by the deployed interpreter; begin the beliefs of the next quantum."""
+    goal, theta = slots.goal, slots.candidate.theta
+    x = attack.perturbation.decode(goal.image, theta)
+    with torch.no_grad():
+        logits = classifier(x).logits
+    maps = attack.interpreter.explain(classifier, x, goal.target, goal.key)
+    rank = attack.rank(logits, map_distance(maps[:, None], goal.target_map), goal.target).to(theta.dtype)
+    now = attack.perturbation.decode(goal.image, slots.theta)
+    return replace(
+        slots,
+        belief=attack.interpreter.begin(classifier, now, goal.target, goal.key),
+        candidate=Iterate(theta, torch.full_like(rank, torch.inf)),
+        best=_better(Iterate(theta, rank), slots.best),
+    )
+
+
+def _better(new: Iterate, old: Iterate) -> Iterate:
+    """The iterate with the smaller rank; of equals the later one."""
+    return rows.where(new.rank <= old.rank, new, old)
+
+
+def _finished(attack: Attack, classifier: Classifier, slots: Slots) -> tuple[Flags, Flags]:
+    """(spent or converged, converged)."""
+    spent = slots.step >= attack.steps
+    if attack.stop is None:
+        return spent, torch.zeros_like(spent)
+    x = attack.perturbation.decode(slots.goal.image, slots.best.theta)
+    with torch.no_grad():
+        p = confidence(classifier(x).logits, slots.goal.target)
+    converged = (p >= attack.stop.confidence) & (slots.best.rank <= attack.stop.map_distance)
+    return spent | converged, converged
+
+
+def _outcome(attack: Attack, classifier: Classifier, slots: Slots, converged: Flags) -> Outcome:
+    image = attack.perturbation.decode(slots.goal.image, slots.best.theta)
+    with torch.no_grad():
+        logits = classifier(image).logits
+    predicted = logits.argmax(1)
+    return Outcome(
+        image=image,
+        theta=slots.best.theta,
+        predicted=predicted,
+        confidence=confidence(logits, slots.goal.target),
+        success=predicted == slots.goal.target,
+        steps=slots.step,
+        converged=converged,
+    )
+
+
+class _Reporter:
+    """Counts steps and successes for the progress callback."""
+
+    def __init__(self, on_step: Callable[[Progress], None], planned_steps: int) -> None:
+        self._on_step, self._planned = on_step, planned_steps
+        self._images = self._successes = self._steps = 0
+
+    def step(self, images: int) -> None:
+        self._steps += images
+        self._on_step(Progress(self._images, self._successes, self._steps, self._planned))
+
+    def finish(self, outcome: Outcome, budget: int) -> None:
+        self._images += len(outcome.steps)
+        self._successes += int(outcome.success.sum())
+        self._planned -= int((budget - outcome.steps).sum())
+        self._on_step(Progress(self._images, self._successes, self._steps, self._planned))

@@ -1,0 +1,71 @@
+"""CAM and Grad-CAM: how much each cell of the last convolutional block supports the class.
+
+    CAM       m(i, j) = mm( sum_k w[y, k] a_k(i, j) )                    Zhou et al. 2016
+    Grad-CAM  m(i, j) = mm( relu( sum_k alpha_k a_k(i, j) ) ),
+              alpha_k = mean over cells of d logit_y / d a_k             Selvaraju et al. 2017
+
+a are the features after their activation, w the linear layer behind global average pooling; maps
+stay on the features' own grid. Attacker and deployed interpreter share the same closed form.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from underfire.classifiers import Classifier
+from underfire.images import normalise_map
+from underfire.interpreters.protocol import ClosedForm, NoBelief, reading
+from underfire.types import Features, Images, Keys, Labels, Logits, Maps, Reading
+
+
+@dataclass(frozen=True)
+class CAM(ClosedForm):
+    """Class activation map; the network must pool its features right before one linear layer, or its class maps."""
+
+    @property
+    def name(self) -> str:
+        return "cam"
+
+    def explain(self, classifier: Classifier, x: Images, y: Labels, keys: Keys) -> Maps:
+        with torch.no_grad():
+            return self._maps(classifier, x, y)[1]
+
+    def read(self, classifier: Classifier, belief: NoBelief, x: Images, y: Labels) -> Reading:
+        logits, maps = self._maps(classifier, x, y)
+        return reading(logits, maps, y)
+
+    def _maps(self, classifier: Classifier, x: Images, y: Labels) -> tuple[Logits, Maps]:
+        head = classifier.locate_head(x)
+        evidence = classifier(x)
+        assert evidence.features is not None
+        return evidence.logits, normalise_map(head.class_maps(evidence.features, y))
+
+
+@dataclass(frozen=True)
+class GradCAM(ClosedForm):
+    """Grad-CAM on the located or named features of any network; its attack differentiates through the weights too."""
+
+    @property
+    def name(self) -> str:
+        return "grad-cam"
+
+    def explain(self, classifier: Classifier, x: Images, y: Labels, keys: Keys) -> Maps:
+        with torch.enable_grad():
+            logits, features = self._forward(classifier, x.detach().requires_grad_())
+            return self._maps(logits, features, y, create_graph=False).detach()
+
+    def read(self, classifier: Classifier, belief: NoBelief, x: Images, y: Labels) -> Reading:
+        logits, features = self._forward(classifier, x)
+        return reading(logits, self._maps(logits, features, y, create_graph=True), y)
+
+    def _forward(self, classifier: Classifier, x: Images) -> tuple[Logits, Features]:
+        classifier.locate_features(x)
+        evidence = classifier(x)
+        assert evidence.features is not None
+        return evidence.logits, evidence.features
+
+    def _maps(self, logits: Logits, features: Features, y: Labels, create_graph: bool) -> Maps:
+        of_class = logits.gather(1, y[:, None]).sum()
+        (gradient,) = torch.autograd.grad(of_class, features, create_graph=create_graph, retain_graph=True)
+        weights = gradient.mean((2, 3))
+        return normalise_map(torch.einsum("nk,nkij->nij", weights, features).relu())

@@ -1,0 +1,45 @@
+"""GRAD: which pixels the prediction reacts to most (Simonyan et al. 2014; Eq. 5).
+
+    m = mm( average pool( max over channels |d log p_y / dx| ) )
+
+Computed from the log-odds o = log p_y / (1 - p_y): d log p_y / dx = (1 - p_y) do/dx, so the map is the
+same and does not vanish when p_y saturates. How the attacker differentiates do/dx once more is
+pluggable: see `underfire.interpreters.input_gradients`.
+"""
+
+from dataclasses import dataclass, field
+
+import torch.nn.functional as F
+
+from underfire.classifiers import Classifier
+from underfire.images import block_mean, normalise_map
+from underfire.interpreters.input_gradients import FiniteDifferences, InputGradient, exact_gradient
+from underfire.interpreters.protocol import ClosedForm, NoBelief
+from underfire.types import Images, Keys, Labels, Maps, Reading
+
+
+@dataclass(frozen=True)
+class GRAD(ClosedForm):
+    """Gradient saliency at 1/4 of the input side (1/2 below 64 pixels).
+
+    `input_gradient` is the attacker's way to differentiate the gradient; the deployed map never uses it.
+    """
+
+    input_gradient: InputGradient = field(default_factory=FiniteDifferences)
+
+    @property
+    def name(self) -> str:
+        return "grad"
+
+    def explain(self, classifier: Classifier, x: Images, y: Labels, keys: Keys) -> Maps:
+        return saliency(exact_gradient(classifier, x, y)[2])
+
+    def read(self, classifier: Classifier, belief: NoBelief, x: Images, y: Labels) -> Reading:
+        logits, log_odds, gradient = self.input_gradient(classifier, x, y)
+        return Reading(logits, F.logsigmoid(log_odds), saliency(gradient)[:, None])
+
+
+def saliency(gradient: Images) -> Maps:
+    """mm of the block-averaged largest absolute channel."""
+    side = 4 if min(gradient.shape[2:]) >= 64 else 2
+    return normalise_map(block_mean(gradient.abs().amax(1), side))

@@ -1,0 +1,131 @@
+"""Per-image metrics of an attack, and their averages with bootstrap 95 % intervals.
+
+    success = argmax f(x) = ct          confidence = p_ct(x)
+    dL1 = mean |a - b|                  dL2 = sqrt(mean (a - b)^2)
+    IoU = |A and B| / |A or B|          of binarised maps A, B; three binarisations, all always recorded
+
+A map is *plausible* if its IoU (own-mean threshold) with the map it should look like exceeds 0.5.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from underfire.types import Images, Maps, Row
+
+PLAUSIBLE = 0.5
+DISTANCES = ("map_l1", "map_l2", "iou_mean", "iou_half", "iou_top15")
+
+Masks = Bool[Tensor, "n i j"]
+
+
+def map_l1(a: Maps, b: Maps) -> Row:
+    """Mean absolute difference of two maps."""
+    return (a - b).abs().mean((1, 2))
+
+
+def map_l2(a: Maps, b: Maps) -> Row:
+    """Root mean squared difference of two maps."""
+    return (a - b).square().mean((1, 2)).sqrt()
+
+
+def linf(x: Images, x0: Images) -> Row:
+    """Largest change of any pixel value."""
+    return (x - x0).abs().flatten(1).amax(1)
+
+
+def above_mean(maps: Maps) -> Masks:
+    """Cells above the map's own mean."""
+    return maps > maps.mean((1, 2), keepdim=True)
+
+
+def above_half(maps: Maps) -> Masks:
+    """Cells above 0.5."""
+    return maps > 0.5
+
+
+def top_15_percent(maps: Maps) -> Masks:
+    """The ceil(0.15 * cells) largest cells; of equal ones the first in reading order."""
+    flat = maps.flatten(1)
+    count = -(-flat.shape[1] * 15 // 100)
+    order = flat.argsort(dim=1, descending=True, stable=True)[:, :count]
+    return torch.zeros_like(flat, dtype=torch.bool).scatter_(1, order, True).view_as(maps)
+
+
+BINARISATIONS: Mapping[str, Callable[[Maps], Masks]] = MappingProxyType(
+    {"iou_mean": above_mean, "iou_half": above_half, "iou_top15": top_15_percent}
+)
+
+
+def iou(a: Masks, b: Masks) -> Float[Tensor, " n"]:
+    """Jaccard index of two sets of cells; two empty sets agree (1)."""
+    union = (a | b).sum((1, 2))
+    return torch.where(union > 0, (a & b).sum((1, 2)) / union.clamp_min(1), 1.0)
+
+
+def compare_maps(maps: Maps, reference: Maps) -> dict[str, Row]:
+    """Every map metric of one set of maps against another."""
+    ious = {name: iou(rule(maps), rule(reference)) for name, rule in BINARISATIONS.items()}
+    return {"map_l1": map_l1(maps, reference), "map_l2": map_l2(maps, reference), **ious}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over n images with its 95 % bootstrap interval; all NaN where n is 0."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+def mean_interval(values: npt.ArrayLike, resamples: int = 2000) -> Estimate:
+    """The mean and its percentile bootstrap interval (fixed resampling, so equal data give equal intervals)."""
+    data = np.asarray(values, dtype=np.float64)
+    if data.size == 0:
+        return Estimate(float("nan"), float("nan"), float("nan"), 0)
+    draws = np.random.default_rng(0).integers(0, data.size, (resamples, data.size))
+    low, high = np.percentile(data[draws].mean(1), (2.5, 97.5))
+    return Estimate(float(data.mean()), float(low), float(high), data.size)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One attack against one interpreter: averages over all images and over the successful ones alone."""
+
+    interpreter: str
+    attack: str
+    asr: Estimate
+    mc: Estimate  # mean confidence of the successes
+    all_images: Mapping[str, Estimate]  # by the names in DISTANCES, plus "plausible" and "linf"
+    successes: Mapping[str, Estimate]
+
+
+def summarise(outcomes: pa.Table) -> list[Summary]:
+    """One Summary per (interpreter, attack) in the order in which they first appear in the table."""
+    pairs = dict.fromkeys(zip(*(outcomes[name].to_pylist() for name in ("interpreter", "attack")), strict=True))
+    return [_summarise(outcomes, interpreter, attack) for interpreter, attack in pairs]
+
+
+def _summarise(outcomes: pa.Table, interpreter: str, attack: str) -> Summary:
+    chosen = pc.and_(pc.equal(outcomes["interpreter"], interpreter), pc.equal(outcomes["attack"], attack))
+    rows = outcomes.filter(chosen)
+    success = rows["success"].to_numpy().astype(bool)
+    values = {name: rows[name].to_numpy() for name in (*DISTANCES, "linf")}
+    values["plausible"] = values["iou_mean"] > PLAUSIBLE
+    return Summary(
+        interpreter=interpreter,
+        attack=attack,
+        asr=mean_interval(success),
+        mc=mean_interval(rows["confidence"].to_numpy()[success]),
+        all_images={name: mean_interval(column) for name, column in values.items()},
+        successes={name: mean_interval(column[success]) for name, column in values.items()},
+    )

@@ -1,0 +1,102 @@
+"""Arrays as pictures and plots, each returned as a data URI that the page embeds."""
+
+from base64 import b64encode
+from io import BytesIO
+from typing import Any
+
+import matplotlib
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+from underfire.report.view import ATTACKS, Array
+
+Points = tuple[npt.NDArray[np.floating], npt.NDArray[np.bool_]]  # values, and where the attack succeeded
+
+LOSSLESS = 96  # pictures up to this side stay PNG: JPEG would show its blocks
+MAP_SIDE = 112  # maps are smooth, and the page enlarges them further
+INK = "#808080"  # reads on white and on black
+COLOURS = {"pgd": "#4f86b0", "adv2": "#d9541e"}
+STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "svg.hashsalt": "underfire",  # equal plots have equal bytes
+}
+
+
+def photo(image: Array, side: int) -> str:
+    """An image (3, H, W) in [0, 1], shrunk where it exceeds the side."""
+    return _encode(_picture(image), side, Image.Resampling.LANCZOS)
+
+
+def change(image: Array, benign: Array, factor: int, side: int) -> str:
+    """The difference of two images, amplified around mid-grey; shrunk without averaging the noise away."""
+    return _encode(_picture(0.5 + factor * (image - benign)), side, Image.Resampling.NEAREST)
+
+
+def heat(values: Array) -> str:
+    """A map (h, w) in [0, 1] interpolated bilinearly, then coloured."""
+    size = (MAP_SIDE, round(MAP_SIDE * values.shape[0] / values.shape[1]))
+    smooth = np.asarray(Image.fromarray(values).resize(size, Image.Resampling.BILINEAR))
+    colours = matplotlib.colormaps["inferno"](smooth, bytes=True)[..., :3]
+    return _encode(Image.fromarray(colours), MAP_SIDE, Image.Resampling.BILINEAR)
+
+
+def strips(parts: dict[str, Points], label: str, mark: float | None) -> str:
+    """One strip of points per attack with its median; hollow where the classifier was not fooled."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(4.4, 1.9), layout="constrained")
+        figure.patch.set_alpha(0)
+        axes = figure.add_subplot(facecolor="none")
+        for height, (attack, points) in enumerate(reversed(parts.items())):
+            _strip(axes, height, points, COLOURS[attack])
+        if mark is not None:
+            axes.axvline(mark, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
+        axes.set(xlabel=label, ylim=(-0.5, len(parts) - 0.5), xlim=(-0.02, None if mark is None else 1.02))
+        axes.set_yticks(range(len(parts)), [ATTACKS[attack] for attack in reversed(parts)])
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="x", color=INK, alpha=0.2, linewidth=0.6)
+        return _svg(figure)
+
+
+def _strip(axes: Axes, height: int, points: Points, colour: str) -> None:
+    """Points spread vertically by a fixed jitter, and a bar at their median."""
+    values, success = points
+    y = height + np.random.default_rng(0).uniform(-0.22, 0.22, len(values))
+    for chosen, face in ((success, colour), (~success, "none")):
+        axes.scatter(values[chosen], y[chosen], s=16, facecolors=face, edgecolors=colour, linewidths=0.9, alpha=0.75)
+    axes.vlines(np.median(values), height - 0.36, height + 0.36, color=colour, linewidth=2.4)
+
+
+def _picture(image: Array) -> Image.Image:
+    return Image.fromarray(np.rint(255 * image.clip(0, 1)).astype(np.uint8).transpose(1, 2, 0))
+
+
+def _encode(picture: Image.Image, side: int, resample: Image.Resampling) -> str:
+    """Compress: pictures that are small by nature as PNG, others shrunk to the side as JPEG."""
+    data = BytesIO()
+    if max(picture.size) <= LOSSLESS:
+        picture.save(data, "PNG", optimize=True)
+        return _uri("image/png", data.getvalue())
+    picture.thumbnail((side, side), resample)
+    picture.save(data, "JPEG", quality=82, optimize=True)
+    return _uri("image/jpeg", data.getvalue())
+
+
+def _svg(figure: Figure) -> str:
+    data = BytesIO()
+    figure.savefig(data, format="svg", metadata={"Date": None, "Creator": None})
+    return _uri("image/svg+xml", data.getvalue())
+
+
+def _uri(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{b64encode(data).decode()}"

@@ -1,0 +1,150 @@
+"""The cards of the gallery, and the album of pictures that they show.
+
+A picture is encoded once and drawn wherever it is needed: the benign and the PGD image belong to the
+cards of every interpreter.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from underfire.metrics import PLAUSIBLE
+from underfire.report import figures
+from underfire.report.view import ATTACKS, Array, RunView, class_name
+
+PAGE_BYTES = 14e6  # what the pictures may weigh together, roughly
+BYTES_PER_PIXEL = 0.35  # of a JPEG in base64; noise takes four times as much, and is stored at half the side
+LARGEST, SMALLEST = 224, 96  # sides of a thumbnail
+
+Key = tuple[str, ...]  # what a picture shows: its kind, attack, interpreter ("" for any) and image id
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """What one attack did to one image; pictures are names in the album."""
+
+    attack: str
+    ending: str  # failed, changed or plausible
+    predicted: str
+    row: dict[str, Any]  # the outcome
+    picture: str | None
+    heat: str | None
+    change: str | None
+
+
+@dataclass(frozen=True)
+class Card:
+    """One image and one interpreter."""
+
+    id: str
+    interpreter: str
+    true: str
+    target: str
+    picture: str | None
+    heat: str | None
+    attacked: tuple[Attacked, ...]
+
+    @property
+    def leading(self) -> Attacked:
+        """The one by which cards are sorted: ADV² where there is one."""
+        return self.attacked[-1]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """All cards, most plausible map first, and the album: (name, data URI) of every picture."""
+
+    cards: tuple[Card, ...]
+    album: tuple[tuple[str, str], ...]
+    size: tuple[int, int]  # width and height in which pictures are drawn
+    factor: int  # amplification of the changes
+
+
+def collect(run: RunView, outcomes: pa.Table, classes: Sequence[str]) -> Gallery:
+    """Collect pictures and outcomes into cards."""
+    rows = [row for row in outcomes.to_pylist() if row["attack"] in ATTACKS]
+    if not rows:
+        return Gallery((), (), (LARGEST, LARGEST), 1)
+    ids, benign = run.images("benign")
+    factor = _factor(rows)
+    pictures = dict(_pictures(run, rows, dict(zip(ids, benign, strict=True)), factor))
+    names = {key: f"p{number}" for number, key in enumerate(pictures)}
+    album = tuple((names[key], uri) for key, uri in pictures.items())
+    cards = sorted(_cards(rows, names, classes), key=_most_plausible_first)
+    return Gallery(tuple(cards), album, (benign.shape[3], benign.shape[2]), factor)
+
+
+def _pictures(
+    run: RunView, rows: list[dict[str, Any]], benign: dict[str, Array], factor: int
+) -> Iterator[tuple[Key, str]]:
+    """Every picture with what it shows."""
+    pairs = list(dict.fromkeys((row["attack"], row["interpreter"]) for row in rows))
+    sources = list(dict.fromkeys((attack, _owner(attack, interpreter)) for attack, interpreter in pairs))
+    side = _thumbnail_side(len(benign) * (1 + 2 * len(sources)))
+    for id, image in benign.items():
+        yield ("photo", "benign", "", id), figures.photo(image, side)
+    for attack, owner in sources:
+        for id, image in zip(*run.images(attack, owner or None), strict=True):
+            yield ("photo", attack, owner, id), figures.photo(image, side)
+            yield ("change", attack, owner, id), figures.change(image, benign[id], factor, side // 2)
+    explained = [("benign", name) for name in dict.fromkeys(interpreter for _, interpreter in pairs)]
+    for attack, interpreter in explained + pairs:
+        for id, values in zip(*run.maps(attack, interpreter), strict=True):
+            yield ("heat", attack, interpreter, id), figures.heat(values)
+
+
+def _cards(rows: list[dict[str, Any]], names: dict[Key, str], classes: Sequence[str]) -> Iterator[Card]:
+    """One card per image and interpreter with its attacks in the order of ATTACKS."""
+    grouped: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+    for row in rows:
+        grouped.setdefault((row["id"], row["interpreter"]), {})[row["attack"]] = row
+    for (id, interpreter), by_attack in grouped.items():
+        any_row = next(iter(by_attack.values()))
+        yield Card(
+            id=id,
+            interpreter=interpreter,
+            true=class_name(classes, any_row["class_true"]),
+            target=class_name(classes, any_row["class_target"]),
+            picture=names.get(("photo", "benign", "", id)),
+            heat=names.get(("heat", "benign", interpreter, id)),
+            attacked=tuple(_attacked(by_attack[attack], names, classes) for attack in ATTACKS if attack in by_attack),
+        )
+
+
+def _attacked(row: dict[str, Any], names: dict[Key, str], classes: Sequence[str]) -> Attacked:
+    attack, interpreter, id = row["attack"], row["interpreter"], row["id"]
+    owner = _owner(attack, interpreter)
+    plausible = "plausible" if row["iou_mean"] > PLAUSIBLE else "changed"
+    return Attacked(
+        attack=attack,
+        ending=plausible if row["success"] else "failed",
+        predicted=class_name(classes, row["class_predicted"]),
+        row=row,
+        picture=names.get(("photo", attack, owner, id)),
+        heat=names.get(("heat", attack, interpreter, id)),
+        change=names.get(("change", attack, owner, id)),
+    )
+
+
+def _owner(attack: str, interpreter: str) -> str:
+    """Whose images an attack made: PGD's are the same for every interpreter."""
+    return "" if attack == "pgd" else interpreter
+
+
+def _most_plausible_first(card: Card) -> tuple[float, float, str]:
+    row = card.leading.row
+    return (-row["iou_mean"], row["map_l1"], card.id)
+
+
+def _factor(rows: list[dict[str, Any]]) -> int:
+    """One amplification for all: the largest change then spans the range from mid-grey."""
+    largest = max(row["linf"] for row in rows)
+    return max(1, int(0.5 / largest)) if largest > 0 else 1
+
+
+def _thumbnail_side(count: int) -> int:
+    """The side at which so many pictures fit into the page."""
+    return int(np.clip(np.sqrt(PAGE_BYTES / (BYTES_PER_PIXEL * count)), SMALLEST, LARGEST))

@@ -1,0 +1,88 @@
+"""Assembling the page: everything the template shows is computed here."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from underfire.metrics import PLAUSIBLE, summarise
+from underfire.report import figures, gallery, tables, verdict
+from underfire.report.view import ATTACKS, RunView, flatten, interpreter_name
+from underfire.store import write_atomically
+
+RUN = ("underfire", "created", "seed", "device")
+
+
+def write_report(run: RunView, path: Path) -> Path:
+    """Write the report of a run, finished or partial, and return its path."""
+    environment = Environment(
+        loader=PackageLoader("underfire.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(attacks=ATTACKS, interpreter_name=interpreter_name)
+    page = environment.get_template("template.html").render(_content(run))
+    write_atomically(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))
+    return path
+
+
+def _content(run: RunView) -> dict[str, Any]:
+    """The names that the template knows."""
+    info, outcomes = run.info, run.outcomes()
+    summaries = summarise(outcomes)
+    return {
+        "model": info.get("model", {}).get("name", "model not recorded"),
+        "created": str(info.get("created", "")).partition("T")[0],
+        "images": len(pc.unique(outcomes["id"])),
+        "verdicts": verdict.judge(outcomes),
+        "missing": verdict.missing_parts(outcomes, info),
+        "tables": tables.tabulate(summaries, successes=False),
+        "success_tables": tables.tabulate(summaries, successes=True),
+        "definitions": tables.DEFINITIONS,
+        "plots": _plots(outcomes),
+        "gallery": gallery.collect(run, outcomes, info.get("classes", ())),
+        "facts": _facts(info),
+        "skipped": info.get("skipped", ()),
+        "command": info.get("command"),
+    }
+
+
+def _plots(outcomes: pa.Table) -> dict[str, dict[str, str]]:
+    """Two plots per interpreter: {interpreter: {metric: data URI}}."""
+    plots = {}
+    for interpreter in dict.fromkeys(outcomes["interpreter"].to_pylist()):
+        rows = outcomes.filter(pc.equal(outcomes["interpreter"], interpreter))
+        plots[interpreter] = {
+            "ΔL1": figures.strips(_by_attack(rows, "map_l1"), "ΔL1 to the target map", None),
+            "IoU": figures.strips(_by_attack(rows, "iou_mean"), "IoU with the target map", PLAUSIBLE),
+        }
+    return plots
+
+
+def _by_attack(rows: pa.Table, metric: str) -> dict[str, figures.Points]:
+    """The values of a metric and the successes, for each attack that is there."""
+    parts = {attack: rows.filter(pc.equal(rows["attack"], attack)) for attack in ATTACKS}
+    return {
+        attack: (part[metric].to_numpy(), part["success"].to_numpy().astype(bool))
+        for attack, part in parts.items()
+        if part.num_rows
+    }
+
+
+def _facts(info: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """How the run was made, in groups; a group that the run lacks is left out."""
+    seconds = {stage: f"{value:.1f} s" for stage, value in info.get("wall_seconds", {}).items()}
+    groups = {
+        "Run": flatten({name: info[name] for name in RUN if name in info}),
+        "Images": flatten(info.get("selection", {})),
+        "Model": flatten(info.get("model", {})),
+        "Wall time": seconds,
+        "Parameters": flatten(info.get("spec", {})),
+        "Versions": flatten(info.get("versions", {})),
+    }
+    return {title: facts for title, facts in groups.items() if facts}

@@ -1,0 +1,83 @@
+"""The averages of a run as rows of text, PGD beside ADV²."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isnan
+
+from underfire.metrics import Estimate, Summary
+from underfire.report.verdict import percent
+from underfire.report.view import ATTACKS
+
+DEFINITIONS = {
+    "ASR": "Attack success rate: share of images whose predicted class is the target class.",
+    "MC": "Mean confidence of the target class, over the successes.",
+    "ΔL1": "Mean absolute difference between the map and the map that it should look like: "
+    "the map of the benign image, unless another target map was chosen.",
+    "ΔL2": "Root mean square of the same difference.",
+    "IoU (mean)": "Intersection over union of the two maps, each thresholded at its own mean.",
+    "IoU (0.5)": "The same with the fixed threshold 0.5.",
+    "IoU (top 15 %)": "The same with the 15 % largest cells of each map.",
+    "Plausible": "Share of maps with IoU (mean) above 0.5.",
+    "L∞": "Largest change of any pixel value, of a range from 0 to 1.",
+}
+MAP_METRICS = {
+    "ΔL1": "map_l1",
+    "ΔL2": "map_l2",
+    "IoU (mean)": "iou_mean",
+    "IoU (0.5)": "iou_half",
+    "IoU (top 15 %)": "iou_top15",
+    "Plausible": "plausible",
+    "L∞": "linf",
+}
+SHARES = ("ASR", "Plausible")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A mean and its interval, as they are printed."""
+
+    value: str
+    interval: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """One interpreter: a row of cells per metric, a column per attack."""
+
+    interpreter: str
+    columns: tuple[tuple[str, int], ...]  # attack and number of images
+    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+
+
+def tabulate(summaries: list[Summary], successes: bool) -> list[Table]:
+    """One table per interpreter over all images, or over the successful ones."""
+    grouped: dict[str, dict[str, Summary]] = {}
+    for summary in summaries:
+        grouped.setdefault(summary.interpreter, {})[summary.attack] = summary
+    return [
+        _table(name, [by_attack[attack] for attack in ATTACKS if attack in by_attack], successes)
+        for name, by_attack in grouped.items()
+    ]
+
+
+def _table(interpreter: str, summaries: list[Summary], successes: bool) -> Table:
+    columns = [_estimates(each, each.successes if successes else each.all_images) for each in summaries]
+    return Table(
+        interpreter=interpreter,
+        columns=tuple((each.attack, column["ΔL1"].n) for each, column in zip(summaries, columns, strict=True)),
+        rows=tuple((name, tuple(_cell(name, column[name]) for column in columns)) for name in DEFINITIONS),
+    )
+
+
+def _estimates(summary: Summary, averages: Mapping[str, Estimate]) -> dict[str, Estimate]:
+    distances = {name: averages[metric] for name, metric in MAP_METRICS.items()}
+    return {"ASR": summary.asr, "MC": summary.mc, **distances}
+
+
+def _cell(name: str, estimate: Estimate) -> Cell:
+    if isnan(estimate.value):
+        return Cell("–", "")
+    if name in SHARES:
+        return Cell(percent(estimate.value), f"{100 * estimate.low:.0f}–{100 * estimate.high:.0f}")
+    digits = 4 if name == "L∞" else 3
+    return Cell(f"{estimate.value:.{digits}f}", f"{estimate.low:.{digits}f}–{estimate.high:.{digits}f}")

@@ -1,0 +1,157 @@
+"""The verdict in words: would the explanation have warned you, or was it fooled too?
+
+Every image under attack ends in one of three ways: the classifier was not fooled; it was fooled and the
+map changed visibly, so whoever looks at the map is warned; or it was fooled and the map stayed plausible.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from underfire.metrics import PLAUSIBLE
+from underfire.report.view import ATTACKS, interpreter_name
+
+FEW = 100  # images below which the verdict carries a caution
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How the images of one attack against one interpreter ended."""
+
+    attack: str
+    n: int
+    fooled: int
+    plausible: int  # fooled, and the map stayed plausible
+    constant: int  # maps without any structure
+
+    @property
+    def changed(self) -> int:
+        return self.fooled - self.plausible
+
+    @property
+    def failed(self) -> int:
+        return self.n - self.fooled
+
+    @property
+    def share(self) -> float:
+        return self.plausible / self.fooled if self.fooled else 0.0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is said of one interpreter."""
+
+    interpreter: str
+    headline: str
+    sentences: tuple[str, ...]
+    cautions: tuple[str, ...]
+    tallies: tuple[Tally, ...]
+
+
+def judge(outcomes: pa.Table) -> list[Verdict]:
+    """One verdict per interpreter, in the order in which they first appear in the table."""
+    return [_judge(outcomes, name) for name in dict.fromkeys(outcomes["interpreter"].to_pylist())]
+
+
+def wilson(k: int, n: int) -> tuple[float, float]:
+    """95 % score interval of a share k/n (Wilson 1927), which stays honest where all n agree."""
+    z = 1.96
+    centre, spread = k + z * z / 2, z * sqrt(k * (n - k) / n + z * z / 4)
+    return (centre - spread) / (n + z * z), (centre + spread) / (n + z * z)
+
+
+def missing_parts(outcomes: pa.Table, info: Mapping[str, Any]) -> list[str]:
+    """Sentences that say what a partial run lacks."""
+    if not outcomes.num_rows:
+        return ["This run holds no outcome yet, so there is nothing to judge."]
+    requested = info.get("selection", {}).get("requested")
+    images = len(pc.unique(outcomes["id"]))
+    expected = requested if requested is not None else images
+    lacks = []
+    for interpreter in dict.fromkeys(outcomes["interpreter"].to_pylist()):
+        for attack, title in ATTACKS.items():
+            n = tally(outcomes, interpreter, attack).n
+            if n < expected:
+                lacks.append(f"{title} against {interpreter_name(interpreter)} covers {n} of {expected} images.")
+    return lacks
+
+
+def tally(outcomes: pa.Table, interpreter: str, attack: str) -> Tally:
+    """Count the endings of one attack against one interpreter."""
+    chosen = pc.and_(pc.equal(outcomes["interpreter"], interpreter), pc.equal(outcomes["attack"], attack))
+    rows = outcomes.filter(chosen)
+    success = rows["success"].to_numpy().astype(bool)
+    plausible = success & (rows["iou_mean"].to_numpy() > PLAUSIBLE)
+    constant = rows["map_constant"].to_numpy().astype(bool)
+    return Tally(attack, len(success), int(success.sum()), int(plausible.sum()), int(constant.sum()))
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def _judge(outcomes: pa.Table, interpreter: str) -> Verdict:
+    pgd, adv2 = (tally(outcomes, interpreter, attack) for attack in ATTACKS)
+    return Verdict(
+        interpreter=interpreter,
+        headline=f"{interpreter_name(interpreter)} {_headline(adv2)}.",
+        sentences=tuple(_sentence(each) for each in (adv2, pgd)),
+        cautions=tuple(_cautions(pgd, adv2)),
+        tallies=tuple(each for each in (adv2, pgd) if each.n),
+    )
+
+
+def _headline(adv2: Tally) -> str:
+    """The claim, by the share of fooled images whose map stayed plausible."""
+    if not adv2.n:
+        return "has not been judged yet"
+    if not adv2.fooled:
+        return "was not put to the test"
+    if adv2.share >= 0.9:
+        return "would not have warned you"
+    if adv2.share >= 0.5:
+        return "would mostly not have warned you"
+    if adv2.share > 0.1:
+        return "would mostly have warned you"
+    return "would have warned you"
+
+
+def _sentence(each: Tally) -> str:
+    """The counts behind the claim."""
+    title = ATTACKS[each.attack]
+    if not each.n:
+        return f"There is no outcome of {title} in this run."
+    if not each.fooled:
+        return f"{title} fooled the classifier on none of {each.n} images, so its maps say nothing."
+    kept = "kept the map plausible" if each.attack == "adv2" else "left the map plausible"
+    whole = f"on {each.plausible}" if each.fooled == each.n else f"on {each.plausible} of those {each.fooled}"
+    return (
+        f"{title} fooled the classifier on {each.fooled} of {each.n} images and {kept} {whole} ({percent(each.share)})."
+    )
+
+
+def _cautions(pgd: Tally, adv2: Tally) -> list[str]:
+    """What keeps the claim from being read as more than it is."""
+    cautions = []
+    if 0 < adv2.fooled < FEW:
+        low, high = wilson(adv2.plausible, adv2.fooled)
+        images = "1 image" if adv2.fooled == 1 else f"{adv2.fooled} images"
+        cautions.append(
+            f"Few images: judged on {images}, the true share of plausible maps may be anywhere from "
+            f"{percent(low)} to {percent(high)} (95 % interval)."
+        )
+    if adv2.fooled and adv2.failed:
+        cautions.append(f"On {adv2.failed} of {adv2.n} images ADV² failed; of these the verdict says nothing.")
+    if pgd.fooled and pgd.share >= 0.5:
+        cautions.append(
+            "PGD ignores the map, and still most maps stay plausible: this interpreter hardly reacts, and "
+            "hiding from it takes no effort."
+        )
+    if constant := pgd.constant + adv2.constant:
+        noun = "map is" if constant == 1 else "maps are"
+        cautions.append(f"{constant} {noun} constant and explain nothing; do not trust their IoU.")
+    return cautions

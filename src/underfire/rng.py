@@ -1,0 +1,60 @@
+"""Counter-based randomness: numbers are a function of (seed, image key, step) and of nothing else.
+
+No generator is kept anywhere, so a draw does not depend on batch order, neighbours or what was
+drawn before:
+
+    keys = image_keys(["cat.jpg", "dog.jpg"])
+    uniform(0, "label-smoothing", keys, step, 4)   # (2, 4), each row a function of its own key
+
+The mixing function is the 64-bit finaliser of SplitMix64 (Steele, Lea and Flood 2014) in wrapping
+int64 arithmetic, identical on every device.
+"""
+
+import hashlib
+from collections.abc import Iterable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from underfire.types import Keys, Labels
+
+_GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed 64-bit integer
+_MIX1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
+_MIX2 = -7723592293110705685  # 0x94D049BB133111EB
+
+
+def image_keys(ids: Iterable[str]) -> Keys:
+    """The identity of each image as int64: the first eight bytes of its id's BLAKE2 hash."""
+    return torch.tensor([_hash(name) for name in ids], dtype=torch.int64)
+
+
+def uniform(seed: int, purpose: str, keys: Keys, step: Labels, size: int) -> Float[Tensor, "n s"]:
+    """`size` numbers in (0, 1) for each image; different purposes give independent streams."""
+    return ((_bits(seed, purpose, keys, step, size) >> 11 & (1 << 53) - 1).double() + 0.5) / 2**53
+
+
+def integers(seed: int, purpose: str, keys: Keys, step: Labels, size: int, high: int) -> Int[Tensor, "n s"]:
+    """`size` integers in [0, high) for each image."""
+    return (uniform(seed, purpose, keys, step, size) * high).long().clamp_max(high - 1)
+
+
+def _bits(seed: int, purpose: str, keys: Keys, step: Labels, size: int) -> Int[Tensor, "n s"]:
+    stream = _mix(_mix(keys ^ _hash(f"{seed}:{purpose}")) ^ _mix(step + _GOLDEN))
+    counter = torch.arange(1, size + 1, device=keys.device) * _GOLDEN
+    return _mix(stream[:, None] + counter)
+
+
+def _mix(z: Tensor) -> Tensor:
+    z = (z ^ _shift(z, 30)) * _MIX1
+    z = (z ^ _shift(z, 27)) * _MIX2
+    return z ^ _shift(z, 31)
+
+
+def _shift(z: Tensor, bits: int) -> Tensor:
+    """Logical right shift: int64's own shift copies the sign."""
+    return (z >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)

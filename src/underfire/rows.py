@@ -1,0 +1,47 @@
+"""take / put / where over row records: frozen dataclasses (nested at will) of tensors with leading dimension N.
+
+Lets the engine move images between slots without knowing what an attack remembers about them.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import TypeVar, cast
+
+import torch
+from torch import Tensor
+
+R = TypeVar("R")
+
+
+def take(record: R, index: Tensor) -> R:
+    """The rows at `index`, in that order."""
+    return _map(lambda leaf: leaf[index], record)
+
+
+def put(record: R, index: Tensor, values: R) -> R:
+    """A copy of `record` whose rows at `index` are those of `values`."""
+    return _map(lambda leaf, new: leaf.index_copy(0, index, new), record, values)
+
+
+def where(condition: Tensor, yes: R, no: R) -> R:
+    """Row by row: `yes` where the condition (N,) holds, else `no`."""
+    return _map(lambda a, b: torch.where(condition.view(-1, *[1] * (a.ndim - 1)), a, b), yes, no)
+
+
+def to(record: R, device: torch.device) -> R:
+    """The same rows on another device."""
+    return _map(lambda leaf: leaf.to(device), record)
+
+
+def cat(records: list[R]) -> R:
+    """All rows of several records, one after another."""
+    return _map(lambda *leaves: torch.cat(leaves), *records)
+
+
+def _map(function: Callable[..., Tensor], first: R, *others: R) -> R:
+    if isinstance(first, Tensor):
+        return cast(R, function(first, *others))
+    if dataclasses.is_dataclass(first) and not isinstance(first, type):
+        names = [f.name for f in dataclasses.fields(first)]
+        return cast(R, type(first)(**{n: _map(function, *(getattr(r, n) for r in (first, *others))) for n in names}))
+    raise TypeError(f"a row record holds tensors and row records, not {type(first).__name__}")

@@ -1,0 +1,208 @@
+"""Pieces of work with an identity: a spec says what is computed from what, its key names the result in a store.
+
+    chosen = Select(model=fingerprint, images=digest, n=16, seed=0)
+    aimed  = Aim(chosen, seed=0)
+    benign = Explain(chosen, CAM())
+    plain  = Craft(aimed, pgd(), goal=None, start=None)
+
+`run_stage(spec, ids, context)` computes and stores the rows that the store does not hold yet; every worker
+calls this one function. Only the choice of the images comes before: `choose` and `keep`.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from functools import singledispatch
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from underfire import engine, rng
+from underfire.attack import Attack
+from underfire.classifiers import Classifier
+from underfire.data import ImageSet, Selection, select
+from underfire.engine import Progress
+from underfire.images import is_constant, to_8bit
+from underfire.interpreters.protocol import Blind, Interpreter
+from underfire.store import Store
+from underfire.targets import random_class
+from underfire.types import Goal, Images, Logits, UnderfireError
+
+
+@dataclass(frozen=True)
+class Select:
+    """n correctly classified images; rows: image, label. model and images are fingerprints."""
+
+    model: str
+    images: str
+    n: int
+    seed: int
+    version: int = 1
+
+
+@dataclass(frozen=True)
+class Aim:
+    """A random other class for each chosen image; rows: target."""
+
+    of: Select
+    seed: int
+    version: int = 1
+
+
+@dataclass(frozen=True)
+class Craft:
+    """Adversarial images; rows as in Outcome. goal holds the target maps, start the thetas to begin from."""
+
+    of: Aim
+    attack: Attack
+    goal: "Explain | None"
+    start: "Craft | None"
+    version: int = 1
+
+
+@dataclass(frozen=True)
+class Explain:
+    """Deployed maps of chosen images for their label, or of crafted ones for their target; rows: map, constant."""
+
+    of: Select | Craft
+    interpreter: Interpreter
+    version: int = 1
+
+
+@dataclass(frozen=True)
+class Rescore:
+    """What the classifier reports once crafted images are rounded to 8 bits; rows: predicted."""
+
+    of: Craft
+    version: int = 1
+
+
+Spec = Select | Aim | Craft | Explain | Rescore
+Rows = Iterator[tuple[tuple[str, ...], Mapping[str, Tensor]]]  # some ids and their row tensors, ready to be stored
+
+
+@dataclass(frozen=True)
+class Context:
+    """What stages are computed with and where they go; width is the number of images worked on at a time."""
+
+    classifier: Classifier
+    store: Store
+    width: int
+    on_step: Callable[[Progress], None] = lambda progress: None
+
+
+def describe(value: Any) -> Any:
+    """A spec, attack or parameter as plain JSON values, each record with its type."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {
+            "type": type(value).__name__,
+            **{f.name: describe(getattr(value, f.name)) for f in fields(value)},
+        }
+    if isinstance(value, Mapping):
+        return {str(name): describe(value[name]) for name in sorted(value)}
+    if isinstance(value, list | tuple):
+        return [describe(item) for item in value]
+    return value
+
+
+def key(spec: Spec) -> str:
+    """The hash of the spec's canonical JSON."""
+    text = json.dumps(describe(spec), sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
+
+
+def choose(spec: Select, image_set: ImageSet, classifier: Classifier) -> Selection:
+    """The images of a run; UnderfireError if the model cannot classify them."""
+
+    def classify(images: Images) -> Logits:
+        try:
+            return _logits(classifier, images)
+        except UnderfireError:
+            raise
+        except Exception as problem:  # a model may raise anything at images that it was not made for
+            size = "×".join(map(str, images.shape[:1:-1]))
+            raise UnderfireError(f"The model failed on images of {size} pixels: {problem}") from problem
+
+    return select(classify, image_set, spec.n, spec.seed)
+
+
+def keep(spec: Select, selection: Selection, store: Store) -> None:
+    """Store the chosen images and their labels."""
+    samples = selection.samples
+    store.create(key(spec), describe(spec))
+    store.append(key(spec), samples.ids, {"image": samples.images, "label": samples.labels})
+
+
+def run_stage(spec: Spec, ids: tuple[str, ...], context: Context) -> bool:
+    """Compute and store the rows of these ids that the store lacks; False if it lacks none."""
+    name = key(spec)
+    missing = set(ids) - set(context.store.done(name))
+    if missing:
+        context.store.create(name, describe(spec))
+        for chunk, tensors in _compute(spec, tuple(i for i in ids if i in missing), context):
+            context.store.append(name, chunk, tensors)
+    return bool(missing)
+
+
+@singledispatch
+def _compute(spec: Any, ids: tuple[str, ...], context: Context) -> Rows:
+    raise TypeError(f"{type(spec).__name__} cannot be computed from ids")
+
+
+@_compute.register
+def _(spec: Aim, ids: tuple[str, ...], context: Context) -> Rows:
+    labels = context.store.read(key(spec.of), "label", ids)
+    classes = _logits(context.classifier, context.store.read(key(spec.of), "image", ids[:1])).shape[1]
+    yield ids, {"target": random_class(labels, classes, rng.image_keys(ids), spec.seed)}
+
+
+@_compute.register
+def _(spec: Explain, ids: tuple[str, ...], context: Context) -> Rows:
+    images = context.store.read(key(spec.of), "image", ids)
+    if isinstance(spec.of, Select):
+        classes = context.store.read(key(spec.of), "label", ids)
+    else:
+        classes = context.store.read(key(spec.of.of), "target", ids)
+    device = context.classifier.device
+    for chunk in _chunks(ids, context.width):
+        x, y, keys = images[chunk].to(device), classes[chunk].to(device), rng.image_keys(ids[chunk]).to(device)
+        maps = spec.interpreter.explain(context.classifier, x, y, keys)
+        yield ids[chunk], {"map": maps.float(), "constant": is_constant(maps)}
+        context.on_step(Progress(chunk.stop, 0, chunk.stop, len(ids)))
+
+
+@_compute.register
+def _(spec: Rescore, ids: tuple[str, ...], context: Context) -> Rows:
+    images = context.store.read(key(spec.of), "image", ids)
+    for chunk in _chunks(ids, context.width):
+        yield ids[chunk], {"predicted": _logits(context.classifier, to_8bit(images[chunk])).argmax(1)}
+        context.on_step(Progress(chunk.stop, 0, chunk.stop, len(ids)))
+
+
+@_compute.register
+def _(spec: Craft, ids: tuple[str, ...], context: Context) -> Rows:
+    image = context.store.read(key(spec.of.of), "image", ids)
+    target = context.store.read(key(spec.of), "target", ids)
+    keys = rng.image_keys(ids)
+    goal_map = (
+        Blind().explain(context.classifier, image, target, keys)
+        if spec.goal is None
+        else context.store.read(key(spec.goal), "map", ids)
+    )
+    goal = Goal(keys, image, target, goal_map)
+    start = None if spec.start is None else context.store.read(key(spec.start), "theta", ids)
+    stream = engine.stream(spec.attack, context.classifier, goal, context.width, context.on_step, start)
+    for index, outcome in stream:
+        yield tuple(ids[i] for i in index.tolist()), vars(outcome)
+
+
+def _chunks(ids: tuple[str, ...], width: int) -> Iterator[slice]:
+    return (slice(start, min(start + width, len(ids))) for start in range(0, len(ids), width))
+
+
+def _logits(classifier: Classifier, images: Images) -> Logits:
+    """From images in memory to logits in memory, without a graph."""
+    with torch.no_grad():
+        return classifier(images.to(classifier.device)).logits.cpu()

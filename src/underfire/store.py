@@ -1,0 +1,195 @@
+"""Run folders: append-only shards of named row tensors by stage, and the table of outcomes.
+
+    runs/NAME/run.json              what was asked for, by which versions, how long it took
+    runs/NAME/stages/KEY/           spec.json and shard-*.safetensors: image ids and row tensors
+    runs/NAME/outcomes.parquet      one row per image x attack x interpreter
+
+Everything is written to a temporary name and renamed, so a killed run leaves whole shards only: what
+is there is done.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from underfire.types import UnderfireError
+
+OUTCOMES = "outcomes.parquet"
+
+
+class Store:
+    """The stages of one run folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def create(self, key: str, spec: Mapping[str, Any]) -> None:
+        """Make room for a stage and record what it is."""
+        path = self.root / "stages" / key / "spec.json"
+        if not path.exists():
+            write_json(path, spec)
+
+    def done(self, key: str) -> tuple[str, ...]:
+        """Ids that have rows, in the order in which they were stored."""
+        return tuple(name for shard in self._shards(key) for name in _open_shard(shard)[0])
+
+    def append(self, key: str, ids: Iterable[str], tensors: Mapping[str, Tensor]) -> None:
+        """Store rows for new ids as one shard."""
+        ids = list(ids)
+        number = len(self._shards(key))
+        digest = hashlib.blake2b(json.dumps(ids).encode(), digest_size=6).hexdigest()
+        path = self.root / "stages" / key / f"shard-{number:05d}-{digest}.safetensors"
+        rows = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+        write_atomically(path, lambda temporary: save_file(rows, temporary, metadata={"ids": json.dumps(ids)}))
+
+    def read(self, key: str, name: str, ids: Iterable[str]) -> Tensor:
+        """The tensor `name` of a stage: its rows for these ids, in that order."""
+        rows: dict[str, Tensor] = {}
+        for path in self._shards(key):
+            held, shard = _open_shard(path)
+            rows.update(zip(held, shard.get_tensor(name), strict=True))
+        return torch.stack([rows[each] for each in ids])
+
+    def _shards(self, key: str) -> list[Path]:
+        return sorted((self.root / "stages" / key).glob("shard-*.safetensors"))
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder as other programs read it; see `open_run`."""
+
+    path: Path
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """run.json: command, spec, versions, seed, device, model, wall times, and which stage holds what."""
+        return read_json(self.path / "run.json")
+
+    def outcomes(self) -> pa.Table:
+        """One row per image x attack x interpreter; empty where nothing was measured yet."""
+        path = self.path / OUTCOMES
+        if not path.exists():
+            return COLUMNS_SCHEMA.empty_table()
+        try:
+            return pq.read_table(path)
+        except (OSError, pa.ArrowInvalid) as problem:
+            raise UnderfireError(f"{path} is damaged; delete it and run the command again.") from problem
+
+    def images(self, attack: str = "benign", interpreter: str | None = None) -> "Rows":
+        """(ids, float32 N3HW in [0, 1]); `interpreter` says which map the attack was after, if any."""
+        return self._rows("image", attack, interpreter)
+
+    def maps(self, attack: str, interpreter: str) -> "Rows":
+        """(ids, float32 Nhw): benign maps explain the true class, all others the target class."""
+        return self._rows("map", attack, interpreter)
+
+    def _rows(self, kind: str, attack: str, interpreter: str | None) -> "Rows":
+        stages = [e for e in self.info.get("stages", ()) if e["kind"] == kind and e["attack"] == attack]
+        fitting = [e for e in stages if interpreter is None or e["interpreter"] in (interpreter, None)]
+        if len(fitting) > 1:
+            names = ", ".join(e["interpreter"] for e in fitting)
+            raise UnderfireError(f"Attack '{attack}' was run against {names}: say which one with interpreter=.")
+        store = Store(self.path)
+        stored = set(store.done(fitting[0]["key"])) if fitting else set()
+        if not stored:
+            against = "" if interpreter is None else f" against '{interpreter}'"
+            raise UnderfireError(f"The run {self.path} holds no {kind}s of attack '{attack}'{against}.")
+        benign = next(e["key"] for e in self.info["stages"] if (e["kind"], e["attack"]) == ("image", "benign"))
+        ids = tuple(name for name in store.done(benign) if name in stored)
+        return ids, store.read(fitting[0]["key"], kind, ids).float().numpy()
+
+
+Rows = tuple[tuple[str, ...], npt.NDArray[np.float32]]
+
+COLUMNS: Mapping[str, pa.DataType] = {
+    "id": pa.string(),
+    "attack": pa.string(),
+    "interpreter": pa.string(),
+    "class_true": pa.int64(),
+    "class_target": pa.int64(),
+    "class_predicted": pa.int64(),
+    "confidence": pa.float64(),
+    "success": pa.bool_(),
+    "map_l1": pa.float64(),
+    "map_l2": pa.float64(),
+    "iou_mean": pa.float64(),
+    "iou_half": pa.float64(),
+    "iou_top15": pa.float64(),
+    "map_constant": pa.bool_(),
+    "linf": pa.float64(),
+    "success_8bit": pa.bool_(),
+    "steps": pa.int64(),
+    "reason": pa.string(),
+}
+COLUMNS_SCHEMA = pa.schema(list(COLUMNS.items()))
+
+
+def open_run(path: str | Path) -> Run:
+    """The run in a folder; UnderfireError if there is none."""
+    if not (Path(path) / "run.json").is_file():
+        raise UnderfireError(f"{path} holds no run (no run.json); start one with: underfire attack --out {path}")
+    return Run(Path(path))
+
+
+def write_outcomes(root: Path, table: pa.Table) -> None:
+    """Replace the run's outcomes.parquet."""
+    write_atomically(root / OUTCOMES, lambda temporary: pq.write_table(table, temporary))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; UnderfireError if the file is damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as problem:
+        raise UnderfireError(f"{path} cannot be read: {problem}") from problem
+    if not isinstance(content, dict):
+        raise UnderfireError(f"{path} holds no JSON object.")
+    return content
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file in one move."""
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    write_atomically(path, lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"))
+
+
+def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """Let `write` fill a temporary file beside `path`, then rename it; UnderfireError if the folder is not writable."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=".", suffix=path.suffix, dir=path.parent)
+    except OSError as problem:
+        raise UnderfireError(f"{path.parent} cannot be written to: {problem.strerror}.") from problem
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except (OSError, SafetensorError) as problem:
+        raise UnderfireError(f"{path} cannot be written: {problem}.") from problem
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _open_shard(path: Path) -> tuple[list[str], Any]:
+    """The ids of a shard, and what gives its tensors by name."""
+    try:
+        shard: Any = safe_open(path, "pt")
+        return json.loads(shard.metadata()["ids"]), shard
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as problem:
+        raise UnderfireError(f"{path} is damaged ({problem}); delete it and run the command again.") from problem

@@ -1,0 +1,282 @@
+"""Does the attack work? PGD against ADV2 for each interpreter, on correctly classified images (Tables 3 and 12).
+
+run = execute(settings, classifier, image_set, Path("runs/x"), command="…")
+"""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from torch import Tensor
+
+from underfire import presets
+from underfire.api import Attacker
+from underfire.attack import Attack
+from underfire.classifiers import Classifier
+from underfire.data import ImageSet, Selection
+from underfire.engine import Progress
+from underfire.interpreters import INTERPRETERS, Interpreter
+from underfire.metrics import compare_maps, linf
+from underfire.stages import Aim, Context, Craft, Explain, Rescore, Select, Spec, choose, describe, keep, key, run_stage
+from underfire.store import COLUMNS_SCHEMA, OUTCOMES, Run, Store, open_run, read_json, write_json, write_outcomes
+from underfire.types import Images, UnderfireError
+
+VERSIONED = ("underfire", "torch", "torchvision", "numpy", "safetensors", "pyarrow")
+
+
+class Settings(BaseModel):
+    """Everything that decides what a run computes; running again with other settings is another run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    weights: str | None = None
+    normalize: str | None = None
+    features: str | None = None
+    images: str
+    labels: str | None = None
+    crop: int | None = None
+    resize: int | None = None
+    interpreters: tuple[str, ...] = ("cam", "grad")
+    recipe: Literal["annealed", "paper"] = "annealed"
+    n: int = Field(default=16, ge=1)
+    eps: float | None = Field(default=None, gt=0, le=1)
+    steps: int | None = Field(default=None, ge=1)
+    seed: int = 0
+
+    @field_validator("interpreters")
+    @classmethod
+    def _known_and_distinct(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := [name for name in names if name not in INTERPRETERS]:
+            raise UnderfireError(f"There is no interpreter '{unknown[0]}'; there are {', '.join(INTERPRETERS)}.")
+        if repeated := [name for name in names if names.count(name) > 1]:
+            raise UnderfireError(f"Interpreter '{repeated[0]}' is named twice; name it once.")
+        return names
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One stage of the study; kind, attack and interpreter say what the run folder's readers find in it."""
+
+    label: str
+    spec: Spec
+    kind: Literal["image", "map", "step"]
+    attack: str
+    interpreter: str | None
+
+
+Report = Callable[[Planned, Progress], None]
+
+
+def execute(
+    settings: Settings,
+    classifier: Classifier,
+    image_set: ImageSet,
+    out: Path,
+    *,
+    command: str,
+    width: int = 16,
+    on_progress: Report = lambda planned, progress: None,
+) -> Run:
+    """Compute what the folder `out` does not hold yet; UnderfireError if it holds a run with other settings.
+
+    What cannot be classified, explained or attacked is found out before anything is written.
+    """
+    select = Select(classifier.fingerprint(), image_set.digest, settings.n, settings.seed)
+    store, begun = Store(out), _is_begun(out, settings, select)
+    if not store.done(key(select)):
+        started = time.perf_counter()
+        selection = choose(select, image_set, classifier)
+        _rehearse(settings, select, classifier, selection.samples.images[:1])
+        if not begun:
+            content = _describe(settings, select, classifier, image_set, selection)
+            seconds = {"images": round(time.perf_counter() - started, 2)}
+            write_json(out / "run.json", {"command": command, **content, "wall_seconds": seconds})
+        keep(select, selection, store)
+    ids = store.done(key(select))
+    context = Context(classifier, store, _even_width(len(ids), width))
+    computed = [_perform(planned, ids, context, on_progress) for planned in plan(settings, select)]
+    if any(computed) or not (out / OUTCOMES).exists():
+        write_outcomes(out, outcome_table(settings, select, ids, store))
+    return open_run(out)
+
+
+def plan(settings: Settings, select: Select) -> Iterator[Planned]:
+    """The stages in the order in which they are computed; shared ones come once."""
+    aim, pgd = Aim(select, settings.seed), _pgd(settings, select)
+    yield Planned("images", select, "image", "benign", None)
+    yield Planned("targets", aim, "step", "benign", None)
+    yield Planned("warm start", _warm_start(aim, pgd.attack), "step", "warm-start", None)
+    yield Planned("pgd", pgd, "image", "pgd", None)
+    yield Planned("pgd in 8 bits", Rescore(pgd), "step", "pgd", None)
+    for interpreter in _interpreters(settings):
+        name, adv2 = interpreter.name, _adv2(settings, select, interpreter)
+        yield Planned(f"benign maps, {name}", Explain(select, interpreter), "map", "benign", name)
+        yield Planned(f"pgd maps, {name}", Explain(pgd, interpreter), "map", "pgd", name)
+        yield Planned(f"adv2, {name}", adv2, "image", "adv2", name)
+        yield Planned(f"adv2 maps, {name}", Explain(adv2, interpreter), "map", "adv2", name)
+        yield Planned(f"adv2 in 8 bits, {name}", Rescore(adv2), "step", "adv2", name)
+
+
+def outcome_table(settings: Settings, select: Select, ids: tuple[str, ...], store: Store) -> pa.Table:
+    """One row per image x attack x interpreter, each attack's map against the target (benign) map."""
+    pgd = _pgd(settings, select)
+    tables = []
+    for interpreter in _interpreters(settings):
+        for craft in (pgd, _adv2(settings, select, interpreter)):
+            tables.append(_outcomes(craft, interpreter, ids, store))
+    return pa.concat_tables(tables)
+
+
+def _outcomes(craft: Craft, interpreter: Interpreter, ids: tuple[str, ...], store: Store) -> pa.Table:
+    def rows(spec: Spec, name: str) -> Tensor:
+        return store.read(key(spec), name, ids)
+
+    select, target, shown = craft.of.of, rows(craft.of, "target"), Explain(craft, interpreter)
+    distances = compare_maps(rows(shown, "map"), rows(Explain(select, interpreter), "map"))
+    columns: dict[str, Any] = {
+        "id": ids,
+        "attack": [craft.attack.name] * len(ids),
+        "interpreter": [interpreter.name] * len(ids),
+        "class_true": rows(select, "label").tolist(),
+        "class_target": target.tolist(),
+        "class_predicted": rows(craft, "predicted").tolist(),
+        "confidence": rows(craft, "confidence").tolist(),
+        "success": rows(craft, "success").tolist(),
+        **{name: values.tolist() for name, values in distances.items()},
+        "map_constant": rows(shown, "constant").tolist(),
+        "linf": linf(rows(craft, "image"), rows(select, "image")).tolist(),
+        "success_8bit": (rows(Rescore(craft), "predicted") == target).tolist(),
+        "steps": rows(craft, "steps").tolist(),
+        "reason": ["converged" if c else "budget" for c in rows(craft, "converged").tolist()],
+    }
+    return pa.table(columns, COLUMNS_SCHEMA)
+
+
+def _interpreters(settings: Settings) -> list[Interpreter]:
+    return [INTERPRETERS[name]() for name in settings.interpreters]
+
+
+def _pgd(settings: Settings, select: Select) -> Craft:
+    aim, attack = Aim(select, settings.seed), presets.pgd(eps=settings.eps, recipe=settings.recipe)
+    return Craft(aim, attack, None, _warm_start(aim, attack))
+
+
+def _adv2(settings: Settings, select: Select, interpreter: Interpreter) -> Craft:
+    aim = Aim(select, settings.seed)
+    attack = presets.adv2(
+        interpreter, eps=settings.eps, recipe=settings.recipe, steps=settings.steps, seed=settings.seed
+    )
+    return Craft(aim, attack, Explain(select, interpreter), _warm_start(aim, attack))
+
+
+def _warm_start(aim: Aim, attack: Attack) -> Craft:
+    assert attack.warm_start is not None
+    return Craft(aim, attack.warm_start, None, None)
+
+
+def _rehearse(settings: Settings, select: Select, classifier: Classifier, image: Images) -> None:
+    """One step of each attack on one image, so that whatever cannot be attacked fails at once."""
+    for interpreter in _interpreters(settings):
+        attack = replace(_adv2(settings, select, interpreter).attack, steps=1, warm_start=None)
+        Attacker(classifier, attack, interpreter)(image)
+
+
+def _perform(planned: Planned, ids: tuple[str, ...], context: Context, on_progress: Report) -> bool:
+    """Compute what a stage lacks and add the time to run.json; False if it lacked nothing."""
+    begun = time.perf_counter()
+    tracked = replace(context, on_step=lambda progress: on_progress(planned, progress))
+    if not run_stage(planned.spec, ids, tracked):
+        return False
+    path = context.store.root / "run.json"
+    info = read_json(path)
+    seconds = info["wall_seconds"].get(planned.label, 0.0) + time.perf_counter() - begun
+    write_json(path, {**info, "wall_seconds": {**info["wall_seconds"], planned.label: round(seconds, 2)}})
+    return True
+
+
+def _spec(settings: Settings, select: Select) -> dict[str, Any]:
+    """What two runs must share to be the same run."""
+    return {**settings.model_dump(mode="json"), "model_fingerprint": select.model, "images_digest": select.images}
+
+
+def _is_begun(out: Path, settings: Settings, select: Select) -> bool:
+    """Whether the folder holds this very run; UnderfireError if it holds another one or anything else."""
+    if not (out / "run.json").exists():
+        if out.is_dir() and any(not file.name.startswith(".") for file in out.iterdir()):
+            raise UnderfireError(f"{out} is not empty and holds no run; choose another --out.")
+        return False
+    info, spec = read_json(out / "run.json"), _spec(settings, select)
+    held = info.get("spec", {})
+    differing = [name for name in {**held, **spec} if held.get(name) != spec.get(name)]
+    if differing:
+        changes = "; ".join(f"{name} was {held.get(name)} and is now {spec.get(name)}" for name in differing)
+        raise UnderfireError(f"{out} holds a run with other settings: {changes}. Choose another --out.")
+    if info["stages"] != _stages(settings, select):
+        raise UnderfireError(
+            f"{out} was begun by underfire {info['underfire']}, whose attacks are not those of this version. "
+            "Choose another --out."
+        )
+    return True
+
+
+def _stages(settings: Settings, select: Select) -> list[dict[str, Any]]:
+    """Where the readers of a run folder find which images and maps."""
+    return [
+        {"key": key(each.spec), "kind": each.kind, "attack": each.attack, "interpreter": each.interpreter}
+        for each in plan(settings, select)
+    ]
+
+
+def _describe(
+    settings: Settings, select: Select, classifier: Classifier, image_set: ImageSet, selection: Selection
+) -> dict[str, Any]:
+    """run.json before the first stage is computed."""
+    origin = classifier.origin
+    attacks = [_pgd(settings, select), *(_adv2(settings, select, each) for each in _interpreters(settings))]
+    return {
+        "underfire": version("underfire"),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "spec": _spec(settings, select),
+        "recipe": describe([craft.attack for craft in attacks]),
+        "versions": {"python": sys.version.split()[0], **{name: version(name) for name in VERSIONED}},
+        "seed": settings.seed,
+        "device": str(classifier.device),
+        "model": {
+            "name": settings.model,
+            "weights": settings.weights,
+            "normalization": origin.normalization if origin else None,
+            "mean": classifier.mean,
+            "std": classifier.std,
+            "features": classifier.features_layer,
+            "fingerprint": select.model,
+        },
+        "classes": _class_names(image_set, origin.classes if origin else ()),
+        "selection": {
+            "requested": settings.n,
+            "examined": selection.examined,
+            "misclassified": selection.misclassified,
+        },
+        "skipped": [{"id": name, "reason": reason} for name, reason in selection.skipped],
+        "stages": _stages(settings, select),
+    }
+
+
+def _class_names(image_set: ImageSet, of_weights: tuple[str, ...]) -> list[str]:
+    """Names by class index: the image set's, else those that came with the weights, else the index itself."""
+    names = list(image_set.classes)
+    names += [str(i) for i in range(len(names), len(of_weights))]
+    return [of_weights[i] if name == str(i) and i < len(of_weights) else name for i, name in enumerate(names)]
+
+
+def _even_width(n: int, width: int) -> int:
+    """The largest width <= `width` that leaves the fewest seats empty over the batches it takes."""
+    batches = -(-n // width)
+    return -(-n // batches)

@@ -1,0 +1,126 @@
+"""The report in a real browser: its controls, its width on a phone, and its silence on the network."""
+
+import shutil
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pytest
+
+from underfire.report import write_report
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+QUIET = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+HOSTILE = '"><img src=x onerror=alert(1)><script>alert(2)</script>'
+IDS = ("b.jpg", HOSTILE, "a.jpg")
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the path")
+
+
+class SmallRun:
+    """Three noisy images under two interpreters; the ADV² IoU falls in the order of IDS, and so does ΔL1."""
+
+    info: Mapping[str, Any] = {"classes": [HOSTILE, "x" * 80], "command": "underfire attack " + "y" * 200}
+
+    def outcomes(self) -> pa.Table:
+        rows = [
+            {
+                "id": id, "attack": attack, "interpreter": interpreter, "class_true": 0, "class_target": 1,
+                "class_predicted": 1, "confidence": 0.9 + 0.03 * index, "success": True,
+                "map_l1": 0.3 - 0.1 * index, "map_l2": 0.2, "iou_mean": 0.9 - 0.3 * index, "iou_half": 0.5,
+                "iou_top15": 0.5, "map_constant": False, "linf": 0.031, "steps": 300, "reason": "budget",
+            }
+            for attack in ("pgd", "adv2")
+            for interpreter in ("cam", "grad")
+            for index, id in enumerate(IDS)
+        ]  # fmt: skip
+        return pa.Table.from_pylist(rows)
+
+    def images(self, attack: str, interpreter: str | None = None) -> tuple[tuple[str, ...], npt.NDArray[Any]]:
+        return IDS, np.random.default_rng(0).random((3, 3, 32, 32), dtype=np.float32)
+
+    def maps(self, attack: str, interpreter: str) -> tuple[tuple[str, ...], npt.NDArray[Any]]:
+        return IDS, np.random.default_rng(0).random((3, 7, 7), dtype=np.float32)
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_report(SmallRun(), tmp_path_factory.mktemp("run") / "report.html").as_uri()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as manager:
+        browser = manager.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Any, report: str) -> Iterator[Any]:
+    """The open report; fails at the end if it spoke to the console or asked for anything but itself."""
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    requests: list[str] = []
+    noises: list[str] = []
+    page.route(lambda url: url != report, lambda route: route.abort())
+    page.on("request", lambda request: requests.append(request.url))
+    page.on("console", lambda message: noises.append(message.text))
+    page.on("pageerror", lambda error: noises.append(str(error)))
+    page.on("dialog", lambda dialog: (noises.append(dialog.message), dialog.dismiss()))
+    page.goto(report)
+    yield page
+    page.close()
+    assert [url for url in requests if url != report and not url.startswith("data:")] == []
+    assert noises == []
+
+
+def shown(page: Any) -> list[tuple[str, str]]:
+    """Interpreter and id of the visible cards, in their order on the page."""
+    cards = page.locator(".card:visible").all()
+    return [(card.get_attribute("data-interpreter"), card.get_attribute("data-id")) for card in cards]
+
+
+def test_the_slider_fades_the_maps(page: Any) -> None:
+    opacity = "getComputedStyle(document.querySelector('.card .heat')).opacity"
+    assert page.evaluate(opacity) == "0.55"
+    page.get_by_role("slider", name="Map").focus()
+    page.keyboard.press("End")
+    assert page.evaluate(opacity) == "1"
+    assert page.locator("output").inner_text() == "100 %"
+
+
+def test_sorting_reorders_the_cards(page: Any) -> None:
+    assert [id for _, id in shown(page)] == ["b.jpg", "b.jpg", HOSTILE, HOSTILE, "a.jpg", "a.jpg"]
+    page.get_by_label("Sort").select_option("ΔL1, lowest first")
+    assert [id for _, id in shown(page)] == ["a.jpg", "a.jpg", HOSTILE, HOSTILE, "b.jpg", "b.jpg"]
+    page.get_by_label("Sort").select_option("Name")
+    assert [id for _, id in shown(page)][-4:] == ["a.jpg", "a.jpg", "b.jpg", "b.jpg"]
+
+
+def test_filters_hide_cards_and_say_how_many_remain(page: Any) -> None:
+    page.get_by_label("Interpreter").select_option("GRAD")
+    assert shown(page) == [("grad", "b.jpg"), ("grad", HOSTILE), ("grad", "a.jpg")]
+    page.get_by_label("Ending").select_option("fooled, map changed")
+    assert shown(page) == [("grad", "a.jpg")]
+    assert page.locator("#count").inner_text() == "1 of 6 cards"
+
+
+def test_pictures_are_drawn_and_named(page: Any) -> None:
+    first = page.locator(".card .picture").first
+    assert first.get_attribute("aria-label") == "benign picture of b.jpg under its CAM map"
+    assert first.locator("use").first.bounding_box()["width"] > 100
+
+
+@pytest.mark.parametrize("width", [360, 700, 1280])
+def test_nothing_scrolls_sideways(page: Any, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
+def test_print_opens_what_is_folded(page: Any) -> None:
+    page.pdf()
+    assert page.locator("details:not([open])").count() == 0

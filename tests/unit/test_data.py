@@ -1,0 +1,291 @@
+"""The three layouts of labelled images, how they are read, and the seeded selection."""
+
+import csv
+import pickle
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2 import functional as F
+
+from underfire.data import ImageSet, UnreadableImage, open_images, select
+from underfire.types import UnderfireError
+
+
+def save(path: Path, level: int = 0, width: int = 6, height: int = 6) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (width, height), (level, level, level)).save(path)
+
+
+def write_table(path: Path, rows: Iterable[Iterable[object]], header: str = "file,class_index") -> None:
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([header.split(","), *rows])
+
+
+@pytest.fixture
+def flat(tmp_path: Path) -> Path:
+    """Twenty images whose grey level and class are their number modulo 4; classes 0 to 3 are all there."""
+    for i in range(20):
+        save(tmp_path / f"{i}.png", level=i % 4)
+    write_table(tmp_path / "labels.csv", [(f"{i}.png", i % 4) for i in range(20)])
+    return tmp_path
+
+
+def by_level(*known: int, classes: int = 4) -> Callable[[Tensor], Tensor]:
+    """A classifier that reads the class off the grey level and is wrong on classes that it does not know."""
+
+    def classify(images: Tensor) -> Tensor:
+        level = (images[:, 0, 0, 0] * 255).round().long()
+        right = torch.isin(level, torch.tensor(known))
+        return torch.nn.functional.one_hot(torch.where(right, level, (level + 1) % 4), classes).float()
+
+    return classify
+
+
+def test_folders_by_class(tmp_path: Path) -> None:
+    for name in ("dog/2.png", "dog/1.JPEG", "cat/deep/3.png"):
+        save(tmp_path / name)
+    (tmp_path / "ant").mkdir()
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / "cat" / "notes.txt").write_text("no image")
+    images = open_images(tmp_path)
+    assert images.ids == ("cat/deep/3.png", "dog/1.JPEG", "dog/2.png")
+    assert images.classes == ("ant", "cat", "dog")
+    assert images.labels.tolist() == [1, 2, 2]
+    assert images.labels.dtype == torch.int64
+    assert images.read(0).shape == (3, 6, 6)
+
+
+def test_table_beside_the_images_is_found(flat: Path) -> None:
+    save(flat / "unlisted.png")
+    images = open_images(str(flat))
+    assert len(images) == 20
+    assert "unlisted.png" not in images.ids
+    assert images.labels.tolist() == [i % 4 for i in range(20)]
+    assert images.classes == ("0", "1", "2", "3")
+
+
+def test_table_elsewhere_with_names_other_columns_and_missing_files(tmp_path: Path) -> None:
+    save(tmp_path / "images" / "a.png")
+    save(tmp_path / "images" / "sub" / "b.png")
+    rows = [("x", "./a.png", 2, "cat, small"), ("y", "gone.png", 3, "dog"), ("z", "sub/b.png", " 0 ", "")]
+    write_table(tmp_path / "t.csv", rows, header="split,file,class_index,class_name")
+    images = open_images(tmp_path / "images", labels=tmp_path / "t.csv")
+    assert images.ids == ("a.png", "sub/b.png")
+    assert images.labels.tolist() == [2, 0]
+    assert images.classes == ("0", "1", "cat, small")
+    assert images.skipped == (("gone.png", "the file is missing"),)
+
+
+def test_table_with_a_byte_order_mark(tmp_path: Path) -> None:
+    save(tmp_path / "a.png")
+    (tmp_path / "labels.csv").write_text("file,class_index\na.png,1\n", encoding="utf-8-sig")
+    assert open_images(tmp_path).labels.tolist() == [1]
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint8])
+def test_npz(tmp_path: Path, dtype: type) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 4, 5, 3), dtype=np.uint8)
+    np.savez(tmp_path / "a.npz", images=pixels, labels=np.array([2, 0, 2], dtype=dtype))
+    images = open_images(tmp_path / "a.npz")
+    assert images.ids == ("0", "1", "2")
+    assert images.classes == ("0", "1", "2")
+    assert images.labels.tolist() == [2, 0, 2]
+    assert torch.equal(images.read(1), torch.from_numpy(pixels[1]).permute(2, 0, 1) / 255)
+
+
+def test_resize_sets_the_short_side_and_crop_takes_the_centre(tmp_path: Path) -> None:
+    ramp = np.repeat(np.arange(0, 240, 10, dtype=np.uint8)[None, :, None], 12, 0).repeat(3, 2)
+    Image.fromarray(ramp).save(tmp_path / "a.png")
+    write_table(tmp_path / "labels.csv", [("a.png", 0)])
+    whole, resized = open_images(tmp_path).read(0), open_images(tmp_path, resize=6).read(0)
+    assert whole.shape == (3, 12, 24)
+    assert resized.shape == (3, 6, 12)
+    assert torch.equal(open_images(tmp_path, crop=8).read(0), whole[:, 2:10, 8:16])
+    assert torch.equal(open_images(tmp_path, crop=4, resize=6).read(0), resized[:, 1:5, 4:8])
+    expected = F.resize(whole, [6, 12], F.InterpolationMode.BILINEAR, antialias=True)
+    assert torch.allclose(resized, expected, rtol=0, atol=1e-6)
+
+
+def test_resized_images_stay_within_range(tmp_path: Path) -> None:
+    save(tmp_path / "white" / "a.png", level=255, width=15, height=15)
+    white = open_images(tmp_path).read(0)
+    assert F.resize(white, [7], F.InterpolationMode.BILINEAR, antialias=True).max() > 1
+    assert open_images(tmp_path, resize=7).read(0).max() == 1
+
+
+def damaged_set(folder: Path) -> ImageSet:
+    save(folder / "good.png", width=20, height=10)
+    save(folder / "small.png", width=20, height=9)
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(folder / "whole.jpg")
+    (folder / "cut.jpg").write_bytes((folder / "whole.jpg").read_bytes()[:2000])
+    (folder / "text.png").write_text("this is no image")
+    (folder / "empty.png").touch()
+    names = ["good.png", "small.png", "cut.jpg", "text.png", "empty.png"]
+    write_table(folder / "labels.csv", [(name, 0) for name in names])
+    return open_images(folder, crop=10)
+
+
+@pytest.mark.parametrize(
+    ("i", "name", "reason"),
+    [
+        (1, "small.png", r"its 20×9 pixels are fewer than the crop of 10×10"),
+        (2, "cut.jpg", "truncated"),
+        (3, "text.png", "cannot identify"),
+        (4, "empty.png", "cannot identify"),
+    ],
+)
+def test_unreadable_images(tmp_path: Path, i: int, name: str, reason: str) -> None:
+    with pytest.raises(UnreadableImage, match=f"image {name} cannot be used: .*{reason}") as caught:
+        damaged_set(tmp_path).read(i)
+    assert caught.value.path == name
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+
+
+def test_decompression_bomb_is_an_unreadable_image(flat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(UnreadableImage, match="decompression bomb"):
+        open_images(flat).read(0)
+
+
+def test_digest_changes_with_whatever_the_run_depends_on(flat: Path) -> None:
+    digest = open_images(flat).digest
+    assert open_images(flat).digest == digest
+    others = [open_images(flat, crop=4).digest, open_images(flat, resize=4).digest]
+    save(flat / "3.png", width=60, height=60)
+    others.append(open_images(flat).digest)
+    write_table(flat / "labels.csv", [(f"{i}.png", 0) for i in range(20)])
+    others.append(open_images(flat).digest)
+    write_table(flat / "labels.csv", [(f"{i}.png", 0) for i in range(19)])
+    others.append(open_images(flat).digest)
+    assert len({digest, *others}) == 6
+
+
+def test_digest_of_an_array_sees_its_pixels(tmp_path: Path) -> None:
+    pixels = np.zeros((2, 4, 4, 3), dtype=np.uint8)
+    np.savez(tmp_path / "a.npz", images=pixels, labels=np.zeros(2, dtype=int))
+    pixels[1, 2, 3, 0] = 1
+    np.savez(tmp_path / "b.npz", images=pixels, labels=np.zeros(2, dtype=int))
+    assert open_images(tmp_path / "a.npz").digest != open_images(tmp_path / "b.npz").digest
+
+
+def test_selection_finds_correctly_classified_images_only(flat: Path) -> None:
+    images = open_images(flat)
+    chosen = select(by_level(1, 3), images, n=6, seed=0)
+    assert len(set(chosen.samples.ids)) == 6
+    assert set(chosen.samples.labels.tolist()) <= {1, 3}
+    assert chosen.examined == chosen.misclassified + 6
+    for name, image, label in zip(chosen.samples.ids, chosen.samples.images, chosen.samples.labels, strict=True):
+        assert torch.equal(image, images.read(images.ids.index(name)))
+        assert label == images.labels[images.ids.index(name)]
+
+
+def test_selection_does_not_depend_on_batch_size_or_file_order(flat: Path) -> None:
+    def summary(batch: int) -> tuple[object, ...]:
+        chosen = select(by_level(0, 2), open_images(flat), n=5, seed=3, batch=batch)
+        return chosen.samples.ids, chosen.skipped, chosen.misclassified, chosen.examined
+
+    (flat / "7.png").write_text("damaged")
+    (flat / "8.png").write_text("damaged")
+    reference = summary(batch=1)
+    assert [summary(batch) for batch in (2, 3, 7, 100)] == [reference] * 4
+    write_table(flat / "labels.csv", [(f"{i}.png", i % 4) for i in reversed(range(20))])
+    assert summary(batch=4) == reference
+
+
+def test_selection_keeps_its_order_when_other_images_are_added(flat: Path) -> None:
+    before = select(by_level(0, 1, 2, 3), open_images(flat), n=20, seed=0).samples.ids
+    write_table(flat / "labels.csv", [(f"{i}.png", i % 4) for i in range(10)])
+    after = select(by_level(0, 1, 2, 3), open_images(flat), n=20, seed=0).samples.ids
+    assert after == tuple(name for name in before if name in after)
+    assert len(after) == 10
+
+
+def test_selection_depends_on_the_seed(flat: Path) -> None:
+    orders = {select(by_level(0, 1, 2, 3), open_images(flat), n=20, seed=s).samples.ids for s in range(5)}
+    assert len(orders) == 5
+
+
+def test_selection_returns_what_there_is_and_what_it_skipped(flat: Path) -> None:
+    (flat / "4.png").write_text("damaged")
+    (flat / "8.png").unlink()
+    chosen = select(by_level(0), open_images(flat), n=10, seed=0)
+    assert sorted(chosen.samples.ids) == ["0.png", "12.png", "16.png"]
+    assert (chosen.examined, chosen.misclassified) == (18, 15)
+    assert [name for name, _ in chosen.skipped] == ["8.png", "4.png"]
+
+
+def test_selection_builds_no_graph(flat: Path) -> None:
+    def classify(images: Tensor) -> Tensor:
+        assert not torch.is_grad_enabled()
+        return by_level(0)(images)
+
+    select(classify, open_images(flat), n=2, seed=0)
+
+
+def test_labels_beyond_the_classifier(flat: Path) -> None:
+    with pytest.raises(UnderfireError, match="go up to 3, but the classifier knows classes 0 to 2"):
+        select(lambda x: torch.zeros(len(x), 3), open_images(flat), n=2, seed=0)
+
+
+def test_no_image_can_be_used(flat: Path) -> None:
+    with pytest.raises(UnderfireError, match=r"none of the 20 images can be used.*\.png: its 6×6 pixels"):
+        select(by_level(0), open_images(flat, crop=7), n=2, seed=0)
+
+
+def test_no_image_is_classified_correctly(flat: Path) -> None:
+    with pytest.raises(UnderfireError, match=r"none of 20 images right: .*--normalize.*--labels.*--crop"):
+        select(by_level(), open_images(flat), n=2, seed=0)
+
+
+@pytest.mark.parametrize("batch", [1, 20])
+def test_sizes_that_differ_need_a_crop(tmp_path: Path, batch: int) -> None:
+    for i in range(6):
+        save(tmp_path / "class" / f"{i}.png", width=6 if i else 8)
+    images = open_images(tmp_path)
+    size = r"class/\d\.png has [68]×6 pixels"
+    with pytest.raises(UnderfireError, match=f"{size} and {size}: give all images one size with --crop"):
+        select(by_level(0), images, n=6, seed=0, batch=batch)
+    first = select(by_level(0), open_images(tmp_path, crop=6), n=6, seed=0).samples.ids[0]
+    assert select(by_level(0), images, n=1, seed=0, batch=batch).samples.ids == (first,)
+
+
+@pytest.mark.parametrize("numbers", [{"n": 0}, {"n": 1, "batch": 0}])
+def test_counts_must_be_positive(flat: Path, numbers: dict[str, int]) -> None:
+    with pytest.raises(UnderfireError, match="both must be 1 or more"):
+        select(by_level(0), open_images(flat), seed=0, **numbers)
+
+
+def test_imagenet_photos(testbed: Path) -> None:
+    images = open_images(testbed / "imagenet", crop=224)
+    assert len(images) == len(images.classes) == 1000
+    assert images.skipped == ()
+    assert images.classes[1] == "goldfish, Carassius auratus"
+    for i in (0, 1, 500, 999):
+        with Image.open(testbed / "imagenet" / images.ids[i]) as photo:
+            expected = torch.tensor(np.asarray(photo)[16:240, 16:240]).permute(2, 0, 1) / 255
+        assert torch.equal(images.read(i), expected)
+
+
+def test_cifar_photos(testbed: Path) -> None:
+    images = open_images(testbed / "cifar10" / "cifar10-test.npz")
+    assert len(images) == 2000
+    assert len(images.classes) == 10
+    assert images.read(1999).shape == (3, 32, 32)
+
+
+def test_skin_photos(testbed: Path) -> None:
+    """200×150 photos shrunk to 192×144: the inside must equal the 150×150 centre shrunk to 144×144."""
+    table = testbed / "ham10000" / "labels.csv"
+    images = open_images(testbed / "ham10000" / "images", labels=table, resize=144, crop=144)
+    assert len(images) == 5000
+    with Image.open(testbed / "ham10000" / "images" / images.ids[0]) as photo:
+        square = torch.tensor(np.asarray(photo)[:, 25:175]).permute(2, 0, 1) / 255
+    expected = F.resize(square, [144, 144], F.InterpolationMode.BILINEAR, antialias=True)
+    inside = (slice(None), slice(None), slice(2, -2))
+    assert torch.allclose(images.read(0)[inside], expected[inside], rtol=0, atol=1e-5)

@@ -1,0 +1,266 @@
+"""The report: verdict words, escaping, partial and empty runs, weight."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from underfire.report import RunView, write_report
+from underfire.report.verdict import judge, missing_parts, wilson
+
+HOSTILE_CLASS = "<script>alert(1)</script>"
+HOSTILE_ID = '"><img src=x onerror=alert(2)>.jpg'
+INFO = {
+    "underfire": "0.1.0",
+    "command": "underfire attack photos --interpreter cam --eps 0.031 && echo '</pre><b>'",
+    "created": "2026-05-04T10:11:12+00:00",
+    "spec": {"craft": {"attack": "adv2", "steps": 300, "eps": 0.031}, "select": {"n": 12}},
+    "versions": {"torch": "2.15.0", "numpy": "2.4.6"},
+    "seed": 0,
+    "device": "cpu",
+    "model": {"name": "tiny", "weights": "demo", "normalization": "none", "features": "layer3"},
+    "classes": ["disc", "square", HOSTILE_CLASS],
+    "wall_seconds": {"craft": 12.34},
+    "skipped": [{"id": "broken.jpg", "reason": "not an <i>image</i>"}],
+    "selection": {"examined": 15, "misclassified": 3, "requested": 12},
+}
+
+
+@dataclass(frozen=True)
+class FakeRun:
+    """A run held in memory: pictures of discs and squares, maps that are blobs."""
+
+    ids: tuple[str, ...]
+    side: int = 64
+    interpreters: tuple[str, ...] = ("cam", "grad")
+    attacks: tuple[str, ...] = ("pgd", "adv2")
+    info: Mapping[str, Any] = field(default_factory=lambda: INFO)
+
+    def outcomes(self) -> pa.Table:
+        rows = [
+            outcome(id, attack, interpreter, success=index % 6 != 5, iou_mean=self._iou(attack, index))
+            for attack in self.attacks
+            for interpreter in self.interpreters
+            for index, id in enumerate(self.ids)
+        ]
+        return table(rows)
+
+    def images(self, attack: str, interpreter: str | None = None) -> tuple[tuple[str, ...], npt.NDArray[Any]]:
+        assert (interpreter is None) == (attack in ("benign", "pgd"))
+        noise = np.random.default_rng(1).choice((-0.03, 0.03), (len(self.ids), 3, self.side, self.side))
+        images = np.stack([picture(index, self.side) for index in range(len(self.ids))])
+        images = images if attack == "benign" else (images + noise).clip(0, 1)
+        return self.ids, images.astype(np.float32)
+
+    def maps(self, attack: str, interpreter: str) -> tuple[tuple[str, ...], npt.NDArray[Any]]:
+        cells = 7 if interpreter == "cam" else 56
+        drift = 0.3 if attack == "pgd" else 0.0
+        blobs = [blob(0.3 + 0.03 * index + drift, 0.5, cells) for index in range(len(self.ids))]
+        return self.ids, np.stack(blobs).astype(np.float32)
+
+    def _iou(self, attack: str, index: int) -> float:
+        return 0.1 + 0.05 * index if attack == "pgd" else 0.95 - 0.02 * index
+
+
+def outcome(id: str, attack: str, interpreter: str, **changes: Any) -> dict[str, Any]:
+    """One row of the outcome table."""
+    row = {
+        "id": id, "attack": attack, "interpreter": interpreter, "class_true": 0, "class_target": 2,
+        "class_predicted": 2, "confidence": 0.97, "success": True, "map_l1": 0.05, "map_l2": 0.07,
+        "iou_mean": 0.9, "iou_half": 0.8, "iou_top15": 0.7, "map_constant": False, "linf": 0.031,
+        "steps": 300, "reason": "budget",
+    }  # fmt: skip
+    return row | changes
+
+
+def table(rows: list[dict[str, Any]]) -> pa.Table:
+    """Rows as a table that keeps its schema when there are none."""
+    return pa.Table.from_pylist([*rows, outcome("", "", "")]).slice(0, len(rows))
+
+
+def picture(index: int, side: int) -> npt.NDArray[np.float64]:
+    """A colour gradient with a disc or a square (3, side, side)."""
+    y, x = np.mgrid[0 : 1 : side * 1j, 0 : 1 : side * 1j]
+    hue = 2 * np.pi * (index / 12 + np.array([0, 1 / 3, 2 / 3]))[:, None, None]
+    image = 0.5 + 0.3 * np.cos(hue + 2 * x + y)
+    distance = np.hypot(x - 0.5, y - 0.5) if index % 2 else np.maximum(abs(x - 0.5), abs(y - 0.5))
+    return np.where(distance < 0.25, 1 - image, image)
+
+
+def blob(x: float, y: float, cells: int) -> npt.NDArray[np.float64]:
+    """A Gaussian bump on a square grid."""
+    grid = (np.arange(cells) + 0.5) / cells
+    return np.exp(-20 * ((grid[None] - x) ** 2 + (grid[:, None] - y) ** 2))
+
+
+class Tags(HTMLParser):
+    """Collects the start tags of a page with their attributes."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.found if name == tag]
+
+
+@pytest.fixture
+def run() -> FakeRun:
+    return FakeRun((HOSTILE_ID, *(f"photo-{number}.jpg" for number in range(11))))
+
+
+def render(run: RunView, folder: Path) -> str:
+    return write_report(run, folder / "report.html").read_text(encoding="utf-8")
+
+
+def verdict_of(*endings: tuple[bool, float], pgd: int = 0) -> Any:
+    """The verdict on hand-made ADV² outcomes (success, IoU), and so many PGD outcomes with changed maps."""
+    rows = [
+        outcome(str(index), "adv2", "cam", success=success, iou_mean=iou)
+        for index, (success, iou) in enumerate(endings)
+    ]
+    rows += [outcome(str(index), "pgd", "cam", iou_mean=0.2) for index in range(pgd)]
+    (verdict,) = judge(table(rows))
+    return verdict
+
+
+def test_every_ending_is_counted_once() -> None:
+    verdict = verdict_of((True, 0.9), (True, 0.9), (True, 0.9), (True, 0.2), (False, 0.9), pgd=5)
+    adv2, pgd = verdict.tallies
+    assert (adv2.plausible, adv2.changed, adv2.failed) == (3, 1, 1)
+    assert (pgd.plausible, pgd.changed, pgd.failed) == (0, 5, 0)
+    assert verdict.sentences == (
+        "ADV² fooled the classifier on 4 of 5 images and kept the map plausible on 3 of those 4 (75 %).",
+        "PGD fooled the classifier on 5 of 5 images and left the map plausible on 0 (0 %).",
+    )
+
+
+@pytest.mark.parametrize(
+    ("plausible", "headline"),
+    [
+        (16, "CAM would not have warned you."),
+        (9, "CAM would mostly not have warned you."),
+        (4, "CAM would mostly have warned you."),
+        (1, "CAM would have warned you."),
+    ],
+)
+def test_the_headline_follows_the_share_of_plausible_maps(plausible: int, headline: str) -> None:
+    verdict = verdict_of(*[(True, 0.9)] * plausible, *[(True, 0.1)] * (16 - plausible))
+    assert verdict.headline == headline
+
+
+def test_a_failed_attack_is_no_acquittal() -> None:
+    verdict = verdict_of((False, 0.9), (False, 0.9))
+    assert verdict.headline == "CAM was not put to the test."
+    assert verdict.sentences[0].startswith("ADV² fooled the classifier on none of 2 images")
+
+
+def test_few_images_and_a_lazy_interpreter_are_said() -> None:
+    rows = [outcome(str(index), attack, "rts") for index in range(16) for attack in ("pgd", "adv2")]
+    (verdict,) = judge(table([*rows, outcome("16", "adv2", "rts", success=False, map_constant=True)]))
+    few, failed, lazy, constant = verdict.cautions
+    assert "judged on 16 images" in few
+    assert "81 % to 100 %" in few
+    assert failed.startswith("On 1 of 17 images ADV² failed")
+    assert lazy.startswith("PGD ignores the map")
+    assert constant.startswith("1 map is constant")
+
+
+def test_wilson_stays_within_bounds() -> None:
+    low, high = wilson(16, 16)
+    assert (low, high) == pytest.approx((0.8064, 1.0), abs=1e-3)
+    assert wilson(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-3)
+
+
+def test_missing_parts_are_named(run: FakeRun) -> None:
+    assert missing_parts(run.outcomes(), run.info) == []
+    short = missing_parts(run.outcomes(), {"selection": {"requested": 20}})
+    assert short[0] == "PGD against CAM covers 12 of 20 images."
+    adv2_only = run.outcomes().filter(pc.field("attack") == "adv2")
+    assert missing_parts(adv2_only, {})[0] == "PGD against CAM covers 0 of 12 images."
+
+
+def test_hostile_names_stay_text(run: FakeRun, tmp_path: Path) -> None:
+    page = render(run, tmp_path)
+    tags = Tags(page)
+    assert len(tags.all("script")) == 1
+    assert not [attributes for _, attributes in tags.found if any(name.startswith("on") for name in attributes)]
+    assert HOSTILE_CLASS not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert [card for card in tags.all("article") if card.get("data-id") == HOSTILE_ID]
+
+
+def test_the_page_is_self_contained(run: FakeRun, tmp_path: Path) -> None:
+    tags = Tags(render(run, tmp_path))
+    references = [
+        value or ""
+        for _, attributes in tags.found
+        for name, value in attributes.items()
+        if name in ("src", "href", "srcset", "action")
+    ]
+    assert references
+    assert all(reference.startswith(("data:", "#")) for reference in references)
+
+
+def test_each_picture_is_embedded_once_and_every_reference_resolves(run: FakeRun, tmp_path: Path) -> None:
+    tags = Tags(render(run, tmp_path))
+    names = [image["id"] for image in tags.all("image")]
+    photos_and_changes = 12 * (1 + 2 + 2 * 2)
+    maps = 12 * 2 * 3
+    assert len(names) == len(set(names)) == photos_and_changes + maps
+    assert {use["href"] for use in tags.all("use")} == {f"#{name}" for name in names}
+    assert all(image["alt"] for image in tags.all("img"))
+    assert all(svg.get("aria-label") for svg in tags.all("svg") if svg.get("role") == "img")
+
+
+def test_cards_start_with_the_most_plausible_map(run: FakeRun, tmp_path: Path) -> None:
+    cards = [card for card in Tags(render(run, tmp_path)).all("article") if "data-iou" in card]
+    ious = [float(card["data-iou"] or "nan") for card in cards]
+    assert len(cards) == 24
+    assert ious == sorted(ious, reverse=True)
+
+
+def test_an_empty_run_says_so(tmp_path: Path) -> None:
+    page = render(FakeRun((), info={}), tmp_path)
+    assert "nothing to judge" in page
+    assert "<table" not in page
+
+
+def test_a_partial_run_says_what_it_lacks(run: FakeRun, tmp_path: Path) -> None:
+    page = render(replace(run, attacks=("pgd",), info={}), tmp_path)
+    assert "CAM has not been judged yet." in page
+    assert "ADV² against CAM covers 0 of 12 images." in page
+    assert "There is no outcome of ADV² in this run." in page
+
+
+def test_how_the_run_was_made_is_told(run: FakeRun, tmp_path: Path) -> None:
+    text = re.sub(r"<[^>]+>", " ", render(run, tmp_path))
+    for fact in ("craft.eps", "torch", "12.3 s", "broken.jpg", "layer3", "underfire attack photos"):
+        assert fact in text
+
+
+def test_equal_runs_give_equal_pages(run: FakeRun, tmp_path: Path) -> None:
+    assert render(run, tmp_path) == render(run, tmp_path)
+
+
+def test_two_hundred_grainy_images_stay_below_twenty_megabytes(tmp_path: Path) -> None:
+    class Grainy(FakeRun):
+        def images(self, attack: str, interpreter: str | None = None) -> tuple[tuple[str, ...], Any]:
+            grain = np.random.default_rng(0).normal(0, 0.03, (2, 3, 224, 224))
+            image = picture(3, 224) + grain[0] + (grain[1] if attack != "benign" else 0)
+            return self.ids, np.broadcast_to(image.clip(0, 1).astype(np.float32), (200, *image.shape))
+
+    run = Grainy(tuple(map(str, range(200))))
+    assert 5e6 < write_report(run, tmp_path / "report.html").stat().st_size < 20e6

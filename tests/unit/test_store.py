@@ -1,0 +1,294 @@
+"""The store: whole files or none, rows by id, and one sentence about whatever is damaged."""
+
+import json
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from underfire.store import COLUMNS_SCHEMA, Store, open_run, read_json, write_atomically, write_json, write_outcomes
+from underfire.types import UnderfireError
+
+
+def files(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def interrupted_by(problem: BaseException) -> Callable[[Path], None]:
+    """A writer that gets half of its content out."""
+
+    def write(path: Path) -> None:
+        path.write_text("half")
+        raise problem
+
+    return write
+
+
+@contextmanager
+def full_disk(room: int) -> Iterator[None]:
+    """No file may grow beyond `room` bytes, as on a disk that is about to be full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+# ------------------------------------------------------------------ writing
+
+
+@pytest.mark.parametrize("problem", [RuntimeError("oops"), KeyboardInterrupt(), SystemExit(1)])
+def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, problem: BaseException) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"old": True})
+    with pytest.raises(type(problem)):
+        write_atomically(path, interrupted_by(problem))
+    assert read_json(path) == {"old": True}
+    assert files(tmp_path) == {"a.json"}
+
+
+def test_an_interrupted_first_write_leaves_no_file(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError):
+        write_atomically(tmp_path / "new" / "a.json", interrupted_by(RuntimeError("oops")))
+    assert files(tmp_path) == set()
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("a file, no folder")
+    with pytest.raises(UnderfireError, match=r"file/run cannot be written to: Not a directory\.$"):
+        write_json(tmp_path / "file" / "run" / "run.json", {})
+    with pytest.raises(UnderfireError, match=r"file cannot be written to: File exists\.$"):
+        write_json(tmp_path / "file" / "run.json", {})
+
+
+def test_a_full_disk_is_one_sentence_and_keeps_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"old": True})
+    with full_disk(1000), pytest.raises(UnderfireError, match=r"a\.json cannot be written: .*too large"):
+        write_json(path, {"new": "x" * 5000})
+    assert read_json(path) == {"old": True}
+    assert files(tmp_path) == {"a.json"}
+
+
+def test_a_full_disk_leaves_no_part_of_a_shard(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with full_disk(1000), pytest.raises(UnderfireError, match=r"shard-00000-\w+\.safetensors cannot be written: "):
+        store.append("key", ["a"], {"x": torch.zeros(1, 5000)})
+    assert files(tmp_path) == set()
+    assert store.done("key") == ()
+
+
+def test_written_files_can_be_read_by_others(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {})
+    assert (tmp_path / "a.json").stat().st_mode & 0o777 == 0o644
+
+
+# ------------------------------------------------------------------ rows
+
+
+def test_rows_come_back_in_the_order_asked_for_across_shards(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.append("key", ["c", "a"], {"x": torch.tensor([3, 1]), "y": torch.tensor([[3.0], [1.0]])})
+    store.append("key", ["b"], {"x": torch.tensor([2]), "y": torch.tensor([[2.0]])})
+    assert store.done("key") == ("c", "a", "b")
+    assert store.read("key", "x", ["a", "b", "c"]).tolist() == [1, 2, 3]
+    assert store.read("key", "y", ["b", "c"]).tolist() == [[2.0], [3.0]]
+    assert store.done("other") == ()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64, torch.bool])
+def test_a_shard_keeps_every_bit(tmp_path: Path, dtype: torch.dtype) -> None:
+    store = Store(tmp_path)
+    numbers = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    values = (numbers * 3).to(dtype)
+    store.append("key", "abc", {"x": values})
+    assert torch.equal(store.read("key", "x", "abc"), values)
+    assert store.read("key", "x", "abc").dtype == dtype
+
+
+def test_views_shared_memory_and_graphs_can_be_stored(tmp_path: Path) -> None:
+    store, base = Store(tmp_path), torch.arange(12.0).view(3, 4)
+    graph = base.clone().requires_grad_() * 2
+    tensors = {"whole": base, "transposed": base.T[:3], "graph": graph, "expanded": torch.ones(()).expand(3)}
+    store.append("key", "abc", tensors)
+    for name, value in tensors.items():
+        assert torch.equal(store.read("key", name, "abc"), value.detach())
+        assert not store.read("key", name, "abc").requires_grad
+
+
+def test_any_text_can_be_an_id(tmp_path: Path) -> None:
+    store, ids = Store(tmp_path), ("ü/ñ 日.png", 'a "quoted" name', "two\nlines", "../up", "")
+    store.append("key", ids, {"x": torch.arange(5)})
+    assert store.done("key") == ids
+    assert files(tmp_path / "stages" / "key") == {path.name for path in (tmp_path / "stages" / "key").iterdir()}
+
+
+def test_a_deleted_shard_makes_room_for_its_rows_and_overwrites_none(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for number, name in enumerate("abc"):
+        store.append("key", [name], {"x": torch.tensor([number])})
+    shards = sorted((tmp_path / "stages" / "key").iterdir())
+    shards[1].unlink()
+    assert store.done("key") == ("a", "c")
+    store.append("key", ["b"], {"x": torch.tensor([1])})
+    assert sorted(store.done("key")) == ["a", "b", "c"]
+    assert store.read("key", "x", "abc").tolist() == [0, 1, 2]
+
+
+def test_a_spec_is_recorded_once(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.create("key", {"type": "Select"})
+    store.create("key", {"type": "another"})
+    assert read_json(tmp_path / "stages" / "key" / "spec.json") == {"type": "Select"}
+
+
+def test_a_shard_is_a_plain_safetensors_file(tmp_path: Path) -> None:
+    Store(tmp_path).append("key", ["a", "b"], {"x": torch.tensor([1.0, 2.0])})
+    (path,) = (tmp_path / "stages" / "key").iterdir()
+    assert load_file(path)["x"].tolist() == [1.0, 2.0]
+
+
+# ------------------------------------------------------------------ damage
+
+
+def damaged(path: Path, how: str) -> None:
+    content = path.read_bytes()
+    if how == "no ids":
+        save_file({"x": torch.zeros(1)}, path)
+    else:
+        path.write_bytes({"empty": b"", "truncated": content[:-4], "garbage": b"\0" * len(content)}[how])
+
+
+@pytest.mark.parametrize("how", ["empty", "truncated", "garbage", "no ids"])
+def test_a_damaged_shard_is_named_in_one_sentence(tmp_path: Path, how: str) -> None:
+    store = Store(tmp_path)
+    store.append("key", ["a", "b"], {"x": torch.zeros(2)})
+    (path,) = (tmp_path / "stages" / "key").iterdir()
+    damaged(path, how)
+    for access in (lambda: store.done("key"), lambda: store.read("key", "x", ["a"])):
+        with pytest.raises(
+            UnderfireError, match=r"is damaged \(.+\); delete it and run the command again\.$"
+        ) as caught:
+            access()
+        assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b'{"spec": ', "run.json cannot be read: "),
+        (b"\xff\xfe", "run.json cannot be read: "),
+        (b"[1, 2]", "run.json holds no JSON object"),
+    ],
+)
+def test_a_damaged_run_json_is_one_sentence(tmp_path: Path, content: bytes, sentence: str) -> None:
+    (tmp_path / "run.json").write_bytes(content)
+    run = open_run(tmp_path)
+    for access in (lambda: run.info, lambda: run.images("benign"), lambda: run.maps("adv2", "cam")):
+        with pytest.raises(UnderfireError, match=sentence):
+            access()
+
+
+def test_a_damaged_table_is_one_sentence(tmp_path: Path) -> None:
+    write_json(tmp_path / "run.json", {})
+    (tmp_path / "outcomes.parquet").write_bytes(b"PAR1 but no more")
+    with pytest.raises(UnderfireError, match=r"outcomes\.parquet is damaged; delete it and run the command again\.$"):
+        open_run(tmp_path).outcomes()
+
+
+# ------------------------------------------------------------------ reading a run
+
+
+@pytest.mark.parametrize("name", ["absent", "empty", "file"])
+def test_a_folder_without_a_run_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(
+        UnderfireError, match=rf"{name} holds no run \(no run\.json\); start one with: underfire attack"
+    ):
+        open_run(tmp_path / name)
+
+
+def test_a_path_may_be_a_string(tmp_path: Path) -> None:
+    write_json(tmp_path / "run.json", {"seed": 3})
+    assert open_run(str(tmp_path)).info["seed"] == 3
+
+
+def test_a_run_without_outcomes_has_an_empty_table_of_the_same_columns(tmp_path: Path) -> None:
+    write_json(tmp_path / "run.json", {})
+    assert open_run(tmp_path).outcomes().num_rows == 0
+    assert open_run(tmp_path).outcomes().schema == COLUMNS_SCHEMA
+
+
+def test_outcomes_come_back_as_they_were(tmp_path: Path) -> None:
+    write_json(tmp_path / "run.json", {})
+    columns = {field.name: pa.nulls(2, field.type) for field in COLUMNS_SCHEMA}
+    table = pa.table({**columns, "confidence": pa.array([0.1, float("nan")]), "id": ["a", "b"]}, COLUMNS_SCHEMA)
+    write_outcomes(tmp_path, table)
+    assert open_run(tmp_path).outcomes().to_pydict()["id"] == ["a", "b"]
+    assert open_run(tmp_path).outcomes().schema.equals(COLUMNS_SCHEMA)
+
+
+@pytest.fixture
+def half_a_run(tmp_path: Path) -> Path:
+    """Three images chosen, adversarial ones of two interpreters, each with an image missing or out of order."""
+    store = Store(tmp_path)
+    entries = [
+        {"key": "k0", "kind": "image", "attack": "benign", "interpreter": None},
+        {"key": "k1", "kind": "image", "attack": "pgd", "interpreter": None},
+        {"key": "k2", "kind": "image", "attack": "adv2", "interpreter": "cam"},
+        {"key": "k3", "kind": "image", "attack": "adv2", "interpreter": "grad"},
+        {"key": "k4", "kind": "map", "attack": "adv2", "interpreter": "cam"},
+    ]
+    write_json(tmp_path / "run.json", {"stages": entries})
+    store.append("k0", "abc", {"image": torch.arange(3.0)})
+    store.append("k1", "c", {"image": torch.tensor([2.0])})
+    store.append("k1", "a", {"image": torch.tensor([0.0])})
+    store.append("k2", "cb", {"image": torch.tensor([12.0, 11.0])})
+    store.append("k3", "abc", {"image": torch.tensor([20.0, 21.0, 22.0])})
+    return tmp_path
+
+
+def test_images_come_in_the_order_of_the_benign_ones(half_a_run: Path) -> None:
+    run = open_run(half_a_run)
+    shown = {
+        "benign": run.images("benign"),
+        "pgd": run.images("pgd"),
+        "pgd for cam": run.images("pgd", "cam"),
+        "cam": run.images("adv2", "cam"),
+        "grad": run.images("adv2", "grad"),
+    }
+    assert {name: (ids, values.tolist()) for name, (ids, values) in shown.items()} == {
+        "benign": (("a", "b", "c"), [0, 1, 2]),
+        "pgd": (("a", "c"), [0, 2]),
+        "pgd for cam": (("a", "c"), [0, 2]),
+        "cam": (("b", "c"), [11, 12]),
+        "grad": (("a", "b", "c"), [20, 21, 22]),
+    }
+
+
+def test_which_interpreter_is_asked_for_where_there_are_several(half_a_run: Path) -> None:
+    with pytest.raises(UnderfireError, match="Attack 'adv2' was run against cam, grad: say which one"):
+        open_run(half_a_run).images("adv2")
+
+
+def test_what_is_not_there_is_one_sentence(half_a_run: Path) -> None:
+    run = open_run(half_a_run)
+    with pytest.raises(UnderfireError, match=r"holds no images of attack 'stadv'\.$"):
+        run.images("stadv")
+    with pytest.raises(UnderfireError, match=r"holds no images of attack 'adv2' against 'mask'\.$"):
+        run.images("adv2", "mask")
+    with pytest.raises(UnderfireError, match=r"holds no maps of attack 'adv2' against 'cam'\.$"):
+        run.maps("adv2", "cam")
+
+
+def test_json_keeps_names_readable(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"class": "Pfälzer Wäller"})
+    assert "Pfälzer Wäller" in (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"class": "Pfälzer Wäller"}
