@@ -62,15 +62,14 @@ class Attacker:
             keys = rng.image_keys(map(str, range(len(x0)))).to(x0.device)
             if target is None:
                 target = random_class(labels, classes, keys, self.seed)
-            target = check_targets(target.to(x0.device), labels, classes)
+            target = check_targets(target, labels, classes)
             benign = self.interpreter.explain(self.classifier, x0, labels, keys)
             goal_map = benign if target_map is None else _check_maps(target_map, benign)
             result = self._run(x0, target, goal_map, keys)
         return Result(**{name: value.to(images.device) for name, value in vars(result).items()})
 
     def _run(self, x0: Images, target: Labels, target_map: Maps, keys: Labels) -> Result:
-        blank = isinstance(self.attack.interpreter, Blind)
-        goal = Goal(keys, x0, target, target_map.new_zeros(len(x0), 1, 1) if blank else target_map)
+        goal = Goal(keys, x0, target, target_map)
         with torch.enable_grad():
             outcome = engine.run(self.attack, self.classifier, goal, min(self.batch, len(x0)))
         maps = self.interpreter.explain(self.classifier, outcome.image, target, keys)
@@ -119,10 +118,12 @@ def adv2(
 
 
 def _check_maps(maps: Tensor, benign: Maps) -> Maps:
+    if not isinstance(maps, Tensor):
+        raise UnderfireError(f"The target maps must be a tensor, not {type(maps).__name__}.")
     if maps.shape != benign.shape:
         raise UnderfireError(
             f"The target maps have shape {tuple(maps.shape)}; this interpreter's maps have {tuple(benign.shape)}."
         )
     if not bool(((maps >= 0) & (maps <= 1)).all()):
         raise UnderfireError("The target maps must lie in [0, 1]; normalise them first.")
-    return maps.to(benign)
+    return maps.detach().to(benign)

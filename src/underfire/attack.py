@@ -118,4 +118,5 @@ class Attack:
         p = confidence(logits, target)
         confident = p >= self.confidence
         of_success = torch.where(confident, map_distances, 1 + map_distances)
-        return torch.where(logits.argmax(1) == target, of_success, 3 - p).nan_to_num(nan=torch.inf)
+        rank = torch.where(logits.argmax(1) == target, of_success, 3 - p)
+        return torch.where(p.isnan() | map_distances.isnan(), torch.inf, rank)

@@ -11,7 +11,7 @@ import copy
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -46,14 +46,15 @@ class Classifier:
         weights = [p for p in self._net.parameters() if p.is_floating_point()]
         self.dtype = weights[0].dtype if weights else torch.get_default_dtype()
         self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
-        self._mean, self._std = (
-            torch.tensor(v, dtype=self.dtype, device=self.device).view(1, 3, 1, 1) for v in (mean, std)
-        )
+        with torch.inference_mode(False):
+            self._mean, self._std = (
+                torch.tensor(v, dtype=self.dtype, device=self.device).view(1, 3, 1, 1) for v in (mean, std)
+            )
         self.origin: LoadedNetwork | None = None
         self._captured: Tensor | None = None
-        self._located: Located | None = None
+        self._named, self._located = features, cast(Located | None, None)
         if features is not None:
-            self._capture(Located(features, False, None))
+            self._capture(features)
 
     @classmethod
     def load(
@@ -99,33 +100,41 @@ class Classifier:
     @property
     def features_layer(self) -> str | None:
         """Name of the layer whose output is read as features; None until located or named."""
-        return None if self._located is None else self._located.layer
+        return self._named if self._located is None else self._located.layer
 
     def locate_features(self, x: Images) -> None:
         """Make sure that Evidence.features is filled; UnderfireError lists the candidate layers if none is found."""
-        if self._located is None:
-            located, candidates = self._trace(x)
-            if located is None:
-                raise UnderfireError(
-                    "No layer was found whose spatial mean feeds the last linear layer or the logits; name the "
-                    f"layer to explain with features= (--features). Candidates: {', '.join(candidates)}."
-                )
-            self._capture(located)
+        if self._located is not None:
+            return
+        located, candidates = trace(self._net, lambda: self(x[:1]).logits, self._named)
+        if self._named is not None:
+            if self(x[:1]).features is None:
+                raise UnderfireError(f"Layer '{self._named}' gives no feature maps (N, D, h, w); name another layer.")
+            self._located = located or Located(self._named, False, None)
+        elif located is not None:
+            self._capture(located.layer)
+            self._located = located
+        else:
+            raise UnderfireError(
+                "No layer was found whose spatial mean feeds the last linear layer or the logits; name the "
+                f"layer to explain with features= (--features). Candidates: {', '.join(candidates)}."
+            )
+
+    def find_head(self, x: Images) -> Head | None:
+        """The head behind the features; None where the network is not built for CAM."""
+        self.locate_features(x)
+        assert self._located is not None
+        return self._located.head
 
     def locate_head(self, x: Images) -> Head:
         """The head behind the features; UnderfireError where the network is not built for CAM."""
-        self.locate_features(x)
-        assert self._located is not None
-        if self._located.head is None:
-            located, _ = self._trace(x, only=self._located.layer)
-            if located is None or located.head is None:
-                raise UnderfireError(
-                    f"CAM needs global average pooling and one linear layer behind '{self._located.layer}', which this "
-                    "network has not; use Grad-CAM (grad-cam), or name another layer with features= (--features)."
-                )
-            self._located = located
-        assert self._located.head is not None
-        return self._located.head
+        head = self.find_head(x)
+        if head is None:
+            raise UnderfireError(
+                f"CAM needs global average pooling and one linear layer behind '{self.features_layer}', which this "
+                "network has not; use Grad-CAM (grad-cam), or name another layer with features= (--features)."
+            )
+        return head
 
     def fingerprint(self) -> str:
         """Hash of the architecture's layer names, all weights and the normalisation."""
@@ -135,22 +144,19 @@ class Classifier:
             digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
-    def _trace(self, x: Images, only: str | None = None) -> tuple[Located | None, list[str]]:
-        return trace(self._net, lambda: self(x[:1]).logits, only)
-
-    def _capture(self, located: Located) -> None:
+    def _capture(self, name: str) -> None:
         try:
-            layer = self._net.get_submodule(located.layer)
+            layer = self._net.get_submodule(name)
         except AttributeError:
-            names = ", ".join(name for name, _ in self._net.named_children())
-            raise UnderfireError(f"The model has no layer '{located.layer}'; its top layers are: {names}.") from None
+            names = ", ".join(child for child, _ in self._net.named_children())
+            raise UnderfireError(f"The model has no layer '{name}'; its top layers are: {names}.") from None
 
-        def keep(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
-            self._captured = output.relu() if located.rectified else output
-            return self._captured
+        def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            if isinstance(output, Tensor) and output.ndim == 4:
+                rectified = self._located is not None and self._located.rectified
+                self._captured = output.relu() if rectified else output
 
         layer.register_forward_hook(keep)
-        self._located = located
 
 
 def _private_copy(net: nn.Module, device: torch.device) -> nn.Module:

@@ -18,7 +18,7 @@ from rich.table import Table
 from underfire import demo_training, engine
 from underfire.classifiers import Classifier
 from underfire.data import ImageSet, open_images
-from underfire.demo import demo_images
+from underfire.demo import EPS, demo_images
 from underfire.interpreters import INTERPRETERS
 from underfire.metrics import Estimate, summarise
 from underfire.presets import RECIPES
@@ -102,7 +102,7 @@ def demo(
     if retrain:
         _retrain(out)
         return
-    settings = _settings(model="demo", images="demo", n=n, seed=seed)
+    settings = _settings(model="demo", images="demo", n=n, eps=EPS, seed=seed)
     _attack(settings, Classifier.load("demo", device=_device(device)), demo_images(), out, batch=16)
     _say(
         "\nTry your own model next:\n"
@@ -206,7 +206,6 @@ def _with_interval(value: Estimate) -> str:
 
 def _retrain(out: Path) -> None:
     path = out.with_suffix(".safetensors")
-    path.parent.mkdir(parents=True, exist_ok=True)
     with Progress(console=console) as bars:
         task = bars.add_task("training", total=demo_training.STEPS)
         accuracy = demo_training.retrain(path, lambda step, _loss: bars.update(task, completed=step + 1))
@@ -218,7 +217,7 @@ def _device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).cpu()
     except (RuntimeError, AssertionError) as problem:
         raise UnderfireError(f"The device '{name}' cannot be used: {str(problem).splitlines()[0]}") from problem
     return device

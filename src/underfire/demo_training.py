@@ -1,6 +1,6 @@
 """The recipe behind the demo classifier's weights: fresh synthetic scenes at every step.
 
-    accuracy = retrain("demo-classifier.safetensors")
+    accuracy = retrain(Path("demo-classifier.safetensors"))
 
 Scenes of three seeds keep apart what is fitted, what sets the batch statistics and what is held out.
 """
@@ -16,6 +16,7 @@ from torch.optim.swa_utils import update_bn
 from underfire.losses import smoothed_cross_entropy
 from underfire.networks import DEMO_MEAN, DEMO_STD, DemoClassifier, Normalised
 from underfire.scenes import scenes
+from underfire.store import write_atomically
 from underfire.training import fit, initialised
 from underfire.types import Images, Row, Samples
 
@@ -23,10 +24,11 @@ FITTED, STATISTICS, HELD_OUT = 9001, 9002, 9003  # seeds of scenes
 STEPS, BATCH = 1200, 50
 
 
-def retrain(path: Path | str, on_step: Callable[[int, float], None] | None = None, steps: int = STEPS) -> float:
+def retrain(path: Path, on_step: Callable[[int, float], None] | None = None, steps: int = STEPS) -> float:
     """Train the demo classifier, write its weights as safetensors and return its held-out accuracy."""
     network = train_demo_classifier(steps, on_step=on_step)
-    save_file({name: value.contiguous() for name, value in network.state_dict().items()}, path)
+    weights = {name: value.contiguous() for name, value in network.state_dict().items()}
+    write_atomically(path, lambda temporary: save_file(weights, temporary))
     return accuracy(network, scenes(1000, HELD_OUT).samples)
 
 

@@ -88,7 +88,8 @@ def stream(
     report = _Reporter(on_step, total * attack.steps)
     slots = _fill(attack, classifier, goal, start, seats)
     while len(idle) < width:
-        slots = _quantum(attack, classifier, slots, partial(report.step, width - len(idle)))
+        working = [seat for seat in range(width) if seat not in idle]
+        slots = _quantum(attack, classifier, slots, partial(report.step, working))
         slots = _judge(attack, classifier, slots)
         finished, converged = _finished(attack, classifier, slots)
         seats_done = [i for i in finished.nonzero()[:, 0].tolist() if i not in idle]
@@ -124,14 +125,15 @@ def _fill(attack: Attack, classifier: Classifier, goal: Goal, start: Tensor, cho
     )
 
 
-def _quantum(attack: Attack, classifier: Classifier, slots: Slots, on_step: Callable[[], None]) -> Slots:
+def _quantum(attack: Attack, classifier: Classifier, slots: Slots, on_step: Callable[[Flags], None]) -> Slots:
     """Up to `attack.quantum` steps; an image whose budget is spent stays where it is."""
     for _ in range(attack.quantum):
         live = slots.step < attack.steps
         if not bool(live.any()):
             break
-        slots = rows.where(live, _step(attack, classifier, slots), slots)
-        on_step()
+        moved = _step(attack, classifier, slots)
+        slots = moved if bool(live.all()) else rows.where(live, moved, slots)
+        on_step(live)
     return slots
 
 
@@ -210,8 +212,8 @@ class _Reporter:
         self._on_step, self._planned = on_step, planned_steps
         self._images = self._successes = self._steps = 0
 
-    def step(self, images: int) -> None:
-        self._steps += images
+    def step(self, working: list[int], live: Flags) -> None:
+        self._steps += int(live[working].sum())
         self._on_step(Progress(self._images, self._successes, self._steps, self._planned))
 
     def finish(self, outcome: Outcome, budget: int) -> None:

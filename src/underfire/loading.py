@@ -5,7 +5,6 @@ Weight files are data: safetensors, or .pt/.pth read with weights_only=True.
 
 import importlib.util
 import inspect
-import pickle
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -14,7 +13,6 @@ from typing import Any
 
 import torch
 import torchvision
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -42,20 +40,27 @@ class LoadedNetwork:
 
 
 def load_network(reference: str, weights: str | None, normalize: str | None) -> LoadedNetwork:
-    """The network behind `reference`; UnderfireError says what is wrong with a name, file or number."""
-    kind, _, name = reference.rpartition(":")
-    if reference == "demo":
-        loaded = _demo()
-    elif kind == "torchvision":
-        loaded = _from_torchvision(name, weights)
-    elif kind.endswith(".py"):
-        loaded = _from_file(Path(kind), name, weights)
-    else:
-        raise UnderfireError(f"'{reference}' names no model; use torchvision:NAME, path/file.py:builder, or demo.")
+    """The network behind `reference`; UnderfireError says what is wrong with a name, file or number.
+
+    Torch's global generator, from which networks draw their first weights, is left as it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        loaded = _load(reference, weights)
     if normalize is None:
         return loaded
     mean, std = parse_normalization(normalize)
     return replace(loaded, mean=mean, std=std, normalization=f"{normalize}, as asked for")
+
+
+def _load(reference: str, weights: str | None) -> LoadedNetwork:
+    kind, _, name = reference.rpartition(":")
+    if reference == "demo":
+        return _demo()
+    if kind == "torchvision":
+        return _from_torchvision(name, weights)
+    if kind.endswith(".py"):
+        return _from_file(Path(kind), name, weights)
+    raise UnderfireError(f"'{reference}' names no model; use torchvision:NAME, path/file.py:builder, or demo.")
 
 
 def parse_normalization(text: str) -> tuple[Triple, Triple]:
@@ -80,7 +85,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as problem:
+    except Exception as problem:  # readers raise whatever a damaged file makes them stumble over
         raise UnderfireError(
             f"{path} cannot be read as weights (a damaged file, or one that holds more than tensors): "
             f"{str(problem).splitlines()[0] if str(problem) else type(problem).__name__}"

@@ -43,8 +43,8 @@ def linf(x: Images, x0: Images) -> Row:
 
 
 def above_mean(maps: Maps) -> Masks:
-    """Cells above the map's own mean."""
-    return maps > maps.mean((1, 2), keepdim=True)
+    """Cells above the map's own mean, taken in double precision: none of a constant map."""
+    return maps > maps.double().mean((1, 2), keepdim=True)
 
 
 def above_half(maps: Maps) -> Masks:
@@ -105,7 +105,7 @@ class Summary:
     attack: str
     asr: Estimate
     mc: Estimate  # mean confidence of the successes
-    all_images: Mapping[str, Estimate]  # by the names in DISTANCES, plus "plausible" and "linf"
+    all_images: Mapping[str, Estimate]  # by the names in DISTANCES, plus "plausible", "linf", "success_8bit"
     successes: Mapping[str, Estimate]
 
 
@@ -119,7 +119,7 @@ def _summarise(outcomes: pa.Table, interpreter: str, attack: str) -> Summary:
     chosen = pc.and_(pc.equal(outcomes["interpreter"], interpreter), pc.equal(outcomes["attack"], attack))
     rows = outcomes.filter(chosen)
     success = rows["success"].to_numpy().astype(bool)
-    values = {name: rows[name].to_numpy() for name in (*DISTANCES, "linf")}
+    values = {name: rows[name].to_numpy() for name in (*DISTANCES, "linf", "success_8bit")}
     values["plausible"] = values["iou_mean"] > PLAUSIBLE
     return Summary(
         interpreter=interpreter,

@@ -31,7 +31,7 @@ def image_keys(ids: Iterable[str]) -> Keys:
 
 def uniform(seed: int, purpose: str, keys: Keys, step: Labels, size: int) -> Float[Tensor, "n s"]:
     """`size` numbers in (0, 1) for each image; different purposes give independent streams."""
-    return ((_bits(seed, purpose, keys, step, size) >> 11 & (1 << 53) - 1).double() + 0.5) / 2**53
+    return ((_bits(seed, purpose, keys, step, size) >> 12 & (1 << 52) - 1).double() + 0.5) / 2**52
 
 
 def integers(seed: int, purpose: str, keys: Keys, step: Labels, size: int, high: int) -> Int[Tensor, "n s"]:

@@ -12,6 +12,7 @@ calls this one function. Only the choice of the images comes before: `choose` an
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from functools import singledispatch
 from typing import Any
@@ -113,17 +114,24 @@ def key(spec: Spec) -> str:
     return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
 
 
+@contextmanager
+def in_one_sentence(beginning: str) -> Iterator[None]:
+    """Turn whatever a user's model raises into an UnderfireError that says what was tried."""
+    try:
+        yield
+    except UnderfireError:
+        raise
+    except Exception as problem:
+        raise UnderfireError(f"{beginning}: {problem}") from problem
+
+
 def choose(spec: Select, image_set: ImageSet, classifier: Classifier) -> Selection:
     """The images of a run; UnderfireError if the model cannot classify them."""
 
     def classify(images: Images) -> Logits:
-        try:
+        size = "×".join(map(str, images.shape[:1:-1]))
+        with in_one_sentence(f"The model failed on images of {size} pixels"):
             return _logits(classifier, images)
-        except UnderfireError:
-            raise
-        except Exception as problem:  # a model may raise anything at images that it was not made for
-            size = "×".join(map(str, images.shape[:1:-1]))
-            raise UnderfireError(f"The model failed on images of {size} pixels: {problem}") from problem
 
     return select(classify, image_set, spec.n, spec.seed)
 

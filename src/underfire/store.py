@@ -57,11 +57,13 @@ class Store:
         write_atomically(path, lambda temporary: save_file(rows, temporary, metadata={"ids": json.dumps(ids)}))
 
     def read(self, key: str, name: str, ids: Iterable[str]) -> Tensor:
-        """The tensor `name` of a stage: its rows for these ids, in that order."""
-        rows: dict[str, Tensor] = {}
+        """The tensor `name` of a stage: its rows for these ids, in that order; other rows stay on the disk."""
+        ids = list(ids)
+        wanted, rows = set(ids), dict[str, Tensor]()
         for path in self._shards(key):
             held, shard = _open_shard(path)
-            rows.update(zip(held, shard.get_tensor(name), strict=True))
+            stored = shard.get_slice(name)
+            rows |= {each: stored[i] for i, each in enumerate(held) if each in wanted}
         return torch.stack([rows[each] for each in ids])
 
     def _shards(self, key: str) -> list[Path]:

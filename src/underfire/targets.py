@@ -1,6 +1,7 @@
 """What the attacker asks for: the class to be reported."""
 
 import torch
+from torch import Tensor
 
 from underfire import rng
 from underfire.types import Keys, Labels, UnderfireError
@@ -12,12 +13,14 @@ def random_class(labels: Labels, classes: int, keys: Keys, seed: int) -> Labels:
     return (labels + 1 + offset) % classes
 
 
-def check_targets(target: Labels, current: Labels, classes: int) -> Labels:
-    """The same targets, or UnderfireError unless each is a class and differs from the current one."""
-    if target.shape != current.shape or target.is_floating_point():
+def check_targets(target: Tensor, current: Labels, classes: int) -> Labels:
+    """A copy of the targets as int64, or UnderfireError unless each is a class and differs from the current one."""
+    if not isinstance(target, Tensor) or target.shape != current.shape or target.is_floating_point():
+        given = f"of shape {tuple(target.shape)}" if isinstance(target, Tensor) else f"as {type(target).__name__}"
         raise UnderfireError(
-            f"Give one integer target class per image: {len(current)} images, targets of shape {tuple(target.shape)}."
+            f"Give one integer target class per image in a tensor: {len(current)} images, targets {given}."
         )
+    target = target.to(current, copy=True)
     if bool(((target < 0) | (target >= classes)).any()):
         wrong = int(target[(target < 0) | (target >= classes)][0])
         raise UnderfireError(f"Target class {wrong} does not exist; the model has classes 0 to {classes - 1}.")

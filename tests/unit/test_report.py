@@ -76,7 +76,7 @@ def outcome(id: str, attack: str, interpreter: str, **changes: Any) -> dict[str,
         "id": id, "attack": attack, "interpreter": interpreter, "class_true": 0, "class_target": 2,
         "class_predicted": 2, "confidence": 0.97, "success": True, "map_l1": 0.05, "map_l2": 0.07,
         "iou_mean": 0.9, "iou_half": 0.8, "iou_top15": 0.7, "map_constant": False, "linf": 0.031,
-        "steps": 300, "reason": "budget",
+        "success_8bit": True, "steps": 300, "reason": "budget",
     }  # fmt: skip
     return row | changes
 

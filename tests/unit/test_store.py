@@ -126,7 +126,7 @@ def test_any_text_can_be_an_id(tmp_path: Path) -> None:
     store, ids = Store(tmp_path), ("ü/ñ 日.png", 'a "quoted" name', "two\nlines", "../up", "")
     store.append("key", ids, {"x": torch.arange(5)})
     assert store.done("key") == ids
-    assert files(tmp_path / "stages" / "key") == {path.name for path in (tmp_path / "stages" / "key").iterdir()}
+    assert len(files(tmp_path)) == 1
 
 
 def test_a_deleted_shard_makes_room_for_its_rows_and_overwrites_none(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import torch
 from underfire.classifiers import Classifier
 from underfire.images import normalise_map
 from underfire.interpreters.protocol import ClosedForm, NoBelief, reading
-from underfire.types import Features, Images, Keys, Labels, Logits, Maps, Reading
+from underfire.types import Images, Keys, Labels, Logits, Maps, Reading
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,10 @@ class CAM(ClosedForm):
 
 @dataclass(frozen=True)
 class GradCAM(ClosedForm):
-    """Grad-CAM on the located or named features of any network; its attack differentiates through the weights too."""
+    """Grad-CAM on the located or named features of any network; its attack differentiates through the weights too.
+
+    Where a pool and one linear layer follow the features, alpha_k = w[y, k] / cells: the positive part of CAM.
+    """
 
     @property
     def name(self) -> str:
@@ -51,21 +54,19 @@ class GradCAM(ClosedForm):
 
     def explain(self, classifier: Classifier, x: Images, y: Labels, keys: Keys) -> Maps:
         with torch.enable_grad():
-            logits, features = self._forward(classifier, x.detach().requires_grad_())
-            return self._maps(logits, features, y, create_graph=False).detach()
+            return self._maps(classifier, x.detach().requires_grad_(), y, create_graph=False)[1].detach()
 
     def read(self, classifier: Classifier, belief: NoBelief, x: Images, y: Labels) -> Reading:
-        logits, features = self._forward(classifier, x)
-        return reading(logits, self._maps(logits, features, y, create_graph=True), y)
+        logits, maps = self._maps(classifier, x, y, create_graph=True)
+        return reading(logits, maps, y)
 
-    def _forward(self, classifier: Classifier, x: Images) -> tuple[Logits, Features]:
-        classifier.locate_features(x)
+    def _maps(self, classifier: Classifier, x: Images, y: Labels, create_graph: bool) -> tuple[Logits, Maps]:
+        head = classifier.find_head(x)
         evidence = classifier(x)
-        assert evidence.features is not None
-        return evidence.logits, evidence.features
-
-    def _maps(self, logits: Logits, features: Features, y: Labels, create_graph: bool) -> Maps:
+        logits, features = evidence.logits, evidence.features
+        assert features is not None
+        if head is not None:
+            return logits, normalise_map(head.class_maps(features, y).relu())
         of_class = logits.gather(1, y[:, None]).sum()
         (gradient,) = torch.autograd.grad(of_class, features, create_graph=create_graph, retain_graph=True)
-        weights = gradient.mean((2, 3))
-        return normalise_map(torch.einsum("nk,nkij->nij", weights, features).relu())
+        return logits, normalise_map(torch.einsum("nk,nkij->nij", gradient.mean((2, 3)), features).relu())

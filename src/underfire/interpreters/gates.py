@@ -88,12 +88,17 @@ def smoothed_relu(network: nn.Module, gate: Gate) -> Iterator[None]:
         yield
 
 
-_IN_PLACE = frozenset({F.relu_, torch.relu_, Tensor.relu_, Tensor.clamp_, Tensor.clamp_min_, F.hardtanh_})
+_IN_PLACE = frozenset(
+    {F.relu_, torch.relu_, Tensor.relu_, torch.clamp_, Tensor.clamp_, torch.clip_, Tensor.clip_}
+    | {torch.clamp_min_, Tensor.clamp_min_, F.hardtanh_}
+)
 _RELU = frozenset({F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_})
 _RELU6 = frozenset({F.relu6})
 _HARDTANH = frozenset({F.hardtanh, F.hardtanh_})
-_CLAMP = frozenset({torch.clamp, Tensor.clamp, Tensor.clamp_})
-_CLAMP_MIN = frozenset({torch.clamp_min, Tensor.clamp_min, Tensor.clamp_min_})
+_CLAMP = frozenset(
+    {torch.clamp, torch.clamp_, Tensor.clamp, Tensor.clamp_, torch.clip, torch.clip_, Tensor.clip, Tensor.clip_}
+)
+_CLAMP_MIN = frozenset({torch.clamp_min, torch.clamp_min_, Tensor.clamp_min, Tensor.clamp_min_})
 
 
 class _SmoothedReLU(TorchFunctionMode):

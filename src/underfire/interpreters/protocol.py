@@ -62,7 +62,7 @@ class ClosedForm:
 
 @dataclass(frozen=True)
 class Blind(ClosedForm):
-    """Looks at no map: ADV2 against it is plain PGD. Its map is a single blank cell."""
+    """Looks at no map: ADV2 against it is plain PGD. Its map is one blank cell, which no image can change."""
 
     @property
     def name(self) -> str:

@@ -18,6 +18,7 @@ DEFINITIONS = {
     "IoU (0.5)": "The same with the fixed threshold 0.5.",
     "IoU (top 15 %)": "The same with the 15 % largest cells of each map.",
     "Plausible": "Share of maps with IoU (mean) above 0.5.",
+    "8 bits": "Share of images still reported as the target class after rounding to 8 bits, as in a PNG file.",
     "L∞": "Largest change of any pixel value, of a range from 0 to 1.",
 }
 MAP_METRICS = {
@@ -27,9 +28,10 @@ MAP_METRICS = {
     "IoU (0.5)": "iou_half",
     "IoU (top 15 %)": "iou_top15",
     "Plausible": "plausible",
+    "8 bits": "success_8bit",
     "L∞": "linf",
 }
-SHARES = ("ASR", "Plausible")
+SHARES = ("ASR", "Plausible", "8 bits")
 
 
 @dataclass(frozen=True)

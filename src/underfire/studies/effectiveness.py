@@ -24,7 +24,21 @@ from underfire.data import ImageSet, Selection
 from underfire.engine import Progress
 from underfire.interpreters import INTERPRETERS, Interpreter
 from underfire.metrics import compare_maps, linf
-from underfire.stages import Aim, Context, Craft, Explain, Rescore, Select, Spec, choose, describe, keep, key, run_stage
+from underfire.stages import (
+    Aim,
+    Context,
+    Craft,
+    Explain,
+    Rescore,
+    Select,
+    Spec,
+    choose,
+    describe,
+    in_one_sentence,
+    keep,
+    key,
+    run_stage,
+)
 from underfire.store import COLUMNS_SCHEMA, OUTCOMES, Run, Store, open_run, read_json, write_json, write_outcomes
 from underfire.types import Images, UnderfireError
 
@@ -186,7 +200,8 @@ def _rehearse(settings: Settings, select: Select, classifier: Classifier, image:
     """One step of each attack on one image, so that whatever cannot be attacked fails at once."""
     for interpreter in _interpreters(settings):
         attack = replace(_adv2(settings, select, interpreter).attack, steps=1, warm_start=None)
-        Attacker(classifier, attack, interpreter)(image)
+        with in_one_sentence(f"The model cannot be attacked through {interpreter.name}"):
+            Attacker(classifier, attack, interpreter)(image)
 
 
 def _perform(planned: Planned, ids: tuple[str, ...], context: Context, on_progress: Report) -> bool:

@@ -1,0 +1,104 @@
+"""Law 8, Fidelity: the recipe "paper" is the paper's parameter tables, row by row."""
+
+import pytest
+import torch
+
+from underfire import presets
+from underfire.attack import Attack, CrossEntropy, SmoothedCrossEntropy
+from underfire.interpreters import CAM, GRAD, Blind, GradCAM, Interpreter, PaperGate, SmoothedReLU
+from underfire.perturbations import Pixels
+from underfire.steps import SignStep
+
+ALPHA, EPSILON, PLAIN_STEPS, WARM_STEPS = 1 / 255, 0.031, 1000, 400
+TABLE = [
+    # interpreter, steps after the warm start, lambda of the sum over the map, cells of the paper's map
+    (GRAD(), 800, 0.007, 56 * 56),
+    (CAM(), 1200, 0.204, 7 * 7),
+]
+whatever_the_interpreter = pytest.mark.parametrize("interpreter", [GRAD(), CAM(), GradCAM()], ids=lambda g: g.name)
+
+
+def step_sizes(attack: Attack) -> set[float]:
+    assert isinstance(attack.rule, SignStep)
+    return set(attack.rule.alpha(torch.arange(attack.steps)).tolist())
+
+
+def budget(attack: Attack) -> float:
+    assert isinstance(attack.perturbation, Pixels)
+    return attack.perturbation.eps
+
+
+def exactly(value: float) -> float:
+    """As a float32 holds it."""
+    return float(torch.tensor(value))
+
+
+@whatever_the_interpreter
+def test_warm_start_is_400_steps_of_plain_pgd(interpreter: Interpreter) -> None:
+    for attack in (presets.pgd(recipe="paper"), presets.adv2(interpreter, recipe="paper")):
+        warm_start = attack.warm_start
+        assert warm_start is not None
+        assert (warm_start.steps, warm_start.interpreter, warm_start.prediction) == (
+            WARM_STEPS,
+            Blind(),
+            CrossEntropy(),
+        )
+        assert warm_start.stop is None
+        assert warm_start.warm_start is None
+        assert step_sizes(warm_start) == {exactly(ALPHA)}
+        assert budget(warm_start) == EPSILON
+
+
+def test_warm_start_is_shared_by_all() -> None:
+    attacks = [presets.pgd(recipe="paper"), *(presets.adv2(g, recipe="paper") for g in (CAM(), GRAD(), GradCAM()))]
+    assert [a.warm_start for a in attacks] == [attacks[0].warm_start] * 4
+
+
+def test_pgd_row() -> None:
+    attack = presets.pgd(recipe="paper")
+    assert attack.interpreter == Blind()
+    assert attack.prediction == CrossEntropy()
+    assert attack.steps + WARM_STEPS == PLAIN_STEPS
+    assert step_sizes(attack) == {exactly(ALPHA)}
+    assert budget(attack) == EPSILON
+
+
+@pytest.mark.parametrize(("interpreter", "steps", "weight", "cells"), TABLE, ids=["grad", "cam"])
+def test_adv2_row(interpreter: Interpreter, steps: int, weight: float, cells: int) -> None:
+    attack = presets.adv2(interpreter, recipe="paper")
+    assert attack.steps == steps
+    assert attack.stop is None
+    assert step_sizes(attack) == {exactly(ALPHA)}
+    assert budget(attack) == EPSILON
+    assert set(attack.weights) == {"map"}
+    c = weight * cells
+    ramp = attack.weights["map"](torch.arange(steps + 1)).double()
+    torch.testing.assert_close(ramp, torch.linspace(c / 2, c, steps + 1, dtype=torch.float64), rtol=1e-6, atol=0)
+
+
+def test_grad_smooths_relus_and_labels() -> None:
+    attack = presets.adv2(GRAD(), recipe="paper", seed=7)
+    assert attack.interpreter == GRAD(SmoothedReLU(PaperGate(tau=1e-4)))
+    assert isinstance(attack.prediction, SmoothedCrossEntropy)
+    assert attack.prediction.seed == 7
+    rho = attack.prediction.rho(torch.tensor([0, 400, 800]))
+    torch.testing.assert_close(rho, torch.tensor([0.05, 0.03, 0.01]))
+
+
+def test_cam_is_attacked_as_it_is() -> None:
+    attack = presets.adv2(CAM(), recipe="paper")
+    assert (attack.interpreter, attack.prediction) == (CAM(), CrossEntropy())
+
+
+@whatever_the_interpreter
+def test_annealed_recipe_ends_where_it_stands(interpreter: Interpreter) -> None:
+    """Ours: 40 to 60 steps of warm start, then 100 to 300 whose size falls from 2/255 to 0."""
+    for attack in (presets.pgd(), presets.adv2(interpreter)):
+        assert attack.warm_start is not None
+        assert 40 <= attack.warm_start.steps <= 60
+        assert step_sizes(attack.warm_start) == {exactly(1 / 255)}
+        assert 100 <= attack.steps <= 300
+        assert isinstance(attack.rule, SignStep)
+        first, last = attack.rule.alpha(torch.tensor([0, attack.steps])).tolist()
+        assert (first, last) == (exactly(2 / 255), 0.0)
+        assert budget(attack) == budget(attack.warm_start) == 8 / 255

@@ -1,0 +1,51 @@
+"""Law 5, Null: with weight zero on the map an attack takes the path of plain PGD, bit for bit."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tiny_attacks import INTERPRETERS, a_goal, attack
+from tiny_networks import NETWORKS, SMOOTH, classifier, images
+from underfire import engine
+from underfire.attack import Attack
+from underfire.classifiers import Classifier
+from underfire.interpreters import Blind
+from underfire.schedules import Constant
+from underfire.steps import Objective, StepRule
+from underfire.types import Goal, Labels, Terms
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A step rule that remembers where it has been."""
+
+    rule: StepRule
+    path: list[Tensor] = field(default_factory=list)
+
+    def init(self, theta: Tensor) -> Any:
+        return self.rule.init(theta)
+
+    def step(self, objective: Objective, theta: Tensor, memory: Any, step: Labels) -> tuple[Tensor, Any, Terms]:
+        self.path.append(theta)
+        return self.rule.step(objective, theta, memory, step)
+
+
+def path(an_attack: Attack, model: Classifier, goal: Goal) -> Tensor:
+    rule = Recorded(an_attack.rule)
+    parameters = vars(an_attack) | {"rule": rule}
+    engine.run(Attack(**parameters), model, goal, width=3)
+    return torch.stack(rule.path)
+
+
+@pytest.mark.parametrize("net", [*NETWORKS, *SMOOTH])
+@pytest.mark.parametrize("name", [name for name in INTERPRETERS if name != "blind"])
+def test_weight_zero_is_pgd(net: str, name: str) -> None:
+    model, interpreter = classifier(net, torch.float64), INTERPRETERS[name]
+    goal = a_goal(model, interpreter, images(3, dtype=torch.float64))
+    plain = path(attack(Blind()), model, goal)
+    assert len(plain.unique(dim=0)) == 6, "every step must move"
+    assert torch.equal(path(attack(interpreter, weights={"map": Constant(0.0)}), model, goal), plain)
+    assert not torch.equal(path(attack(interpreter), model, goal), plain), "other weights must leave the path"

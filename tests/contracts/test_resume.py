@@ -1,0 +1,240 @@
+"""Law 7, resume: a run that was killed anywhere and run again is the run that was never killed, bit for bit."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+from underfire import presets
+from underfire.classifiers import Classifier
+from underfire.data import open_images
+from underfire.engine import Progress
+from underfire.store import Run, open_run
+from underfire.studies.effectiveness import Planned, Settings, execute
+from underfire.types import UnderfireError
+
+Report = Callable[[Planned, Progress], None]
+Start = Callable[..., Run]
+
+
+@pytest.fixture
+def start(tiny_model: str, tiny_photos: Path) -> Start:
+    """The same command in any folder, with other settings where they are named."""
+
+    def run(out: Path, on_progress: Report = lambda planned, progress: None, **changes: Any) -> Run:
+        given = {"model": tiny_model, "images": str(tiny_photos), "n": 5, "steps": 3, "normalize": "none", "eps": 0.02}
+        settings = Settings(**{**given, "interpreters": ("cam",), **changes})
+        classifier = Classifier.load(tiny_model, None, "none")
+        return execute(
+            settings, classifier, open_images(tiny_photos), out, command="test", width=2, on_progress=on_progress
+        )
+
+    return run
+
+
+@pytest.fixture
+def short_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few steps, and a stop rule so that images of one batch finish at different times."""
+    stop = presets.StopRule(confidence=0.5)
+    short = replace(presets.RECIPES["annealed"], warm_steps=3, plain_steps=90, plain_stop=stop)
+    monkeypatch.setattr(presets, "RECIPES", {**presets.RECIPES, "annealed": short})
+
+
+@pytest.fixture
+def whole(short_recipe: None, start: Start, tmp_path: Path) -> Run:
+    """The run that nobody interrupts."""
+    return start(tmp_path / "whole")
+
+
+def contents(out: Path) -> dict[tuple[str, str, str], bytes]:
+    """Every row of every stage, bit by bit: {(stage, tensor, image): bytes}."""
+    rows = {}
+    for path in out.glob("stages/*/shard-*.safetensors"):
+        with safe_open(path, "np") as shard:
+            ids = json.loads(shard.metadata()["ids"])
+            for name in sorted(shard.keys()):
+                for id, row in zip(ids, shard.get_tensor(name), strict=True):
+                    assert (path.parent.name, name, id) not in rows, f"{id} was stored twice in {path.parent}"
+                    rows[path.parent.name, name, id] = np.ascontiguousarray(row).tobytes()
+    return rows
+
+
+def same(one: Run, other: Run) -> bool:
+    passing = {"command", "created", "wall_seconds"}
+    one_info, other_info = ({k: v for k, v in run.info.items() if k not in passing} for run in (one, other))
+    return contents(one.path) == contents(other.path) and one.outcomes() == other.outcomes() and one_info == other_info
+
+
+def shards(out: Path) -> int:
+    return len(list(out.glob("stages/*/shard-*")))
+
+
+def snapshot(out: Path) -> dict[str, tuple[bytes, int]]:
+    files = [path for path in out.rglob("*") if path.is_file()]
+    return {str(path.relative_to(out)): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+
+# ------------------------------------------------------------------ killed and run again
+
+
+def test_images_of_one_stage_are_stored_as_they_finish(whole: Run) -> None:
+    """Otherwise the tests below would interrupt no stage halfway."""
+    pgd = next(e["key"] for e in whole.info["stages"] if (e["kind"], e["attack"]) == ("image", "pgd"))
+    assert len(list((whole.path / "stages" / pgd).glob("shard-*"))) >= 3
+
+
+@pytest.mark.parametrize("killed_after", [1, 4, 40, 140])
+@pytest.mark.parametrize("problem", [KeyboardInterrupt, RuntimeError])
+def test_a_run_killed_between_steps_and_run_again_is_the_uninterrupted_one(
+    start: Start, whole: Run, tmp_path: Path, killed_after: int, problem: type[BaseException]
+) -> None:
+    left = killed_after
+
+    def give_up(planned: Planned, progress: Progress) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise problem
+
+    with pytest.raises(problem):
+        start(tmp_path / "killed", give_up)
+    assert same(start(tmp_path / "killed"), whole)
+
+
+def test_a_run_killed_at_every_single_write_still_gets_there(
+    start: Start, whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename, writes, attempts, again = Path.replace, 0, 0, None
+
+    def one_rename_and_no_more(path: Path, target: Path) -> Path:
+        nonlocal writes
+        writes += 1
+        if writes > 1:
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "replace", one_rename_and_no_more)
+    while again is None:
+        writes, attempts = 0, attempts + 1
+        assert attempts < 100
+        with suppress(KeyboardInterrupt):
+            again = start(tmp_path / "killed")
+    assert attempts > 30
+    assert same(again, whole)
+
+
+def test_a_process_killed_without_warning_goes_on_where_it_was(
+    start: Start, tiny_model: str, tiny_photos: Path, tmp_path: Path
+) -> None:
+    killed = tmp_path / "killed"
+    options = "--n 5 --steps 3 --normalize none --eps 0.02 --interpreter cam --batch 2"
+    command = ["attack", "--model", tiny_model, "--images", str(tiny_photos), "--out", str(killed), *options.split()]
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from underfire.cli import main; main()", *command],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while shards(killed) < 6 and process.poll() is None:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert 6 <= shards(killed) < shards(start(tmp_path / "whole").path)
+    assert not (killed / "outcomes.parquet").exists()
+    assert same(start(killed), open_run(tmp_path / "whole"))
+
+
+# ------------------------------------------------------------------ finished
+
+
+def test_running_a_finished_command_again_computes_and_writes_nothing(
+    start: Start, whole: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    call = Classifier.__call__
+    monkeypatch.setattr(Classifier, "__call__", lambda self, x: calls.append(len(x)) or call(self, x))
+    before = snapshot(whole.path)
+    assert start(whole.path).outcomes() == whole.outcomes()
+    assert calls == []
+    assert snapshot(whole.path) == before
+
+
+def test_a_deleted_shard_is_computed_again(start: Start, whole: Run, tmp_path: Path) -> None:
+    again = start(tmp_path / "again")
+    for shard in sorted(again.path.glob("stages/*/shard-*"))[::7]:
+        shard.unlink()
+    assert same(start(again.path), whole)
+
+
+def test_a_deleted_table_is_written_again_without_the_model(
+    start: Start, whole: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = whole.outcomes()
+    (whole.path / "outcomes.parquet").unlink()
+    monkeypatch.setattr(Classifier, "__call__", None)
+    assert start(whole.path).outcomes() == table
+
+
+# ------------------------------------------------------------------ refused
+
+
+@pytest.mark.parametrize(
+    ("changes", "difference"),
+    [
+        ({"n": 4}, "n was 5 and is now 4"),
+        ({"eps": 0.03}, "eps was 0.02 and is now 0.03"),
+        ({"seed": 1, "steps": None}, "steps was 3 and is now None; seed was 0 and is now 1"),
+        ({"interpreters": ("cam", "grad")}, r"interpreters was \['cam'\] and is now \['cam', 'grad'\]"),
+        ({"images": "elsewhere"}, "images was .* and is now elsewhere"),
+    ],
+)
+def test_other_settings_in_the_same_folder_are_refused(
+    start: Start, whole: Run, changes: dict[str, Any], difference: str
+) -> None:
+    before = snapshot(whole.path)
+    with pytest.raises(
+        UnderfireError, match=rf"holds a run with other settings: {difference}\. Choose another --out\."
+    ):
+        start(whole.path, **changes)
+    assert snapshot(whole.path) == before
+
+
+def test_another_model_or_other_images_under_the_same_names_are_refused(
+    start: Start, whole: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = snapshot(whole.path)
+    with monkeypatch.context() as patched:
+        patched.setattr(Classifier, "fingerprint", lambda self: "retrained")
+        with pytest.raises(UnderfireError, match=r"model_fingerprint was [0-9a-f]+ and is now retrained\."):
+            start(whole.path)
+    with monkeypatch.context() as patched:
+        patched.setattr("underfire.data.ImageSet.digest", "edited")
+        with pytest.raises(UnderfireError, match=r"images_digest was [0-9a-f]+ and is now edited\."):
+            start(whole.path)
+    assert snapshot(whole.path) == before
+
+
+def test_a_damaged_run_json_is_refused_and_kept(start: Start, whole: Run) -> None:
+    (whole.path / "run.json").write_text('{"spec": {"mod')
+    before = snapshot(whole.path)
+    with pytest.raises(UnderfireError, match=r"run\.json cannot be read"):
+        start(whole.path)
+    assert snapshot(whole.path) == before
+
+
+def test_a_folder_below_a_file_is_refused(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(UnderfireError, match="cannot be written to: Not a directory"):
+        start(tmp_path / "file" / "run")
+    assert (tmp_path / "file").read_text() == "no folder"

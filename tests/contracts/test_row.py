@@ -1,0 +1,72 @@
+"""Law 1, Row: an image's outcome depends on no other image, on no order and on no seat."""
+
+from functools import cache
+
+import pytest
+import torch
+
+from tiny_attacks import INTERPRETERS, a_goal, attack, differing_fields
+from tiny_networks import NETWORKS, classifier, images
+from underfire import engine, rows
+from underfire.attack import Attack, StopRule
+from underfire.classifiers import Classifier
+from underfire.losses import confidence
+from underfire.types import Goal, Outcome
+
+IMAGES, WIDTH = 7, 3
+
+pytestmark = [
+    pytest.mark.parametrize("name", INTERPRETERS),
+    pytest.mark.parametrize("net", NETWORKS),
+]
+
+
+@cache
+def staggered(net: str, name: str, dtype: torch.dtype) -> tuple[Classifier, Goal, Attack]:
+    """More images than seats, and a stop rule that the half which starts nearest to its targets meets at once."""
+    model, interpreter = classifier(net, dtype), INTERPRETERS[name]
+    goal = a_goal(model, interpreter, images(IMAGES, dtype=dtype))
+    with torch.no_grad():
+        p = confidence(model(goal.image).logits, goal.target)
+    return model, goal, attack(interpreter, stop=StopRule(float(p.median())))
+
+
+@cache
+def all_together(net: str, name: str) -> Outcome:
+    model, goal, staggered_attack = staggered(net, name, torch.float32)
+    outcome = engine.run(staggered_attack, model, goal, WIDTH)
+    assert len(set(outcome.steps.tolist())) > 1, "seats must be refilled at different times"
+    return outcome
+
+
+def test_order_changes_no_bit(net: str, name: str) -> None:
+    model, goal, staggered_attack = staggered(net, name, torch.float32)
+    order = torch.tensor([4, 2, 6, 0, 5, 1, 3])
+    reordered = engine.run(staggered_attack, model, rows.take(goal, order), WIDTH)
+    assert differing_fields(rows.take(all_together(net, name), order), reordered) == []
+
+
+def test_neighbours_refills_and_idle_seats_change_no_bit(net: str, name: str) -> None:
+    model, goal, staggered_attack = staggered(net, name, torch.float32)
+    together = all_together(net, name)
+    for index in ([int(together.steps.argmin())], [6, int(together.steps.argmax())]):
+        few = engine.run(staggered_attack, model, rows.take(goal, torch.tensor(index)), WIDTH)
+        assert differing_fields(rows.take(together, torch.tensor(index)), few) == []
+
+
+def test_width_changes_nothing_but_rounding(net: str, name: str) -> None:
+    """Kernels round differently at other widths; a single flipped sign would move a pixel by 1e-4 or more."""
+    model, goal, staggered_attack = staggered(net, name, torch.float64)
+    narrow, wide = (engine.run(staggered_attack, model, goal, width) for width in (2, IMAGES))
+    torch.testing.assert_close(narrow.image, wide.image, atol=1e-15, rtol=0)
+    torch.testing.assert_close(narrow.confidence, wide.confidence, atol=1e-13, rtol=0)
+    assert torch.equal(narrow.steps, wide.steps)
+
+
+def test_maps_of_an_image_are_its_own(net: str, name: str) -> None:
+    model, goal, _ = staggered(net, name, torch.float32)
+    order = torch.arange(IMAGES).flip(0)
+    maps, reordered = (
+        INTERPRETERS[name].explain(model, g.image, g.target, g.key) for g in (goal, rows.take(goal, order))
+    )
+    assert torch.equal(maps[order], reordered)

@@ -1,0 +1,77 @@
+"""Law 6, Two faces: what the attacker reads of a closed-form interpreter is what the deployed one explains."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from tiny_attacks import INTERPRETERS
+from tiny_networks import NETWORKS, SMOOTH, classifier, images
+from underfire.classifiers import Classifier
+from underfire.images import is_constant
+from underfire.interpreters import GRAD, Interpreter, LogisticGate, MonotoneGate, PaperGate, SmoothedReLU
+from underfire.types import Reading
+
+every_network = pytest.mark.parametrize("net", [*NETWORKS, *SMOOTH])
+Y = torch.tensor([0, 3, 4])
+
+
+def both_faces(model: Classifier, interpreter: Interpreter) -> tuple[Reading, Tensor]:
+    x = images(3)
+    belief = interpreter.begin(model, x, Y, Y)
+    belief = interpreter.advance(model, belief, x, Y)
+    return interpreter.read(model, belief, x.clone().requires_grad_(), Y), interpreter.explain(model, x, Y, Y)
+
+
+@every_network
+@pytest.mark.parametrize("name", [name for name in INTERPRETERS if name != "grad-smoothed"])
+def test_read_shows_what_explain_shows(net: str, name: str) -> None:
+    reading, maps = both_faces(classifier(net), INTERPRETERS[name])
+    assert reading.maps.shape[1] == 1
+    assert torch.equal(reading.maps[:, 0], maps)
+    assert reading.terms == {}
+
+
+@every_network
+@pytest.mark.parametrize("name", INTERPRETERS)
+def test_both_faces_predict_with_the_exact_network(net: str, name: str) -> None:
+    """Another kernel may sum in another order; log p is taken by another formula."""
+    model = classifier(net)
+    reading, _ = both_faces(model, INTERPRETERS[name])
+    with torch.no_grad():
+        logits = model(images(3)).logits
+    torch.testing.assert_close(reading.logits.detach(), logits, rtol=0, atol=1e-6)
+    expected = logits.double().log_softmax(1).gather(1, Y[:, None])[:, 0]
+    torch.testing.assert_close(reading.log_prob.detach().double(), expected, rtol=1e-6, atol=1e-6)
+
+
+@every_network
+@pytest.mark.parametrize("name", INTERPRETERS)
+def test_the_deployed_map_has_no_graph_and_the_full_range(net: str, name: str) -> None:
+    model, x = classifier(net), images(3).requires_grad_()
+    maps = INTERPRETERS[name].explain(model, x, Y, Y)
+    assert not maps.requires_grad
+    assert x.grad is None
+    assert torch.equal(maps.amin((1, 2)), torch.zeros(3))
+    assert torch.equal(maps.amax((1, 2)), (~is_constant(maps)).float())
+    assert (not is_constant(maps).all()) == (name != "blind")
+
+
+@pytest.mark.parametrize("net", SMOOTH)
+@pytest.mark.parametrize("gate", [PaperGate(), MonotoneGate(), LogisticGate()], ids=str)
+def test_smoothing_changes_nothing_where_there_is_no_relu(
+    net: str, gate: PaperGate | MonotoneGate | LogisticGate
+) -> None:
+    """Only the convolution's own second derivative is replaced; its sums may round differently."""
+    reading, maps = both_faces(classifier(net), GRAD(SmoothedReLU(gate)))
+    torch.testing.assert_close(reading.maps[:, 0].detach(), maps, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("net", NETWORKS)
+def test_smoothed_maps_approach_the_deployed_ones_as_tau_falls(net: str) -> None:
+    """At tau = 0 the gate is ReLU's own derivative."""
+    distances = []
+    for tau in (1e-2, 1e-5, 1e-12):
+        reading, maps = both_faces(classifier(net), GRAD(SmoothedReLU(MonotoneGate(tau))))
+        distances.append(float((reading.maps[:, 0] - maps).abs().max().detach()))
+    assert distances[0] > distances[1] > distances[2]
+    assert distances[2] < 1e-4

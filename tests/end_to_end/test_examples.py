@@ -1,0 +1,72 @@
+"""The examples run as they stand and say what the text around them claims."""
+
+import re
+import runpy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from underfire import Classifier, open_run
+from underfire.demo import EPS, demo_images
+from underfire.studies.effectiveness import Settings, execute
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+Run = Callable[..., list[str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """The lines that an example prints."""
+
+    def script(name: str, *arguments: object) -> list[str]:
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+        return capsys.readouterr().out.splitlines()
+
+    return script
+
+
+def test_a_model_of_ones_own(run: Run) -> None:
+    lines = run("own_model.py")
+    shape = re.compile(r"fooled +\S+ as \S+ +p = ([01]\.\d+)  map distance = (0\.\d+)")
+    found = [shape.fullmatch(line) for line in lines]
+    assert len(found) == 4
+    numbers = [(float(each[1]), float(each[2])) for each in found if each]
+    assert len(numbers) == 4, lines
+    assert min(p for p, _ in numbers) > 0.9
+    assert sum(distance for _, distance in numbers) / 4 < 0.15
+
+
+def test_interpreters_compared(run: Run) -> None:
+    header, *lines = run("compare_interpreters.py")
+    assert header.split()[0] == "interpreter"
+    assert [line.split()[0] for line in lines] == ["cam", "grad-cam", "grad"]
+    for line in lines:
+        pgd, adv2 = map(float, line.split()[1:3])
+        assert adv2 < pgd, line
+        assert line.endswith("of 4")
+
+
+def test_a_run_read(run: Run, tmp_path: Path) -> None:
+    settings = Settings(model="demo", images="demo", n=2, eps=EPS, steps=20)
+    execute(settings, Classifier.load("demo"), demo_images(), tmp_path / "demo", command="test")
+    about, *means, closest = run("read_run.py", tmp_path / "demo")
+    assert about.startswith("demo, seed 0, underfire ")
+    assert [line.split()[:2] for line in means] == [
+        [interpreter, attack] for interpreter in ("cam", "grad") for attack in ("pgd", "adv2")
+    ]
+    rows = open_run(tmp_path / "demo").outcomes().to_pylist()
+    for line in means:
+        chosen = [row for row in rows if [row["interpreter"], row["attack"]] == line.split()[:2]]
+        assert f"fooled {sum(row['success'] for row in chosen)} of 2" in line
+        assert line.endswith(f"map distance {sum(row['map_l1'] for row in chosen) / 2:.3f}")
+    best = min((row for row in rows if row["attack"] == "adv2"), key=lambda row: row["map_l1"])
+    assert closest == f"closest map: {best['id']} on {best['interpreter']}, largest change {255 * best['linf']:.1f}/255"
+
+
+def test_every_example_is_tested() -> None:
+    here = Path(__file__).read_text(encoding="utf-8")
+    assert [path.name for path in EXAMPLES.glob("*.py") if f'run("{path.name}"' not in here] == []

@@ -1,0 +1,71 @@
+"""Every interpreter, and short attacks that use every moving part of the loop.
+
+goal = a_goal(model, CAM(), images(3))
+outcome = engine.run(attack(CAM()), model, goal, width=3)
+"""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from underfire.attack import Attack, SmoothedCrossEntropy
+from underfire.classifiers import Classifier
+from underfire.interpreters import (
+    CAM,
+    GRAD,
+    Blind,
+    FiniteDifferences,
+    GradCAM,
+    Interpreter,
+    OneSidedDifferences,
+    SmoothedReLU,
+)
+from underfire.perturbations import Pixels
+from underfire.rng import image_keys
+from underfire.schedules import Constant, Cosine, Linear
+from underfire.steps import SignStep
+from underfire.targets import random_class
+from underfire.types import Goal, Outcome
+
+INTERPRETERS: Mapping[str, Interpreter] = {
+    "blind": Blind(),
+    "grad-differences": GRAD(FiniteDifferences()),
+    "grad-one-sided": GRAD(OneSidedDifferences()),
+    "grad-smoothed": GRAD(SmoothedReLU()),
+    "cam": CAM(),
+    "grad-cam": GradCAM(),
+}
+
+
+def attack(interpreter: Interpreter, **changes: Any) -> Attack:
+    """Six steps of falling size in three quanta after a warm start, with a rising map weight and label smoothing."""
+    warm_start = Attack("warm-start", Blind(), rule=SignStep(Constant(1 / 255)), steps=2)
+    parameters: dict[str, Any] = {
+        "perturbation": Pixels(8 / 255),
+        "rule": SignStep(Cosine(2 / 255, 0.0, 6)),
+        "weights": {"map": Linear(10.0, 20.0, 6)},
+        "prediction": SmoothedCrossEntropy(Linear(0.05, 0.01, 6)),
+        "steps": 6,
+        "quantum": 2,
+        "confidence": 0.5,
+        "warm_start": warm_start,
+    }
+    return Attack("tiny", interpreter, **(parameters | changes))
+
+
+def a_goal(model: Classifier, interpreter: Interpreter, x: Tensor) -> Goal:
+    """A random other class for each image, and the benign map of its predicted class."""
+    keys = image_keys(f"image {i}" for i in range(len(x)))
+    with torch.no_grad():
+        labels = model(x).logits.argmax(1)
+        classes = model(x).logits.shape[1]
+    maps = interpreter.explain(model, x, labels, keys)
+    return Goal(keys, x, random_class(labels, classes, keys, seed=0), maps)
+
+
+def differing_fields(a: Outcome, b: Outcome) -> list[str]:
+    """Names of the fields in which two outcomes differ by as much as one bit."""
+    return [f.name for f in fields(Outcome) if not torch.equal(getattr(a, f.name), getattr(b, f.name))]

@@ -1,0 +1,271 @@
+"""The study of effectiveness: what it plans, that its table follows from its images and maps, what it refuses."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from underfire import presets
+from underfire.classifiers import Classifier
+from underfire.data import ImageSet, open_images
+from underfire.interpreters import CAM, GRAD, Interpreter
+from underfire.metrics import linf
+from underfire.rng import image_keys
+from underfire.stages import Select
+from underfire.store import Run
+from underfire.studies.effectiveness import Planned, Settings, execute, plan
+from underfire.types import UnderfireError
+
+
+@pytest.fixture(autouse=True)
+def short_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five steps where the annealed recipe has a hundred: what is computed matters here, not how well it works."""
+    short = replace(presets.RECIPES["annealed"], warm_steps=4, plain_steps=5)
+    monkeypatch.setattr(presets, "RECIPES", {**presets.RECIPES, "annealed": short})
+
+
+@pytest.fixture
+def classifier(tiny_model: str) -> Classifier:
+    return Classifier.load(tiny_model, None, "none")
+
+
+@pytest.fixture
+def image_set(tiny_photos: Path) -> ImageSet:
+    return open_images(tiny_photos)
+
+
+def settings(**changes: Any) -> Settings:
+    return Settings(**{"model": "tiny", "images": "photos", "n": 5, "steps": 5, "normalize": "none", **changes})
+
+
+def run_of(
+    classifier: Classifier, image_set: ImageSet, out: Path, wanted: Settings | None = None, width: int = 4
+) -> Run:
+    return execute(wanted or settings(), classifier, image_set, out, command="test", width=width)
+
+
+# ------------------------------------------------------------------ settings and plan
+
+
+def test_stages_are_planned_once_and_after_what_they_need() -> None:
+    planned = list(plan(settings(interpreters=("cam", "grad")), Select("m", "i", 5, 0)))
+    specs = [each.spec for each in planned]
+    assert len(set(map(repr, specs))) == len(specs)
+    for place, spec in enumerate(specs):
+        needed = [getattr(spec, name) for name in ("of", "goal", "start") if getattr(spec, name, None) is not None]
+        assert all(each in specs[:place] for each in needed), spec
+    assert len({each.label for each in planned}) == len(planned)
+
+
+def test_the_plan_says_what_readers_find_where() -> None:
+    shown = [
+        (each.kind, each.attack, each.interpreter)
+        for each in plan(settings(interpreters=("grad",)), Select("m", "i", 5, 0))
+        if each.kind != "step"
+    ]
+    assert shown == [
+        ("image", "benign", None),
+        ("image", "pgd", None),
+        ("map", "benign", "grad"),
+        ("map", "pgd", "grad"),
+        ("image", "adv2", "grad"),
+        ("map", "adv2", "grad"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("names", "sentence"),
+    [
+        (("cam", "lime"), "There is no interpreter 'lime'; there are cam, grad"),
+        (("cam", "grad", "cam"), "Interpreter 'cam' is named twice"),
+    ],
+)
+def test_unknown_and_repeated_interpreters_are_refused(names: tuple[str, ...], sentence: str) -> None:
+    with pytest.raises(UnderfireError, match=sentence):
+        settings(interpreters=names)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"recipe": "burnt"}, {"n": 0}, {"eps": 0.0}, {"eps": 1.5}, {"steps": 0}, {"steps_": 1}]
+)
+def test_settings_out_of_range_are_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        settings(**changes)
+
+
+# ------------------------------------------------------------------ the table
+
+
+def rows_of(run: Run, attack: str, interpreter: str) -> dict[str, list[Any]]:
+    rows = [r for r in run.outcomes().to_pylist() if (r["attack"], r["interpreter"]) == (attack, interpreter)]
+    return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+def close(values: Sequence[float], expected: Tensor) -> bool:
+    return torch.allclose(torch.tensor(values, dtype=torch.float32), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("interpreter", [CAM(), GRAD()], ids=lambda each: each.name)
+@pytest.mark.parametrize("attack", ["pgd", "adv2"])
+def test_the_table_follows_from_the_stored_images(
+    classifier: Classifier, image_set: ImageSet, tmp_path: Path, interpreter: Interpreter, attack: str
+) -> None:
+    run = run_of(classifier, image_set, tmp_path / "run")
+    name = interpreter.name
+    rows, (ids, numbers) = rows_of(run, attack, name), run.images(attack, name)
+    image, benign = torch.from_numpy(numbers), torch.from_numpy(run.images("benign")[1])
+    target, true = torch.tensor(rows["class_target"]), torch.tensor(rows["class_true"])
+    logits, rounded = classifier(image).logits, classifier((image * 255).round() / 255).logits
+    keys = image_keys(ids)
+    shown, wanted = (
+        interpreter.explain(classifier, image, target, keys),
+        interpreter.explain(classifier, benign, true, keys),
+    )
+    assert tuple(rows["id"]) == ids == run.images("benign")[0]
+    assert rows["class_predicted"] == logits.argmax(1).tolist()
+    assert rows["success"] == (logits.argmax(1) == target).tolist()
+    assert rows["success_8bit"] == (rounded.argmax(1) == target).tolist()
+    assert not any(rows["map_constant"])
+    assert set(rows["reason"]) == {"budget"}
+    assert set(rows["steps"]) == {5}
+    assert close(rows["confidence"], logits.softmax(1).gather(1, target[:, None])[:, 0])
+    assert close(rows["linf"], linf(image, benign))
+    assert close(rows["map_l1"], (shown - wanted).abs().mean((1, 2)))
+    assert close(rows["map_l2"], (shown - wanted).square().mean((1, 2)).sqrt())
+    assert torch.allclose(torch.from_numpy(run.maps(attack, name)[1]), shown, atol=1e-5)
+    assert torch.allclose(torch.from_numpy(run.maps("benign", name)[1]), wanted, atol=1e-5)
+
+
+def test_labels_are_those_of_the_image_set(classifier: Classifier, image_set: ImageSet, tmp_path: Path) -> None:
+    run = run_of(classifier, image_set, tmp_path / "run")
+    for row in run.outcomes().to_pylist():
+        assert run.info["classes"][row["class_true"]] == row["id"].partition("/")[0]
+        assert row["class_target"] != row["class_true"]
+
+
+def test_the_batch_changes_no_outcome(classifier: Classifier, image_set: ImageSet, tmp_path: Path) -> None:
+    wide, narrow = (run_of(classifier, image_set, tmp_path / str(width), width=width).outcomes() for width in (5, 2))
+    assert [row["id"] for row in wide.to_pylist()] == [row["id"] for row in narrow.to_pylist()]
+    for name in ("confidence", "map_l1", "linf"):
+        assert wide[name].to_pylist() == pytest.approx(narrow[name].to_pylist(), abs=1e-3)
+
+
+def test_run_json_says_how_the_run_was_made(classifier: Classifier, image_set: ImageSet, tmp_path: Path) -> None:
+    wanted = settings(seed=3, n=9, eps=0.02)
+    info = run_of(classifier, image_set, tmp_path / "run", wanted).info
+    assert info["command"] == "test"
+    assert info["spec"]["seed"] == info["seed"] == 3
+    assert info["spec"]["eps"] == info["recipe"][0]["perturbation"]["eps"] == 0.02
+    assert info["spec"]["model_fingerprint"] == info["model"]["fingerprint"] == classifier.fingerprint()
+    assert info["spec"]["images_digest"] == image_set.digest
+    assert info["model"]["features"] == "features"
+    assert info["model"]["normalization"] == "none, as asked for"
+    assert info["versions"]["torch"] == version("torch")
+    assert info["device"] == "cpu"
+    assert info["classes"] == ["blue", "green", "red"]
+    assert info["selection"] == {"requested": 9, "examined": 9, "misclassified": 0}
+    assert info["skipped"] == []
+    assert set(info["wall_seconds"]) == {each.label for each in plan(wanted, Select("", "", 1, 0))}
+    assert info["wall_seconds"]["pgd"] > 0
+
+
+def test_each_stage_reports_its_progress(classifier: Classifier, image_set: ImageSet, tmp_path: Path) -> None:
+    last: dict[str, tuple[int, int, int]] = {}
+
+    def listen(planned: Planned, progress: Any) -> None:
+        last[planned.label] = (progress.images, progress.steps, progress.planned_steps)
+
+    execute(settings(), classifier, image_set, tmp_path / "run", command="test", width=4, on_progress=listen)
+    assert last["pgd"] == last["adv2, cam"] == (5, 25, 25)
+    assert last["warm start"] == (5, 20, 20)
+    assert last["adv2 maps, grad"] == (5, 5, 5)
+
+
+# ------------------------------------------------------------------ refused before anything is written
+
+
+class Flattening(nn.Module):
+    """Like VGG: the features are flattened, not averaged, before the linear layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2))
+        self.classifier = nn.Sequential(nn.Linear(4 * 7 * 7, 8), nn.ReLU(), nn.Linear(8, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(self.features(x).flatten(1))
+        return logits
+
+
+class Rounding(nn.Module):
+    """Its output is a step function, so it has no gradient."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.net(x.detach()) * 4).round()
+
+
+def recognising(net: nn.Module, image_set: ImageSet) -> ImageSet:
+    """The same images with the labels that a network gives them."""
+    classifier = Classifier(net)
+    labels = [int(classifier(image_set.read(i)[None]).logits.argmax()) for i in range(len(image_set))]
+    return replace(image_set, labels=torch.tensor(labels))
+
+
+def test_a_network_without_cam_is_refused_before_the_first_attack(image_set: ImageSet, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net, out = Flattening().eval(), tmp_path / "run"
+    images, wanted = recognising(net, image_set), settings(interpreters=("grad", "cam"))
+    with pytest.raises(
+        UnderfireError, match=r"--features.*Candidates: features\.0, features\.1, features\.2, features\.$"
+    ):
+        run_of(Classifier(net), images, out, wanted)
+    assert not out.exists()
+    run_of(Classifier(net, features="features.2"), images, out, settings(interpreters=("grad-cam",)))
+    assert out.exists()
+
+
+def test_a_network_without_gradient_is_refused_before_the_first_attack(
+    classifier: Classifier, image_set: ImageSet, tmp_path: Path
+) -> None:
+    net = Rounding(classifier.network)
+    with pytest.raises(UnderfireError, match=r"The model cannot be attacked through grad: .* does not require grad"):
+        run_of(Classifier(net), recognising(net, image_set), tmp_path / "run", settings(interpreters=("grad",)))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_of_something_else_is_refused_and_kept(
+    classifier: Classifier, image_set: ImageSet, tmp_path: Path
+) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(UnderfireError, match="is not empty and holds no run; choose another --out"):
+        run_of(classifier, image_set, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_an_empty_folder_and_the_rest_of_a_killed_write_are_no_obstacle(
+    classifier: Classifier, image_set: ImageSet, tmp_path: Path
+) -> None:
+    (tmp_path / ".kj2x81.json").write_text("half")
+    assert run_of(classifier, image_set, tmp_path).outcomes().num_rows == 5 * 2 * 2
+
+
+def test_a_run_whose_attacks_meant_something_else_is_refused(
+    classifier: Classifier, image_set: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_of(classifier, image_set, tmp_path)
+    changed = replace(presets.RECIPES["annealed"], warm_steps=3)
+    monkeypatch.setattr(presets, "RECIPES", {**presets.RECIPES, "annealed": changed})
+    with pytest.raises(
+        UnderfireError, match=r"was begun by underfire 0\.\d+\.\d+, whose attacks are not those of this"
+    ):
+        run_of(classifier, image_set, tmp_path)

@@ -1,0 +1,235 @@
+"""The one loop: what it returns, when it stops, what it asks of its parts, and what it reports."""
+
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tiny_attacks import INTERPRETERS, a_goal, attack, differing_fields
+from tiny_networks import classifier, images, network
+from underfire import engine, rows
+from underfire.attack import Attack, StopRule
+from underfire.classifiers import Classifier
+from underfire.engine import Progress
+from underfire.interpreters import CAM, GRAD, Blind
+from underfire.losses import confidence, map_distance
+from underfire.schedules import Constant
+from underfire.steps import NoMemory, Objective, SignStep
+from underfire.types import Goal, Images, Keys, Labels, Maps, Reading, Terms
+
+N = 5
+
+
+@pytest.fixture
+def model() -> Classifier:
+    return classifier("densenet")
+
+
+@pytest.fixture
+def goal(model: Classifier) -> Goal:
+    return a_goal(model, CAM(), images(N))
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A sign step that remembers where it has been."""
+
+    alpha: float = 4 / 255
+    path: list[Tensor] = field(default_factory=list)
+
+    def init(self, theta: Tensor) -> NoMemory:
+        return NoMemory()
+
+    def step(self, objective: Objective, theta: Tensor, memory: NoMemory, step: Labels) -> tuple[Tensor, Any, Terms]:
+        self.path.append(theta)
+        return SignStep(Constant(self.alpha)).step(objective, theta, memory, step)
+
+
+def rank_of(an_attack: Attack, model: Classifier, goal: Goal, theta: Tensor) -> Tensor:
+    """By the deployed interpreter, on the image itself."""
+    x = an_attack.perturbation.decode(goal.image, theta)
+    with torch.no_grad():
+        logits = model(x).logits
+    maps = an_attack.interpreter.explain(model, x, goal.target, goal.key)
+    return an_attack.rank(logits, map_distance(maps[:, None], goal.target_map), goal.target)
+
+
+def rank_by_reading(an_attack: Attack, model: Classifier, goal: Goal, theta: Tensor) -> Tensor:
+    """By the attacker's model of the interpreter."""
+    x = an_attack.perturbation.decode(goal.image, theta).requires_grad_()
+    belief = an_attack.interpreter.begin(model, x, goal.target, goal.key)
+    reading = an_attack.interpreter.read(model, belief, x, goal.target)
+    return an_attack.rank(reading.logits, map_distance(reading.maps, goal.target_map), goal.target).detach()
+
+
+@pytest.mark.parametrize("name", INTERPRETERS)
+@pytest.mark.parametrize("threshold", [0.0, 0.5, 0.99])
+def test_the_best_iterate_is_returned(model: Classifier, name: str, threshold: float) -> None:
+    """The attacker proposes one iterate per quantum, the deployed interpreter chooses: the best of the whole path
+    where the two agree. Ranks are equal to float32's rounding, about 1e-6."""
+    interpreter, rule = INTERPRETERS[name], Recorded()
+    goal = a_goal(model, interpreter, images(N))
+    swinging = attack(interpreter, rule=rule, confidence=threshold, warm_start=None)
+    outcome = engine.run(swinging, model, goal, width=N)
+    deployed, read = (
+        torch.stack([rank(swinging, model, goal, theta) for theta in rule.path]) for rank in (rank_of, rank_by_reading)
+    )
+    proposed = torch.stack([torch.arange(q, q + 2)[read[q : q + 2].argmin(0)] for q in (0, 2, 4)])
+    own = rank_of(swinging, model, goal, outcome.theta)
+    torch.testing.assert_close(own, deployed.gather(0, proposed).amin(0), rtol=0, atol=1e-6)
+    if name != "grad-smoothed":
+        torch.testing.assert_close(own, deployed.amin(0), rtol=0, atol=1e-6)
+
+
+def test_a_later_success_counts_less_than_an_earlier_nearer_one(model: Classifier, goal: Goal) -> None:
+    """Starting at the best, an attack that only gets worse returns its start."""
+    best = engine.run(attack(CAM()), model, goal, width=N).theta
+    uphill = attack(CAM(), rule=Recorded(alpha=-4 / 255))
+    ((_, outcome),) = engine.stream(uphill, model, goal, width=N, start=best)
+    assert torch.equal(outcome.theta, best)
+
+
+@pytest.mark.parametrize("name", INTERPRETERS)
+def test_numbers_are_measured_on_the_returned_images(model: Classifier, name: str) -> None:
+    goal = a_goal(model, INTERPRETERS[name], images(N))
+    an_attack = attack(INTERPRETERS[name])
+    outcome = engine.run(an_attack, model, goal, width=2)
+    assert torch.equal(an_attack.perturbation.decode(goal.image, outcome.theta), outcome.image)
+    with torch.no_grad():
+        logits = model(outcome.image).logits
+    assert torch.equal(outcome.predicted, logits.argmax(1))
+    assert torch.equal(outcome.success, logits.argmax(1) == goal.target)
+    torch.testing.assert_close(outcome.confidence, confidence(logits, goal.target), rtol=0, atol=1e-6)
+    assert not outcome.image.requires_grad
+
+
+def test_without_a_stop_rule_every_image_spends_its_budget(model: Classifier, goal: Goal) -> None:
+    outcome = engine.run(attack(CAM(), steps=5), model, goal, width=2)
+    assert outcome.steps.tolist() == [5] * N
+    assert not outcome.converged.any()
+
+
+@pytest.mark.parametrize("distance", [torch.inf, 0.02, 0.0])
+def test_the_stop_rule_ends_an_image_at_the_first_quantum_that_meets_it(
+    model: Classifier, goal: Goal, distance: float
+) -> None:
+    p = confidence(model(goal.image).logits, goal.target).detach()
+    stop = StopRule(float(p.median()), distance)
+    stopping = attack(CAM(), confidence=0.0, stop=stop, warm_start=None)
+    outcome = engine.run(stopping, model, goal, width=N)
+    maps = CAM().explain(model, outcome.image, goal.target, goal.key)
+    near = map_distance(maps[:, None], goal.target_map) + (~outcome.success).float() <= distance
+    assert torch.equal(outcome.converged, (outcome.confidence >= stop.confidence) & near)
+    assert torch.equal(outcome.converged | (outcome.steps == 6), torch.ones(N, dtype=torch.bool))
+    for i in outcome.converged.nonzero()[:, 0]:
+        steps = int(outcome.steps[i])
+        assert steps % stopping.quantum == 0
+        shorter = replace(stopping, steps=steps - stopping.quantum, stop=None)
+        if shorter.steps:
+            before = engine.run(shorter, model, rows.take(goal, i[None]), width=N)
+            assert before.confidence < stop.confidence, "it must not have been met a quantum earlier"
+
+
+def test_the_warm_starts_best_iterate_is_where_the_attack_begins(model: Classifier, goal: Goal) -> None:
+    rule = Recorded()
+    warmed = attack(CAM(), rule=rule)
+    engine.run(warmed, model, goal, width=N)
+    assert torch.equal(rule.path[0], engine.run(warmed.warm_start, model, goal, width=N).theta)
+
+
+def test_no_steps_return_the_start(model: Classifier, goal: Goal) -> None:
+    outcome = engine.run(attack(CAM(), steps=0, warm_start=None), model, goal, width=2)
+    assert torch.equal(outcome.image, goal.image)
+    assert outcome.steps.tolist() == [0] * N
+
+
+@pytest.mark.parametrize("width", [1, 2, N, 8])
+def test_the_stream_yields_every_image_once_as_soon_as_it_is_done(model: Classifier, goal: Goal, width: int) -> None:
+    p = confidence(model(goal.image).logits, goal.target).detach()
+    stopping = attack(CAM(), stop=StopRule(float(p.median())), warm_start=None)
+    whole = engine.run(stopping, model, goal, width)
+    seen: list[int] = []
+    for index, outcome in engine.stream(stopping, model, goal, width):
+        assert differing_fields(outcome, rows.take(whole, index)) == []
+        seen += index.tolist()
+    assert sorted(seen) == list(range(N))
+    if width == 2:
+        assert seen != list(range(N)), "images that finish early must not wait for their neighbours"
+
+
+@dataclass(frozen=True)
+class Belief:
+    """How often the attacker has looked at each image since its belief began."""
+
+    looks: Labels
+
+
+@dataclass(frozen=True)
+class Counting:
+    """Blind with a belief that counts; remembers every belief it was asked to read with."""
+
+    read_with: list[list[int]] = field(default_factory=list)
+    name: str = "counting"
+
+    def explain(self, model: Classifier, x: Images, y: Labels, keys: Keys) -> Maps:
+        return Blind().explain(model, x, y, keys)
+
+    def begin(self, model: Classifier, x: Images, y: Labels, keys: Keys) -> Belief:
+        return Belief(torch.zeros_like(keys))
+
+    def advance(self, model: Classifier, belief: Belief, x: Images, y: Labels) -> Belief:
+        return Belief(belief.looks + 1)
+
+    def read(self, model: Classifier, belief: Belief, x: Images, y: Labels) -> Reading:
+        self.read_with.append(belief.looks.tolist())
+        return Blind().read(model, Blind().begin(model, x, y, y), x, y)
+
+
+def test_beliefs_advance_every_step_and_begin_anew_every_quantum(model: Classifier, goal: Goal) -> None:
+    interpreter = Counting()
+    engine.run(attack(interpreter, steps=5, quantum=3, warm_start=None), model, goal, width=N)
+    assert interpreter.read_with == [[k] * N for k in (1, 2, 3, 1, 2)]
+
+
+class Moody(nn.Module):
+    """Gives no number for images whose first pixel is black."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = network("densenet")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x) / (x[:, 0, 0, 0] > 0).float()[:, None].sqrt()
+
+
+def test_an_image_without_numbers_disturbs_no_other() -> None:
+    moody, calm = Classifier(Moody(), (0.0,) * 3, (1.0,) * 3), Classifier(network("densenet"), (0.0,) * 3, (1.0,) * 3)
+    x = images(N)
+    goal = a_goal(calm, GRAD(), x)
+    x[2, 0, 0, 0] = 0
+    still = attack(GRAD(), rule=SignStep(Constant(0.0)), warm_start=None)
+    outcome = engine.run(still, moody, replace(goal, image=x), width=3)
+    expected = engine.run(still, calm, goal, width=3)
+    others = torch.tensor([0, 1, 3, 4])
+    assert differing_fields(rows.take(outcome, others), rows.take(expected, others)) == []
+    assert outcome.steps.tolist() == [6] * N
+
+
+@pytest.mark.parametrize("width", [2, 3, 4, 12])
+@pytest.mark.parametrize("quantile", [0.2, 0.7, 1.0])
+def test_progress_counts_what_was_done_and_what_is_left(model: Classifier, width: int, quantile: float) -> None:
+    goal = a_goal(model, CAM(), images(9))
+    p = confidence(model(goal.image).logits, goal.target).detach()
+    stopping = attack(CAM(), steps=5, stop=StopRule(float(p.quantile(quantile))), warm_start=None)
+    reports: list[Progress] = []
+    outcome = engine.run(stopping, model, goal, width, on_step=reports.append)
+    last = reports[-1]
+    assert (last.images, last.successes) == (9, int(outcome.success.sum()))
+    assert last.steps == last.planned_steps == int(outcome.steps.sum())
+    for before, after in pairwise(reports):
+        assert before.images <= after.images
+        assert before.steps <= after.steps
+        assert before.planned_steps >= after.planned_steps

@@ -1,0 +1,148 @@
+"""Features and head are found in every anatomy, tiny or torchvision's; where there is none the error helps."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from tiny_networks import NETWORKS, SMOOTH, VGGShaped, classifier, images, network, seeded
+from underfire.classifiers import Classifier
+from underfire.heads import Located, trace
+from underfire.interpreters import CAM, GradCAM
+from underfire.types import UnderfireError
+
+Y = torch.tensor([0, 1])
+
+
+@pytest.mark.parametrize(
+    ("net", "layer", "rectified"),
+    [
+        ("squeezenet", "classifier.2", False),
+        ("resnet", "relu", False),
+        ("densenet", "features", False),
+        ("densenet-copying", "features", True),
+        ("mobilenet", "features", False),
+    ],
+)
+def test_tiny_networks(net: str, layer: str, rectified: bool) -> None:
+    """In place, the ReLU that the network itself applies is already in the layer's output; copied, it is not."""
+    own = network(net)
+    located, candidates = trace(own, lambda: own(images(1)))
+    assert candidates == []
+    assert located is not None
+    assert (located.layer, located.rectified) == (layer, rectified)
+    assert located.head is not None
+    if net == "squeezenet":
+        assert located.head.weight is None
+    else:
+        *_, linear = (module for module in own.modules() if isinstance(module, nn.Linear))
+        assert located.head.weight is linear.weight
+
+
+@pytest.mark.parametrize("net", [*NETWORKS, *SMOOTH])
+def test_tracing_leaves_no_hook(net: str) -> None:
+    own = network(net)
+    trace(own, lambda: own(images(1)))
+    assert not any(module._forward_hooks for module in own.modules())
+
+
+def test_tracing_leaves_no_hook_when_the_network_fails() -> None:
+    own = network("resnet")
+    with pytest.raises(RuntimeError):
+        trace(own, lambda: own(images(1)[:, :2]))
+    assert not any(module._forward_hooks for module in own.modules())
+
+
+@pytest.mark.parametrize(
+    ("name", "bias"),
+    [
+        ("resnet18", "fc.bias"),
+        ("densenet121", "classifier.bias"),
+        ("mobilenet_v2", "classifier.1.bias"),
+        ("squeezenet1_1", None),
+    ],
+)
+def test_torchvisions_networks_pass_the_self_check(name: str, bias: str | None) -> None:
+    """mean(map) + bias_y = logit_y for every class, to the rounding of float64."""
+    net = seeded(lambda: torchvision.models.get_model(name, weights=None, num_classes=7)).double()
+    model, x = Classifier(net), images(2, side=96, dtype=torch.float64)
+    head = model.locate_head(x)
+    with torch.no_grad():
+        evidence = model(x)
+    offset = net.get_parameter(bias) if bias else torch.zeros(7, dtype=torch.float64)
+    assert evidence.features.shape[2:].numel() > 1
+    for y in range(7):
+        maps = head.class_maps(evidence.features, torch.tensor([y, y]))
+        torch.testing.assert_close(maps.mean((1, 2)) + offset[y], evidence.logits[:, y], rtol=1e-12, atol=1e-12)
+    assert evidence.logits.std() > 1e-3, "a network of zeros would pass any check"
+
+
+class Sequenced(nn.Module):
+    """Features, whatever stands between, and a linear head."""
+
+    def __init__(self, between: Callable[[Tensor], Tensor], inputs: int = 6) -> None:
+        super().__init__()
+        self.features, self.between, self.fc = nn.Conv2d(3, 6, 3, stride=4), between, nn.Linear(inputs, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.between(self.features(x)))
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        lambda a: a.mean((2, 3)),
+        lambda a: nn.functional.adaptive_avg_pool2d(a, 1).flatten(1),
+        lambda a: nn.functional.avg_pool2d(a, 4).view(len(a), -1),
+        lambda a: nn.functional.dropout(a.mean((2, 3)), training=False),
+        lambda a: a.flatten(2).mean(2),
+    ],
+)
+def test_every_spelling_of_the_pool(between: Callable[[Tensor], Tensor]) -> None:
+    net = seeded(lambda: Sequenced(between))
+    located, _ = trace(net, lambda: net(images(1)))
+    assert located is not None
+    assert (located.layer, located.rectified) == ("features", False)
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        lambda a: a.amax((2, 3)),
+        lambda a: a.square().mean((2, 3)),
+        lambda a: a[:, :, 0].mean(2),
+        lambda a: a.sum((2, 3)),
+        lambda a: a.mean((2, 3)).relu(),
+    ],
+)
+def test_what_is_no_pool_of_a_layer_is_not_taken_for_one(between: Callable[[Tensor], Tensor]) -> None:
+    net = seeded(lambda: Sequenced(between))
+    assert trace(net, lambda: net(images(1))) == (None, ["features"])
+
+
+def test_only_the_named_layer_is_considered() -> None:
+    net = network("resnet")
+    assert trace(net, lambda: net(images(1)), only="bn1")[0] is None
+    found = trace(net, lambda: net(images(1)), only="relu")[0]
+    assert isinstance(found, Located)
+    assert found.layer == "relu"
+
+
+@pytest.mark.parametrize("interpreter", [CAM(), GradCAM()], ids=lambda g: g.name)
+def test_the_error_names_layers_that_could_be_named(interpreter: CAM | GradCAM) -> None:
+    with pytest.raises(
+        UnderfireError, match=r"features= .*Candidates: features\.0, features\.1, .*, features\.3, features"
+    ):
+        interpreter.explain(classifier(seeded(VGGShaped)), images(2), Y, Y)
+
+
+def test_candidates_can_indeed_be_named() -> None:
+    net = seeded(VGGShaped)
+    _, candidates = trace(net, lambda: net(images(1)))
+    for layer in candidates:
+        maps = GradCAM().explain(Classifier(net, features=layer), images(2), Y, Y)
+        assert maps.amax() == 1
+        with pytest.raises(UnderfireError, match=f"behind '{layer}'"):
+            CAM().explain(Classifier(net, features=layer), images(2), Y, Y)

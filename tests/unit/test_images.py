@@ -1,0 +1,90 @@
+"""Images and maps: what is accepted, and how maps are normalised, averaged and rounded."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from underfire.images import block_mean, check_images, is_constant, normalise_map, to_8bit
+from underfire.types import UnderfireError
+
+
+def maps(n: int = 4, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(n, 5, 7, generator=torch.Generator().manual_seed(0), dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    ("images", "complaint"),
+    [
+        (torch.full((2, 3, 4, 4), float("nan")), "NaN or infinite"),
+        (torch.full((2, 3, 4, 4), float("inf")), "NaN or infinite"),
+        (torch.full((2, 3, 4, 4), 255.0), r"\[0, 1\] but span \[255, 255\]; divide 8-bit images by 255"),
+        (torch.tensor([-2.0, 2.0]).repeat(1, 3, 4, 2), r"span \[-2, 2\].*leave the normalisation to the Classifier"),
+        (torch.full((2, 3, 4, 4), -1e-6), r"\[0, 1\] but span"),
+        (torch.zeros(2, 3, 4, 4, dtype=torch.uint8), "floating-point tensor in .*divide 8-bit images by 255"),
+        (torch.zeros(2, 1, 4, 4), r"shape \(N, 3, H, W\), not \(2, 1, 4, 4\)"),
+        (torch.zeros(2, 4, 4, 3), r"shape \(N, 3, H, W\), not \(2, 4, 4, 3\)"),
+        (torch.zeros(3, 4, 4), r"shape \(N, 3, H, W\), not \(3, 4, 4\)"),
+        (torch.zeros(0, 3, 4, 4), "batch of images is empty"),
+    ],
+)
+def test_what_is_no_image(images: Tensor, complaint: str) -> None:
+    with pytest.raises(UnderfireError, match=complaint):
+        check_images(images)
+
+
+@pytest.mark.parametrize("images", [np.zeros((2, 3, 4, 4), np.float32), [[0.0]], None])
+def test_what_is_no_tensor(images: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jaxtyping.config.jaxtyping_disable", True)
+    with pytest.raises(UnderfireError, match="must be a floating-point tensor"):
+        check_images(images)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_images_are_accepted_as_they_are(dtype: torch.dtype) -> None:
+    images = torch.tensor([0.0, 0.5, 1.0], dtype=dtype).view(1, 3, 1, 1)
+    assert check_images(images) is images
+
+
+def test_normalised_maps_run_from_0_to_1_and_forget_scale_and_offset() -> None:
+    raw = maps()
+    normalised = normalise_map(raw)
+    assert torch.equal(normalised.amin((1, 2)), torch.zeros(4, dtype=torch.float64))
+    assert torch.equal(normalised.amax((1, 2)), torch.ones(4, dtype=torch.float64))
+    torch.testing.assert_close(normalise_map(3 * raw - 2), normalised, rtol=0, atol=1e-14)
+    torch.testing.assert_close(normalise_map(-raw), 1 - normalised, rtol=0, atol=1e-14)
+
+
+def test_each_map_is_normalised_by_itself() -> None:
+    raw = maps() * torch.tensor([1e-6, 1.0, 10.0, 1e6], dtype=torch.float64).view(4, 1, 1)
+    for i in range(4):
+        assert torch.equal(normalise_map(raw)[i], normalise_map(raw[i : i + 1])[0])
+
+
+@pytest.mark.parametrize("value", [-3.0, 0.0, 1e8])
+def test_a_constant_map_becomes_zeros_and_is_flagged_also_under_autograd(value: float) -> None:
+    raw = torch.cat([torch.full((1, 5, 7), value, dtype=torch.float64), maps(1)]).requires_grad_()
+    normalised = normalise_map(raw)
+    assert torch.equal(normalised[0], torch.zeros(5, 7, dtype=torch.float64))
+    assert is_constant(raw).tolist() == is_constant(normalised).tolist() == [True, False]
+    (gradient,) = torch.autograd.grad(normalised[1].square().sum() + normalised[0].sum(), raw)
+    assert gradient.isfinite().all()
+
+
+def test_block_mean_averages_blocks_and_drops_the_rest() -> None:
+    raw = torch.arange(35, dtype=torch.float64).view(1, 5, 7)
+    expected = raw[:, :4, :6].reshape(1, 2, 2, 3, 2).mean((2, 4))
+    torch.testing.assert_close(block_mean(raw, 2), expected)
+
+
+def test_8_bit_rounding_keeps_what_8_bits_hold() -> None:
+    levels = (torch.arange(256, dtype=torch.float64) / 255).view(1, 1, 16, 16).repeat(1, 3, 1, 1)
+    assert torch.equal(to_8bit(levels), levels)
+
+
+def test_8_bit_rounding_goes_to_the_nearest_level() -> None:
+    """Truncation would send the second to 7."""
+    values = (torch.tensor([7.49, 7.51, 254.6]) / 255).view(1, 3, 1, 1)
+    torch.testing.assert_close(to_8bit(values) * 255, torch.tensor([7.0, 8.0, 255.0]).view(1, 3, 1, 1))

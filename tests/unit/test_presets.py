@@ -1,0 +1,53 @@
+"""What can be asked of a recipe: another budget, length or map weight; the numbers are the fidelity law's."""
+
+import pytest
+import torch
+
+from underfire import presets
+from underfire.interpreters import CAM, GRAD, Blind, FiniteDifferences, GradCAM
+from underfire.perturbations import Pixels
+from underfire.types import UnderfireError
+
+every_recipe = pytest.mark.parametrize("recipe", presets.RECIPES)
+
+
+@every_recipe
+def test_a_budget_binds_the_warm_start_too(recipe: str) -> None:
+    for attack in (presets.pgd(eps=0.02, recipe=recipe), presets.adv2(CAM(), eps=0.02, recipe=recipe)):
+        assert attack.warm_start is not None
+        assert attack.perturbation == attack.warm_start.perturbation == Pixels(0.02)
+
+
+@every_recipe
+def test_zero_is_a_value_and_not_the_default(recipe: str) -> None:
+    for attack in (presets.pgd(eps=0.0, steps=0, recipe=recipe), presets.adv2(CAM(), eps=0.0, steps=0, recipe=recipe)):
+        assert (attack.perturbation, attack.steps) == (Pixels(0.0), 0)
+    without_map = presets.adv2(CAM(), map_weight=0.0, recipe=recipe)
+    assert without_map.weights["map"](torch.tensor([0, 1])).tolist() == [0, 0]
+
+
+@every_recipe
+def test_schedules_stretch_over_the_steps_asked_for(recipe: str) -> None:
+    short, long = (presets.adv2(CAM(), recipe=recipe, steps=steps, map_weight=10.0) for steps in (10, 1000))
+    tenths = torch.arange(11)
+    for schedule in ("weight", "alpha"):
+        a, b = (x.weights["map"] if schedule == "weight" else x.rule.alpha for x in (short, long))
+        torch.testing.assert_close(a(tenths), b(tenths * 100))
+
+
+def test_the_interpreter_of_the_annealed_recipe_is_the_given_one() -> None:
+    interpreter = GRAD(FiniteDifferences(0.05))
+    assert presets.adv2(interpreter).interpreter == interpreter
+    assert presets.pgd().interpreter == Blind()
+
+
+@every_recipe
+def test_interpreters_without_a_row_of_their_own_are_attacked_like_cam(recipe: str) -> None:
+    of_cam, of_grad_cam = (presets.adv2(interpreter, recipe=recipe) for interpreter in (CAM(), GradCAM()))
+    assert of_grad_cam.interpreter == GradCAM()
+    assert vars(of_grad_cam) | {"interpreter": CAM()} == vars(of_cam)
+
+
+def test_unknown_recipe() -> None:
+    with pytest.raises(UnderfireError, match="no recipe 'best'; the recipes are paper, annealed"):
+        presets.adv2(CAM(), recipe="best")

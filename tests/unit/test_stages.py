@@ -1,0 +1,260 @@
+"""Stages: what names a piece of work, and that each one computes what it says, once."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from underfire import engine, rng
+from underfire.classifiers import Classifier
+from underfire.data import ImageSet, open_images
+from underfire.engine import Progress
+from underfire.images import is_constant, to_8bit
+from underfire.interpreters import CAM, GRAD, GradCAM
+from underfire.presets import adv2, pgd
+from underfire.stages import (
+    Aim,
+    Context,
+    Craft,
+    Explain,
+    Rescore,
+    Select,
+    Spec,
+    choose,
+    describe,
+    keep,
+    key,
+    run_stage,
+)
+from underfire.store import Store, read_json
+from underfire.types import Goal, UnderfireError
+
+SELECT = Select("model", "images", n=5, seed=0)
+AIM = Aim(SELECT, seed=0)
+PLAIN = replace(pgd(steps=3), warm_start=None)
+CRAFT = Craft(AIM, PLAIN, None, None)
+MAPS = Explain(SELECT, CAM())
+SPECS: tuple[Spec, ...] = (
+    SELECT,
+    AIM,
+    CRAFT,
+    Craft(AIM, replace(adv2(CAM(), steps=2), warm_start=None), MAPS, CRAFT),
+    MAPS,
+    Explain(CRAFT, GRAD()),
+    Rescore(CRAFT),
+)
+
+# ------------------------------------------------------------------ identity
+
+
+def test_equal_specs_have_equal_keys_and_different_ones_different_keys() -> None:
+    again = (Select("model", "images", 5, 0), Aim(Select("model", "images", 5, 0), 0))
+    assert [key(spec) for spec in again] == [key(SELECT), key(AIM)]
+    assert len({key(spec) for spec in SPECS}) == len(SPECS)
+
+
+@pytest.mark.parametrize(
+    ("spec", "other"),
+    [
+        (SELECT, replace(SELECT, seed=1)),
+        (SELECT, replace(SELECT, version=2)),
+        (AIM, Aim(replace(SELECT, model="another"), 0)),
+        (CRAFT, Craft(AIM, replace(PLAIN, quantum=51), None, None)),
+        (Craft(AIM, pgd(eps=8 / 255), None, None), Craft(AIM, pgd(eps=8.1 / 255), None, None)),
+        (Craft(AIM, adv2(CAM()), MAPS, None), Craft(AIM, adv2(CAM(), map_weight=1.0), MAPS, None)),
+        (Explain(SELECT, CAM()), Explain(SELECT, GradCAM())),
+    ],
+)
+def test_whatever_changes_the_result_changes_the_key(spec: Spec, other: Spec) -> None:
+    assert key(spec) != key(other)
+
+
+def test_a_key_is_the_same_in_every_process() -> None:
+    script = "from underfire.stages import Select, key; print(key(Select('model', 'images', n=5, seed=0)))"
+    environment = {**os.environ, "PYTHONHASHSEED": "1"}
+    told = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == key(SELECT)
+
+
+@dataclass(frozen=True)
+class Inner:
+    values: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Outer:
+    inner: Inner
+    weights: Mapping[str, Inner]
+    nothing: None = None
+
+
+def test_a_description_is_plain_json_with_types_and_sorted_names() -> None:
+    described = describe(Outer(Inner((1, 2)), {"z": Inner(()), "a": Inner((3,))}))
+    assert described == {
+        "type": "Outer",
+        "inner": {"type": "Inner", "values": [1, 2]},
+        "weights": {"a": {"type": "Inner", "values": [3]}, "z": {"type": "Inner", "values": []}},
+        "nothing": None,
+    }
+    assert list(described["weights"]) == ["a", "z"]
+
+
+def test_an_attack_is_described_by_its_parameters() -> None:
+    described = describe(PLAIN)
+    assert described["rule"]["alpha"] == {"type": "Cosine", "start": 2 / 255, "end": 0.0, "steps": 3}
+    assert described["perturbation"] == {"type": "Pixels", "eps": 8 / 255}
+
+
+# ------------------------------------------------------------------ choosing
+
+
+@pytest.fixture
+def classifier(tiny_model: str) -> Classifier:
+    return Classifier.load(tiny_model, None, "none")
+
+
+@pytest.fixture
+def image_set(tiny_photos: Path) -> ImageSet:
+    return open_images(tiny_photos)
+
+
+class Failing(nn.Module):
+    """A network that raises what it was given."""
+
+    def __init__(self, problem: Exception) -> None:
+        super().__init__()
+        self.problem = problem
+
+    def forward(self, x: Tensor) -> Tensor:
+        raise self.problem
+
+
+@pytest.mark.parametrize("problem", [RuntimeError("mat1 and mat2"), AssertionError("wrong size"), KeyError("head")])
+def test_a_model_that_fails_on_the_images_is_one_sentence(image_set: ImageSet, problem: Exception) -> None:
+    with pytest.raises(UnderfireError, match=r"The model failed on images of 16×16 pixels: .*(mat1|wrong|head)"):
+        choose(SELECT, image_set, Classifier(Failing(problem)))
+
+
+def test_what_is_wrong_with_the_logits_keeps_its_own_words(image_set: ImageSet) -> None:
+    with pytest.raises(UnderfireError, match="needs logits of shape"):
+        choose(SELECT, image_set, Classifier(nn.Identity()))
+
+
+def test_chosen_images_are_kept_with_their_labels(tmp_path: Path, image_set: ImageSet, classifier: Classifier) -> None:
+    selection, store = choose(SELECT, image_set, classifier), Store(tmp_path)
+    keep(SELECT, selection, store)
+    samples = selection.samples
+    assert store.done(key(SELECT)) == samples.ids
+    assert torch.equal(store.read(key(SELECT), "image", samples.ids), samples.images)
+    assert torch.equal(store.read(key(SELECT), "label", samples.ids), samples.labels)
+
+
+# ------------------------------------------------------------------ computing
+
+
+@pytest.fixture
+def context(tmp_path: Path, image_set: ImageSet, classifier: Classifier) -> Context:
+    """A store that holds five chosen images; two are worked on at a time."""
+    store = Store(tmp_path)
+    keep(SELECT, choose(SELECT, image_set, classifier), store)
+    return Context(classifier, store, width=2)
+
+
+def ids_of(context: Context) -> tuple[str, ...]:
+    return context.store.done(key(SELECT))
+
+
+def compute(context: Context, *specs: Spec) -> None:
+    for spec in specs:
+        run_stage(spec, ids_of(context), context)
+
+
+def rows(context: Context, spec: Spec, name: str) -> Tensor:
+    return context.store.read(key(spec), name, ids_of(context))
+
+
+def test_targets_are_other_classes_and_do_not_depend_on_the_company(context: Context) -> None:
+    alone, third = replace(AIM, version=99), ids_of(context)[2:3]
+    compute(context, AIM)
+    run_stage(alone, third, context)
+    labels, targets = rows(context, SELECT, "label"), rows(context, AIM, "target")
+    assert set(targets.tolist()) <= {0, 1, 2}
+    assert not bool((labels == targets).any())
+    assert context.store.read(key(alone), "target", third) == targets[2:3]
+
+
+def test_maps_explain_the_label_of_benign_and_the_target_of_crafted_images(context: Context) -> None:
+    compute(context, AIM, CRAFT, Explain(SELECT, GRAD()), Explain(CRAFT, GRAD()))
+    keys = rng.image_keys(ids_of(context))
+    for of, classes in ((SELECT, rows(context, SELECT, "label")), (CRAFT, rows(context, AIM, "target"))):
+        expected = GRAD().explain(context.classifier, rows(context, of, "image"), classes, keys)
+        assert torch.allclose(rows(context, Explain(of, GRAD()), "map"), expected, atol=1e-5)
+        assert torch.equal(rows(context, Explain(of, GRAD()), "constant"), is_constant(expected))
+
+
+def test_crafting_from_a_stored_warm_start_is_what_the_engine_does_in_one_go(context: Context) -> None:
+    attack = replace(adv2(CAM(), steps=3), warm_start=PLAIN)
+    craft = Craft(AIM, attack, MAPS, CRAFT)
+    compute(context, AIM, MAPS, CRAFT, craft)
+    goal = Goal(
+        rng.image_keys(ids_of(context)),
+        rows(context, SELECT, "image"),
+        rows(context, AIM, "target"),
+        rows(context, MAPS, "map"),
+    )
+    for name, expected in vars(engine.run(attack, context.classifier, goal, context.width)).items():
+        assert torch.equal(rows(context, craft, name), expected), name
+
+
+def test_rescoring_classifies_the_rounded_images(context: Context) -> None:
+    compute(context, AIM, CRAFT, Rescore(CRAFT))
+    crafted = rows(context, CRAFT, "image")
+    rounded = to_8bit(crafted)
+    assert not torch.equal(rounded, crafted)
+    assert torch.equal(rows(context, Rescore(CRAFT), "predicted"), context.classifier(rounded).logits.argmax(1))
+
+
+def test_only_missing_rows_are_computed(context: Context) -> None:
+    ids, calls = ids_of(context), [0]
+
+    @dataclass(frozen=True)
+    class Counting(CAM):
+        def explain(self, *arguments: Any) -> Tensor:
+            calls[0] += len(arguments[1])
+            return super().explain(*arguments)
+
+    spec = Explain(SELECT, Counting())
+    assert run_stage(spec, ids[:3], context)
+    assert calls == [3]
+    assert run_stage(spec, ids, context)
+    assert calls == [5]
+    assert not run_stage(spec, ids, context)
+    assert calls == [5]
+    assert context.store.done(key(spec)) == ids
+
+
+def test_a_stage_is_recorded_beside_its_rows(context: Context) -> None:
+    run_stage(AIM, ids_of(context), context)
+    assert read_json(context.store.root / "stages" / key(AIM) / "spec.json") == describe(AIM)
+
+
+def test_progress_reaches_what_was_planned(context: Context) -> None:
+    compute(context, AIM)
+    for spec in (CRAFT, MAPS):
+        heard: list[Progress] = []
+        run_stage(spec, ids_of(context), replace(context, on_step=heard.append))
+        assert all(before.steps <= after.steps for before, after in pairwise(heard))
+        assert (heard[-1].images, heard[-1].steps) == (5, heard[-1].planned_steps)
+
+
+def test_what_has_no_rows_of_its_own_is_refused(context: Context) -> None:
+    with pytest.raises(TypeError, match="Select cannot be computed from ids"):
+        run_stage(replace(SELECT, seed=1), ids_of(context), context)
