@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from itertools import permutations
 
 import pytest
-import torch
+from torch import Tensor
 
 import underfire as uf
 from underfire.data import select
 from underfire.demo import EPS, demo_images
-from underfire.interpreters import Interpreter
+from underfire.metrics import map_l1
 from underfire.rng import image_keys
-from underfire.types import Maps, Samples
+from underfire.types import Samples
 
 INTERPRETERS = {"cam": uf.CAM(), "grad": uf.GRAD()}
 
@@ -25,44 +25,46 @@ class Attacked:
 
     model: uf.Classifier
     samples: Samples
-    pgd: dict[str, uf.Result]
+    pgd: uf.Result
     adv2: dict[str, uf.Result]
 
-    def maps(self, interpreter: Interpreter, images: torch.Tensor, classes: torch.Tensor) -> Maps:
-        return interpreter.explain(self.model, images, classes, image_keys(self.samples.ids))
+    def distance(self, name: str, result: uf.Result) -> Tensor:
+        """How far an interpreter's maps of attacked images are from its benign maps, image by image."""
+        interpreter, keys = INTERPRETERS[name], image_keys(self.samples.ids)
+        benign = interpreter.explain(self.model, self.samples.images, self.samples.labels, keys)
+        return map_l1(interpreter.explain(self.model, result.adversarial, result.target, keys), benign)
 
 
 @pytest.fixture(scope="module")
 def attacked() -> Attacked:
     model = uf.Classifier.load("demo")
     samples = select(lambda images: model(images).logits, demo_images(), n=8, seed=0).samples
-    pgd, adv2 = {}, {}
-    for name, interpreter in INTERPRETERS.items():
-        pgd[name] = uf.pgd(model, interpreter, eps=EPS)(samples.images)
-        adv2[name] = uf.adv2(model, interpreter, eps=EPS)(samples.images, target=pgd[name].target)
+    pgd = uf.pgd(model, eps=EPS)(samples.images)
+    adv2 = {
+        name: uf.adv2(model, interpreter, eps=EPS)(samples.images, target=pgd.target)
+        for name, interpreter in INTERPRETERS.items()
+    }
     return Attacked(model, samples, pgd, adv2)
 
 
 @pytest.mark.parametrize("name", INTERPRETERS)
 def test_adv2_keeps_the_success_of_pgd(attacked: Attacked, name: str) -> None:
-    assert bool(attacked.pgd[name].success.all())
-    assert attacked.adv2[name].success.sum() >= attacked.pgd[name].success.sum() - 1
+    assert bool(attacked.pgd.success.all())
+    assert attacked.adv2[name].success.sum() >= 7
     assert attacked.adv2[name].confidence.mean() > 0.9
 
 
 @pytest.mark.parametrize("name", INTERPRETERS)
 def test_adv2_brings_the_map_closer_than_pgd(attacked: Attacked, name: str) -> None:
-    closer = attacked.adv2[name].map_l1 < attacked.pgd[name].map_l1
-    assert attacked.adv2[name].map_l1.mean() < 0.5 * attacked.pgd[name].map_l1.mean()
-    assert closer.float().mean() >= 7 / 8
+    plain, dual = attacked.distance(name, attacked.pgd), attacked.distance(name, attacked.adv2[name])
+    assert dual.mean() < 0.5 * plain.mean()
+    assert (dual < plain).sum() >= 7
 
 
 @pytest.mark.parametrize(("source", "shown"), list(permutations(INTERPRETERS)))
 def test_an_image_made_for_one_interpreter_deceives_another_one_less(
     attacked: Attacked, source: str, shown: str
 ) -> None:
-    benign = attacked.maps(INTERPRETERS[shown], attacked.samples.images, attacked.samples.labels)
-    transferred = attacked.maps(INTERPRETERS[shown], attacked.adv2[source].adversarial, attacked.adv2[source].target)
-    distance = (transferred - benign).abs().mean()
-    assert attacked.adv2[shown].map_l1.mean() < 0.5 * distance
-    assert attacked.adv2[source].map_l1.mean() < distance
+    transferred = attacked.distance(shown, attacked.adv2[source]).mean()
+    assert attacked.distance(shown, attacked.adv2[shown]).mean() < 0.5 * transferred
+    assert attacked.distance(source, attacked.adv2[source]).mean() < transferred

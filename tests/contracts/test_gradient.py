@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tiny_networks import NETWORKS, SMOOTH, ResNetShaped, classifier, images, seeded
+from tiny_networks import MEAN, NETWORKS, SMOOTH, STD, ResNetShaped, classifier, images, network, seeded
 from underfire import rows
 from underfire.attack import Attack
 from underfire.classifiers import Classifier
@@ -97,6 +97,15 @@ def test_smooth_networks(net: str, interpreter: Interpreter, error: float) -> No
     analytic, numeric = slopes(classifier(net, torch.float64), interpreter, h=1e-6)
     assert numeric.abs().max() > 0.01
     torch.testing.assert_close(analytic, numeric, rtol=1e-7 + error, atol=1e-8)
+
+
+@pytest.mark.parametrize("net", SMOOTH)
+def test_grad_cam_on_an_inner_layer(net: str) -> None:
+    """There its weights depend on the image and are differentiated too."""
+    model = Classifier(network(net).double(), MEAN, STD, features="bn1")
+    analytic, numeric = slopes(model, GradCAM(), h=1e-6)
+    assert numeric.abs().max() > 0.01
+    torch.testing.assert_close(analytic, numeric, rtol=1e-7, atol=1e-8)
 
 
 @pytest.mark.parametrize("net", NETWORKS)

@@ -415,12 +415,8 @@ def test_usage_errors_say_how_to_get_help(underfire: Underfire, arguments: tuple
     assert "--help" in told.err
 
 
-def test_refusals_of_the_real_program_are_quiet(tmp_path: Path) -> None:
+def test_a_refusal_of_the_real_program_is_quiet(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{")
-    for command, sentence in (
-        (("report", tmp_path), f"{tmp_path / 'run.json'} cannot be read: Expecting property name"),
-        (("attack", "--model", "demo", "--images", "absent", "--out", tmp_path / "run"), "there is no absent: give"),
-    ):
-        ended = subprocess.run([*PROGRAM, *map(str, command)], capture_output=True, text=True, check=False)
-        assert ended.stdout == ""
-        refused(Told(ended.returncode, ended.stdout, ended.stderr), sentence, tmp_path)
+    ended = subprocess.run([*PROGRAM, "report", str(tmp_path)], capture_output=True, text=True, check=False)
+    assert ended.stdout == ""
+    refused(Told(ended.returncode, ended.stdout, ended.stderr), f"{tmp_path / 'run.json'} cannot be read", tmp_path)

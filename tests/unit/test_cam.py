@@ -8,6 +8,7 @@ from tiny_networks import NETWORKS, SMOOTH, VGGShaped, classifier, images, netwo
 from underfire.classifiers import Classifier
 from underfire.images import normalise_map
 from underfire.interpreters import CAM, GradCAM
+from underfire.interpreters.protocol import NoBelief
 from underfire.types import UnderfireError
 
 every_network = pytest.mark.parametrize("net", [*NETWORKS, *SMOOTH])
@@ -100,6 +101,12 @@ def test_a_named_layer_serves_grad_cam_where_cam_does_not_apply() -> None:
         CAM().explain(model, x, Y, Y)
 
 
-def test_an_inner_layer_gives_a_finer_map() -> None:
-    model = Classifier(network("resnet"), features="bn1")
-    assert GradCAM().explain(model, images(3), Y, Y).shape == (3, 8, 8)
+@pytest.mark.parametrize("net", [*NETWORKS, *SMOOTH])
+def test_an_inner_layer_gives_each_image_its_own_finer_map_to_read_and_to_explain(net: str) -> None:
+    layer = {"squeezenet": "features.1", "mobilenet": "features.2"}.get(net, "features.0" if "dense" in net else "bn1")
+    model, x = Classifier(network(net), features=layer), images(3)
+    maps = GradCAM().explain(model, x, Y, Y)
+    assert maps.shape == (3, 8, 8)
+    assert torch.equal(GradCAM().explain(model, x.flip(0), Y.flip(0), Y), maps.flip(0))
+    reading = GradCAM().read(model, NoBelief(), x.requires_grad_(), Y)
+    torch.testing.assert_close(reading.maps[:, 0].detach(), maps, rtol=0, atol=1e-5)  # SiLU has two backward kernels

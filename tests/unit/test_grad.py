@@ -41,6 +41,13 @@ def test_saliency_averages_2_by_2_pixels_of_small_images() -> None:
     assert torch.equal(saliency(worked_example()[None])[0], expected)
 
 
+def test_saliency_takes_the_largest_channel_and_not_their_sum() -> None:
+    gradient = torch.zeros(1, 3, 4, 4)
+    gradient[0, :, :2, :2] = torch.tensor([-4.0, 0.0, 0.0]).view(3, 1, 1)
+    gradient[0, :, :2, 2:] = torch.tensor([1.0, -2.0, 2.0]).view(3, 1, 1)
+    assert saliency(gradient).tolist() == [[[1, 0.5], [0, 0]]]
+
+
 @pytest.mark.parametrize(("size", "grid"), [((224, 224), (56, 56)), ((32, 32), (16, 16)), ((64, 96), (16, 24))])
 def test_maps_are_a_quarter_of_large_and_half_of_small_images(size: tuple[int, int], grid: tuple[int, int]) -> None:
     gradient = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))

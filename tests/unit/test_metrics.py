@@ -137,6 +137,7 @@ def outcomes() -> pa.Table:
             "success": [True, True, False, True, False],
             "confidence": [0.9, 0.8, 0.3, 1.0, 0.1],
             "linf": [0.01, 0.02, 0.03, 0.04, 0.05],
+            "success_8bit": [False, True, False, True, False],
             "map_l1": [0.4, 0.1, 0.2, 0.3, 0.5],
             "map_l2": [0.5, 0.2, 0.3, 0.4, 0.6],
             "iou_mean": [0.5, 0.9, 0.7, 0.8, 0.1],
