@@ -143,7 +143,6 @@ def outcomes() -> pa.Table:
             "iou_mean": [0.5, 0.9, 0.7, 0.8, 0.1],
             "iou_half": [0.1, 0.2, 0.3, 0.4, 0.5],
             "iou_top15": [0.5, 0.4, 0.3, 0.2, 0.1],
-            "success_8bit": [False, True, True, True, False],
         }
     )
 
