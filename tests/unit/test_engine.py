@@ -15,6 +15,7 @@ from underfire.attack import Attack, StopRule
 from underfire.classifiers import Classifier
 from underfire.engine import Progress
 from underfire.interpreters import CAM, GRAD, Blind
+from underfire.interpreters.protocol import NoBelief
 from underfire.losses import confidence, map_distance
 from underfire.schedules import Constant
 from underfire.steps import NoMemory, Objective, SignStep
@@ -82,6 +83,38 @@ def test_the_best_iterate_is_returned(model: Classifier, name: str, threshold: f
     torch.testing.assert_close(own, deployed.gather(0, proposed).amin(0), rtol=0, atol=1e-6)
     if name != "grad-smoothed":
         torch.testing.assert_close(own, deployed.amin(0), rtol=0, atol=1e-6)
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Brighter by 1/255 at every step, whatever the objective says."""
+
+    def init(self, theta: Tensor) -> NoMemory:
+        return NoMemory()
+
+    def step(self, objective: Objective, theta: Tensor, memory: NoMemory, step: Labels) -> tuple[Tensor, Any, Terms]:
+        return theta + 1 / 255, memory, objective(theta)
+
+
+@dataclass(frozen=True)
+class Deceived(Blind):
+    """The attacker believes that brightness spoils the map; in truth it is what the map needs."""
+
+    def explain(self, classifier: Classifier, x: Images, y: Labels, keys: Keys) -> Maps:
+        return 1 - x.mean((1, 2, 3)).view(-1, 1, 1)
+
+    def read(self, classifier: Classifier, belief: NoBelief, x: Images, y: Labels) -> Reading:
+        return replace(Blind.read(self, classifier, belief, x, y), maps=x.mean((1, 2, 3)).view(-1, 1, 1, 1))
+
+
+def test_every_quantum_proposes_anew(model: Classifier, goal: Goal) -> None:
+    """The attacker proposes the first iterate of each quantum, 0, 2 and 4 steps from the start: the last is best."""
+    reached = replace(goal, target=model(goal.image).logits.argmax(1), target_map=torch.zeros(N, 1, 1))
+    drifting = attack(Deceived(), rule=Drift(), confidence=0.0, warm_start=None)
+    outcome = engine.run(drifting, model, reached, width=N)
+    assert outcome.success.all()
+    expected = drifting.perturbation.project(goal.image, torch.full_like(goal.image, 4 / 255))
+    torch.testing.assert_close(outcome.theta, expected, rtol=0, atol=1e-6)
 
 
 def test_a_later_success_counts_less_than_an_earlier_nearer_one(model: Classifier, goal: Goal) -> None:
