@@ -197,7 +197,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", default="squeezenet1_1,resnet18,resnet50", help="names of torchvision models")
     parser.add_argument("--batch", type=int, default=4, help="images in the batch")
-    parser.add_argument("--rounds", type=int, default=15, help="how often each attack is timed")
+    parser.add_argument("--rounds", type=int, default=7, help="how often each attack is timed")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md")
     options = parser.parse_args()
