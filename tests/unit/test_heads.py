@@ -115,6 +115,8 @@ def test_every_spelling_of_the_pool(between: Callable[[Tensor], Tensor]) -> None
         lambda a: a[:, :, 0].mean(2),
         lambda a: a.sum((2, 3)),
         lambda a: a.mean((2, 3)).relu(),
+        lambda a: 1.001 * a.mean((2, 3)),
+        lambda a: a.mean((2, 3)) + 1e-3,
     ],
 )
 def test_what_is_no_pool_of_a_layer_is_not_taken_for_one(between: Callable[[Tensor], Tensor]) -> None:
