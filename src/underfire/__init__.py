@@ -5,6 +5,7 @@ from underfire.classifiers import Classifier
 from underfire.interpreters import (
     CAM,
     GRAD,
+    RTS,
     FiniteDifferences,
     GradCAM,
     LogisticGate,
@@ -19,6 +20,7 @@ from underfire.types import UnderfireError
 __all__ = [
     "CAM",
     "GRAD",
+    "RTS",
     "Attacker",
     "Classifier",
     "FiniteDifferences",

@@ -9,16 +9,16 @@ memory format), so the network it was given is never touched: no mode, flag, hoo
 
 import copy
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from underfire.heads import Head, Located, trace
+from underfire.heads import Head, Located, trace, watching
 from underfire.loading import NORMALISATIONS, LoadedNetwork, load_network
-from underfire.types import Evidence, Images, UnderfireError
+from underfire.types import Evidence, Images, Logits, UnderfireError
 
 IMAGENET_MEAN, IMAGENET_STD = NORMALISATIONS["imagenet"]
 
@@ -51,6 +51,7 @@ class Classifier:
                 torch.tensor(v, dtype=self.dtype, device=self.device).view(1, 3, 1, 1) for v in (mean, std)
             )
         self.origin: LoadedNetwork | None = None
+        self._fingerprint: str | None = None
         self._captured: Tensor | None = None
         self._named, self._located = features, cast(Located | None, None)
         if features is not None:
@@ -91,6 +92,19 @@ class Classifier:
             raise UnderfireError("The model has one output; underfire needs at least two classes.")
         features, self._captured = self._captured, None
         return Evidence(logits, features)
+
+    def tap(self, x: Images, layers: Iterable[str]) -> tuple[Logits, list[Tensor]]:
+        """One forward pass: the logits and what these layers gave when last called; differentiable in x."""
+        named, outputs = {name: self._layer(name) for name in layers}, dict[str, Tensor]()
+
+        def keep(name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
+            outputs[name] = output
+
+        with watching(named.items(), keep):
+            logits = self(x).logits
+        if missing := [name for name in named if not isinstance(outputs.get(name), Tensor)]:
+            raise UnderfireError(f"Layer '{missing[0]}' gives no tensor in a forward pass; name another layer.")
+        return logits, [outputs[name] for name in named]
 
     @property
     def network(self) -> nn.Module:
@@ -137,26 +151,32 @@ class Classifier:
         return head
 
     def fingerprint(self) -> str:
-        """Hash of the architecture's layer names, all weights and the normalisation."""
+        """Hash of the architecture's layer names, all weights and the normalisation; computed once."""
+        if self._fingerprint is None:
+            self._fingerprint = self._hash()
+        return self._fingerprint
+
+    def _hash(self) -> str:
         digest = hashlib.blake2b(f"{type(self._net).__name__}{self.mean}{self.std}".encode(), digest_size=8)
         for name, value in self._net.state_dict().items():
             digest.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
             digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
-    def _capture(self, name: str) -> None:
+    def _layer(self, name: str) -> nn.Module:
         try:
-            layer = self._net.get_submodule(name)
+            return self._net.get_submodule(name)
         except AttributeError:
             names = ", ".join(child for child, _ in self._net.named_children())
             raise UnderfireError(f"The model has no layer '{name}'; its top layers are: {names}.") from None
 
+    def _capture(self, name: str) -> None:
         def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
             if isinstance(output, Tensor) and output.ndim == 4:
                 rectified = self._located is not None and self._located.rectified
                 self._captured = output.relu() if rectified else output
 
-        layer.register_forward_hook(keep)
+        self._layer(name).register_forward_hook(keep)
 
 
 def _private_copy(net: nn.Module, device: torch.device) -> nn.Module:

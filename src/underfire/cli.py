@@ -7,16 +7,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
 from pydantic import ValidationError
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from underfire import demo_training, engine
 from underfire.classifiers import Classifier
+from underfire.cli_train import train_app
 from underfire.data import ImageSet, open_images
 from underfire.demo import EPS, demo_images
 from underfire.interpreters import INTERPRETERS
@@ -26,6 +25,22 @@ from underfire.report import write_report
 from underfire.store import Run, open_run
 from underfire.studies import effectiveness
 from underfire.studies.effectiveness import Planned, Settings
+from underfire.terminal import (
+    Batch,
+    Crop,
+    Device,
+    ImagesAt,
+    LabelTable,
+    Model,
+    Normalize,
+    Resize,
+    Seed,
+    Weights,
+    chosen_device,
+    console,
+    say,
+    sizes,
+)
 from underfire.types import UnderfireError
 
 app = typer.Typer(
@@ -34,32 +49,29 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-console = Console()
+app.add_typer(train_app, name="train")
 
 Out = Annotated[Path, typer.Option(help="Run folder; the same command again resumes it.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …; auto takes a GPU if there is one.")]
-Seed = Annotated[int, typer.Option(help="Seed of every random choice.")]
 Count = Annotated[int, typer.Option("--n", min=1, help="How many correctly classified images to attack.")]
-Batch = Annotated[int, typer.Option(min=1, help="Images worked on at a time.")]
 
 
 @app.command()
 def attack(
-    model: Annotated[str, typer.Option(help="torchvision:NAME, path/file.py:builder, or demo.")],
-    images: Annotated[str, typer.Option(help="Folder of images, .npz with images and labels, or demo.")],
-    weights: Annotated[
-        str | None, typer.Option(help="DEFAULT or another torchvision name, or a state-dict file.")
-    ] = None,
-    labels: Annotated[str | None, typer.Option(help="CSV with columns file, class_index [, class_name].")] = None,
-    interpreter: Annotated[str, typer.Option(help=f"Comma-separated: {', '.join(INTERPRETERS)}.")] = "cam,grad",
+    model: Model,
+    images: ImagesAt,
+    weights: Weights = None,
+    labels: LabelTable = None,
+    interpreter: Annotated[
+        str, typer.Option(help=f"Comma-separated: {', '.join(INTERPRETERS)}; with its masker, rts:FILE.")
+    ] = "cam,grad",
     recipe: Annotated[str, typer.Option(help=f"{' or '.join(RECIPES)}.")] = "annealed",
     n: Count = 16,
     eps: Annotated[str | None, typer.Option(help="L-infinity budget, such as 8/255; default: the recipe's.")] = None,
     steps: Annotated[int | None, typer.Option(help="ADV2 steps after the warm start; default: the recipe's.")] = None,
-    normalize: Annotated[str | None, typer.Option(help="imagenet, none, or M,M,M/S,S,S.")] = None,
+    normalize: Normalize = None,
     features: Annotated[str | None, typer.Option(help="Layer that CAM and Grad-CAM explain; default: found.")] = None,
-    crop: Annotated[int | None, typer.Option(help="Centre crop in pixels; default: the weights' own.")] = None,
-    resize: Annotated[int | None, typer.Option(help="Short side in pixels, before the crop.")] = None,
+    crop: Crop = None,
+    resize: Resize = None,
     seed: Seed = 0,
     device: Device = "auto",
     batch: Batch = 16,
@@ -82,11 +94,10 @@ def attack(
         steps=steps,
         seed=seed,
     )
-    classifier = Classifier.load(model, weights, normalize, features=features, device=_device(device))
-    if crop is None and classifier.origin is not None and classifier.origin.crop is not None:
-        sizes = {"crop": classifier.origin.crop, "resize": classifier.origin.resize if resize is None else resize}
-        settings = settings.model_copy(update=sizes)
-    image_set = demo_images() if images == "demo" else open_images(images, labels, settings.crop, settings.resize)
+    classifier = Classifier.load(model, weights, normalize, features=features, device=chosen_device(device))
+    crop, resize = sizes(classifier, crop, resize)
+    settings = settings.model_copy(update={"crop": crop, "resize": resize})
+    image_set = demo_images() if images == "demo" else open_images(images, labels, crop, resize)
     _attack(settings, classifier, image_set, out, batch)
 
 
@@ -103,8 +114,8 @@ def demo(
         _retrain(out)
         return
     settings = _settings(model="demo", images="demo", n=n, eps=EPS, seed=seed)
-    _attack(settings, Classifier.load("demo", device=_device(device)), demo_images(), out, batch=16)
-    _say(
+    _attack(settings, Classifier.load("demo", device=chosen_device(device)), demo_images(), out, batch=16)
+    say(
         "\nTry your own model next:\n"
         "  underfire attack --model torchvision:resnet18 --weights DEFAULT --images FOLDER --interpreter cam,grad\n"
         "  underfire attack --model my_model.py:build --weights my.safetensors --images FOLDER --crop 224"
@@ -114,16 +125,16 @@ def demo(
 @app.command()
 def report(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
     """Write report.html anew from what a run folder holds."""
-    _say(f"Report: {write_report(open_run(run), run / 'report.html')}")
+    say(f"Report: {write_report(open_run(run), run / 'report.html')}")
 
 
 @app.command("list")
 def list_names() -> None:
     """What can be named on the command line."""
-    _say(f"interpreters  {', '.join(INTERPRETERS)}")
-    _say("attacks       pgd, adv2")
-    _say(f"recipes       {', '.join(RECIPES)}")
-    _say("models        torchvision:NAME, path/file.py:builder, demo")
+    say(f"interpreters  {', '.join(INTERPRETERS)}")
+    say("attacks       pgd, adv2")
+    say(f"recipes       {', '.join(RECIPES)}")
+    say("models        torchvision:NAME, path/file.py:builder, demo")
 
 
 def main() -> None:
@@ -137,7 +148,7 @@ def main() -> None:
 
 def _attack(settings: Settings, classifier: Classifier, image_set: ImageSet, out: Path, batch: int) -> None:
     normalization = classifier.origin.normalization if classifier.origin else "given"
-    _say(f"Model {settings.model} on {classifier.device}; normalisation: {normalization}.")
+    say(f"Model {settings.model} on {classifier.device}; normalisation: {normalization}.")
     command = shlex.join(["underfire", *sys.argv[1:]])
     try:
         with _progress_bars() as on_progress:
@@ -148,7 +159,7 @@ def _attack(settings: Settings, classifier: Classifier, image_set: ImageSet, out
         typer.echo("underfire: interrupted; the same command again goes on from here.", err=True)
         raise typer.Exit(130) from None
     _print_summary(run)
-    _say(f"\nRun folder: {out}\nReport:     {write_report(run, out / 'report.html')}")
+    say(f"\nRun folder: {out}\nReport:     {write_report(run, out / 'report.html')}")
 
 
 @contextmanager
@@ -189,15 +200,10 @@ def _print_summary(run: Run) -> None:
         table.add_row(row.interpreter, row.attack, *cells)
     console.print(table)
     if skipped:
-        _say(f"{len(skipped)} files could not be used; run.json lists them with the reasons.")
+        say(f"{len(skipped)} files could not be used; run.json lists them with the reasons.")
     if found < selection["requested"]:
         examined, wrong = selection["examined"], selection["misclassified"]
-        _say(f"No more than {found} images were found: of {examined} examined, {wrong} were misclassified.")
-
-
-def _say(text: str) -> None:
-    """Print as it is: no markup, no colours, no line breaks inside a path."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+        say(f"No more than {found} images were found: of {examined} examined, {wrong} were misclassified.")
 
 
 def _with_interval(value: Estimate) -> str:
@@ -209,18 +215,7 @@ def _retrain(out: Path) -> None:
     with Progress(console=console) as bars:
         task = bars.add_task("training", total=demo_training.STEPS)
         accuracy = demo_training.retrain(path, lambda step, _loss: bars.update(task, completed=step + 1))
-    _say(f"Weights: {path}, held-out accuracy {accuracy:.3f}")
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).cpu()
-    except (RuntimeError, AssertionError) as problem:
-        raise UnderfireError(f"The device '{name}' cannot be used: {str(problem).splitlines()[0]}") from problem
-    return device
+    say(f"Weights: {path}, held-out accuracy {accuracy:.3f}")
 
 
 def _fraction(text: str) -> float:

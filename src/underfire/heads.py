@@ -5,7 +5,8 @@ weights that do it. Averages are compared numerically, so modules, functional ca
 in-place ReLUs all count.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +41,27 @@ class Located:
     head: Head | None
 
 
+Record = Callable[[str, nn.Module, tuple[Any, ...], Any], None]  # of a layer's name, itself, its inputs and output
+
+
+def named_layers(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Every layer inside the network, by name."""
+    return ((name, module) for name, module in network.named_modules() if name)
+
+
+@contextmanager
+def watching(layers: Iterable[tuple[str, nn.Module]], record: Record) -> Iterator[None]:
+    """Tell `record` of every call of these layers; no hook outlives the context."""
+    handles = [
+        module.register_forward_hook(lambda m, i, o, name=name: record(name, m, i, o)) for name, module in layers
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 def trace(
     network: nn.Module, forward: Callable[[], Logits], only: str | None = None
 ) -> tuple[Located | None, list[str]]:
@@ -57,28 +79,20 @@ def trace(
         if isinstance(module, nn.Linear) and isinstance(output, Tensor):
             linears.append((module, inputs[0], output))
 
-    handles = [
-        module.register_forward_hook(lambda m, i, o, name=name: record(name, m, i, o))
-        for name, module in network.named_modules()
-        if name
-    ]
-    try:
-        with torch.no_grad():
-            logits = forward()
-    finally:
-        for handle in handles:
-            handle.remove()
+    with watching(named_layers(network), record), torch.no_grad():
+        logits = forward()
     heads = [(logits, Head(None))]
-    heads += [(v, Head(layer.weight)) for layer, v, out in linears if v.ndim == 2 and _same(out, logits)]
+    heads += [(v, Head(layer.weight)) for layer, v, out in linears if v.ndim == 2 and same(out, logits)]
     chosen = {name: output for name, output in outputs.items() if only in (None, name)}
     for name, output in reversed(chosen.items()):
         for pooled, head in heads:
-            if _same(output.mean((2, 3)), pooled):
+            if same(output.mean((2, 3)), pooled):
                 return Located(name, False, head), []
-            if _same(output.relu().mean((2, 3)), pooled):
+            if same(output.relu().mean((2, 3)), pooled):
                 return Located(name, True, head), []
     return None, list(outputs)[-8:]
 
 
-def _same(a: Tensor, b: Tensor) -> bool:
+def same(a: Tensor, b: Tensor) -> bool:
+    """Equal but for rounding."""
     return a.shape == b.shape and torch.allclose(a, b, rtol=1e-4, atol=1e-5)

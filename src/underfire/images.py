@@ -1,4 +1,4 @@
-"""Operations on images and maps: validation, map normalisation, block averages."""
+"""Operations on images and maps: validation, map normalisation, block averages, resizing, blur."""
 
 import torch
 import torch.nn.functional as F
@@ -43,6 +43,36 @@ def is_constant(maps: Maps) -> Flags:
 def block_mean(maps: Maps, side: int) -> Float[Tensor, "n a b"]:
     """Average over side x side blocks; a remainder at the right or lower edge is dropped."""
     return F.avg_pool2d(maps, side)
+
+
+def cell_side(images: Images) -> int:
+    """Pixels on a side of one cell of a map with a grid of its own: 1/4 of the input side, 1/2 below 64 pixels."""
+    return 4 if min(images.shape[2:]) >= 64 else 2
+
+
+def resize(x: Float[Tensor, "n c h w"], rows: int, columns: int) -> Float[Tensor, "n c i j"]:
+    """Bilinear between the centres of cells, edges repeated, without smoothing; deterministic on every device."""
+    vertical, horizontal = (_interpolation(*sides, x) for sides in ((x.shape[2], rows), (x.shape[3], columns)))
+    return vertical @ x @ horizontal.T
+
+
+def blur(x: Float[Tensor, "n c h w"], sigma: float) -> Float[Tensor, "n c h w"]:
+    """Gaussian average with deviation `sigma` in pixels, over what lies inside the image."""
+    vertical, horizontal = (_gaussian(side, sigma, x) for side in x.shape[2:])
+    return vertical @ x @ horizontal.T
+
+
+def _interpolation(old: int, new: int, like: Tensor) -> Float[Tensor, "new old"]:
+    """Row i weighs the cells on either side of where the centre of new cell i lies among the old ones."""
+    centres = torch.arange(old, device=like.device, dtype=torch.float64)
+    place = ((torch.arange(new, device=like.device, dtype=torch.float64) + 0.5) * old / new - 0.5).clamp(0, old - 1)
+    return (1 - (place[:, None] - centres).abs()).clamp_min(0).to(like.dtype)
+
+
+def _gaussian(side: int, sigma: float, like: Tensor) -> Float[Tensor, "side side"]:
+    places = torch.arange(side, device=like.device, dtype=torch.float64)
+    weights = torch.exp(-0.5 * ((places[:, None] - places) / sigma) ** 2)
+    return (weights / weights.sum(1, keepdim=True)).to(like.dtype)
 
 
 def to_8bit(images: Images) -> Images:

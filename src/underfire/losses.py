@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from underfire.types import Labels, Logits, Row
+from underfire.types import Labels, Logits, Maps, Row
 
 
 def log_odds(logits: Logits, target: Labels) -> Row:
@@ -36,6 +36,25 @@ def map_distance(maps: Float[Tensor, "n views #i #j"], target: Float[Tensor, "n 
     A blank map of one cell stands for a map of any size.
     """
     return (maps - target[:, None]).square().mean((1, 2, 3))
+
+
+def roughness(masks: Maps) -> Row:
+    """TV of Eq. 8: the mean squared difference of neighbouring cells, down the columns plus along the rows."""
+    down, along = masks.diff(dim=1), masks.diff(dim=2)
+    return down.square().mean((1, 2)) + along.square().mean((1, 2))
+
+
+def mask_terms(masks: Maps, kept: Logits, removed: Logits, y: Labels, exponent: float) -> dict[str, Row]:
+    """The four terms of Eq. 8: TV(m), mean(m), -log p_y(phi(x; m)) and p_y(phi(x; 1 - m))^exponent.
+
+    kept and removed are the logits where the mask, or all but the mask, shows the image.
+    """
+    return {
+        "roughness": roughness(masks),
+        "area": masks.mean((1, 2)),
+        "kept": -F.logsigmoid(log_odds(kept, y)),
+        "removed": (exponent * F.logsigmoid(log_odds(removed, y))).exp(),
+    }
 
 
 def confidence(logits: Logits, target: Labels) -> Row:

@@ -71,6 +71,16 @@ def iou(a: Masks, b: Masks) -> Float[Tensor, " n"]:
     return torch.where(union > 0, (a & b).sum((1, 2)) / union.clamp_min(1), 1.0)
 
 
+def boxes(masks: Masks) -> Masks:
+    """The smallest upright box around the true cells of each mask, filled; nothing where there are none."""
+    spans = []
+    for line in (masks.any(2), masks.any(1)):
+        begun = line.int().cummax(1).values
+        unfinished = line.flip(1).int().cummax(1).values.flip(1)
+        spans.append((begun * unfinished).bool())
+    return spans[0][:, :, None] & spans[1][:, None, :]
+
+
 def compare_maps(maps: Maps, reference: Maps) -> dict[str, Row]:
     """Every map metric of one set of maps against another."""
     ious = {name: iou(rule(maps), rule(reference)) for name, rule in BINARISATIONS.items()}

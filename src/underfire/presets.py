@@ -6,11 +6,11 @@
                to 0 with a constant map weight
 
 The paper's lambda multiplies the *sum* over the map's cells; c multiplies the mean, so c = lambda * h * w
-on the paper's grids (CAM 7 x 7, GRAD 56 x 56) whatever the size of the map at hand.
+on the paper's grids (CAM 7 x 7, GRAD and RTS 56 x 56) whatever the size of the map at hand.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from underfire.attack import Attack, CrossEntropy, PredictionLoss, SmoothedCrossEntropy, StopRule
 from underfire.interpreters.gates import PaperGate
@@ -29,6 +29,7 @@ class MapAttack:
 
     steps: int
     weight: float
+    further: Mapping[str, float] = field(default_factory=dict)  # weights of the interpreter's own terms, by name
     model: Callable[[Interpreter], Interpreter] = lambda interpreter: interpreter  # the attacker's model of it
     prediction: Callable[[int, int], PredictionLoss] = lambda steps, seed: CrossEntropy()
 
@@ -68,7 +69,8 @@ RECIPES: Mapping[str, Recipe] = {
         weight=lambda c, steps: Linear(c / 2, c, steps),
         map_attacks={
             "cam": MapAttack(1200, 0.204 * 7 * 7),
-            "grad": MapAttack(800, 0.007 * 56 * 56, _with_paper_gate, _paper_smoothing),
+            "grad": MapAttack(800, 0.007 * 56 * 56, {}, _with_paper_gate, _paper_smoothing),
+            "rts": MapAttack(1200, 0.002 * 56 * 56, {"encoder": 0.1}),
         },
         otherwise=MapAttack(1200, 0.204 * 7 * 7),
     ),
@@ -80,7 +82,11 @@ RECIPES: Mapping[str, Recipe] = {
         plain_stop=None,
         alpha=lambda steps: Cosine(2 / 255, 0.0, steps),
         weight=lambda c, steps: Constant(c),
-        map_attacks={"cam": MapAttack(100, 20.0), "grad": MapAttack(150, 20.0)},
+        map_attacks={
+            "cam": MapAttack(100, 20.0),
+            "grad": MapAttack(150, 20.0),
+            "rts": MapAttack(100, 20.0, {"encoder": 0.1}),
+        },
         otherwise=MapAttack(100, 20.0),
     ),
 }
@@ -119,7 +125,10 @@ def adv2(
         interpreter=parameters.model(interpreter),
         perturbation=Pixels(chosen.eps if eps is None else eps),
         rule=SignStep(chosen.alpha(steps)),
-        weights={"map": chosen.weight(parameters.weight if map_weight is None else map_weight, steps)},
+        weights={
+            "map": chosen.weight(parameters.weight if map_weight is None else map_weight, steps),
+            **{name: Constant(weight) for name, weight in parameters.further.items()},
+        },
         prediction=parameters.prediction(steps, seed),
         steps=steps,
         warm_start=_warm_start(chosen, eps),

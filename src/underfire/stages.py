@@ -95,11 +95,14 @@ class Context:
 
 
 def describe(value: Any) -> Any:
-    """A spec, attack or parameter as plain JSON values, each record with its type."""
+    """A spec, attack or parameter as plain JSON values, each record with its type.
+
+    Fields that records leave out of comparison (compare=False) are no part of their identity.
+    """
     if is_dataclass(value) and not isinstance(value, type):
         return {
             "type": type(value).__name__,
-            **{f.name: describe(getattr(value, f.name)) for f in fields(value)},
+            **{f.name: describe(getattr(value, f.name)) for f in fields(value) if f.compare},
         }
     if isinstance(value, Mapping):
         return {str(name): describe(value[name]) for name in sorted(value)}

@@ -2,20 +2,27 @@
 
     network = initialised(DemoClassifier, seed=0)
     fit(network, batch=draw, loss=per_image, steps=1000, lr=3e-3)
+    fit(…, held_out=HeldOut(score, 100, 5), checkpoint=Checkpoint(path, "which training"))
 
 No global generator is read or moved: initial weights come from a seed, batches from their step.
 """
 
+import json
 import math
 from collections.abc import Callable
-from typing import TypeVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
 
 from underfire.rng import uniform
+from underfire.store import write_atomically
 from underfire.types import Labels, Row, UnderfireError
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -46,6 +53,27 @@ def shuffled(count: int, size: int, seed: int) -> Callable[[int], Labels]:
     return indices
 
 
+@dataclass(frozen=True)
+class HeldOut:
+    """Judges the network every so many steps and at the end; the best one is kept.
+
+    score is lower for better networks. After `patience` judgements without a better one the training stops.
+    """
+
+    score: Callable[[Any], float]
+    every: int
+    patience: int
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where the state of a training is kept every so many steps; `identity` says which training it is."""
+
+    path: Path
+    identity: str
+    every: int = 50
+
+
 def fit(
     network: Network,
     batch: Callable[[int], Batch],
@@ -55,26 +83,99 @@ def fit(
     lr: float,
     weight_decay: float = 0.01,
     on_step: Callable[[int, float], None] | None = None,
-) -> None:
+    held_out: HeldOut | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> int:
     """Minimise the mean over images of `loss` in place by AdamW under a one-cycle schedule peaking at `lr`.
 
-    batch(step) gives the data of a step; on_step(step, mean loss) is told of progress. Leaves the
-    network in evaluation mode. UnderfireError if the loss stops being finite.
+    batch(step) gives the data of a step; on_step(step, mean loss) is told of progress. Goes on from the
+    checkpoint if there is one, to the same bits as without the interruption. Leaves the network in evaluation
+    mode and returns the number of steps done. UnderfireError if the loss stops being finite.
     """
     if steps < 1:
         raise UnderfireError(f"Training needs at least one step, not {steps}.")
-    optimiser = AdamW(network.parameters(), lr=lr, weight_decay=weight_decay)
-    schedule = OneCycleLR(optimiser, max_lr=lr, total_steps=steps)
+    progress = _Progress(network, AdamW(network.parameters(), lr=lr, weight_decay=weight_decay))
+    if checkpoint is not None and checkpoint.path.exists():
+        progress.restore(checkpoint)
+    schedule = OneCycleLR(progress.optimiser, max_lr=lr, total_steps=steps, last_epoch=progress.done - 1)
     network.train()
-    for step in range(steps):
-        losses = loss(network, batch(step))
-        mean = losses.sum() / len(losses)
-        if not math.isfinite(mean.item()):
-            raise UnderfireError(f"The training loss is {mean.item()} at step {step}; lower the learning rate.")
-        optimiser.zero_grad()
-        torch.autograd.backward(mean)
-        optimiser.step()
+    while progress.done < steps and not (held_out and progress.stale >= held_out.patience):
+        mean = progress.descend(loss(network, batch(progress.done)))
         schedule.step()
         if on_step is not None:
-            on_step(step, mean.item())
+            on_step(progress.done, mean)
+        progress.done += 1
+        if held_out and (progress.done % held_out.every == 0 or progress.done == steps):
+            progress.judge(held_out)
+        if checkpoint and progress.done % checkpoint.every == 0:
+            progress.save(checkpoint)
+    if progress.best_weights:
+        network.load_state_dict(progress.best_weights)
     network.eval()
+    return progress.done
+
+
+class _Progress:
+    """How far a training has come, and the best network so far."""
+
+    def __init__(self, network: nn.Module, optimiser: AdamW) -> None:
+        self.network, self.optimiser = network, optimiser
+        self.done = self.stale = 0
+        self.best = math.inf
+        self.best_weights: dict[str, Tensor] = {}
+
+    def descend(self, losses: Row) -> float:
+        """One step down the mean of the losses, which it returns."""
+        mean = losses.sum() / len(losses)
+        value = mean.item()
+        if not math.isfinite(value):
+            raise UnderfireError(f"The training loss is {value} at step {self.done}; lower the learning rate.")
+        self.optimiser.zero_grad()
+        torch.autograd.backward(mean)
+        self.optimiser.step()
+        return value
+
+    def judge(self, held_out: HeldOut) -> None:
+        self.network.eval()
+        with torch.no_grad():
+            score = held_out.score(self.network)
+        self.network.train()
+        self.stale += 1
+        if score < self.best:
+            self.best, self.stale = score, 0
+            self.best_weights = {name: value.clone() for name, value in self.network.state_dict().items()}
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        optimiser = self.optimiser.state_dict()
+        tensors = {
+            **{f"network.{name}": value for name, value in self.network.state_dict().items()},
+            **{f"best.{name}": value for name, value in self.best_weights.items()},
+            **{f"{i}.{name}": value for i, state in optimiser["state"].items() for name, value in state.items()},
+        }
+        counters = {"done": self.done, "stale": self.stale, "best": self.best, "groups": optimiser["param_groups"]}
+        metadata = {"identity": checkpoint.identity, "counters": json.dumps(counters)}
+        owned = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+        write_atomically(checkpoint.path, lambda temporary: save_file(owned, temporary, metadata=metadata))
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        try:
+            with safe_open(checkpoint.path, "pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            identity, counters = metadata["identity"], json.loads(metadata["counters"])
+        except (SafetensorError, OSError, KeyError, ValueError) as problem:
+            raise UnderfireError(f"The checkpoint {checkpoint.path} is damaged; delete it to begin anew.") from problem
+        if identity != checkpoint.identity:
+            raise UnderfireError(
+                f"{checkpoint.path} is the checkpoint of a training with other settings, model or images; "
+                "delete it to begin anew, or choose another --out."
+            )
+        groups: dict[str, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            group, _, rest = name.partition(".")
+            groups.setdefault(group, {})[rest] = value
+        self.network.load_state_dict(groups.pop("network"))
+        self.best_weights = groups.pop("best", {})
+        state = {int(group): values for group, values in groups.items()}
+        self.optimiser.load_state_dict({"state": state, "param_groups": counters["groups"]})
+        self.done, self.stale, self.best = counters["done"], counters["stale"], counters["best"]

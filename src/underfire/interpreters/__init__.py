@@ -8,15 +8,39 @@ from underfire.interpreters.gates import LogisticGate, MonotoneGate, PaperGate
 from underfire.interpreters.grad import GRAD
 from underfire.interpreters.input_gradients import FiniteDifferences, OneSidedDifferences, SmoothedReLU
 from underfire.interpreters.protocol import Blind, Interpreter
+from underfire.interpreters.rts import RTS
+from underfire.types import UnderfireError
 
-INTERPRETERS: Mapping[str, Callable[[], Interpreter]] = MappingProxyType(
-    {"cam": CAM, "grad": GRAD, "grad-cam": GradCAM}
+
+def _plain(build: Callable[[], Interpreter]) -> Callable[[str | None], Interpreter]:
+    """An interpreter that is named without an argument."""
+
+    def named(argument: str | None) -> Interpreter:
+        if argument is not None:
+            raise UnderfireError(f"Interpreter '{build().name}' takes no argument; leave out ':{argument}'.")
+        return build()
+
+    return named
+
+
+INTERPRETERS: Mapping[str, Callable[[str | None], Interpreter]] = MappingProxyType(
+    {"cam": _plain(CAM), "grad": _plain(GRAD), "grad-cam": _plain(GradCAM), "rts": RTS.named}
 )
+
+
+def interpreter_named(text: str) -> Interpreter:
+    """NAME or NAME:ARGUMENT, as on the command line; UnderfireError says what is wrong with either."""
+    name, colon, argument = text.partition(":")
+    if name not in INTERPRETERS:
+        raise UnderfireError(f"There is no interpreter '{name}'; there are {', '.join(INTERPRETERS)}.")
+    return INTERPRETERS[name](argument if colon else None)
+
 
 __all__ = [
     "CAM",
     "GRAD",
     "INTERPRETERS",
+    "RTS",
     "Blind",
     "FiniteDifferences",
     "GradCAM",
@@ -26,4 +50,5 @@ __all__ = [
     "OneSidedDifferences",
     "PaperGate",
     "SmoothedReLU",
+    "interpreter_named",
 ]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch.nn.functional as F
 
 from underfire.classifiers import Classifier
-from underfire.images import block_mean, normalise_map
+from underfire.images import block_mean, cell_side, normalise_map
 from underfire.interpreters.input_gradients import FiniteDifferences, InputGradient, exact_gradient
 from underfire.interpreters.protocol import ClosedForm, NoBelief
 from underfire.types import Images, Keys, Labels, Maps, Reading
@@ -41,5 +41,4 @@ class GRAD(ClosedForm):
 
 def saliency(gradient: Images) -> Maps:
     """mm of the block-averaged largest absolute channel."""
-    side = 4 if min(gradient.shape[2:]) >= 64 else 2
-    return normalise_map(block_mean(gradient.abs().amax(1), side))
+    return normalise_map(block_mean(gradient.abs().amax(1), cell_side(gradient)))

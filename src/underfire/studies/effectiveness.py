@@ -22,7 +22,7 @@ from underfire.attack import Attack
 from underfire.classifiers import Classifier
 from underfire.data import ImageSet, Selection
 from underfire.engine import Progress
-from underfire.interpreters import INTERPRETERS, Interpreter
+from underfire.interpreters import Interpreter, interpreter_named
 from underfire.metrics import compare_maps, linf
 from underfire.stages import (
     Aim,
@@ -68,9 +68,8 @@ class Settings(BaseModel):
     @field_validator("interpreters")
     @classmethod
     def _known_and_distinct(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        if unknown := [name for name in names if name not in INTERPRETERS]:
-            raise UnderfireError(f"There is no interpreter '{unknown[0]}'; there are {', '.join(INTERPRETERS)}.")
-        if repeated := [name for name in names if names.count(name) > 1]:
+        known = [interpreter_named(name).name for name in names]
+        if repeated := [name for name in known if known.count(name) > 1]:
             raise UnderfireError(f"Interpreter '{repeated[0]}' is named twice; name it once.")
         return names
 
@@ -175,7 +174,7 @@ def _outcomes(craft: Craft, interpreter: Interpreter, ids: tuple[str, ...], stor
 
 
 def _interpreters(settings: Settings) -> list[Interpreter]:
-    return [INTERPRETERS[name]() for name in settings.interpreters]
+    return [interpreter_named(name) for name in settings.interpreters]
 
 
 def _pgd(settings: Settings, select: Select) -> Craft:

@@ -1,0 +1,141 @@
+"""`underfire train`: what has to be learned before it can be attacked."""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from underfire.albums import Album, demo_album, read_album
+from underfire.classifiers import Classifier
+from underfire.data import ImageSet, open_images
+from underfire.maskers import Manifest
+from underfire.pictures import FileSource
+from underfire.rts_training import Recipe, Sight, train_masker
+from underfire.terminal import (
+    Crop,
+    Device,
+    ImagesAt,
+    LabelTable,
+    Model,
+    Normalize,
+    Resize,
+    Seed,
+    Weights,
+    chosen_device,
+    console,
+    existing_folder,
+    say,
+    sizes,
+)
+from underfire.types import UnderfireError
+
+train_app = typer.Typer(help="Train what has to be learned before it can be attacked.", no_args_is_help=True)
+
+SCORES = {
+    "area": "mean of the mask",
+    "whole": "confidence, whole image",
+    "kept": "confidence, part that the mask keeps",
+    "removed": "confidence, image without that part",
+    "blurred": "confidence, wholly blurred image",
+    "localisation_error": "boxes that miss the object",
+}
+
+
+@train_app.callback()
+def _train() -> None:
+    """Train what has to be learned before it can be attacked."""
+
+
+@train_app.command()
+def rts(
+    model: Model,
+    images: ImagesAt,
+    out: Annotated[Path, typer.Option(help="The masker's file; the same command again goes on with its training.")],
+    weights: Weights = None,
+    labels: LabelTable = None,
+    masks: Annotated[str | None, typer.Option(help="Folder of NAME.png, white where the object is.")] = None,
+    normalize: Normalize = None,
+    crop: Crop = None,
+    resize: Resize = None,
+    encoder: Annotated[str | None, typer.Option(help="Another network to see through: torchvision:NAME.")] = None,
+    encoder_weights: Annotated[str | None, typer.Option(help="Its weights, like --weights.")] = None,
+    steps: Annotated[int, typer.Option(help="Most steps; the best network on held-out images is kept.")] = 1200,
+    batch: Annotated[int, typer.Option(help="Images per step.")] = 32,
+    lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 3e-3,
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Train RTS's masker for a classifier (Eq. 8), on any images of its kind; their labels are not used."""
+    recipe = _recipe(steps=steps, batch=batch, lr=lr, seed=seed)
+    where = chosen_device(device)
+    classifier = Classifier.load(model, weights, normalize, device=where)
+    through = None if encoder is None else Classifier.load(encoder, encoder_weights, device=where)
+    if images == "demo":
+        album = demo_album()
+    else:
+        image_set = open_images(images, labels, *sizes(classifier, crop, resize))
+        album = _album(image_set, None if masks is None else _object_masks(image_set, existing_folder(masks)))
+    there_already = out.exists()
+    try:
+        with _bar(recipe.steps) as on_step:
+            sight = Sight(classifier, through, (encoder, encoder_weights))
+            masker = train_masker(sight, album, recipe, out, on_step)
+    except KeyboardInterrupt:
+        typer.echo("underfire: interrupted; the same command again goes on from the last checkpoint.", err=True)
+        raise typer.Exit(130) from None
+    _tell(masker.manifest, album)
+    say(f"\nMasker: {out}{', trained before' if there_already else ''}\nUse it: --interpreter rts:{out}")
+
+
+def _album(image_set: ImageSet, objects: ImageSet | None) -> Album:
+    with Progress(console=console) as bars:
+        task = bars.add_task("reading images", total=len(image_set))
+        return read_album(image_set, objects, lambda count: bars.update(task, completed=count))
+
+
+def _object_masks(image_set: ImageSet, folder: Path) -> ImageSet:
+    """The masks of the same names, cut like the images; UnderfireError if one is missing."""
+    names = tuple(Path(name).with_suffix(".png").name for name in image_set.ids)
+    if missing := [name for name in names if not (folder / name).is_file()]:
+        raise UnderfireError(f"{folder} lacks {len(missing)} of {len(names)} masks, the first is {missing[0]}.")
+    return replace(image_set, ids=names, source=FileSource(folder, names))
+
+
+@contextmanager
+def _bar(steps: int) -> Iterator[Callable[[int, float], None]]:
+    columns = (
+        TextColumn("training"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total} steps, loss {task.fields[loss]:.3f}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as bars:
+        task = bars.add_task("training", total=steps, loss=math.nan)
+        yield lambda step, loss: bars.update(task, completed=step + 1, loss=loss)
+
+
+def _tell(manifest: Manifest, album: Album) -> None:
+    done = manifest.training["steps_done"]
+    say(f"{done} steps; means over {manifest.scores['images']:.0f} held-out images:")
+    for name, meaning in SCORES.items():
+        value = manifest.scores.get(name)
+        if value is not None:
+            say(f"  {meaning:40} {value:.3f}")
+    if album.skipped:
+        name, reason = album.skipped[0]
+        say(f"{len(album.skipped)} images could not be used; the first was {name}: {reason}")
+
+
+def _recipe(**values: Any) -> Recipe:
+    try:
+        return Recipe(**values)
+    except ValidationError as problem:
+        first = problem.errors()[0]
+        raise UnderfireError(f"--{first['loc'][0]} {first['input']}: {first['msg']}.") from None

@@ -1,0 +1,105 @@
+"""RTS: a network trained once per classifier shows in one pass what the class needs (Dabkowski and Gal 2017; Eq. 8).
+
+    m = masker(features of x; y),   1/4 of the input side (1/2 below 64 pixels)
+
+The features are the classifier's own, so that one forward pass gives prediction and map, or those of another
+network. Attacker and deployed interpreter share the closed form; the attack has a further term "encoder":
+
+    l_enc = -log p_y of the encoder's own head, or where it has none for these classes
+            the mean squared distance of its pooled deepest features from those of images of class y
+"""
+
+from dataclasses import dataclass, field, replace
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import torch
+
+from underfire.classifiers import Classifier
+from underfire.images import cell_side
+from underfire.interpreters.protocol import ClosedForm, NoBelief, reading
+from underfire.losses import log_odds
+from underfire.maskers import Masker, read_masker
+from underfire.types import Features, Images, Keys, Labels, Logits, Maps, Reading, Row, UnderfireError
+
+
+@dataclass(frozen=True)
+class RTS(ClosedForm):
+    """A trained masker as an interpreter; it is what its file holds, wherever that file lies."""
+
+    digest: str
+    masker: Masker = field(compare=False, repr=False)
+    encoder: Classifier | None = field(default=None, compare=False, repr=False)
+
+    @classmethod
+    def load(cls, path: str | Path, encoder: Classifier | None = None) -> "RTS":
+        """The masker that `underfire train rts` wrote; `encoder` is the other network it sees through, if any.
+
+        UnderfireError if the file is missing or damaged, or if the encoder is another one.
+        """
+        masker = read_masker(Path(path))
+        return cls(masker.digest, masker, _encoder(masker, path, encoder))
+
+    @classmethod
+    def demo(cls) -> "RTS":
+        """The masker of the demo's classifier that comes with the package."""
+        with as_file(files("underfire") / "weights" / "demo-masker.safetensors") as path:
+            return cls.load(path)
+
+    @classmethod
+    def named(cls, argument: str | None) -> "RTS":
+        """What the command line means by rts:FILE and by rts alone."""
+        return cls.demo() if argument is None else cls.load(argument)
+
+    @property
+    def name(self) -> str:
+        return "rts"
+
+    def explain(self, classifier: Classifier, x: Images, y: Labels, keys: Keys) -> Maps:
+        with torch.no_grad():
+            return self._view(classifier, x, y)[1]
+
+    def read(self, classifier: Classifier, belief: NoBelief, x: Images, y: Labels) -> Reading:
+        logits, maps, encoder_loss = self._view(classifier, x, y)
+        return replace(reading(logits, maps, y), terms={"encoder": encoder_loss})
+
+    def _view(self, classifier: Classifier, x: Images, y: Labels) -> tuple[Logits, Maps, Row]:
+        """Logits, masks and encoder loss at x."""
+        manifest = self.masker.manifest
+        if classifier.fingerprint() != manifest.classifier:
+            raise UnderfireError(
+                f"The masker was trained for another classifier (fingerprint {manifest.classifier}; this one has "
+                f"{classifier.fingerprint()}); train one for this: underfire train rts --model … --images … --out …"
+            )
+        encoder = self.encoder or classifier
+        of_encoder, features = encoder.tap(x, manifest.encoder.layers)
+        logits = of_encoder if self.encoder is None else classifier(x).logits
+        network = self.masker.network.to(features[0].device, features[0].dtype)
+        side = cell_side(x)
+        maps = network(features, y, x.shape[2] // side, x.shape[3] // side)
+        return logits, maps.to(logits.dtype), self._encoder_loss(of_encoder, features[0], y)
+
+    def _encoder_loss(self, logits: Logits, deepest: Features, y: Labels) -> Row:
+        if self.masker.manifest.encoder.shares_classes:
+            return -torch.nn.functional.logsigmoid(log_odds(logits, y))
+        return self.masker.network.prototype_distance(deepest, y)
+
+
+def _encoder(masker: Masker, path: str | Path, given: Classifier | None) -> Classifier | None:
+    wanted = masker.manifest.encoder
+    if wanted.fingerprint is None:
+        return None
+    reference, weights = wanted.reference or "", wanted.weights or ""
+    if given is None and reference.startswith("torchvision:") and weights and not Path(weights).suffix:
+        given = Classifier.load(reference, weights)
+    if given is None:
+        raise UnderfireError(
+            f"The masker in {path} sees through another network than its classifier; load it in Python with that "
+            "network: RTS.load(path, encoder=Classifier(…))."
+        )
+    if given.fingerprint() != wanted.fingerprint:
+        raise UnderfireError(
+            f"The masker in {path} was trained on the features of another network (fingerprint {wanted.fingerprint}; "
+            f"the one given has {given.fingerprint()})."
+        )
+    return given

@@ -1,0 +1,264 @@
+"""Train RTS's masker on images of its classifier (Eq. 8).
+
+    album = read_album(open_images("photos", crop=224))
+    masker = train_masker(Sight(classifier), album, Recipe(steps=1000), Path("masker.safetensors"))
+
+Per image, with the class c that the classifier reports and phi(x; m) = m x + (1 - m) background,
+
+    l = w_roughness TV(m) + w_area mean(m) - log p_c(phi(x; m)) + w_removed p_c(phi(x; 1 - m))^power
+
+where the background is, drawn per image and step, a colour, noise, or the strongly blurred image. TV is the mean
+squared difference of neighbouring cells. On held-out images the background is the blurred image alone.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from underfire import rng
+from underfire.albums import Album, Batch, augmented, split
+from underfire.classifiers import Classifier
+from underfire.encoders import Scale, find_scales
+from underfire.images import blur, cell_side, resize
+from underfire.losses import confidence, mask_terms
+from underfire.maskers import Encoder, Manifest, Masker, MaskerNetwork, read_masker, write_masker
+from underfire.metrics import above_mean, boxes, iou
+from underfire.training import Checkpoint, HeldOut, fit, initialised, shuffled
+from underfire.types import Features, Images, Labels, Logits, Maps, Row, UnderfireError
+
+MEASURED = 256  # images whose features are measured before the training
+BLUR = 0.1  # deviation of the blurred background, in image sides
+
+
+class Recipe(BaseModel):
+    """What decides the outcome of a training, besides classifier and images."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    steps: int = Field(default=1200, ge=1)
+    batch: int = Field(default=32, ge=1)
+    lr: float = Field(default=3e-3, gt=0, allow_inf_nan=False)
+    seed: int = 0
+    held_out: float = Field(default=0.1, gt=0, lt=1)  # share of the images
+    judge_every: int = Field(default=100, ge=1)  # steps
+    patience: int = Field(default=5, ge=1)  # judgements without a better network
+    width: int = Field(default=32, ge=8, multiple_of=8)  # of the network
+    roughness: float = 2.0  # weights of Eq. 8
+    area: float = 5.0
+    removed: float = 5.0
+    power: float = 0.3
+
+    def total(self, terms: Mapping[str, Row]) -> Row:
+        """Eq. 8, per image."""
+        weighted = self.roughness * terms["roughness"] + self.area * terms["area"]
+        return weighted + terms["kept"] + self.removed * terms["removed"]
+
+
+@dataclass(frozen=True)
+class Sight:
+    """A classifier and, where its masker is not to see through the classifier's own features, another network.
+
+    source is that network's reference and weights, for the manifest.
+    """
+
+    classifier: Classifier
+    encoder: Classifier | None = None
+    source: tuple[str | None, str | None] = (None, None)
+
+    def __call__(self, x: Images, layers: tuple[str, ...]) -> tuple[Logits, list[Features], Logits]:
+        """The classifier's logits, the encoder's features and logits, without a graph."""
+        with torch.no_grad():
+            of_encoder, features = (self.encoder or self.classifier).tap(x, layers)
+            logits = of_encoder if self.encoder is None else self.classifier(x).logits
+        return logits, [f.float() for f in features], of_encoder
+
+    @property
+    def fingerprint(self) -> str | None:
+        return None if self.encoder is None else self.encoder.fingerprint()
+
+
+def train_masker(
+    sight: Sight,
+    album: Album,
+    recipe: Recipe,
+    out: Path,
+    on_step: Callable[[int, float], None] | None = None,
+) -> Masker:
+    """Train, judge and write a masker, going on from its checkpoint; one that is already there is only read.
+
+    UnderfireError if `out` holds another masker, or if there are no features to see through.
+    """
+    identity = _identity(sight, album, recipe)
+    if out.exists():
+        return _finished(out, identity)
+    device = sight.classifier.device
+    fitted, judged = split(album.ids, recipe.held_out, recipe.seed)
+    network, encoder = prepare(sight, album, fitted[:MEASURED], recipe)
+    order = shuffled(len(fitted), min(recipe.batch, len(fitted)), recipe.seed)
+
+    def batch(step: int) -> Batch:
+        return augmented(album.look(fitted[order(step)], device), step, recipe.seed)
+
+    def loss(network: MaskerNetwork, batch: Batch) -> Row:
+        return recipe.total(eq8(sight, encoder, network, batch, recipe))
+
+    def score(network: MaskerNetwork) -> float:
+        rows = [loss(network, each) for each in album.looks(judged, recipe.batch, device)]
+        return torch.cat(rows).mean().item()
+
+    checkpoint = Checkpoint(out.with_suffix(".checkpoint"), json.dumps(identity))
+    done = fit(
+        network,
+        batch,
+        loss,
+        steps=recipe.steps,
+        lr=recipe.lr,
+        on_step=on_step,
+        held_out=HeldOut(score, recipe.judge_every, recipe.patience),
+        checkpoint=checkpoint,
+    )
+    manifest = Manifest(
+        classifier=sight.classifier.fingerprint(),
+        classes=len(network.embedding),
+        encoder=encoder,
+        width=recipe.width,
+        training={**identity, "steps_done": done, "size": list(album.pixels.shape[2:])},
+        scores=measure(sight, encoder, network, album.looks(judged, recipe.batch, device)),
+    )
+    write_masker(out, manifest, network)
+    checkpoint.path.unlink(missing_ok=True)
+    return read_masker(out)
+
+
+def _identity(sight: Sight, album: Album, recipe: Recipe) -> dict[str, Any]:
+    """What two trainings share that lead to the same masker."""
+    models = {"classifier": sight.classifier.fingerprint(), "encoder": sight.fingerprint}
+    return {**recipe.model_dump(), **models, "images": album.digest}
+
+
+def _finished(out: Path, identity: Mapping[str, Any]) -> Masker:
+    """The masker that this very training has left; UnderfireError if it is another's."""
+    masker = read_masker(out)
+    held = masker.manifest.training
+    if differing := [name for name, value in identity.items() if held.get(name) != value]:
+        changes = "; ".join(f"{name} was {held.get(name)} and is now {identity[name]}" for name in differing)
+        raise UnderfireError(f"{out} holds a masker of another training: {changes}. Choose another --out.")
+    return masker
+
+
+# --- before the first step --------------------------------------------------------------------
+
+
+def prepare(sight: Sight, album: Album, index: Labels, recipe: Recipe) -> tuple[MaskerNetwork, Encoder]:
+    """A network of random weights that has measured its features on some images, and where those come from."""
+    device = sight.classifier.device
+    scales = find_scales(sight.encoder or sight.classifier, album.look(index[:1], device).images)
+    layers, channels = tuple(s.layer for s in scales), tuple(s.channels for s in scales)
+    logits, features, of_encoder = _measured(sight, scales, album.looks(index, recipe.batch, device))
+    y, classes = logits.argmax(1), logits.shape[1]
+    agreeing = of_encoder.shape == logits.shape and (of_encoder.argmax(1) == y).float().mean().item() > 0.5
+    network = initialised(lambda: MaskerNetwork(channels, classes, recipe.width, not agreeing), recipe.seed)
+    network.measure(features)
+    if network.prototypes is not None:
+        pooled = network.pool(features[0])
+        known = [pooled[y == c].mean(0) if bool((y == c).any()) else pooled.mean(0) for c in range(classes)]
+        network.prototypes.copy_(torch.stack(known))
+    reference, weights = sight.source
+    encoder = Encoder(
+        layers=layers,
+        channels=channels,
+        fingerprint=sight.fingerprint,
+        reference=reference,
+        weights=weights,
+        shares_classes=agreeing,
+    )
+    if device.type == "cpu":
+        network = network.to(memory_format=torch.channels_last)
+    return network.to(device), encoder
+
+
+def _measured(
+    sight: Sight, scales: tuple[Scale, ...], batches: Iterator[Batch]
+) -> tuple[Logits, list[Features], Logits]:
+    """Logits, features and the encoder's logits of some images, in memory."""
+    seen = [sight(batch.images, tuple(s.layer for s in scales)) for batch in batches]
+    logits, features, of_encoder = zip(*seen, strict=True)
+    gathered = [torch.cat([f.cpu() for f in each]) for each in zip(*features, strict=True)]
+    return torch.cat(logits).cpu(), gathered, torch.cat(of_encoder).cpu()
+
+
+# --- one look at some images ------------------------------------------------------------------
+
+
+def eq8(sight: Sight, encoder: Encoder, network: MaskerNetwork, batch: Batch, recipe: Recipe) -> dict[str, Row]:
+    """The terms of Eq. 8; kept and removed part take one forward pass together."""
+    logits, features, _ = sight(batch.images, encoder.layers)
+    y = logits.argmax(1)
+    masks = _masks(network, features, y, batch.images)
+    parts = torch.cat(blended(batch.images, masks, background(batch, recipe.seed)))
+    kept, removed = sight.classifier(parts).logits.chunk(2)
+    return mask_terms(masks, kept, removed, y, recipe.power)
+
+
+def _masks(network: MaskerNetwork, features: list[Features], y: Labels, x: Images) -> Maps:
+    side = cell_side(x)
+    masks: Tensor = network(features, y, x.shape[2] // side, x.shape[3] // side)
+    return masks
+
+
+def blended(x: Images, masks: Maps, background: Images) -> tuple[Images, Images]:
+    """phi(x; m) and phi(x; 1 - m)."""
+    full = resize(masks[:, None], x.shape[2], x.shape[3])
+    return torch.lerp(background, x, full), torch.lerp(x, background, full)
+
+
+def background(batch: Batch, seed: int) -> Images:
+    """The strongly blurred image; while training also, one time in four each, a colour or a noisy colour."""
+    x = batch.images
+    blurred = blur(x, BLUR * min(x.shape[2:])).clamp(0, 1)
+    if batch.step is None:
+        return blurred
+    step = torch.full_like(batch.keys, batch.step)
+    kind = rng.integers(seed, "background", batch.keys, step, 1, 4)[:, :, None, None]
+    colour = rng.uniform(seed, "colour", batch.keys, step, 3).to(x.dtype)[:, :, None, None].expand_as(x)
+    noise = rng.uniform(seed, "noise", batch.keys, step, x[0].numel()).to(x.dtype).view_as(x) - 0.5
+    noisy = (colour + 0.4 * noise).clamp(0, 1)
+    return torch.where(kind == 0, colour, torch.where(kind == 1, noisy, blurred))
+
+
+# --- held-out score ---------------------------------------------------------------------------
+
+
+def measure(
+    sight: Sight, encoder: Encoder, network: MaskerNetwork, batches: Iterator[Batch]
+) -> dict[str, float | None]:
+    """Means over images: mask area; confidence of the whole image, of what the mask keeps, of what is left without
+    that, and of the blurred image; where objects are known the share of boxes around masks that miss them."""
+    rows: dict[str, list[Tensor]] = {}
+    for batch in batches:
+        for name, values in _scored(sight, encoder, network, batch):
+            rows.setdefault(name, []).append(values.double().cpu())
+    joined = {name: torch.cat(values) for name, values in rows.items()}
+    return {"images": float(len(joined["area"])), **{name: row.mean().item() for name, row in joined.items()}}
+
+
+def _scored(sight: Sight, encoder: Encoder, network: MaskerNetwork, batch: Batch) -> Iterator[tuple[str, Row]]:
+    x, blurred = batch.images, background(batch, seed=0)
+    with torch.no_grad():
+        logits, features, _ = sight(x, encoder.layers)
+        y = logits.argmax(1)
+        masks = _masks(network, features, y, x)
+        kept, removed = blended(x, masks, blurred)
+        yield "area", masks.mean((1, 2))
+        yield "whole", confidence(logits, y)
+        for name, images in {"kept": kept, "removed": removed, "blurred": blurred}.items():
+            yield name, confidence(sight.classifier(images).logits, y)
+    if batch.objects is not None:
+        found = above_mean(resize(masks[:, None], x.shape[2], x.shape[3])[:, 0])
+        yield "localisation_error", (iou(boxes(found), boxes(batch.objects)) <= 0.5).float()

@@ -1,0 +1,57 @@
+"""What the commands share: options, devices, image sizes, and printing."""
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+
+from underfire.classifiers import Classifier
+from underfire.types import UnderfireError
+
+console = Console()
+
+Model = Annotated[str, typer.Option(help="torchvision:NAME, path/file.py:builder, or demo.")]
+Weights = Annotated[str | None, typer.Option(help="DEFAULT or another torchvision name, or a state-dict file.")]
+Normalize = Annotated[str | None, typer.Option(help="imagenet, none, or M,M,M/S,S,S.")]
+ImagesAt = Annotated[str, typer.Option(help="Folder of images, .npz with images and labels, or demo.")]
+LabelTable = Annotated[str | None, typer.Option(help="CSV with columns file, class_index [, class_name].")]
+Crop = Annotated[int | None, typer.Option(help="Centre crop in pixels; default: the weights' own.")]
+Resize = Annotated[int | None, typer.Option(help="Short side in pixels, before the crop.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …; auto takes a GPU if there is one.")]
+Seed = Annotated[int, typer.Option(help="Seed of every random choice.")]
+Batch = Annotated[int, typer.Option(min=1, help="Images worked on at a time.")]
+
+
+def chosen_device(name: str) -> torch.device:
+    """The device of that name; UnderfireError if it cannot be used."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError) as problem:
+        raise UnderfireError(f"The device '{name}' cannot be used: {str(problem).splitlines()[0]}") from problem
+    return device
+
+
+def sizes(classifier: Classifier, crop: int | None, resize: int | None) -> tuple[int | None, int | None]:
+    """(crop, resize) as asked for, else those that the classifier's weights want."""
+    origin = classifier.origin
+    if crop is not None or origin is None or origin.crop is None:
+        return crop, resize
+    return origin.crop, origin.resize if resize is None else resize
+
+
+def say(text: str) -> None:
+    """Print as it is: no markup, no colours, no line breaks inside a path."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def existing_folder(path: str) -> Path:
+    """The folder at `path`; UnderfireError if there is none."""
+    folder = Path(path)
+    if not folder.is_dir():
+        raise UnderfireError(f"There is no folder {path}.")
+    return folder
