@@ -5,6 +5,7 @@ from underfire.classifiers import Classifier
 from underfire.interpreters import (
     CAM,
     GRAD,
+    MASK,
     RTS,
     FiniteDifferences,
     GradCAM,
@@ -12,7 +13,9 @@ from underfire.interpreters import (
     MonotoneGate,
     OneSidedDifferences,
     PaperGate,
+    Replay,
     SmoothedReLU,
+    Unrolled,
 )
 from underfire.store import Run, open_run
 from underfire.types import UnderfireError
@@ -20,6 +23,7 @@ from underfire.types import UnderfireError
 __all__ = [
     "CAM",
     "GRAD",
+    "MASK",
     "RTS",
     "Attacker",
     "Classifier",
@@ -29,10 +33,12 @@ __all__ = [
     "MonotoneGate",
     "OneSidedDifferences",
     "PaperGate",
+    "Replay",
     "Result",
     "Run",
     "SmoothedReLU",
     "UnderfireError",
+    "Unrolled",
     "adv2",
     "open_run",
     "pgd",

@@ -15,7 +15,7 @@ import torch
 from underfire import rng
 from underfire.classifiers import Classifier
 from underfire.interpreters.protocol import Interpreter
-from underfire.losses import confidence, cross_entropy, map_distance, smoothed_cross_entropy
+from underfire.losses import confidence, cross_entropy, log_prob, map_distance, smoothed_cross_entropy
 from underfire.perturbations import Perturbation, Pixels
 from underfire.schedules import Constant, Schedule
 from underfire.steps import Objective, SignStep, StepRule
@@ -92,25 +92,7 @@ class Attack:
 
     def objective(self, classifier: Classifier, goal: Goal, belief: Any, step: Labels) -> Objective:
         """The per-image loss as a function of theta."""
-
-        def evaluate(theta: torch.Tensor) -> Terms:
-            x = self.perturbation.decode(goal.image, theta)
-            reading = self.interpreter.read(classifier, belief, x, goal.target)
-            parts = {
-                "prediction": self.prediction(reading, goal, step),
-                "map": map_distance(reading.maps, goal.target_map),
-                "cost": self.perturbation.cost(theta),
-                **reading.terms,
-                **{term.name: term(classifier, reading, x, goal, step) for term in self.extra_terms},
-            }
-            total = sum(
-                (self.weights[name](step).to(part.dtype) * part if name in self.weights else part)
-                for name, part in parts.items()
-            )
-            assert isinstance(total, torch.Tensor)
-            return Terms(total, parts, reading.logits)
-
-        return evaluate
+        return _Objective(self, classifier, goal, belief, step)
 
     def rank(self, logits: Logits, map_distances: Row, target: Labels) -> Row:
         """Order of iterates, smaller is better: confident successes by map distance, other successes likewise,
@@ -120,3 +102,41 @@ class Attack:
         of_success = torch.where(confident, map_distances, 1 + map_distances)
         rank = torch.where(logits.argmax(1) == target, of_success, 3 - p)
         return torch.where(p.isnan() | map_distances.isnan(), torch.inf, rank)
+
+
+@dataclass(frozen=True)
+class _Objective:
+    """An attack's loss for these goals, this belief and this step."""
+
+    attack: Attack
+    classifier: Classifier
+    goal: Goal
+    belief: Any
+    step: Labels
+
+    def __call__(self, theta: torch.Tensor) -> Terms:
+        attack, goal = self.attack, self.goal
+        x = attack.perturbation.decode(goal.image, theta)
+        reading = attack.interpreter.read(self.classifier, self.belief, x, goal.target)
+        parts = {
+            "prediction": attack.prediction(reading, goal, self.step),
+            "map": map_distance(reading.maps, goal.target_map),
+            "cost": attack.perturbation.cost(theta),
+            **reading.terms,
+            **{term.name: term(self.classifier, reading, x, goal, self.step) for term in attack.extra_terms},
+        }
+        total = sum(
+            (attack.weights[name](self.step).to(part.dtype) * part if name in attack.weights else part)
+            for name, part in parts.items()
+        )
+        assert isinstance(total, torch.Tensor)
+        return Terms(total, parts, reading.logits)
+
+    def prediction(self, theta: torch.Tensor) -> Terms:
+        x = self.attack.perturbation.decode(self.goal.image, theta)
+        logits = self.classifier(x).logits
+        loss = cross_entropy(log_prob(logits, self.goal.target))
+        return Terms(loss, {"prediction": loss}, logits)
+
+    def project(self, theta: torch.Tensor) -> torch.Tensor:
+        return self.attack.perturbation.project(self.goal.image, theta)

@@ -2,10 +2,10 @@
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from underfire.types import Flags, Images, Maps, UnderfireError
+from underfire.types import Flags, Images, Maps, Row, UnderfireError
 
 MAP_FLOOR = 1e-12
 
@@ -60,6 +60,47 @@ def blur(x: Float[Tensor, "n c h w"], sigma: float) -> Float[Tensor, "n c h w"]:
     """Gaussian average with deviation `sigma` in pixels, over what lies inside the image."""
     vertical, horizontal = (_gaussian(side, sigma, x) for side in x.shape[2:])
     return vertical @ x @ horizontal.T
+
+
+def convolve(x: Float[Tensor, "n c h w"], kernel: Float[Tensor, " taps"]) -> Float[Tensor, "n c h w"]:
+    """Average of neighbours down and along with the weights of a symmetric kernel, over what lies inside the image."""
+    vertical, horizontal = (_banded(side, kernel.to(x)) for side in x.shape[2:])
+    return vertical @ x @ horizontal.T
+
+
+def blur_kernel(taps: int) -> Float[Tensor, " taps"]:
+    """A blur of an odd number of taps: binomial up to 5, then Gaussian, sigma = .3 ((taps - 1) / 2 - 1) + .8."""
+    places = torch.arange(taps, dtype=torch.float64) - taps // 2
+    sigma = 0.3 * (taps // 2 - 1) + 0.8
+    weights = torch.tensor(_BINOMIAL[taps]) if taps in _BINOMIAL else torch.exp(-0.5 * (places / sigma) ** 2)
+    return weights / weights.sum()
+
+
+_BINOMIAL = {1: [1.0], 3: [1.0, 2.0, 1.0], 5: [1.0, 4.0, 6.0, 4.0, 1.0]}
+
+
+def shifted(x: Images, offsets: Int[Tensor, "n 2"]) -> Images:
+    """Each image moved up and left by its own number of rows and columns; what leaves comes in on the other side."""
+    n, channels, height, width = x.shape
+    rows = (torch.arange(height, device=x.device) + offsets[:, :1]) % height
+    columns = (torch.arange(width, device=x.device) + offsets[:, 1:]) % width
+    index = (rows[:, :, None] * width + columns[:, None, :]).view(n, 1, -1).expand(-1, channels, -1)
+    return x.flatten(2).gather(2, index).view_as(x)
+
+
+def total_variation(masks: Maps, beta: float) -> Row:
+    """Sum over cells of (dx^2 + dy^2 + 1e-8)^(beta / 2), dx and dy both starting at the cell; 0 beyond the edge."""
+    down = F.pad(masks.diff(dim=1), (0, 0, 0, 1))
+    along = F.pad(masks.diff(dim=2), (0, 1))
+    return (down.square() + along.square() + 1e-8).pow(beta / 2).sum((1, 2))
+
+
+def _banded(side: int, kernel: Float[Tensor, " taps"]) -> Float[Tensor, "side side"]:
+    """Row i holds the kernel about i; what falls outside is shared out among the rest."""
+    places, reach = torch.arange(side, device=kernel.device), len(kernel) // 2
+    offset = places - places[:, None] + reach
+    weights = torch.where((offset < 0) | (offset >= len(kernel)), 0, kernel[offset.clamp(0, len(kernel) - 1)])
+    return weights / weights.sum(1, keepdim=True)
 
 
 def _interpolation(old: int, new: int, like: Tensor) -> Float[Tensor, "new old"]:

@@ -17,6 +17,11 @@ def log_odds(logits: Logits, target: Labels) -> Row:
     return logits.gather(1, target[:, None])[:, 0] - others.logsumexp(1)
 
 
+def log_prob(logits: Logits, target: Labels) -> Row:
+    """log p_t."""
+    return F.logsigmoid(log_odds(logits, target))
+
+
 def cross_entropy(log_prob: Row) -> Row:
     """Prediction loss of Eq. 3: -log p_t."""
     return -log_prob
@@ -52,8 +57,8 @@ def mask_terms(masks: Maps, kept: Logits, removed: Logits, y: Labels, exponent: 
     return {
         "roughness": roughness(masks),
         "area": masks.mean((1, 2)),
-        "kept": -F.logsigmoid(log_odds(kept, y)),
-        "removed": (exponent * F.logsigmoid(log_odds(removed, y))).exp(),
+        "kept": -log_prob(kept, y),
+        "removed": (exponent * log_prob(removed, y)).exp(),
     }
 
 

@@ -16,10 +16,12 @@ from underfire.attack import Attack, CrossEntropy, PredictionLoss, SmoothedCross
 from underfire.interpreters.gates import PaperGate
 from underfire.interpreters.grad import GRAD
 from underfire.interpreters.input_gradients import SmoothedReLU
+from underfire.interpreters.mask import MASK
+from underfire.interpreters.mask_attacker import Unrolled
 from underfire.interpreters.protocol import Blind, Interpreter
 from underfire.perturbations import Pixels
 from underfire.schedules import Constant, Cosine, Linear, Schedule
-from underfire.steps import SignStep
+from underfire.steps import SignStep, StepRule, TwoPhaseStep
 from underfire.types import UnderfireError
 
 
@@ -29,7 +31,9 @@ class MapAttack:
 
     steps: int
     weight: float
-    further: Mapping[str, float] = field(default_factory=dict)  # weights of the interpreter's own terms, by name
+    further: Mapping[str, float] = field(default_factory=dict)  # weights of other terms, by name
+    rule: Callable[[int], StepRule] | None = None  # of the number of steps; None for the recipe's own
+    quantum: int = 50
     model: Callable[[Interpreter], Interpreter] = lambda interpreter: interpreter  # the attacker's model of it
     prediction: Callable[[int, int], PredictionLoss] = lambda steps, seed: CrossEntropy()
 
@@ -43,7 +47,7 @@ class Recipe:
     warm_alpha: float
     plain_steps: int  # of plain PGD after its warm start
     plain_stop: StopRule | None
-    alpha: Callable[[int], Schedule]  # of the number of steps
+    rule: Callable[[int], StepRule]  # of the number of steps
     weight: Callable[[float, int], Schedule]  # of the final weight and the number of steps
     map_attacks: Mapping[str, MapAttack]
     otherwise: MapAttack
@@ -52,6 +56,15 @@ class Recipe:
 def _with_paper_gate(interpreter: Interpreter) -> Interpreter:
     assert isinstance(interpreter, GRAD)
     return replace(interpreter, input_gradient=SmoothedReLU(PaperGate(tau=1e-4)))
+
+
+def _unrolled(interpreter: Interpreter) -> Interpreter:
+    assert isinstance(interpreter, MASK)
+    return replace(interpreter, attacker=Unrolled(follow=4, lookahead=4))
+
+
+def _search(steps: int) -> StepRule:
+    return TwoPhaseStep(reach=Constant(0.08), prediction_step=0.05, floor=0.95, halvings=12)
 
 
 def _paper_smoothing(steps: int, seed: int) -> PredictionLoss:
@@ -65,11 +78,12 @@ RECIPES: Mapping[str, Recipe] = {
         warm_alpha=1 / 255,
         plain_steps=600,
         plain_stop=StopRule(confidence=0.999),
-        alpha=lambda steps: Constant(1 / 255),
+        rule=lambda steps: SignStep(Constant(1 / 255)),
         weight=lambda c, steps: Linear(c / 2, c, steps),
         map_attacks={
             "cam": MapAttack(1200, 0.204 * 7 * 7),
-            "grad": MapAttack(800, 0.007 * 56 * 56, {}, _with_paper_gate, _paper_smoothing),
+            "grad": MapAttack(800, 0.007 * 56 * 56, model=_with_paper_gate, prediction=_paper_smoothing),
+            "mask": MapAttack(1000, 1.0, {"prediction": 0.0}, rule=_search, model=_unrolled),
             "rts": MapAttack(1200, 0.002 * 56 * 56, {"encoder": 0.1}),
         },
         otherwise=MapAttack(1200, 0.204 * 7 * 7),
@@ -80,11 +94,12 @@ RECIPES: Mapping[str, Recipe] = {
         warm_alpha=1 / 255,
         plain_steps=100,
         plain_stop=None,
-        alpha=lambda steps: Cosine(2 / 255, 0.0, steps),
+        rule=lambda steps: SignStep(Cosine(2 / 255, 0.0, steps)),
         weight=lambda c, steps: Constant(c),
         map_attacks={
             "cam": MapAttack(100, 20.0),
             "grad": MapAttack(150, 20.0),
+            "mask": MapAttack(240, 2.5, quantum=120),
             "rts": MapAttack(100, 20.0, {"encoder": 0.1}),
         },
         otherwise=MapAttack(100, 20.0),
@@ -100,7 +115,7 @@ def pgd(*, eps: float | None = None, recipe: str = "annealed", steps: int | None
         name="pgd",
         interpreter=Blind(),
         perturbation=Pixels(chosen.eps if eps is None else eps),
-        rule=SignStep(chosen.alpha(steps)),
+        rule=chosen.rule(steps),
         steps=steps,
         stop=chosen.plain_stop,
         warm_start=_warm_start(chosen, eps),
@@ -124,13 +139,14 @@ def adv2(
         name="adv2",
         interpreter=parameters.model(interpreter),
         perturbation=Pixels(chosen.eps if eps is None else eps),
-        rule=SignStep(chosen.alpha(steps)),
+        rule=(parameters.rule or chosen.rule)(steps),
         weights={
             "map": chosen.weight(parameters.weight if map_weight is None else map_weight, steps),
             **{name: Constant(weight) for name, weight in parameters.further.items()},
         },
         prediction=parameters.prediction(steps, seed),
         steps=steps,
+        quantum=parameters.quantum,
         warm_start=_warm_start(chosen, eps),
     )
 

@@ -1,5 +1,6 @@
 """Step rules: how theta moves, given the per-image objective."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -8,9 +9,24 @@ import torch
 from torch import Tensor
 
 from underfire.schedules import Schedule
-from underfire.types import Labels, Terms
+from underfire.types import Labels, Row, Terms
 
-Objective = Callable[[Tensor], Terms]
+
+@runtime_checkable
+class Objective(Protocol):
+    """The per-image loss as a function of theta, for images that do not influence each other."""
+
+    def __call__(self, theta: Tensor) -> Terms:
+        """All terms."""
+        ...
+
+    def prediction(self, theta: Tensor) -> Terms:
+        """The prediction loss alone, at the price of one pass through the classifier."""
+        ...
+
+    def project(self, theta: Tensor) -> Tensor:
+        """The nearest allowed theta."""
+        ...
 
 
 @runtime_checkable
@@ -44,11 +60,58 @@ class SignStep:
         self, objective: Objective, theta: Tensor, memory: NoMemory, step: Labels
     ) -> tuple[Tensor, NoMemory, Terms]:
         terms, gradient = value_and_gradient(objective, theta)
-        alpha = self.alpha(step).to(theta.dtype).view(-1, *[1] * (theta.ndim - 1))
-        return theta - alpha * gradient.sign(), memory, terms
+        alpha = self.alpha(step).to(theta.dtype)
+        return theta - _per_row(alpha, theta) * gradient.sign(), memory, terms
 
 
-def value_and_gradient(objective: Objective, theta: Tensor) -> tuple[Terms, Tensor]:
+@dataclass(frozen=True)
+class TwoPhaseStep:
+    """Alg. 1: as far down the map's gradient as the prediction allows, then a step down the prediction's gradient.
+
+    Both gradients are normalised in L2, image by image; one that vanishes moves nothing. The first step is the
+    largest up to `reach` that keeps p >= `floor`, found by `halvings` bisections; the second has length
+    `prediction_step`. Give the objective's prediction term the weight 0.
+    """
+
+    reach: Schedule
+    prediction_step: float = 0.05
+    floor: float = 0.95
+    halvings: int = 12
+
+    def init(self, theta: Tensor) -> NoMemory:
+        return NoMemory()
+
+    def step(
+        self, objective: Objective, theta: Tensor, memory: NoMemory, step: Labels
+    ) -> tuple[Tensor, NoMemory, Terms]:
+        terms, gradient = value_and_gradient(objective, theta)
+        shown = self._search(objective, theta, _unit(gradient), self.reach(step).to(theta.dtype))
+        _, gradient = value_and_gradient(objective.prediction, shown)
+        return shown - self.prediction_step * _unit(gradient), memory, terms
+
+    def _search(self, objective: Objective, theta: Tensor, direction: Tensor, reach: Row) -> Tensor:
+        """The farthest allowed point down the direction, row by row, at which p >= floor."""
+        good, bad = torch.zeros_like(reach), reach
+        with torch.no_grad():
+            for _ in range(self.halvings):
+                middle = (good + bad) / 2
+                moved = objective.project(theta - _per_row(middle, theta) * direction)
+                held = objective.prediction(moved).parts["prediction"] <= -math.log(self.floor)
+                good, bad = torch.where(held, middle, good), torch.where(held, bad, middle)
+        return objective.project(theta - _per_row(good, theta) * direction)
+
+
+def _unit(gradient: Tensor) -> Tensor:
+    """The gradient over its L2 norm, row by row; zeros and numbers that are none stay without consequence."""
+    gradient = gradient.nan_to_num(0, 0, 0)
+    return gradient / _per_row(gradient.flatten(1).norm(dim=1), gradient).clamp_min(torch.finfo(gradient.dtype).tiny)
+
+
+def _per_row(values: Row, like: Tensor) -> Tensor:
+    return values.view(-1, *[1] * (like.ndim - 1))
+
+
+def value_and_gradient(objective: Callable[[Tensor], Terms], theta: Tensor) -> tuple[Terms, Tensor]:
     """The objective's terms and its gradient; images are independent, so one summed backward serves all rows."""
     leaf = theta.detach().requires_grad_()
     terms = objective(leaf)

@@ -7,6 +7,8 @@ from underfire.interpreters.cam import CAM, GradCAM
 from underfire.interpreters.gates import LogisticGate, MonotoneGate, PaperGate
 from underfire.interpreters.grad import GRAD
 from underfire.interpreters.input_gradients import FiniteDifferences, OneSidedDifferences, SmoothedReLU
+from underfire.interpreters.mask import MASK
+from underfire.interpreters.mask_attacker import Replay, Unrolled
 from underfire.interpreters.protocol import Blind, Interpreter
 from underfire.interpreters.rts import RTS
 from underfire.types import UnderfireError
@@ -24,7 +26,7 @@ def _plain(build: Callable[[], Interpreter]) -> Callable[[str | None], Interpret
 
 
 INTERPRETERS: Mapping[str, Callable[[str | None], Interpreter]] = MappingProxyType(
-    {"cam": _plain(CAM), "grad": _plain(GRAD), "grad-cam": _plain(GradCAM), "rts": RTS.named}
+    {"cam": _plain(CAM), "grad": _plain(GRAD), "grad-cam": _plain(GradCAM), "mask": _plain(MASK), "rts": RTS.named}
 )
 
 
@@ -40,6 +42,7 @@ __all__ = [
     "CAM",
     "GRAD",
     "INTERPRETERS",
+    "MASK",
     "RTS",
     "Blind",
     "FiniteDifferences",
@@ -49,6 +52,8 @@ __all__ = [
     "MonotoneGate",
     "OneSidedDifferences",
     "PaperGate",
+    "Replay",
     "SmoothedReLU",
+    "Unrolled",
     "interpreter_named",
 ]

@@ -14,10 +14,8 @@ Interpreters are frozen dataclasses of hyper-parameters, so that a run can recor
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-import torch
-
 from underfire.classifiers import Classifier
-from underfire.losses import log_odds
+from underfire.losses import log_prob
 from underfire.types import Images, Keys, Labels, Logits, Maps, Reading
 
 
@@ -77,4 +75,4 @@ class Blind(ClosedForm):
 
 def reading(logits: Logits, maps: Maps, y: Labels) -> Reading:
     """A Reading with one view of the map and no further terms."""
-    return Reading(logits, torch.nn.functional.logsigmoid(log_odds(logits, y)), maps[:, None])
+    return Reading(logits, log_prob(logits, y), maps[:, None])
