@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -42,12 +42,18 @@ class Encoder(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    layers: tuple[str, ...]
-    channels: tuple[PositiveInt, ...]
+    layers: tuple[str, ...] = Field(min_length=1)
+    channels: tuple[PositiveInt, ...]  # of each layer
     fingerprint: str | None = None  # of the other network; None for the classifier's own features
     reference: str | None = None
     weights: str | None = None
     shares_classes: bool = True  # whether its logits are of the classifier's classes
+
+    @model_validator(mode="after")
+    def _one_count_per_layer(self) -> "Encoder":
+        if len(self.layers) != len(self.channels):
+            raise ValueError("as many counts of channels as layers are needed")
+        return self
 
 
 class Manifest(BaseModel):
