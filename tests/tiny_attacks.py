@@ -4,13 +4,14 @@ goal = a_goal(model, CAM(), images(3))
 outcome = engine.run(attack(CAM()), model, goal, width=3)
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from tiny_maskers import tiny_rts
 from underfire.attack import Attack, SmoothedCrossEntropy
 from underfire.classifiers import Classifier
 from underfire.interpreters import (
@@ -30,7 +31,7 @@ from underfire.steps import SignStep
 from underfire.targets import random_class
 from underfire.types import Goal, Outcome
 
-INTERPRETERS: Mapping[str, Interpreter] = {
+FIXED: Mapping[str, Interpreter] = {
     "blind": Blind(),
     "grad-differences": GRAD(FiniteDifferences()),
     "grad-one-sided": GRAD(OneSidedDifferences()),
@@ -38,6 +39,13 @@ INTERPRETERS: Mapping[str, Interpreter] = {
     "cam": CAM(),
     "grad-cam": GradCAM(),
 }
+TRAINED: Mapping[str, Callable[[Classifier], Interpreter]] = {"rts": tiny_rts}
+INTERPRETERS = (*FIXED, *TRAINED)
+
+
+def interpreter_of(name: str, model: Classifier) -> Interpreter:
+    """The interpreter of that name; one that is trained per classifier is made for this one."""
+    return FIXED[name] if name in FIXED else TRAINED[name](model)
 
 
 def attack(interpreter: Interpreter, **changes: Any) -> Attack:

@@ -68,11 +68,12 @@ def rts(
     steps: Annotated[int, typer.Option(help="Most steps; the best network on held-out images is kept.")] = 1200,
     batch: Annotated[int, typer.Option(help="Images per step.")] = 32,
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 3e-3,
+    area: Annotated[float, typer.Option(help="Weight of the mask's area in the loss; higher for smaller masks.")] = 12,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
     """Train RTS's masker for a classifier (Eq. 8), on any images of its kind; their labels are not used."""
-    recipe = _recipe(steps=steps, batch=batch, lr=lr, seed=seed)
+    recipe = _recipe(steps=steps, batch=batch, lr=lr, area=area, seed=seed)
     where = chosen_device(device)
     classifier = Classifier.load(model, weights, normalize, device=where)
     through = None if encoder is None else Classifier.load(encoder, encoder_weights, device=where)
@@ -135,7 +136,7 @@ def _tell(manifest: Manifest, album: Album) -> None:
 
 def _recipe(**values: Any) -> Recipe:
     try:
-        return Recipe(**values)
+        return Recipe.model_validate(values)
     except ValidationError as problem:
         first = problem.errors()[0]
         raise UnderfireError(f"--{first['loc'][0]} {first['input']}: {first['msg']}.") from None

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -34,17 +34,26 @@ GROUPS = 8  # of channels normalised together, image by image
 MANY_CLASSES = 100  # from here on a class must be spoken for clearly to pass the selector
 
 
+Pyramid = Sequence[Float[Tensor, "n _ _ _"]]  # features of several sizes, deepest first
+
+
 class Encoder(BaseModel):
     """Where the features come from: layers deepest first, of the classifier itself or of another network."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    layers: tuple[str, ...]
-    channels: tuple[PositiveInt, ...]
+    layers: tuple[str, ...] = Field(min_length=1)
+    channels: tuple[PositiveInt, ...]  # of each layer
     fingerprint: str | None = None  # of the other network; None for the classifier's own features
     reference: str | None = None
     weights: str | None = None
     shares_classes: bool = True  # whether its logits are of the classifier's classes
+
+    @model_validator(mode="after")
+    def _one_count_per_layer(self) -> "Encoder":
+        if len(self.layers) != len(self.channels):
+            raise ValueError("as many counts of channels as layers are needed")
+        return self
 
 
 class Manifest(BaseModel):
@@ -73,23 +82,21 @@ class MaskerNetwork(nn.Module):
         self.standardise = nn.ModuleList(Standardise(count) for count in channels)
         self.embedding = nn.Parameter(torch.randn(classes, deepest) / deepest**0.5)
         self.entry = _block(deepest, width)
-        self.up = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(width, 4 * width, 3, padding=1), nn.PixelShuffle(2)) for _ in skips
-        )
+        self.up = nn.ModuleList(_upsampler(width) for _ in skips)
         self.skip = nn.ModuleList(nn.Conv2d(count, width, 1) for count in skips)
         self.merge = nn.ModuleList(_block(2 * width, width) for _ in skips)
         self.exit = nn.Conv2d(width, 2, 3, padding=1)
         self.register_buffer("prototypes", torch.zeros(classes, deepest) if prototypes else None)
 
     @torch.no_grad()
-    def measure(self, features: Sequence[Features]) -> None:
+    def measure(self, features: Pyramid) -> None:
         """Take mean and deviation of each channel from these images."""
         for layer, values in zip(self.standardise, features, strict=True):
             assert isinstance(layer, Standardise)
             layer.mean.copy_(values.mean((0, 2, 3)))
             layer.deviation.copy_(values.std((0, 2, 3)).clamp_min(1e-3))
 
-    def forward(self, features: Sequence[Features], y: Labels, rows: int, columns: int) -> Maps:
+    def forward(self, features: Pyramid, y: Labels, rows: int, columns: int) -> Maps:
         deepest, *skips = (layer(f) for layer, f in zip(self.standardise, features, strict=True))
         x = self.entry(deepest * self.select(deepest, y)[:, None])
         for up, skip, merge, f in zip(self.up, self.skip, self.merge, skips, strict=True):
@@ -107,8 +114,12 @@ class MaskerNetwork(nn.Module):
         return (self.pool(deepest) - self.prototypes[y]).square().mean(1)
 
     def select(self, deepest: Features, y: Labels) -> Maps:
-        """How much each cell speaks for the class, in [0, 1]."""
-        return torch.sigmoid(torch.einsum("nc,ncij->nij", self.embedding[y], deepest) - self.confidence)
+        """How much each cell speaks for the class, in [0, 1].
+
+        In double precision, so that a cell's place in the batch, which decides how exp is rounded, is not seen.
+        """
+        score = (self.embedding[y][:, :, None, None] * deepest).sum(1) - self.confidence
+        return torch.sigmoid(score.double()).to(score.dtype)
 
 
 class Standardise(nn.Module):
@@ -133,10 +144,18 @@ def share(x: Float[Tensor, "n 2 i j"]) -> Maps:
 
 
 def _block(inputs: int, outputs: int) -> nn.Module:
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1), nn.GroupNorm(GROUPS, outputs), nn.SiLU())
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1), nn.GroupNorm(GROUPS, outputs), nn.ReLU())
 
 
-def _fitted(x: Features, rows: int, columns: int) -> Features:
+def _upsampler(width: int) -> nn.Module:
+    """Pixel shuffle of a convolution whose four phases begin alike, which keeps checkerboards out of masks."""
+    convolution = nn.Conv2d(width, 4 * width, 3, padding=1, bias=False)
+    with torch.no_grad():
+        convolution.weight.copy_(convolution.weight[::4].repeat_interleave(4, 0))
+    return nn.Sequential(convolution, nn.PixelShuffle(2))
+
+
+def _fitted(x: Features, rows: int, columns: int) -> Float[Tensor, "n d {rows} {columns}"]:
     return x if x.shape[2:] == (rows, columns) else resize(x, rows, columns)
 
 

@@ -27,10 +27,10 @@ from underfire.classifiers import Classifier
 from underfire.encoders import Scale, find_scales
 from underfire.images import blur, cell_side, resize
 from underfire.losses import confidence, mask_terms
-from underfire.maskers import Encoder, Manifest, Masker, MaskerNetwork, read_masker, write_masker
+from underfire.maskers import Encoder, Manifest, Masker, MaskerNetwork, Pyramid, read_masker, write_masker
 from underfire.metrics import above_mean, boxes, iou
 from underfire.training import Checkpoint, HeldOut, fit, initialised, shuffled
-from underfire.types import Features, Images, Labels, Logits, Maps, Row, UnderfireError
+from underfire.types import Images, Labels, Logits, Maps, Row, UnderfireError
 
 MEASURED = 256  # images whose features are measured before the training
 BLUR = 0.1  # deviation of the blurred background, in image sides
@@ -49,10 +49,10 @@ class Recipe(BaseModel):
     judge_every: int = Field(default=100, ge=1)  # steps
     patience: int = Field(default=5, ge=1)  # judgements without a better network
     width: int = Field(default=32, ge=8, multiple_of=8)  # of the network
-    roughness: float = 2.0  # weights of Eq. 8
-    area: float = 5.0
-    removed: float = 5.0
-    power: float = 0.3
+    roughness: float = Field(default=2.0, ge=0, allow_inf_nan=False)  # weights of Eq. 8
+    area: float = Field(default=12.0, ge=0, allow_inf_nan=False)
+    removed: float = Field(default=5.0, ge=0, allow_inf_nan=False)
+    power: float = Field(default=0.3, gt=0, allow_inf_nan=False)
 
     def total(self, terms: Mapping[str, Row]) -> Row:
         """Eq. 8, per image."""
@@ -71,7 +71,7 @@ class Sight:
     encoder: Classifier | None = None
     source: tuple[str | None, str | None] = (None, None)
 
-    def __call__(self, x: Images, layers: tuple[str, ...]) -> tuple[Logits, list[Features], Logits]:
+    def __call__(self, x: Images, layers: tuple[str, ...]) -> tuple[Logits, Pyramid, Logits]:
         """The classifier's logits, the encoder's features and logits, without a graph."""
         with torch.no_grad():
             of_encoder, features = (self.encoder or self.classifier).tap(x, layers)
@@ -183,9 +183,7 @@ def prepare(sight: Sight, album: Album, index: Labels, recipe: Recipe) -> tuple[
     return network.to(device), encoder
 
 
-def _measured(
-    sight: Sight, scales: tuple[Scale, ...], batches: Iterator[Batch]
-) -> tuple[Logits, list[Features], Logits]:
+def _measured(sight: Sight, scales: tuple[Scale, ...], batches: Iterator[Batch]) -> tuple[Logits, Pyramid, Logits]:
     """Logits, features and the encoder's logits of some images, in memory."""
     seen = [sight(batch.images, tuple(s.layer for s in scales)) for batch in batches]
     logits, features, of_encoder = zip(*seen, strict=True)
@@ -206,7 +204,7 @@ def eq8(sight: Sight, encoder: Encoder, network: MaskerNetwork, batch: Batch, re
     return mask_terms(masks, kept, removed, y, recipe.power)
 
 
-def _masks(network: MaskerNetwork, features: list[Features], y: Labels, x: Images) -> Maps:
+def _masks(network: MaskerNetwork, features: Pyramid, y: Labels, x: Images) -> Maps:
     side = cell_side(x)
     masks: Tensor = network(features, y, x.shape[2] // side, x.shape[3] // side)
     return masks

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tiny_attacks import INTERPRETERS, a_goal, attack
+from tiny_attacks import INTERPRETERS, a_goal, attack, interpreter_of
 from tiny_networks import NETWORKS, classifier, images
 from underfire import engine
 from underfire.perturbations import Pixels
@@ -18,7 +18,8 @@ ROUNDING = 2**-24  # half the spacing of float32 below 1, twice
 @pytest.mark.parametrize("eps", [0.0, 0.01, 0.031, 0.9])
 def test_images_stay_in_range_and_in_the_ball(net: str, name: str, eps: float) -> None:
     """Far starts and long steps push every pixel against its bounds; some pixels start on the bounds of [0, 1]."""
-    model, interpreter, pixels = classifier(net), INTERPRETERS[name], Pixels(eps)
+    model, pixels = classifier(net), Pixels(eps)
+    interpreter = interpreter_of(name, model)
     x0 = images(2)
     assert (x0 == 0).any()
     assert (x0 == 1).any()

@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from tiny_maskers import tiny_rts
+from tiny_networks import classifier
 from underfire import presets
 from underfire.attack import Attack, CrossEntropy, SmoothedCrossEntropy
 from underfire.interpreters import CAM, GRAD, Blind, GradCAM, Interpreter, PaperGate, SmoothedReLU
@@ -74,6 +76,17 @@ def test_adv2_row(interpreter: Interpreter, steps: int, weight: float, cells: in
     c = weight * cells
     ramp = attack.weights["map"](torch.arange(steps + 1)).double()
     torch.testing.assert_close(ramp, torch.linspace(c / 2, c, steps + 1, dtype=torch.float64), rtol=1e-6, atol=0)
+
+
+def test_rts_row() -> None:
+    """A map of 56 × 56 cells, and 0.1 × the encoder's loss."""
+    interpreter = tiny_rts(classifier("resnet"))
+    attack = presets.adv2(interpreter, recipe="paper")
+    assert (attack.steps, attack.interpreter, attack.prediction) == (1200, interpreter, CrossEntropy())
+    assert set(attack.weights) == {"map", "encoder"}
+    ramp = attack.weights["map"](torch.tensor([0, 600, 1200]))
+    torch.testing.assert_close(ramp, 0.002 * 56 * 56 * torch.tensor([0.5, 0.75, 1.0]))
+    assert set(attack.weights["encoder"](torch.arange(1200)).tolist()) == {exactly(0.1)}
 
 
 def test_grad_smooths_relus_and_labels() -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tiny_maskers import tiny_rts
 from tiny_networks import MEAN, NETWORKS, SMOOTH, STD, ResNetShaped, classifier, images, network, seeded
 from underfire import rows
 from underfire.attack import Attack
@@ -97,6 +98,15 @@ def test_smooth_networks(net: str, interpreter: Interpreter, error: float) -> No
     analytic, numeric = slopes(classifier(net, torch.float64), interpreter, h=1e-6)
     assert numeric.abs().max() > 0.01
     torch.testing.assert_close(analytic, numeric, rtol=1e-7 + error, atol=1e-8)
+
+
+@pytest.mark.parametrize("net", SMOOTH)
+def test_rts_on_smooth_networks(net: str) -> None:
+    """Masks bend sharply where a and b are small: differences need a shorter step and round off more."""
+    model = classifier(net, torch.float64)
+    analytic, numeric = slopes(model, tiny_rts(model), h=1e-7)
+    assert numeric.abs().max() > 1
+    torch.testing.assert_close(analytic, numeric, rtol=1e-7, atol=5e-7)
 
 
 @pytest.mark.parametrize("net", SMOOTH)

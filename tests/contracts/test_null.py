@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tiny_attacks import INTERPRETERS, a_goal, attack
+from tiny_attacks import INTERPRETERS, a_goal, attack, interpreter_of
 from tiny_networks import NETWORKS, SMOOTH, classifier, images
 from underfire import engine
 from underfire.attack import Attack
@@ -43,9 +43,11 @@ def path(an_attack: Attack, model: Classifier, goal: Goal) -> Tensor:
 @pytest.mark.parametrize("net", [*NETWORKS, *SMOOTH])
 @pytest.mark.parametrize("name", [name for name in INTERPRETERS if name != "blind"])
 def test_weight_zero_is_pgd(net: str, name: str) -> None:
-    model, interpreter = classifier(net, torch.float64), INTERPRETERS[name]
+    model = classifier(net, torch.float64)
+    interpreter = interpreter_of(name, model)
     goal = a_goal(model, interpreter, images(3, dtype=torch.float64))
     plain = path(attack(Blind()), model, goal)
     assert len(plain.unique(dim=0)) == 6, "every step must move"
-    assert torch.equal(path(attack(interpreter, weights={"map": Constant(0.0)}), model, goal), plain)
+    nothing = {term: Constant(0.0) for term in ("map", "encoder")}
+    assert torch.equal(path(attack(interpreter, weights=nothing), model, goal), plain)
     assert not torch.equal(path(attack(interpreter), model, goal), plain), "other weights must leave the path"

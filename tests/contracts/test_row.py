@@ -5,7 +5,7 @@ from functools import cache
 import pytest
 import torch
 
-from tiny_attacks import INTERPRETERS, a_goal, attack, differing_fields
+from tiny_attacks import INTERPRETERS, a_goal, attack, differing_fields, interpreter_of
 from tiny_networks import NETWORKS, classifier, images
 from underfire import engine, rows
 from underfire.attack import Attack, StopRule
@@ -24,7 +24,8 @@ pytestmark = [
 @cache
 def staggered(net: str, name: str, dtype: torch.dtype) -> tuple[Classifier, Goal, Attack]:
     """More images than seats, and a stop rule that the half which starts nearest to its targets meets at once."""
-    model, interpreter = classifier(net, dtype), INTERPRETERS[name]
+    model = classifier(net, dtype)
+    interpreter = interpreter_of(name, model)
     goal = a_goal(model, interpreter, images(IMAGES, dtype=dtype))
     with torch.no_grad():
         p = confidence(model(goal.image).logits, goal.target)
@@ -67,6 +68,6 @@ def test_maps_of_an_image_are_its_own(net: str, name: str) -> None:
     model, goal, _ = staggered(net, name, torch.float32)
     order = torch.arange(IMAGES).flip(0)
     maps, reordered = (
-        INTERPRETERS[name].explain(model, g.image, g.target, g.key) for g in (goal, rows.take(goal, order))
+        interpreter_of(name, model).explain(model, g.image, g.target, g.key) for g in (goal, rows.take(goal, order))
     )
     assert torch.equal(maps[order], reordered)

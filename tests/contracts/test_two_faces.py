@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tiny_attacks import INTERPRETERS
+from tiny_attacks import INTERPRETERS, interpreter_of
 from tiny_networks import NETWORKS, SMOOTH, classifier, images
 from underfire.classifiers import Classifier
 from underfire.images import is_constant
@@ -25,10 +25,11 @@ def both_faces(model: Classifier, interpreter: Interpreter) -> tuple[Reading, Te
 @every_network
 @pytest.mark.parametrize("name", [name for name in INTERPRETERS if name != "grad-smoothed"])
 def test_read_shows_what_explain_shows(net: str, name: str) -> None:
-    reading, maps = both_faces(classifier(net), INTERPRETERS[name])
+    model = classifier(net)
+    reading, maps = both_faces(model, interpreter_of(name, model))
     assert reading.maps.shape[1] == 1
     assert torch.equal(reading.maps[:, 0], maps)
-    assert reading.terms == {}
+    assert set(reading.terms) == ({"encoder"} if name == "rts" else set())
 
 
 @every_network
@@ -36,7 +37,7 @@ def test_read_shows_what_explain_shows(net: str, name: str) -> None:
 def test_both_faces_predict_with_the_exact_network(net: str, name: str) -> None:
     """Another kernel may sum in another order; log p is taken by another formula."""
     model = classifier(net)
-    reading, _ = both_faces(model, INTERPRETERS[name])
+    reading, _ = both_faces(model, interpreter_of(name, model))
     with torch.no_grad():
         logits = model(images(3)).logits
     torch.testing.assert_close(reading.logits.detach(), logits, rtol=0, atol=1e-6)
@@ -46,14 +47,23 @@ def test_both_faces_predict_with_the_exact_network(net: str, name: str) -> None:
 
 @every_network
 @pytest.mark.parametrize("name", INTERPRETERS)
-def test_the_deployed_map_has_no_graph_and_the_full_range(net: str, name: str) -> None:
+def test_the_deployed_map_has_no_graph(net: str, name: str) -> None:
     model, x = classifier(net), images(3).requires_grad_()
-    maps = INTERPRETERS[name].explain(model, x, Y, Y)
+    maps = interpreter_of(name, model).explain(model, x, Y, Y)
     assert not maps.requires_grad
     assert x.grad is None
+    assert 0 <= maps.min() <= maps.max() <= 1
+    assert (not is_constant(maps).all()) == (name != "blind")
+
+
+@every_network
+@pytest.mark.parametrize("name", [name for name in INTERPRETERS if name != "rts"])
+def test_the_deployed_map_has_the_full_range(net: str, name: str) -> None:
+    """Masks are shares and are reported as they are."""
+    model = classifier(net)
+    maps = interpreter_of(name, model).explain(model, images(3), Y, Y)
     assert torch.equal(maps.amin((1, 2)), torch.zeros(3))
     assert torch.equal(maps.amax((1, 2)), (~is_constant(maps)).float())
-    assert (not is_constant(maps).all()) == (name != "blind")
 
 
 @pytest.mark.parametrize("net", SMOOTH)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import underfire as uf
-from tiny_attacks import INTERPRETERS, attack
+from tiny_attacks import INTERPRETERS, attack, interpreter_of
 from tiny_networks import CLASSES, MEAN, STD, classifier, images, network
 from underfire import presets
 from underfire.api import Attacker, Result
@@ -125,7 +125,8 @@ def test_a_model_in_training_mode_gives_the_results_of_evaluation_mode(name: str
     for training in (True, False):
         net = network("mobilenet").train(training)
         model = uf.Classifier(net, MEAN, STD)
-        results.append(Attacker(model, attack(INTERPRETERS[name], steps=2), INTERPRETERS[name])(images(3)))
+        interpreter = interpreter_of(name, model)
+        results.append(Attacker(model, attack(interpreter, steps=2), interpreter)(images(3)))
     assert differing(*results) == []
 
 

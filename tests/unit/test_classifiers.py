@@ -1,5 +1,6 @@
 """The classifier over [0, 1] images: normalisation inside, logits out, and a sentence for every misfit."""
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -139,3 +140,39 @@ def test_fingerprint_does_not_see_modes_and_located_features() -> None:
     before = model.fingerprint()
     model.locate_features(images(1))
     assert model.fingerprint() == before == Classifier(network("resnet"), MEAN, STD).fingerprint()
+
+
+@pytest.mark.parametrize("net", ["resnet", "squeezenet", "densenet"])
+def test_tap_gives_logits_and_layers_of_one_differentiable_pass(net: str) -> None:
+    model, x = classifier(net), images(2).requires_grad_()
+    deepest = model.network.get_submodule("relu" if net == "resnet" else "features")
+    kept: list[Tensor] = []
+    expected = model(x).logits
+    handle = deepest.register_forward_hook(lambda module, inputs, output: kept.append(output))
+    logits, (features,) = model.tap(x, ["relu" if net == "resnet" else "features"])
+    handle.remove()
+    assert torch.equal(logits, expected)
+    assert features is kept[-1], "a layer that is called again counts when last called"
+    assert len(kept) == (3 if net == "resnet" else 1)
+    (gradient,) = torch.autograd.grad(features.sum() + logits.sum(), x)
+    assert gradient.abs().max() > 0
+
+
+def test_tap_leaves_no_hook_whatever_happens() -> None:
+    fine, failing = network("resnet"), network("resnet")
+    failing.fc = nn.Linear(1, CLASSES)
+    for net in (fine, failing):
+        model = Classifier(net, MEAN, STD)
+        with suppress(RuntimeError):
+            model.tap(images(1), ["bn1", "bn3"])
+        assert not any(module._forward_hooks for module in model.network.modules())
+
+
+def test_layers_that_cannot_be_tapped_are_one_sentence() -> None:
+    model = classifier("resnet")
+    with pytest.raises(UnderfireError, match=r"no layer 'bn9'; its top layers are: stem"):
+        model.tap(images(1), ["bn9"])
+    unused = network("resnet")
+    unused.spare = nn.Conv2d(3, 3, 1)
+    with pytest.raises(UnderfireError, match="Layer 'spare' gives no tensor in a forward pass"):
+        Classifier(unused).tap(images(1), ["spare"])

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tiny_attacks import INTERPRETERS, a_goal, attack, differing_fields
+from tiny_attacks import INTERPRETERS, a_goal, attack, differing_fields, interpreter_of
 from tiny_networks import classifier, images, network
 from underfire import engine, rows
 from underfire.attack import Attack, StopRule
@@ -71,7 +71,7 @@ def rank_by_reading(an_attack: Attack, model: Classifier, goal: Goal, theta: Ten
 def test_the_best_iterate_is_returned(model: Classifier, name: str, threshold: float) -> None:
     """The attacker proposes one iterate per quantum, the deployed interpreter chooses: the best of the whole path
     where the two agree. Ranks are equal to float32's rounding, about 1e-6."""
-    interpreter, rule = INTERPRETERS[name], Recorded()
+    interpreter, rule = interpreter_of(name, model), Recorded()
     goal = a_goal(model, interpreter, images(N))
     swinging = attack(interpreter, rule=rule, confidence=threshold, warm_start=None)
     outcome = engine.run(swinging, model, goal, width=N)
@@ -127,8 +127,8 @@ def test_a_later_success_counts_less_than_an_earlier_nearer_one(model: Classifie
 
 @pytest.mark.parametrize("name", INTERPRETERS)
 def test_numbers_are_measured_on_the_returned_images(model: Classifier, name: str) -> None:
-    goal = a_goal(model, INTERPRETERS[name], images(N))
-    an_attack = attack(INTERPRETERS[name])
+    goal = a_goal(model, interpreter_of(name, model), images(N))
+    an_attack = attack(interpreter_of(name, model))
     outcome = engine.run(an_attack, model, goal, width=2)
     assert torch.equal(an_attack.perturbation.decode(goal.image, outcome.theta), outcome.image)
     with torch.no_grad():

@@ -7,7 +7,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from underfire.images import block_mean, check_images, is_constant, normalise_map, to_8bit
+from underfire.images import (
+    block_mean,
+    blur,
+    cell_side,
+    check_images,
+    is_constant,
+    normalise_map,
+    resize,
+    to_8bit,
+)
 from underfire.types import UnderfireError
 
 
@@ -88,3 +97,33 @@ def test_8_bit_rounding_goes_to_the_nearest_level() -> None:
     """Truncation would send the second to 7."""
     values = (torch.tensor([7.49, 7.51, 254.6]) / 255).view(1, 3, 1, 1)
     torch.testing.assert_close(to_8bit(values) * 255, torch.tensor([7.0, 8.0, 255.0]).view(1, 3, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [((8, 8), (32, 32)), ((13, 13), (27, 27)), ((5, 7), (3, 20)), ((1, 4), (6, 4))]
+)
+def test_resize_is_bilinear_between_the_centres_of_cells(old: tuple[int, int], new: tuple[int, int]) -> None:
+    x = torch.randn(2, 3, *old, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = torch.nn.functional.interpolate(x, new, mode="bilinear", align_corners=False)
+    torch.testing.assert_close(resize(x, *new), expected)
+
+
+def test_resize_to_the_same_size_changes_no_bit() -> None:
+    x = torch.randn(2, 3, 5, 7, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(resize(x, 5, 7), x)
+
+
+def test_blur_is_a_gaussian_average() -> None:
+    """In the middle of a large image it is the sampled bell; it keeps constants, also at the edges."""
+    point = torch.zeros(1, 1, 61, 41, dtype=torch.float64)
+    point[0, 0, 30, 20] = 1
+    rows, columns = torch.arange(61) - 30, torch.arange(41) - 20
+    bell = torch.exp(-(rows[:, None] ** 2 + columns**2) / (2 * 2.5**2)).double()
+    torch.testing.assert_close(blur(point, 2.5)[0, 0], bell / bell.sum(), atol=1e-9, rtol=0)
+    constant = torch.full((1, 3, 6, 9), 0.3, dtype=torch.float64)
+    torch.testing.assert_close(blur(constant, 4.0), constant)
+
+
+@pytest.mark.parametrize(("height", "width", "side"), [(224, 224, 4), (64, 300, 4), (63, 300, 2), (32, 32, 2)])
+def test_cells_are_a_quarter_of_the_side_or_half_of_a_small_one(height: int, width: int, side: int) -> None:
+    assert cell_side(torch.zeros(1, 3, height, width)) == side

@@ -6,7 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from underfire.losses import confidence, cross_entropy, log_odds, map_distance, smoothed_cross_entropy
+from underfire.losses import (
+    confidence,
+    cross_entropy,
+    log_odds,
+    map_distance,
+    mask_terms,
+    roughness,
+    smoothed_cross_entropy,
+)
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -90,3 +98,30 @@ def test_map_distance_is_the_mean_over_cells_and_views() -> None:
 def test_a_blank_map_of_one_cell_is_compared_with_every_cell() -> None:
     target = torch.tensor([[[0.0, 0.0], [0.5, 1.0]]])
     torch.testing.assert_close(map_distance(torch.zeros(1, 1, 1, 1), target), torch.tensor([1.25 / 4]))
+
+
+def test_roughness_is_the_mean_square_of_steps_between_neighbours() -> None:
+    """One cell of height 2 in the interior of 4 × 5 has two steps down and two along; a constant has none."""
+    masks = torch.zeros(2, 4, 5)
+    masks[0, 1, 2] = 2
+    masks[1] = 0.7
+    torch.testing.assert_close(roughness(masks), torch.tensor([2 * 4 / 15 + 2 * 4 / 16, 0.0]))
+
+
+def test_terms_of_eq_8() -> None:
+    masks, kept, removed = random(3, 4, 4).sigmoid(), random(3, 5, seed=1), random(3, 5, seed=2)
+    terms = mask_terms(masks, kept, removed, TARGET, exponent=0.3)
+    p_kept, p_removed = (z.softmax(1).gather(1, TARGET[:, None])[:, 0] for z in (kept, removed))
+    assert list(terms) == ["roughness", "area", "kept", "removed"]
+    torch.testing.assert_close(terms["roughness"], roughness(masks))
+    torch.testing.assert_close(terms["area"], masks.mean((1, 2)))
+    torch.testing.assert_close(terms["kept"], -p_kept.log())
+    torch.testing.assert_close(terms["removed"], p_removed**0.3)
+
+
+def test_the_removed_part_has_a_gradient_where_its_confidence_is_gone() -> None:
+    """p^0.3 itself has an infinite slope at p = 0."""
+    removed = torch.tensor([[-200.0, 0.0]], requires_grad=True)
+    term = mask_terms(torch.zeros(1, 2, 2), torch.zeros(1, 2), removed, torch.tensor([0]), 0.3)["removed"]
+    (gradient,) = torch.autograd.grad(term.sum(), removed)
+    assert gradient.isfinite().all()

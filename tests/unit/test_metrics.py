@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from underfire import metrics
-from underfire.metrics import DISTANCES, PLAUSIBLE, compare_maps, iou, mean_interval, summarise
+from underfire.metrics import DISTANCES, PLAUSIBLE, boxes, compare_maps, iou, mean_interval, summarise
 
 A = torch.tensor([[0.0, 0.2], [0.6, 1.0]])
 B = torch.tensor([[0.0, 0.6], [0.6, 0.0]])
@@ -172,3 +172,12 @@ def test_a_map_is_plausible_above_one_half_and_not_at_it() -> None:
     assert PLAUSIBLE == 0.5
     pgd, adv2, _ = summarise(outcomes())
     assert (pgd.all_images["plausible"].value, adv2.all_images["plausible"].value) == (0.5, 1.0)
+
+
+def test_boxes_are_the_smallest_around_the_true_cells() -> None:
+    masks = torch.zeros(3, 4, 5, dtype=torch.bool)
+    masks[0, 1, 3] = masks[0, 2, 1] = True
+    masks[1, 3, 4] = True
+    around = torch.zeros_like(masks)
+    around[0, 1:3, 1:4] = around[1, 3, 4] = True
+    assert torch.equal(boxes(masks), around)

@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from tiny_maskers import tiny_rts
+from tiny_networks import classifier
 from underfire import presets
 from underfire.interpreters import CAM, GRAD, Blind, FiniteDifferences, GradCAM
 from underfire.perturbations import Pixels
@@ -46,6 +48,13 @@ def test_interpreters_without_a_row_of_their_own_are_attacked_like_cam(recipe: s
     of_cam, of_grad_cam = (presets.adv2(interpreter, recipe=recipe) for interpreter in (CAM(), GradCAM()))
     assert of_grad_cam.interpreter == GradCAM()
     assert vars(of_grad_cam) | {"interpreter": CAM()} == vars(of_cam)
+
+
+@every_recipe
+def test_rts_has_an_encoder_term_of_constant_weight(recipe: str) -> None:
+    attack = presets.adv2(tiny_rts(classifier("resnet")), recipe=recipe)
+    assert set(attack.weights) == {"map", "encoder"}
+    torch.testing.assert_close(attack.weights["encoder"](torch.tensor([0, 500])), torch.tensor([0.1, 0.1]))
 
 
 def test_unknown_recipe() -> None:

@@ -1,7 +1,7 @@
 """Stages: what names a piece of work, and that each one computes what it says, once."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,16 @@ def test_a_description_is_plain_json_with_types_and_sorted_names() -> None:
         "nothing": None,
     }
     assert list(described["weights"]) == ["a", "z"]
+
+
+@dataclass(frozen=True)
+class Trained:
+    digest: str
+    weights: nn.Module = field(compare=False)
+
+
+def test_what_is_left_out_of_comparison_is_no_part_of_the_identity() -> None:
+    assert describe(Trained("abc", nn.Linear(1, 1))) == {"type": "Trained", "digest": "abc"}
 
 
 def test_an_attack_is_described_by_its_parameters() -> None:

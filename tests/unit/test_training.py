@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from underfire.demo_training import HELD_OUT, accuracy, retrain, train_demo_classifier
 from underfire.networks import DemoClassifier
 from underfire.scenes import scenes
-from underfire.training import fit, initialised, shuffled
+from underfire.training import Checkpoint, HeldOut, fit, initialised, shuffled
 from underfire.types import UnderfireError
 
 INPUTS = torch.linspace(-1, 1, 64)[:, None]
@@ -80,3 +80,89 @@ def test_bad_arguments_and_diverging_losses_are_one_sentence() -> None:
         fit(network, lambda step: INPUTS / 0, squared_error, steps=1, lr=0.1)
     with pytest.raises(UnderfireError, match="between 1 and 12"):
         shuffled(12, 13, seed=0)
+
+
+class Noisy(nn.Module):
+    """A network with all that has a state: weights, and a counter of its calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(1, 1)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return self.linear(x)
+
+
+def trained(
+    checkpoint: Checkpoint | None = None, stop_at: int = 10**6, steps: int = 40, patience: int = 100
+) -> tuple[dict[str, Tensor], int]:
+    """Weights and steps of a short training, which fails before step `stop_at`."""
+
+    def batch(step: int) -> Tensor:
+        if step == stop_at:
+            raise KeyboardInterrupt
+        return INPUTS + 0.01 * step
+
+    network = initialised(Noisy, seed=0)
+    held_out = HeldOut(lambda net: squared_error(net, INPUTS).mean().item(), every=5, patience=patience)
+    done = fit(network, batch, squared_error, steps=steps, lr=0.1, held_out=held_out, checkpoint=checkpoint)
+    return network.state_dict(), done
+
+
+@pytest.mark.parametrize("stops", [[1], [7], [20], [39], [3, 4, 33]])
+def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path: Path, stops: list[int]) -> None:
+    checkpoint = Checkpoint(tmp_path / "state", "this training", every=3)
+    expected, _ = trained()
+    for stop in stops:
+        with pytest.raises(KeyboardInterrupt):
+            trained(checkpoint, stop)
+    resumed, done = trained(checkpoint)
+    assert done == 40
+    assert all(torch.equal(expected[name], resumed[name]) for name in expected)
+
+
+def test_checkpoints_save_work(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "state", "this training", every=10)
+    with pytest.raises(KeyboardInterrupt):
+        trained(checkpoint, stop_at=25)
+    seen: list[int] = []
+
+    def batch(step: int) -> Tensor:
+        seen.append(step)
+        return INPUTS
+
+    fit(Noisy(), batch, squared_error, steps=40, lr=0.1, checkpoint=checkpoint)
+    assert seen == list(range(20, 40))
+
+
+def test_a_checkpoint_of_another_training_or_a_damaged_one_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    trained(Checkpoint(path, "this training", every=10))
+    with pytest.raises(UnderfireError, match="checkpoint of a training with other settings, model or images"):
+        trained(Checkpoint(path, "another training"))
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(UnderfireError, match="is damaged; delete it to begin anew"):
+        trained(Checkpoint(path, "this training"))
+
+
+def test_the_best_judged_network_is_kept() -> None:
+    """The score prefers a weight that training passes on its way."""
+    network = initialised(lambda: nn.Linear(1, 1), seed=0)
+    judged: list[float] = []
+
+    def score(net: nn.Module) -> float:
+        judged.append(net.weight.item())
+        return abs(net.weight.item() - 1.5)
+
+    fit(network, lambda step: INPUTS, squared_error, steps=100, lr=0.1, held_out=HeldOut(score, 5, 100))
+    assert len(judged) == 20
+    assert network.weight.item() == min(judged, key=lambda weight: abs(weight - 1.5))
+    assert judged[-1] > 2.5
+
+
+def test_training_stops_once_it_has_not_improved_for_long() -> None:
+    network, scores = initialised(lambda: nn.Linear(1, 1), seed=0), iter([3.0, 1.0, 2.0, 1.0, 1.5, 0.0])
+    held_out = HeldOut(lambda net: next(scores), every=2, patience=3)
+    assert fit(network, lambda step: INPUTS, squared_error, steps=100, lr=0.1, held_out=held_out) == 10

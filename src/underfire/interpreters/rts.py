@@ -74,7 +74,8 @@ class RTS(ClosedForm):
         encoder = self.encoder or classifier
         of_encoder, features = encoder.tap(x, manifest.encoder.layers)
         logits = of_encoder if self.encoder is None else classifier(x).logits
-        network = self.masker.network.to(features[0].device, features[0].dtype)
+        with torch.inference_mode(False):
+            network = self.masker.network.to(features[0].device, features[0].dtype)
         side = cell_side(x)
         maps = network(features, y, x.shape[2] // side, x.shape[3] // side)
         return logits, maps.to(logits.dtype), self._encoder_loss(of_encoder, features[0], y)
