@@ -191,11 +191,11 @@ def _print_summary(run: Run) -> None:
     found = selection["examined"] - selection["misclassified"]
     title = f"{found} images; means, with their 95 % interval in brackets"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0)
-    for name in ("interpreter", "attack", "ASR", "MC", "map ΔL1", "map ΔL2", "IoU", "plausible"):
+    for name in ("interpreter", "attack", "ASR", "MC", "map ΔL1", "noise", "IoU", "plausible"):
         table.add_column(name, justify="left" if name in ("interpreter", "attack") else "right", no_wrap=True)
     for row in summarise(run.outcomes()):
         shown = row.all_images
-        means = [f"{value.value:.3f}" for value in (shown["map_l2"], shown["iou_mean"], shown["plausible"])]
+        means = [f"{value.value:.3f}" for value in (shown["repeat_l1"], shown["iou_mean"], shown["plausible"])]
         cells = (f"{row.asr.value:.3f}", f"{row.mc.value:.3f}", _with_interval(shown["map_l1"]), *means)
         table.add_row(row.interpreter, row.attack, *cells)
     console.print(table)

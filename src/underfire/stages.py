@@ -65,10 +65,14 @@ class Craft:
 
 @dataclass(frozen=True)
 class Explain:
-    """Deployed maps of chosen images for their label, or of crafted ones for their target; rows: map, constant."""
+    """Deployed maps of chosen images for their label, or of crafted ones for their target; rows: map, constant.
+
+    Another `draw` is another run of the random numbers that an interpreter uses, if any.
+    """
 
     of: Select | Craft
     interpreter: Interpreter
+    draw: int = 0
     version: int = 1
 
 
@@ -177,8 +181,9 @@ def _(spec: Explain, ids: tuple[str, ...], context: Context) -> Rows:
     else:
         classes = context.store.read(key(spec.of.of), "target", ids)
     device = context.classifier.device
+    drawn = rng.image_keys(ids if spec.draw == 0 else (f"{name}, draw {spec.draw}" for name in ids))
     for chunk in _chunks(ids, context.width):
-        x, y, keys = images[chunk].to(device), classes[chunk].to(device), rng.image_keys(ids[chunk]).to(device)
+        x, y, keys = (rows[chunk].to(device) for rows in (images, classes, drawn))
         maps = spec.interpreter.explain(context.classifier, x, y, keys)
         yield ids[chunk], {"map": maps.float(), "constant": is_constant(maps)}
         context.on_step(Progress(chunk.stop, 0, chunk.stop, len(ids)))

@@ -132,6 +132,8 @@ COLUMNS: Mapping[str, pa.DataType] = {
     "iou_half": pa.float64(),
     "iou_top15": pa.float64(),
     "map_constant": pa.bool_(),
+    "target_constant": pa.bool_(),  # the map it should look like shows nothing
+    "repeat_l1": pa.float64(),  # of two maps of the same benign image: the interpreter's own noise
     "linf": pa.float64(),
     "success_8bit": pa.bool_(),
     "steps": pa.int64(),

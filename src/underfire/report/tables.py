@@ -13,6 +13,7 @@ DEFINITIONS = {
     "MC": "Mean confidence of the target class, over the successes.",
     "ΔL1": "Mean absolute difference between the map and the map that it should look like: "
     "the map of the benign image, unless another target map was chosen.",
+    "Own noise": "ΔL1 between two maps of the same benign image with other random draws: 0 where nothing is drawn.",
     "ΔL2": "Root mean square of the same difference.",
     "IoU (mean)": "Intersection over union of the two maps, each thresholded at its own mean.",
     "IoU (0.5)": "The same with the fixed threshold 0.5.",
@@ -23,6 +24,7 @@ DEFINITIONS = {
 }
 MAP_METRICS = {
     "ΔL1": "map_l1",
+    "Own noise": "repeat_l1",
     "ΔL2": "map_l2",
     "IoU (mean)": "iou_mean",
     "IoU (0.5)": "iou_half",

@@ -27,6 +27,7 @@ class Tally:
     fooled: int
     plausible: int  # fooled, and the map stayed plausible
     constant: int  # maps without any structure
+    blank: int  # target maps without any structure
 
     @property
     def changed(self) -> int:
@@ -86,8 +87,8 @@ def tally(outcomes: pa.Table, interpreter: str, attack: str) -> Tally:
     rows = outcomes.filter(chosen)
     success = rows["success"].to_numpy().astype(bool)
     plausible = success & (rows["iou_mean"].to_numpy() > PLAUSIBLE)
-    constant = rows["map_constant"].to_numpy().astype(bool)
-    return Tally(attack, len(success), int(success.sum()), int(plausible.sum()), int(constant.sum()))
+    constant, blank = (int(rows[name].to_numpy().astype(bool).sum()) for name in ("map_constant", "target_constant"))
+    return Tally(attack, len(success), int(success.sum()), int(plausible.sum()), constant, blank)
 
 
 def percent(share: float) -> str:
@@ -154,4 +155,7 @@ def _cautions(pgd: Tally, adv2: Tally) -> list[str]:
     if constant := pgd.constant + adv2.constant:
         noun = "map is" if constant == 1 else "maps are"
         cautions.append(f"{constant} {noun} constant and explain nothing; do not trust their IoU.")
+    if adv2.blank:
+        verb = "image has a map that shows" if adv2.blank == 1 else "images have maps that show"
+        cautions.append(f"{adv2.blank} benign {verb} nothing; any structure at all would give an attack away there.")
     return cautions

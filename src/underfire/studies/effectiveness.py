@@ -23,7 +23,7 @@ from underfire.classifiers import Classifier
 from underfire.data import ImageSet, Selection
 from underfire.engine import Progress
 from underfire.interpreters import Interpreter, interpreter_named
-from underfire.metrics import compare_maps, linf
+from underfire.metrics import compare_maps, linf, map_l1
 from underfire.stages import (
     Aim,
     Context,
@@ -132,6 +132,7 @@ def plan(settings: Settings, select: Select) -> Iterator[Planned]:
     for interpreter in _interpreters(settings):
         name, adv2 = interpreter.name, _adv2(settings, select, interpreter)
         yield Planned(f"benign maps, {name}", Explain(select, interpreter), "map", "benign", name)
+        yield Planned(f"benign maps again, {name}", Explain(select, interpreter, draw=1), "step", "benign", name)
         yield Planned(f"pgd maps, {name}", Explain(pgd, interpreter), "map", "pgd", name)
         yield Planned(f"adv2, {name}", adv2, "image", "adv2", name)
         yield Planned(f"adv2 maps, {name}", Explain(adv2, interpreter), "map", "adv2", name)
@@ -153,7 +154,9 @@ def _outcomes(craft: Craft, interpreter: Interpreter, ids: tuple[str, ...], stor
         return store.read(key(spec), name, ids)
 
     select, target, shown = craft.of.of, rows(craft.of, "target"), Explain(craft, interpreter)
-    distances = compare_maps(rows(shown, "map"), rows(Explain(select, interpreter), "map"))
+    benign = Explain(select, interpreter)
+    distances = compare_maps(rows(shown, "map"), rows(benign, "map"))
+    repeated = map_l1(rows(replace(benign, draw=1), "map"), rows(benign, "map"))
     columns: dict[str, Any] = {
         "id": ids,
         "attack": [craft.attack.name] * len(ids),
@@ -165,6 +168,8 @@ def _outcomes(craft: Craft, interpreter: Interpreter, ids: tuple[str, ...], stor
         "success": rows(craft, "success").tolist(),
         **{name: values.tolist() for name, values in distances.items()},
         "map_constant": rows(shown, "constant").tolist(),
+        "target_constant": rows(benign, "constant").tolist(),
+        "repeat_l1": repeated.tolist(),
         "linf": linf(rows(craft, "image"), rows(select, "image")).tolist(),
         "success_8bit": (rows(Rescore(craft), "predicted") == target).tolist(),
         "steps": rows(craft, "steps").tolist(),
