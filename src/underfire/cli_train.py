@@ -68,7 +68,7 @@ def rts(
     steps: Annotated[int, typer.Option(help="Most steps; the best network on held-out images is kept.")] = 1200,
     batch: Annotated[int, typer.Option(help="Images per step.")] = 32,
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 3e-3,
-    area: Annotated[float, typer.Option(help="Weight of the mask's area in the loss; higher for smaller masks.")] = 12,
+    area: Annotated[float, typer.Option(help="Weight of the mask's area in the loss; higher for smaller masks.")] = 8,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
@@ -102,7 +102,7 @@ def _album(image_set: ImageSet, objects: ImageSet | None) -> Album:
 
 def _object_masks(image_set: ImageSet, folder: Path) -> ImageSet:
     """The masks of the same names, cut like the images; UnderfireError if one is missing."""
-    names = tuple(Path(name).with_suffix(".png").name for name in image_set.ids)
+    names = tuple(Path(name).with_suffix(".png").as_posix() for name in image_set.ids)
     if missing := [name for name in names if not (folder / name).is_file()]:
         raise UnderfireError(f"{folder} lacks {len(missing)} of {len(names)} masks, the first is {missing[0]}.")
     return replace(image_set, ids=names, source=FileSource(folder, names))

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
@@ -36,6 +37,9 @@ MEASURED = 256  # images whose features are measured before the training
 BLUR = 0.1  # deviation of the blurred background, in image sides
 
 
+Answers = Float[Tensor, "n _"]  # logits of an encoder, whose classes need not be the classifier's
+
+
 class Recipe(BaseModel):
     """What decides the outcome of a training, besides classifier and images."""
 
@@ -50,7 +54,7 @@ class Recipe(BaseModel):
     patience: int = Field(default=5, ge=1)  # judgements without a better network
     width: int = Field(default=32, ge=8, multiple_of=8)  # of the network
     roughness: float = Field(default=2.0, ge=0, allow_inf_nan=False)  # weights of Eq. 8
-    area: float = Field(default=12.0, ge=0, allow_inf_nan=False)
+    area: float = Field(default=8.0, ge=0, allow_inf_nan=False)
     removed: float = Field(default=5.0, ge=0, allow_inf_nan=False)
     power: float = Field(default=0.3, gt=0, allow_inf_nan=False)
 
@@ -71,7 +75,7 @@ class Sight:
     encoder: Classifier | None = None
     source: tuple[str | None, str | None] = (None, None)
 
-    def __call__(self, x: Images, layers: tuple[str, ...]) -> tuple[Logits, Pyramid, Logits]:
+    def __call__(self, x: Images, layers: tuple[str, ...]) -> tuple[Logits, Pyramid, Answers]:
         """The classifier's logits, the encoder's features and logits, without a graph."""
         with torch.no_grad():
             of_encoder, features = (self.encoder or self.classifier).tap(x, layers)
@@ -183,7 +187,7 @@ def prepare(sight: Sight, album: Album, index: Labels, recipe: Recipe) -> tuple[
     return network.to(device), encoder
 
 
-def _measured(sight: Sight, scales: tuple[Scale, ...], batches: Iterator[Batch]) -> tuple[Logits, Pyramid, Logits]:
+def _measured(sight: Sight, scales: tuple[Scale, ...], batches: Iterator[Batch]) -> tuple[Logits, Pyramid, Answers]:
     """Logits, features and the encoder's logits of some images, in memory."""
     seen = [sight(batch.images, tuple(s.layer for s in scales)) for batch in batches]
     logits, features, of_encoder = zip(*seen, strict=True)

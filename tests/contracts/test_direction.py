@@ -16,7 +16,7 @@ from underfire.metrics import map_l1
 from underfire.rng import image_keys
 from underfire.types import Samples
 
-INTERPRETERS = {"cam": uf.CAM(), "grad": uf.GRAD()}
+INTERPRETERS = {"cam": uf.CAM(), "grad": uf.GRAD(), "rts": uf.RTS.demo()}
 
 
 @dataclass(frozen=True)
