@@ -100,6 +100,9 @@ def test_an_encoder_that_is_not_the_one_is_refused(tmp_path: Path, model: Classi
         RTS.load(path)
     with pytest.raises(UnderfireError, match="trained on the features of another network"):
         RTS.load(path, classifier("densenet"))
+    own = masker_file(tmp_path / "own.safetensors", model)
+    with pytest.raises(UnderfireError, match="sees through its classifier's own features; leave out encoder="):
+        RTS.load(own, model)
 
 
 def test_another_classifier_s_masker_is_refused(model: Classifier) -> None:
