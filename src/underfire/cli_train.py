@@ -77,6 +77,8 @@ def rts(
     where = chosen_device(device)
     classifier = Classifier.load(model, weights, normalize, device=where)
     through = None if encoder is None else Classifier.load(encoder, encoder_weights, device=where)
+    if images == "demo" and masks is not None:
+        raise UnderfireError(f"The demo's scenes bring their own masks; leave out --masks {masks}.")
     if images == "demo":
         album = demo_album()
     else:
@@ -123,8 +125,8 @@ def _bar(steps: int) -> Iterator[Callable[[int, float], None]]:
 
 
 def _tell(manifest: Manifest, album: Album) -> None:
-    done = manifest.training["steps_done"]
-    say(f"{done} steps; means over {manifest.scores['images']:.0f} held-out images:")
+    done, images = manifest.training.get("steps_done"), manifest.scores.get("images") or 0
+    say(f"{done} steps; means over {images:.0f} held-out images:")
     for name, meaning in SCORES.items():
         value = manifest.scores.get(name)
         if value is not None:

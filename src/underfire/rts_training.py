@@ -30,6 +30,7 @@ from underfire.images import blur, cell_side, resize
 from underfire.losses import confidence, mask_terms
 from underfire.maskers import Encoder, Manifest, Masker, MaskerNetwork, Pyramid, read_masker, write_masker
 from underfire.metrics import above_mean, boxes, iou
+from underfire.stages import in_one_sentence
 from underfire.training import Checkpoint, HeldOut, fit, initialised, shuffled
 from underfire.types import Images, Labels, Logits, Maps, Row, UnderfireError
 
@@ -103,7 +104,8 @@ def train_masker(
         return _finished(out, identity)
     device = sight.classifier.device
     fitted, judged = split(album.ids, recipe.held_out, recipe.seed)
-    network, encoder = prepare(sight, album, fitted[:MEASURED], recipe)
+    with in_one_sentence(f"The model failed on images of {'×'.join(map(str, album.pixels.shape[:1:-1]))} pixels"):
+        network, encoder = prepare(sight, album, fitted[:MEASURED], recipe)
     order = shuffled(len(fitted), min(recipe.batch, len(fitted)), recipe.seed)
 
     def batch(step: int) -> Batch:

@@ -129,6 +129,7 @@ def test_another_network_can_be_seen_through(
         ({"batch": 0}, "--batch 0: Input should be greater than or equal to 1"),
         ({"lr": "nan"}, "--lr nan: "),
         ({"area": -1}, "--area -1.0: Input should be greater than or equal to 0"),
+        ({"model": "demo", "images": "demo", "masks": "nowhere"}, "The demo's scenes bring their own masks"),
         ({"masks": "nowhere"}, "There is no folder nowhere."),
         ({"images": "nowhere"}, "there is no nowhere"),
         ({"encoder": "torchvision:nonet", "encoder-weights": "DEFAULT"}, "torchvision has no model 'nonet'"),
@@ -139,6 +140,15 @@ def test_refused_in_one_sentence(train: Underfire, options: dict[str, object], c
     code, _, err = train(**options)
     assert (code, err.count("\n")) == (1, 1)
     assert complaint in err
+
+
+def test_a_model_that_fails_on_the_images_is_refused_in_one_sentence(train: Underfire, tmp_path: Path) -> None:
+    (tmp_path / "flat.py").write_text(
+        "from torch import nn\n\n\ndef build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(12, 3))\n"
+    )
+    code, _, err = train(model=f"{tmp_path / 'flat.py'}:build")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "The model failed on images of 16×16 pixels: " in err
 
 
 def test_a_masker_of_another_classifier_is_refused_before_anything_is_written(
