@@ -90,7 +90,7 @@ def demo_album(count: int = DEMO_SCENES) -> Album:
     return Album(painted.samples.ids, pixels, painted.masks, f"{count} scenes of seed {DEMO_SEED}")
 
 
-def split(ids: tuple[str, ...], held_out: float, seed: int) -> tuple[Labels, Labels]:
+def split(ids: tuple[str, ...], held_out: float, seed: int) -> tuple[Int[Tensor, " fitted"], Int[Tensor, " judged"]]:
     """Indices to train on and indices held out, each image's side drawn from the seed and its id."""
     keys = image_keys(ids)
     order = uniform(seed, "held out", keys, torch.zeros_like(keys), 1)[:, 0].argsort()

@@ -68,7 +68,7 @@ def rts(
     steps: Annotated[int, typer.Option(help="Most steps; the best network on held-out images is kept.")] = 1200,
     batch: Annotated[int, typer.Option(help="Images per step.")] = 32,
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 3e-3,
-    area: Annotated[float, typer.Option(help="Weight of the mask's area in the loss; higher for smaller masks.")] = 12,
+    area: Annotated[float, typer.Option(help="Weight of the mask's area in the loss; higher for smaller masks.")] = 8,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
@@ -77,6 +77,8 @@ def rts(
     where = chosen_device(device)
     classifier = Classifier.load(model, weights, normalize, device=where)
     through = None if encoder is None else Classifier.load(encoder, encoder_weights, device=where)
+    if images == "demo" and masks is not None:
+        raise UnderfireError(f"The demo's scenes bring their own masks; leave out --masks {masks}.")
     if images == "demo":
         album = demo_album()
     else:
@@ -102,7 +104,7 @@ def _album(image_set: ImageSet, objects: ImageSet | None) -> Album:
 
 def _object_masks(image_set: ImageSet, folder: Path) -> ImageSet:
     """The masks of the same names, cut like the images; UnderfireError if one is missing."""
-    names = tuple(Path(name).with_suffix(".png").name for name in image_set.ids)
+    names = tuple(Path(name).with_suffix(".png").as_posix() for name in image_set.ids)
     if missing := [name for name in names if not (folder / name).is_file()]:
         raise UnderfireError(f"{folder} lacks {len(missing)} of {len(names)} masks, the first is {missing[0]}.")
     return replace(image_set, ids=names, source=FileSource(folder, names))
@@ -123,8 +125,8 @@ def _bar(steps: int) -> Iterator[Callable[[int, float], None]]:
 
 
 def _tell(manifest: Manifest, album: Album) -> None:
-    done = manifest.training["steps_done"]
-    say(f"{done} steps; means over {manifest.scores['images']:.0f} held-out images:")
+    done, images = manifest.training.get("steps_done"), manifest.scores.get("images") or 0
+    say(f"{done} steps; means over {images:.0f} held-out images:")
     for name, meaning in SCORES.items():
         value = manifest.scores.get(name)
         if value is not None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
@@ -29,11 +30,15 @@ from underfire.images import blur, cell_side, resize
 from underfire.losses import confidence, mask_terms
 from underfire.maskers import Encoder, Manifest, Masker, MaskerNetwork, Pyramid, read_masker, write_masker
 from underfire.metrics import above_mean, boxes, iou
+from underfire.stages import in_one_sentence
 from underfire.training import Checkpoint, HeldOut, fit, initialised, shuffled
 from underfire.types import Images, Labels, Logits, Maps, Row, UnderfireError
 
 MEASURED = 256  # images whose features are measured before the training
 BLUR = 0.1  # deviation of the blurred background, in image sides
+
+
+Answers = Float[Tensor, "n _"]  # logits of an encoder, whose classes need not be the classifier's
 
 
 class Recipe(BaseModel):
@@ -50,7 +55,7 @@ class Recipe(BaseModel):
     patience: int = Field(default=5, ge=1)  # judgements without a better network
     width: int = Field(default=32, ge=8, multiple_of=8)  # of the network
     roughness: float = Field(default=2.0, ge=0, allow_inf_nan=False)  # weights of Eq. 8
-    area: float = Field(default=12.0, ge=0, allow_inf_nan=False)
+    area: float = Field(default=8.0, ge=0, allow_inf_nan=False)
     removed: float = Field(default=5.0, ge=0, allow_inf_nan=False)
     power: float = Field(default=0.3, gt=0, allow_inf_nan=False)
 
@@ -71,7 +76,7 @@ class Sight:
     encoder: Classifier | None = None
     source: tuple[str | None, str | None] = (None, None)
 
-    def __call__(self, x: Images, layers: tuple[str, ...]) -> tuple[Logits, Pyramid, Logits]:
+    def __call__(self, x: Images, layers: tuple[str, ...]) -> tuple[Logits, Pyramid, Answers]:
         """The classifier's logits, the encoder's features and logits, without a graph."""
         with torch.no_grad():
             of_encoder, features = (self.encoder or self.classifier).tap(x, layers)
@@ -99,7 +104,8 @@ def train_masker(
         return _finished(out, identity)
     device = sight.classifier.device
     fitted, judged = split(album.ids, recipe.held_out, recipe.seed)
-    network, encoder = prepare(sight, album, fitted[:MEASURED], recipe)
+    with in_one_sentence(f"The model failed on images of {'×'.join(map(str, album.pixels.shape[:1:-1]))} pixels"):
+        network, encoder = prepare(sight, album, fitted[:MEASURED], recipe)
     order = shuffled(len(fitted), min(recipe.batch, len(fitted)), recipe.seed)
 
     def batch(step: int) -> Batch:
@@ -183,7 +189,7 @@ def prepare(sight: Sight, album: Album, index: Labels, recipe: Recipe) -> tuple[
     return network.to(device), encoder
 
 
-def _measured(sight: Sight, scales: tuple[Scale, ...], batches: Iterator[Batch]) -> tuple[Logits, Pyramid, Logits]:
+def _measured(sight: Sight, scales: tuple[Scale, ...], batches: Iterator[Batch]) -> tuple[Logits, Pyramid, Answers]:
     """Logits, features and the encoder's logits of some images, in memory."""
     seen = [sight(batch.images, tuple(s.layer for s in scales)) for batch in batches]
     logits, features, of_encoder = zip(*seen, strict=True)

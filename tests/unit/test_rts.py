@@ -1,6 +1,7 @@
 """RTS: the masker's mask and nothing else, from the features of one pass; it is refused for other classifiers."""
 
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,11 @@ import torch
 from tiny_maskers import masker_file, tiny_masker, tiny_rts
 from tiny_networks import CLASSES, classifier, images
 from underfire.classifiers import Classifier
+from underfire.images import block_mean
 from underfire.interpreters import RTS, interpreter_named
 from underfire.interpreters.protocol import NoBelief
 from underfire.maskers import Encoder, Manifest, MaskerNetwork, write_masker
+from underfire.scenes import scenes
 from underfire.stages import Explain, Select, key
 from underfire.training import initialised
 from underfire.types import UnderfireError
@@ -97,6 +100,9 @@ def test_an_encoder_that_is_not_the_one_is_refused(tmp_path: Path, model: Classi
         RTS.load(path)
     with pytest.raises(UnderfireError, match="trained on the features of another network"):
         RTS.load(path, classifier("densenet"))
+    own = masker_file(tmp_path / "own.safetensors", model)
+    with pytest.raises(UnderfireError, match="sees through its classifier's own features; leave out encoder="):
+        RTS.load(own, model)
 
 
 def test_another_classifier_s_masker_is_refused(model: Classifier) -> None:
@@ -141,3 +147,15 @@ def test_named_on_the_command_line(tmp_path: Path, model: Classifier) -> None:
     }.items():
         with pytest.raises(UnderfireError, match=complaint):
             interpreter_named(text)
+
+
+def test_the_packaged_masker_is_the_packaged_classifier_s_and_finds_its_objects() -> None:
+    weights = files("underfire") / "weights" / "demo-masker.safetensors"
+    assert len(weights.read_bytes()) < 1_000_000
+    fresh = scenes(100, seed=4321)
+    model, interpreter = Classifier.load("demo"), RTS.demo()
+    maps = interpreter.explain(model, fresh.samples.images, fresh.samples.labels, fresh.samples.labels)
+    inside = block_mean(fresh.masks.float(), 4)
+    on_objects, elsewhere = ((maps * share).sum() / share.sum() for share in (inside, 1 - inside))
+    assert on_objects > 5 * elsewhere
+    assert maps.mean() < 0.25

@@ -72,13 +72,14 @@ class RTS(ClosedForm):
                 f"{classifier.fingerprint()}); train one for this: underfire train rts --model … --images … --out …"
             )
         encoder = self.encoder or classifier
-        of_encoder, features = encoder.tap(x, manifest.encoder.layers)
+        there = encoder.device
+        of_encoder, features = encoder.tap(x.to(there), manifest.encoder.layers)
         logits = of_encoder if self.encoder is None else classifier(x).logits
         with torch.inference_mode(False):
-            network = self.masker.network.to(features[0].device, features[0].dtype)
+            network = self.masker.network.to(there, features[0].dtype)
         side = cell_side(x)
-        maps = network(features, y, x.shape[2] // side, x.shape[3] // side)
-        return logits, maps.to(logits.dtype), self._encoder_loss(of_encoder, features[0], y)
+        maps = network(features, y.to(there), x.shape[2] // side, x.shape[3] // side)
+        return logits, maps.to(logits), self._encoder_loss(of_encoder, features[0], y.to(there)).to(logits)
 
     def _encoder_loss(self, logits: Logits, deepest: Features, y: Labels) -> Row:
         if self.masker.manifest.encoder.shares_classes:
@@ -88,6 +89,8 @@ class RTS(ClosedForm):
 
 def _encoder(masker: Masker, path: str | Path, given: Classifier | None) -> Classifier | None:
     wanted = masker.manifest.encoder
+    if wanted.fingerprint is None and given is not None:
+        raise UnderfireError(f"The masker in {path} sees through its classifier's own features; leave out encoder=.")
     if wanted.fingerprint is None:
         return None
     reference, weights = wanted.reference or "", wanted.weights or ""

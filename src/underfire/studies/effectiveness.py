@@ -240,8 +240,8 @@ def _is_begun(out: Path, settings: Settings, select: Select) -> bool:
         raise UnderfireError(f"{out} holds a run with other settings: {changes}. Choose another --out.")
     if info["stages"] != _stages(settings, select):
         raise UnderfireError(
-            f"{out} was begun by underfire {info['underfire']}, whose attacks are not those of this version. "
-            "Choose another --out."
+            f"{out} was begun by underfire {info['underfire']}, whose attacks are not those of this version, "
+            "or with maskers of other content. Choose another --out."
         )
     return True
 

@@ -1,0 +1,191 @@
+"""`underfire train rts` from end to end: what it leaves, what it says, and how it refuses; then the attack with it."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors import safe_open
+
+from underfire import cli_train, open_run
+from underfire.albums import demo_album
+from underfire.cli import main
+
+Underfire = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def underfire(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Underfire:
+    """Run one command in this process: exit code, output, errors."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["underfire", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        return int(ended.value.code or 0), said.out, said.err
+
+    return run
+
+
+@pytest.fixture
+def train(underfire: Underfire, tiny_model: str, tiny_photos: Path, tmp_path: Path) -> Underfire:
+    """`underfire train rts` on the tiny model and its photos, with other or further options."""
+
+    def run(**replaced: object) -> tuple[int, str, str]:
+        given = {"model": tiny_model, "images": tiny_photos, "normalize": "none", "steps": 3, "batch": 4}
+        options = {**given, "out": tmp_path / "masker.safetensors", **replaced}
+        return underfire("train", "rts", *(part for name in options for part in (f"--{name}", options[name])))
+
+    return run
+
+
+def test_a_masker_is_trained_told_and_attacked(
+    train: Underfire, underfire: Underfire, tiny_model: str, tiny_photos: Path, tmp_path: Path
+) -> None:
+    code, out, err = train()
+    masker = tmp_path / "masker.safetensors"
+    assert (code, err) == (0, "")
+    assert "3 steps; means over 1 held-out images:" in out
+    assert f"Use it: --interpreter rts:{masker}" in out
+    common = ("--model", tiny_model, "--images", tiny_photos, "--normalize", "none", "--n", 2, "--steps", 2)
+    code, out, err = underfire("attack", *common, "--interpreter", f"cam,rts:{masker}", "--out", tmp_path / "run")
+    assert (code, err) == (0, "")
+    run = open_run(tmp_path / "run")
+    assert {row["interpreter"] for row in run.outcomes().to_pylist()} == {"cam", "rts"}
+    assert run.info["spec"]["interpreters"] == ["cam", f"rts:{masker}"]
+    described = [attack["interpreter"] for attack in run.info["recipe"]]
+    (digest,) = (each["digest"] for each in described if each["type"] == "RTS")
+    assert len(digest) == 32
+    assert run.maps("adv2", "rts")[1].shape == (2, 8, 8)
+
+
+def test_the_same_command_again_trains_nothing(train: Underfire, tmp_path: Path) -> None:
+    train()
+    before = (tmp_path / "masker.safetensors").read_bytes()
+    code, out, err = train()
+    assert (code, err) == (0, "")
+    assert "trained before" in out
+    assert (tmp_path / "masker.safetensors").read_bytes() == before
+    code, _, err = train(seed=1)
+    assert code == 1
+    assert "holds a masker of another training: seed was 0 and is now 1" in err
+
+
+def test_an_interrupted_training_says_how_to_go_on(
+    train: Underfire, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli_train, "train_masker", interrupted)
+    code, _, err = train()
+    assert (code, err) == (130, "underfire: interrupted; the same command again goes on from the last checkpoint.\n")
+
+
+def test_the_demo_trains_on_scenes_of_its_own(
+    underfire: Underfire, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(cli_train, "demo_album", lambda: demo_album(20))
+    out = tmp_path / "demo.safetensors"
+    code, said, err = underfire("train", "rts", "--model", "demo", "--images", "demo", "--steps", 1, "--out", out)
+    assert (code, err) == (0, "")
+    assert "boxes that miss the object" in said
+    with safe_open(out, "pt") as file:
+        manifest = json.loads(file.metadata()["masker"])
+    assert manifest["training"]["images"] == "20 scenes of seed 9004"
+
+
+def test_masks_of_objects_add_the_localisation_error(train: Underfire, tiny_photos: Path, tmp_path: Path) -> None:
+    for photo in tiny_photos.rglob("*.png"):
+        mask = tmp_path / "masks" / photo.relative_to(tiny_photos)
+        mask.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((16, 16), 255, np.uint8)).save(mask)
+    assert "boxes that miss the object" in train(masks=tmp_path / "masks")[1]
+    mask.unlink()
+    code, _, err = train(masks=tmp_path / "masks", out=tmp_path / "other.safetensors")
+    assert (code, "lacks 1 of 12 masks, the first is" in err) == (1, True)
+
+
+def test_another_network_can_be_seen_through(
+    train: Underfire, underfire: Underfire, tiny_model: str, tmp_path: Path
+) -> None:
+    code, _, err = train(**{"encoder": "demo"})
+    assert (code, err) == (0, "")
+    code, _, err = underfire(
+        "attack", "--model", tiny_model, "--images", "demo", "--interpreter", f"rts:{tmp_path}/masker.safetensors"
+    )
+    assert code == 1
+    assert "sees through another network than its classifier; load it in Python" in err
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"steps": 0}, "--steps 0: Input should be greater than or equal to 1"),
+        ({"batch": 0}, "--batch 0: Input should be greater than or equal to 1"),
+        ({"lr": "nan"}, "--lr nan: "),
+        ({"area": -1}, "--area -1.0: Input should be greater than or equal to 0"),
+        ({"model": "demo", "images": "demo", "masks": "nowhere"}, "The demo's scenes bring their own masks"),
+        ({"masks": "nowhere"}, "There is no folder nowhere."),
+        ({"images": "nowhere"}, "there is no nowhere"),
+        ({"encoder": "torchvision:nonet", "encoder-weights": "DEFAULT"}, "torchvision has no model 'nonet'"),
+        ({"out": "/proc/masker.safetensors"}, "/proc cannot be written to"),
+    ],
+)
+def test_refused_in_one_sentence(train: Underfire, options: dict[str, object], complaint: str) -> None:
+    code, _, err = train(**options)
+    assert (code, err.count("\n")) == (1, 1)
+    assert complaint in err
+
+
+def test_a_model_that_fails_on_the_images_is_refused_in_one_sentence(train: Underfire, tmp_path: Path) -> None:
+    (tmp_path / "flat.py").write_text(
+        "from torch import nn\n\n\ndef build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(12, 3))\n"
+    )
+    code, _, err = train(model=f"{tmp_path / 'flat.py'}:build")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "The model failed on images of 16×16 pixels: " in err
+
+
+def test_a_masker_of_another_classifier_is_refused_before_anything_is_written(
+    train: Underfire, underfire: Underfire, tmp_path: Path
+) -> None:
+    train()
+    masker = tmp_path / "masker.safetensors"
+    code, _, err = underfire(
+        "attack",
+        "--model",
+        "demo",
+        "--images",
+        "demo",
+        "--n",
+        2,
+        "--interpreter",
+        f"rts:{masker}",
+        "--out",
+        tmp_path / "run",
+    )
+    assert code == 1
+    assert "trained for another classifier" in err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("interpreter", "complaint"),
+    [
+        ("cam:x", "Interpreter 'cam' takes no argument; leave out ':x'."),
+        ("rts:nowhere", "There is no masker nowhere; train one with: underfire train rts --out nowhere"),
+        ("rts,rts", "Interpreter 'rts' is named twice; name it once."),
+    ],
+)
+def test_interpreters_that_cannot_be_named(
+    underfire: Underfire, tmp_path: Path, interpreter: str, complaint: str
+) -> None:
+    code, _, err = underfire(
+        "attack", "--model", "demo", "--images", "demo", "--interpreter", interpreter, "--out", tmp_path / "run"
+    )
+    assert (code, err.strip()) == (1, f"underfire: {complaint}")
