@@ -102,9 +102,13 @@ class TwoPhaseStep:
 
 
 def _unit(gradient: Tensor) -> Tensor:
-    """The gradient over its L2 norm, row by row; zeros and numbers that are none stay without consequence."""
-    gradient = gradient.nan_to_num(0, 0, 0)
-    return gradient / _per_row(gradient.flatten(1).norm(dim=1), gradient).clamp_min(torch.finfo(gradient.dtype).tiny)
+    """The gradient over its L2 norm, row by row; zeros and numbers that are none stay without consequence.
+
+    Dividing by the largest entry first keeps the squares of a saturated prediction's gradient from vanishing.
+    """
+    gradient, floor = gradient.nan_to_num(0, 0, 0), torch.finfo(gradient.dtype).tiny
+    gradient = gradient / _per_row(gradient.flatten(1).abs().amax(1), gradient).clamp_min(floor)
+    return gradient / _per_row(gradient.flatten(1).norm(dim=1), gradient).clamp_min(floor)
 
 
 def _per_row(values: Row, like: Tensor) -> Tensor:

@@ -10,12 +10,16 @@ from torch import Tensor
 from underfire.images import (
     block_mean,
     blur,
+    blur_kernel,
     cell_side,
     check_images,
+    convolve,
     is_constant,
     normalise_map,
     resize,
+    shifted,
     to_8bit,
+    total_variation,
 )
 from underfire.types import UnderfireError
 
@@ -127,3 +131,52 @@ def test_blur_is_a_gaussian_average() -> None:
 @pytest.mark.parametrize(("height", "width", "side"), [(224, 224, 4), (64, 300, 4), (63, 300, 2), (32, 32, 2)])
 def test_cells_are_a_quarter_of_the_side_or_half_of_a_small_one(height: int, width: int, side: int) -> None:
     assert cell_side(torch.zeros(1, 3, height, width)) == side
+
+
+@pytest.mark.parametrize(("taps", "sigma"), [(7, 1.4), (11, 2.0), (13, 2.3), (21, 3.5)])
+def test_large_kernels_are_gaussians_of_automatic_width(taps: int, sigma: float) -> None:
+    kernel, places = blur_kernel(taps), torch.arange(taps) - taps // 2
+    assert kernel.sum() == pytest.approx(1, abs=1e-12)
+    bell = -places.double().square() / (2 * sigma**2)
+    torch.testing.assert_close((kernel / kernel[taps // 2]).log(), bell, rtol=1e-9, atol=1e-12)
+
+
+def test_small_kernels_are_binomial() -> None:
+    assert blur_kernel(1).tolist() == [1]
+    assert blur_kernel(3).tolist() == [1 / 4, 2 / 4, 1 / 4]
+    assert blur_kernel(5).tolist() == [1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16]
+
+
+def test_a_convolution_averages_what_lies_inside() -> None:
+    x, kernel = maps(2)[:, None], blur_kernel(7)
+    window = (kernel[:, None] * kernel)[None, None]
+    total, weight = (torch.nn.functional.conv2d(v, window, padding=3) for v in (x, torch.ones_like(x)))
+    torch.testing.assert_close(convolve(x, kernel), total / weight)
+
+
+def test_each_image_is_shifted_by_its_own_offsets() -> None:
+    x = torch.arange(2 * 3 * 4 * 5, dtype=torch.float64).view(2, 3, 4, 5)
+    moved = shifted(x, torch.tensor([[0, 3], [2, 1]]))
+    assert torch.equal(moved[0], x[0].roll((0, -3), (1, 2)))
+    assert torch.equal(moved[1], x[1].roll((-2, -1), (1, 2)))
+
+
+@pytest.mark.parametrize("corner", [(1, 1), (5, 11), (17, 3), (17, 17)])
+def test_variation_of_a_square_is_the_same_wherever_it_stands(corner: tuple[int, int]) -> None:
+    """Of 40 unit differences two start at the same cell, the lower right corner: 38 + 2^1.5."""
+    mask = torch.zeros(1, 28, 28, dtype=torch.float64)
+    mask[:, corner[0] : corner[0] + 10, corner[1] : corner[1] + 10] = 1
+    assert total_variation(mask, 3.0).item() == pytest.approx(40.8284, abs=1e-4)
+
+
+def test_variation_of_a_constant_is_next_to_nothing_and_has_a_gradient() -> None:
+    mask = torch.full((2, 28, 28), 0.7, requires_grad=True)
+    variation = total_variation(mask, 3.0)
+    assert variation.max() < 1e-8
+    assert torch.equal(torch.autograd.grad(variation.sum(), mask)[0], torch.zeros_like(mask))
+
+
+def test_variation_is_one_number_per_mask() -> None:
+    masks = maps()
+    apart = torch.cat([total_variation(mask[None], 3.0) for mask in masks])
+    torch.testing.assert_close(total_variation(masks, 3.0), apart)

@@ -1,19 +1,33 @@
-"""The sign step: Eq. 1 and 4 by hand, one image at a time, and known minima."""
+"""The sign step: Eq. 1 and 4 by hand and known minima. The two-phase step: known longest steps. Both row by row."""
 
+import math
+from dataclasses import dataclass, field
+
+import pytest
 import torch
 from torch import Tensor
 
 from underfire.schedules import Constant, Linear
-from underfire.steps import NoMemory, SignStep, value_and_gradient
+from underfire.steps import NoMemory, SignStep, TwoPhaseStep, value_and_gradient
 from underfire.types import Terms
 
 START = torch.tensor([[0.5, -2.0, 0.0], [1.0, 1.0, -3.0]])
 
 
-def quadratic(theta: Tensor) -> Terms:
+class Quadratic:
     """Half the squared distance to (0, 0, 1), row by row."""
-    loss = (theta - torch.tensor([0.0, 0.0, 1.0])).square().sum(1) / 2
-    return Terms(loss, {"loss": loss}, theta)
+
+    def __call__(self, theta: Tensor) -> Terms:
+        loss = (theta - torch.tensor([0.0, 0.0, 1.0])).square().sum(1) / 2
+        return Terms(loss, {"loss": loss}, theta)
+
+    prediction = __call__
+
+    def project(self, theta: Tensor) -> Tensor:
+        return theta
+
+
+quadratic = Quadratic()
 
 
 def test_value_and_gradient_of_each_row() -> None:
@@ -46,3 +60,104 @@ def test_falling_steps_reach_the_minimum() -> None:
     for k in range(100):
         theta, _, _ = rule.step(quadratic, theta, NoMemory(), torch.tensor([k, k]))
     torch.testing.assert_close(theta, torch.tensor([[0.0, 0.0, 1.0]] * 2), rtol=0, atol=0.01)
+
+
+@dataclass(frozen=True)
+class Plane:
+    """theta = (a, b, c) per row: map loss `slope` a; -log p = base - rate a + 2 rate b.
+
+    So a step of length s down the map's gradient costs rate s of log p.
+    """
+
+    base: Tensor
+    rate: Tensor
+    slope: float = 1.0
+    bound: float = math.inf
+    asked: list[Tensor] = field(default_factory=list)
+
+    def __call__(self, theta: Tensor) -> Terms:
+        loss = self.slope * theta[:, 0]
+        return Terms(loss, {"map": loss}, theta)
+
+    def prediction(self, theta: Tensor) -> Terms:
+        self.asked.append(theta.detach())
+        loss = self.base - self.rate * theta[:, 0] + 2 * self.rate * theta[:, 1]
+        return Terms(loss, {"prediction": loss}, theta)
+
+    def project(self, theta: Tensor) -> Tensor:
+        return theta.clamp(-self.bound, self.bound)
+
+
+REACH, FLOOR = 0.08, 0.95
+ORIGIN = torch.zeros(4, 3, dtype=torch.float64)
+ROOM = torch.tensor([0.01, 0.01, 0.01, -0.01], dtype=torch.float64)  # of -log p below the floor
+BASE = -math.log(FLOOR) - ROOM
+RATE = torch.tensor([1.0, 0.2, 0.01, 1.0], dtype=torch.float64)  # longest steps .01, .05, beyond reach, none
+FIRST = torch.zeros(4, dtype=torch.int64)
+
+
+def search(objective: Plane, theta: Tensor = ORIGIN, step: Tensor = FIRST, **changes: object) -> Tensor:
+    rule = TwoPhaseStep(**({"reach": Constant(REACH), "prediction_step": 0.0} | changes))
+    moved, memory, _ = rule.step(objective, theta, NoMemory(), step)
+    assert memory == NoMemory()
+    return moved
+
+
+@pytest.mark.parametrize("slope", [1e-6, 1.0, 1e6])
+def test_the_longest_step_that_keeps_the_floor_is_found_in_each_row(slope: float) -> None:
+    """To within reach / 2^12 and from below: never past the floor; the gradient's own length does not count."""
+    moved = search(Plane(BASE, RATE, slope))
+    longest = torch.tensor([0.01, 0.05, REACH, 0.0], dtype=torch.float64)
+    short_of_it = longest + moved[:, 0]
+    assert short_of_it.min() >= -1e-8
+    assert short_of_it.max() <= REACH / 2**12 + 1e-8
+    assert not moved[:, 1:].any()
+
+
+def test_a_search_costs_a_pass_for_each_halving_and_one_for_the_second_step() -> None:
+    objective = Plane(BASE, RATE)
+    search(objective, halvings=7)
+    assert len(objective.asked) == 7 + 1
+    assert objective.asked[0][:, 0].tolist() == pytest.approx([-REACH / 2] * 4)
+
+
+def test_the_search_sees_where_the_bounds_leave_theta() -> None:
+    """A bound of .002 keeps the first row's confidence however far it would go."""
+    moved = search(Plane(BASE, RATE, bound=0.002))
+    torch.testing.assert_close(moved[:, 0], torch.tensor([-0.002, -0.002, -0.002, 0.0], dtype=torch.float64))
+
+
+def test_reach_follows_its_schedule_by_each_images_own_step() -> None:
+    everywhere = Plane(BASE - 1, RATE)
+    moved = search(everywhere, step=torch.tensor([0, 1, 2, 4]), reach=Linear(0.08, 0.0, 4))
+    expected = torch.tensor([0.08, 0.06, 0.04, 0.0], dtype=torch.float64)
+    torch.testing.assert_close(-moved[:, 0], expected, rtol=2**-11, atol=0)
+
+
+@pytest.mark.parametrize("length", [0.05, 0.3])
+def test_the_second_step_has_its_length_down_the_gradient_of_the_prediction(length: float) -> None:
+    shown, moved = search(Plane(BASE, RATE)), search(Plane(BASE, RATE), prediction_step=length)
+    direction = torch.tensor([1.0, -2.0, 0.0], dtype=torch.float64) / 5**0.5
+    torch.testing.assert_close(moved - shown, (length * direction).expand(4, 3))
+
+
+def test_the_default_second_step_is_the_papers() -> None:
+    moved = search(Plane(BASE, RATE), prediction_step=TwoPhaseStep(Constant(REACH)).prediction_step)
+    shown = search(Plane(BASE, RATE))
+    torch.testing.assert_close((moved - shown).norm(dim=1), torch.full((4,), 0.05, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("slope", [0.0, math.nan, -math.inf])
+def test_gradients_that_vanish_or_are_no_numbers_move_nothing(slope: float) -> None:
+    still = Plane(BASE, torch.tensor([0.0, 0.0, math.nan, 0.0], dtype=torch.float64), slope)
+    assert torch.equal(search(still, prediction_step=0.05), ORIGIN)
+
+
+@pytest.mark.parametrize("size", [1e-45, 1e-40, 1e-25, 1.0, 1e25])
+def test_lengths_are_kept_where_squares_are_not(size: float) -> None:
+    """In float32 the squares of a saturated prediction's gradient vanish, and those of a steep one are infinite."""
+    steep = Plane(torch.zeros(4), torch.full((4,), size), slope=size)
+    still = Plane(torch.zeros(4), torch.full((4,), size), slope=0.0)
+    assert search(steep, ORIGIN.float()).norm(dim=1).max() <= 0.08
+    lengths = search(still, ORIGIN.float(), prediction_step=0.05).norm(dim=1)
+    torch.testing.assert_close(lengths, torch.full((4,), 0.05))
