@@ -100,7 +100,7 @@ RECIPES: Mapping[str, Recipe] = {
             "cam": MapAttack(100, 20.0),
             "grad": MapAttack(150, 20.0),
             "mask": MapAttack(240, 2.5, quantum=120),
-            "rts": MapAttack(100, 20.0, {"encoder": 0.1}),
+            "rts": MapAttack(200, 20.0, {"encoder": 0.1}),
         },
         otherwise=MapAttack(100, 20.0),
     ),

@@ -32,8 +32,8 @@ class SmallRun:
                 "id": id, "attack": attack, "interpreter": interpreter, "class_true": 0, "class_target": 1,
                 "class_predicted": 1, "confidence": 0.9 + 0.03 * index, "success": True,
                 "map_l1": 0.3 - 0.1 * index, "map_l2": 0.2, "iou_mean": 0.9 - 0.3 * index, "iou_half": 0.5,
-                "iou_top15": 0.5, "map_constant": False, "linf": 0.031, "success_8bit": True,
-                "steps": 300, "reason": "budget",
+                "iou_top15": 0.5, "map_constant": False, "target_constant": False, "repeat_l1": 0.0, "linf": 0.031,
+                "success_8bit": True, "steps": 300, "reason": "budget",
             }
             for attack in ("pgd", "adv2")
             for interpreter in ("cam", "grad")

@@ -55,6 +55,8 @@ def test_the_table_has_the_promised_columns_and_types(run: Run) -> None:
     assert {name: schema.field(name).type for name in COLUMNS} == COLUMNS
     assert {name: schema.field(name).type for name in set(schema.names) - set(COLUMNS)} == {
         "map_constant": pa.bool_(),
+        "target_constant": pa.bool_(),
+        "repeat_l1": pa.float64(),
         "success_8bit": pa.bool_(),
     }
     assert run.outcomes().schema == schema

@@ -132,6 +132,8 @@ def test_the_table_follows_from_the_stored_images(
     assert rows["success"] == (logits.argmax(1) == target).tolist()
     assert rows["success_8bit"] == (rounded.argmax(1) == target).tolist()
     assert not any(rows["map_constant"])
+    assert not any(rows["target_constant"])
+    assert set(rows["repeat_l1"]) == {0.0}  # neither CAM nor GRAD draws
     assert set(rows["reason"]) == {"budget"}
     assert set(rows["steps"]) == {5}
     assert close(rows["confidence"], logits.softmax(1).gather(1, target[:, None])[:, 0])

@@ -75,8 +75,8 @@ def outcome(id: str, attack: str, interpreter: str, **changes: Any) -> dict[str,
     row = {
         "id": id, "attack": attack, "interpreter": interpreter, "class_true": 0, "class_target": 2,
         "class_predicted": 2, "confidence": 0.97, "success": True, "map_l1": 0.05, "map_l2": 0.07,
-        "iou_mean": 0.9, "iou_half": 0.8, "iou_top15": 0.7, "map_constant": False, "linf": 0.031,
-        "success_8bit": True, "steps": 300, "reason": "budget",
+        "iou_mean": 0.9, "iou_half": 0.8, "iou_top15": 0.7, "map_constant": False, "target_constant": False,
+        "repeat_l1": 0.01, "linf": 0.031, "success_8bit": True, "steps": 300, "reason": "budget",
     }  # fmt: skip
     return row | changes
 
@@ -169,13 +169,15 @@ def test_a_failed_attack_is_no_acquittal() -> None:
 
 def test_few_images_and_a_lazy_interpreter_are_said() -> None:
     rows = [outcome(str(index), attack, "rts") for index in range(16) for attack in ("pgd", "adv2")]
-    (verdict,) = judge(table([*rows, outcome("16", "adv2", "rts", success=False, map_constant=True)]))
-    few, failed, lazy, constant = verdict.cautions
+    odd = outcome("16", "adv2", "rts", success=False, map_constant=True, target_constant=True)
+    (verdict,) = judge(table([*rows, odd]))
+    few, failed, lazy, constant, blank = verdict.cautions
     assert "judged on 16 images" in few
     assert "81 % to 100 %" in few
     assert failed.startswith("On 1 of 17 images ADV² failed")
     assert lazy.startswith("PGD ignores the map")
     assert constant.startswith("1 map is constant")
+    assert blank.startswith("1 benign image has a map that shows nothing")
 
 
 def test_wilson_stays_within_bounds() -> None:

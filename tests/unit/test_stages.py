@@ -15,7 +15,9 @@ from underfire.classifiers import Classifier
 from underfire.data import ImageSet, open_images
 from underfire.engine import Progress
 from underfire.images import is_constant, to_8bit
-from underfire.interpreters import CAM, GRAD, GradCAM
+from underfire.interpreters import CAM, GRAD, MASK, GradCAM
+from underfire.interpreters.deletion import Geometry
+from underfire.interpreters.mask_solver import Solver
 from underfire.presets import adv2, pgd
 from underfire.stages import (
     Aim,
@@ -68,6 +70,7 @@ def test_equal_specs_have_equal_keys_and_different_ones_different_keys() -> None
         (Craft(AIM, pgd(eps=8 / 255), None, None), Craft(AIM, pgd(eps=8.1 / 255), None, None)),
         (Craft(AIM, adv2(CAM()), MAPS, None), Craft(AIM, adv2(CAM(), map_weight=1.0), MAPS, None)),
         (Explain(SELECT, CAM()), Explain(SELECT, GradCAM())),
+        (MAPS, replace(MAPS, draw=1)),
     ],
 )
 def test_whatever_changes_the_result_changes_the_key(spec: Spec, other: Spec) -> None:
@@ -203,6 +206,14 @@ def test_maps_explain_the_label_of_benign_and_the_target_of_crafted_images(conte
         expected = GRAD().explain(context.classifier, rows(context, of, "image"), classes, keys)
         assert torch.allclose(rows(context, Explain(of, GRAD()), "map"), expected, atol=1e-5)
         assert torch.equal(rows(context, Explain(of, GRAD()), "constant"), is_constant(expected))
+
+
+def test_another_draw_differs_where_the_interpreter_draws_and_nowhere_else(context: Context) -> None:
+    drawing = MASK(Solver(steps=4, geometry=Geometry(cell=4, image_taps=5, mask_taps=3, jitter=2)))
+    for interpreter, differs in ((drawing, True), (CAM(), False)):
+        once, again = (Explain(SELECT, interpreter, draw) for draw in (0, 1))
+        compute(context, once, again)
+        assert torch.equal(rows(context, once, "map"), rows(context, again, "map")) != differs
 
 
 def test_crafting_from_a_stored_warm_start_is_what_the_engine_does_in_one_go(context: Context) -> None:
