@@ -85,7 +85,7 @@ RECIPES: Mapping[str, Recipe] = {
         map_attacks={
             "cam": MapAttack(100, 20.0),
             "grad": MapAttack(150, 20.0),
-            "rts": MapAttack(100, 20.0, {"encoder": 0.1}),
+            "rts": MapAttack(150, 20.0, {"encoder": 0.1}),
         },
         otherwise=MapAttack(100, 20.0),
     ),
