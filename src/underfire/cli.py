@@ -17,7 +17,7 @@ from underfire import demo_training, engine
 from underfire.classifiers import Classifier
 from underfire.cli_train import train_app
 from underfire.data import ImageSet, open_images
-from underfire.demo import DEMO_EPS, DEMO_INTERPRETERS, demo_images
+from underfire.demo import EPS, SHOWN, demo_images
 from underfire.interpreters import INTERPRETERS
 from underfire.metrics import Estimate, summarise
 from underfire.presets import RECIPES
@@ -113,7 +113,7 @@ def demo(
     if retrain:
         _retrain(out)
         return
-    settings = _settings(model="demo", images="demo", interpreters=DEMO_INTERPRETERS, n=n, eps=DEMO_EPS, seed=seed)
+    settings = _settings(model="demo", images="demo", interpreters=SHOWN, n=n, eps=EPS, seed=seed)
     _attack(settings, Classifier.load("demo", device=chosen_device(device)), demo_images(), out, batch=16)
     say(
         "\nTry your own model next:\n"

@@ -4,13 +4,13 @@ from underfire.data import ImageSet
 from underfire.pictures import ArraySource
 from underfire.scenes import CLASSES, scenes
 
-DEMO_SEED = 20260  # of the scenes shown; the classifier was trained on scenes of other seeds
-DEMO_INTERPRETERS = ("cam", "grad", "mask", "rts")
-DEMO_EPS = 16 / 255  # a classifier trained on unlimited scenes is sturdier than one trained on photos
+SEED = 20260  # of the scenes shown; the classifier was trained on scenes of other seeds
+SHOWN = ("cam", "grad", "mask", "rts")
+EPS = 16 / 255  # a classifier trained on unlimited scenes is sturdier than one trained on photos
 
 
 def demo_images(count: int = 200) -> ImageSet:
     """`count` labelled scenes, rounded to 8 bits like any photo."""
-    samples = scenes(count, DEMO_SEED).samples
+    samples = scenes(count, SEED).samples
     pixels = (samples.images * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
     return ImageSet(samples.ids, samples.labels, CLASSES, ArraySource(pixels))

@@ -48,7 +48,7 @@ def test_the_demo_leaves_a_run_and_its_report(demo: partial[str], tmp_path: Path
     run = open_run(tmp_path / "demo")
     rows = run.outcomes().to_pylist()
     assert {(row["attack"], row["interpreter"]) for row in rows} == {
-        (attack, interpreter) for attack in ("pgd", "adv2") for interpreter in ("cam", "grad")
+        (attack, interpreter) for attack in ("pgd", "adv2") for interpreter in ("cam", "grad", "mask", "rts")
     }
     assert all(row["success"] for row in rows)
     assert max(row["linf"] for row in rows) <= EPS + 1e-6
