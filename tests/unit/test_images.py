@@ -18,6 +18,7 @@ from underfire.images import (
     normalise_map,
     resize,
     shifted,
+    spreading,
     to_8bit,
     total_variation,
 )
@@ -152,6 +153,12 @@ def test_a_convolution_averages_what_lies_inside() -> None:
     window = (kernel[:, None] * kernel)[None, None]
     total, weight = (torch.nn.functional.conv2d(v, window, padding=3) for v in (x, torch.ones_like(x)))
     torch.testing.assert_close(convolve(x, kernel), total / weight)
+
+
+def test_spreading_resizes_and_then_averages() -> None:
+    x, kernel = maps(2)[:, None], blur_kernel(3)
+    down, along = spreading(5, 20, kernel, x), spreading(7, 21, kernel, x)
+    torch.testing.assert_close(down @ x @ along.T, convolve(resize(x, 20, 21), kernel))
 
 
 def test_each_image_is_shifted_by_its_own_offsets() -> None:
