@@ -1,7 +1,7 @@
 # make demo   attack a small network on synthetic scenes and write a report
 # make test   everything that continuous integration checks
 # make lint   the checks that run no test
-# make bench  time one attack step
+# make bench  time one attack step, and what MASK and RTS cost
 # make clean  remove caches and built packages; run folders and .venv stay
 
 BIN := .venv/bin
@@ -23,6 +23,7 @@ lint: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/step.py
+	$(BIN)/python benchmarks/mask.py
 
 clean:
 	rm -rf dist site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

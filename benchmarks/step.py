@@ -79,11 +79,20 @@ class Bench:
         goal = Goal(image_keys(map(str, range(batch))), images, target, torch.zeros(batch, 1, 1))
         return cls(classifier, goal)
 
-    def bare(self) -> Callable[[], object]:
-        """The unit: forward, log probability of the target, gradient in the input."""
+    def inputs(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Normalised images as a leaf, in the layout that suits the device, and a column of targets."""
         layout = torch.channels_last if self.classifier.device.type == "cpu" else torch.contiguous_format
         x = self.goal.image.to(self.classifier.device).contiguous(memory_format=layout).requires_grad_()
-        target = self.goal.target.to(self.classifier.device)[:, None]
+        return x, self.goal.target.to(self.classifier.device)[:, None]
+
+    def forward(self) -> object:
+        """A forward pass alone."""
+        with torch.no_grad():
+            return self.classifier.network(self.inputs()[0].detach())
+
+    def bare(self) -> Callable[[], object]:
+        """The unit: forward, log probability of the target, gradient in the input."""
+        x, target = self.inputs()
 
         def run() -> object:
             log_prob = self.classifier.network(x).log_softmax(1).gather(1, target)
@@ -186,11 +195,11 @@ def table(timings: dict[str, Timing], peaks: Peaks) -> str:
     return "\n".join(line.strip() for line in captured.get().splitlines() if line.strip())
 
 
-def write(measured: str) -> None:
-    """Replace the measured part of docs/benchmarks.md; what is said around it stays."""
-    head, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)
-    tail = rest.partition(END)[2]
-    DOCUMENT.write_text(f"{head}{BEGIN}\n{measured}\n\n{END}{tail}", encoding="utf-8")
+def write(measured: str, begin: str, end: str) -> None:
+    """Replace what stands between these marks in docs/benchmarks.md; what is said around it stays."""
+    head, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(begin)
+    tail = rest.partition(end)[2]
+    DOCUMENT.write_text(f"{head}{begin}\n{measured}\n\n{end}{tail}", encoding="utf-8")
 
 
 def main() -> None:
@@ -218,7 +227,7 @@ def main() -> None:
     measured = f"{facts}\n\n{table(timings, peaks)}"
     print(measured)
     if options.write:
-        write(measured)
+        write(measured, BEGIN, END)
 
 
 if __name__ == "__main__":

@@ -17,17 +17,21 @@ from underfire.classifiers import Classifier
 from underfire.interpreters import (
     CAM,
     GRAD,
+    MASK,
     Blind,
     FiniteDifferences,
     GradCAM,
     Interpreter,
     OneSidedDifferences,
+    Replay,
     SmoothedReLU,
+    Unrolled,
 )
+from underfire.interpreters.mask_solver import Solver
 from underfire.perturbations import Pixels
 from underfire.rng import image_keys
 from underfire.schedules import Constant, Cosine, Linear
-from underfire.steps import SignStep
+from underfire.steps import SignStep, TwoPhaseStep
 from underfire.targets import random_class
 from underfire.types import Goal, Outcome
 
@@ -38,9 +42,16 @@ FIXED: Mapping[str, Interpreter] = {
     "grad-smoothed": GRAD(SmoothedReLU()),
     "cam": CAM(),
     "grad-cam": GradCAM(),
+    "mask": MASK(Solver(steps=2), Replay(follow=1, horizon=2)),
+    "mask-unrolled": MASK(Solver(steps=2), Unrolled(follow=1, lookahead=2)),
 }
 TRAINED: Mapping[str, Callable[[Classifier], Interpreter]] = {"rts": tiny_rts}
 INTERPRETERS = (*FIXED, *TRAINED)
+ALGORITHM_1: Mapping[str, Any] = {
+    "rule": TwoPhaseStep(Linear(0.08, 0.02, 6), floor=0.5, halvings=3),
+    "weights": {"map": Constant(1.0), "prediction": Constant(0.0)},
+}
+RULES: Mapping[str, Mapping[str, Any]] = {"mask-unrolled": ALGORITHM_1}  # where the sign step is not the usual one
 
 
 def interpreter_of(name: str, model: Classifier) -> Interpreter:

@@ -68,6 +68,11 @@ def convolve(x: Float[Tensor, "n c h w"], kernel: Float[Tensor, " taps"]) -> Flo
     return vertical @ x @ horizontal.T
 
 
+def spreading(cells: int, side: int, kernel: Float[Tensor, " taps"], like: Tensor) -> Float[Tensor, "side cells"]:
+    """The matrix that resizes a column of cells to `side` pixels and averages these with the kernel."""
+    return _banded(side, kernel.to(like)) @ _interpolation(cells, side, like)
+
+
 def blur_kernel(taps: int) -> Float[Tensor, " taps"]:
     """A blur of an odd number of taps: binomial up to 5, then Gaussian, sigma = .3 ((taps - 1) / 2 - 1) + .8."""
     places = torch.arange(taps, dtype=torch.float64) - taps // 2

@@ -1,14 +1,19 @@
 """Law 4, Budget: every returned image lies in [0, 1] and in the ball, and is what its theta decodes to."""
 
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
 
-from tiny_attacks import INTERPRETERS, a_goal, attack, interpreter_of
+from tiny_attacks import ALGORITHM_1, INTERPRETERS, a_goal, attack, interpreter_of
 from tiny_networks import NETWORKS, classifier, images
 from underfire import engine
+from underfire.classifiers import Classifier
+from underfire.interpreters import Interpreter
 from underfire.perturbations import Pixels
 from underfire.schedules import Constant
-from underfire.steps import SignStep
+from underfire.steps import SignStep, TwoPhaseStep
 
 ROUNDING = 2**-24  # half the spacing of float32 below 1, twice
 
@@ -24,11 +29,29 @@ def test_images_stay_in_range_and_in_the_ball(net: str, name: str, eps: float) -
     assert (x0 == 0).any()
     assert (x0 == 1).any()
     start = pixels.project(x0, 4 * images(2, seed=1) - 2)
-    wild = attack(interpreter, perturbation=pixels, rule=SignStep(Constant(0.7 * eps)), steps=3, quantum=3)
+    assert_within_bounds_once_reached(model, interpreter, pixels, x0, start, rule=SignStep(Constant(0.7 * eps)))
+
+
+@pytest.mark.parametrize("name", ["cam", "mask-unrolled"])
+@pytest.mark.parametrize("eps", [0.0, 0.01, 0.031])
+def test_a_search_for_the_longest_step_ends_in_range_and_in_the_ball(name: str, eps: float) -> None:
+    """Its steps have lengths in L2, which no pixel's bounds know."""
+    model, pixels = classifier("resnet"), Pixels(eps)
+    start = pixels.project(images(2), 4 * images(2, seed=1) - 2)
+    rule = TwoPhaseStep(Constant(5.0), prediction_step=5.0, floor=0.01)
+    assert_within_bounds_once_reached(
+        model, interpreter_of(name, model), pixels, images(2), start, **(ALGORITHM_1 | {"rule": rule})
+    )
+
+
+def assert_within_bounds_once_reached(
+    model: Classifier, interpreter: Interpreter, pixels: Pixels, x0: Tensor, start: Tensor, **changes: Any
+) -> None:
+    wild = attack(interpreter, perturbation=pixels, steps=3, quantum=3, **changes)
     ((_, outcome),) = engine.stream(wild, model, a_goal(model, interpreter, x0), width=2, start=start)
     assert outcome.image.min() >= 0
     assert outcome.image.max() <= 1
     change = (outcome.image - x0).abs()
-    assert change.max() <= eps + ROUNDING
-    assert change.max() >= eps - ROUNDING, "the bounds must have been reached"
+    assert change.max() <= pixels.eps + ROUNDING
+    assert change.max() >= pixels.eps - ROUNDING, "the bounds must have been reached"
     assert torch.equal(pixels.decode(x0, outcome.theta), outcome.image)

@@ -7,9 +7,22 @@ from tiny_maskers import tiny_rts
 from tiny_networks import classifier
 from underfire import presets
 from underfire.attack import Attack, CrossEntropy, SmoothedCrossEntropy
-from underfire.interpreters import CAM, GRAD, Blind, GradCAM, Interpreter, PaperGate, SmoothedReLU
+from underfire.interpreters import (
+    CAM,
+    GRAD,
+    MASK,
+    Blind,
+    GradCAM,
+    Interpreter,
+    PaperGate,
+    Replay,
+    SmoothedReLU,
+    Unrolled,
+)
+from underfire.interpreters.mask_solver import Solver
 from underfire.perturbations import Pixels
-from underfire.steps import SignStep
+from underfire.schedules import Constant
+from underfire.steps import SignStep, TwoPhaseStep
 
 ALPHA, EPSILON, PLAIN_STEPS, WARM_STEPS = 1 / 255, 0.031, 1000, 400
 TABLE = [
@@ -17,7 +30,9 @@ TABLE = [
     (GRAD(), 800, 0.007, 56 * 56),
     (CAM(), 1200, 0.204, 7 * 7),
 ]
-whatever_the_interpreter = pytest.mark.parametrize("interpreter", [GRAD(), CAM(), GradCAM()], ids=lambda g: g.name)
+whatever_the_interpreter = pytest.mark.parametrize(
+    "interpreter", [GRAD(), CAM(), GradCAM(), MASK()], ids=lambda g: g.name
+)
 
 
 def step_sizes(attack: Attack) -> set[float]:
@@ -52,8 +67,11 @@ def test_warm_start_is_400_steps_of_plain_pgd(interpreter: Interpreter) -> None:
 
 
 def test_warm_start_is_shared_by_all() -> None:
-    attacks = [presets.pgd(recipe="paper"), *(presets.adv2(g, recipe="paper") for g in (CAM(), GRAD(), GradCAM()))]
-    assert [a.warm_start for a in attacks] == [attacks[0].warm_start] * 4
+    attacks = [
+        presets.pgd(recipe="paper"),
+        *(presets.adv2(g, recipe="paper") for g in (CAM(), GRAD(), GradCAM(), MASK())),
+    ]
+    assert [a.warm_start for a in attacks] == [attacks[0].warm_start] * 5
 
 
 def test_pgd_row() -> None:
@@ -87,6 +105,28 @@ def test_rts_row() -> None:
     ramp = attack.weights["map"](torch.tensor([0, 600, 1200]))
     torch.testing.assert_close(ramp, 0.002 * 56 * 56 * torch.tensor([0.5, 0.75, 1.0]))
     assert set(attack.weights["encoder"](torch.arange(1200)).tolist()) == {exactly(0.1)}
+
+
+def test_mask_row() -> None:
+    """Algorithm 1: 4 + 4 iterations a step, begun again every 50, no share of the prediction in the searched step."""
+    solver = Solver(seed=3)
+    attack = presets.adv2(MASK(solver), recipe="paper")
+    assert (attack.steps, attack.quantum, attack.stop) == (1000, 50, None)
+    assert attack.interpreter == MASK(solver, Unrolled(follow=4, lookahead=4))
+    assert attack.rule == TwoPhaseStep(reach=Constant(0.08), prediction_step=0.05, floor=0.95, halvings=12)
+    assert attack.confidence == attack.rule.floor
+    assert budget(attack) == EPSILON
+    assert attack.prediction == CrossEntropy()
+    assert set(attack.weights) == {"map", "prediction"}
+    steps = torch.arange(1000)
+    assert set(attack.weights["prediction"](steps).tolist()) == {0.0}
+    assert attack.weights["map"](steps).min() > 0
+
+
+def test_mask_solver() -> None:
+    """Eq. 7 with the numbers of Fong and Vedaldi."""
+    assert Solver() == Solver(area=1e-4, variation=1e-2, beta=3.0, steps=300, lr=0.1, geometry=None)
+    assert MASK() == MASK(Solver(), Replay())
 
 
 def test_grad_smooths_relus_and_labels() -> None:

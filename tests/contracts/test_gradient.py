@@ -19,6 +19,7 @@ from underfire.classifiers import Classifier
 from underfire.interpreters import (
     CAM,
     GRAD,
+    MASK,
     Blind,
     FiniteDifferences,
     GradCAM,
@@ -28,8 +29,10 @@ from underfire.interpreters import (
     OneSidedDifferences,
     PaperGate,
     SmoothedReLU,
+    Unrolled,
 )
 from underfire.interpreters.gates import Gate
+from underfire.interpreters.mask_solver import Solver
 from underfire.losses import log_odds
 from underfire.schedules import Constant
 from underfire.steps import Objective, value_and_gradient
@@ -61,6 +64,7 @@ def aim(model: Classifier, interpreter: Interpreter) -> tuple[Goal, Tensor]:
 def objective(model: Classifier, interpreter: Interpreter, goal: Goal, **weights: float) -> Objective:
     attack = Attack("law", interpreter, weights={name: Constant(weight) for name, weight in weights.items()})
     belief = interpreter.begin(model, goal.image, goal.target, goal.key)
+    belief = interpreter.advance(model, belief, goal.image, goal.target)
     return attack.objective(model, goal, belief, torch.zeros_like(goal.key))
 
 
@@ -98,6 +102,17 @@ def test_smooth_networks(net: str, interpreter: Interpreter, error: float) -> No
     analytic, numeric = slopes(classifier(net, torch.float64), interpreter, h=1e-6)
     assert numeric.abs().max() > 0.01
     torch.testing.assert_close(analytic, numeric, rtol=1e-7 + error, atol=1e-8)
+
+
+@pytest.mark.parametrize("net", SMOOTH)
+@pytest.mark.parametrize("lookahead", [1, 4])
+def test_unrolled_mask_on_smooth_networks(net: str, lookahead: int) -> None:
+    """Through every iteration, Adam's moments and the clamp included; an oracle for Replay is its own formula."""
+    interpreter = MASK(Solver(steps=3), Unrolled(follow=1, lookahead=lookahead))
+    analytic, numeric = slopes(classifier(net, torch.float64), interpreter, h=1e-6)
+    of_prediction, _ = slopes(classifier(net, torch.float64), Blind(), h=1e-6)
+    assert (analytic - of_prediction).abs().max() > 1e-3
+    torch.testing.assert_close(analytic, numeric, rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("net", SMOOTH)

@@ -16,10 +16,12 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from underfire import presets
+from underfire import interpreters, presets
 from underfire.classifiers import Classifier
 from underfire.data import open_images
 from underfire.engine import Progress
+from underfire.interpreters import MASK
+from underfire.interpreters.mask_solver import Solver
 from underfire.store import Run, open_run
 from underfire.studies.effectiveness import Planned, Settings, execute
 from underfire.types import UnderfireError
@@ -153,6 +155,28 @@ def test_a_process_killed_without_warning_goes_on_where_it_was(
     assert 6 <= shards(killed) < shards(start(tmp_path / "whole").path)
     assert not (killed / "outcomes.parquet").exists()
     assert same(start(killed), open_run(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("recipe", ["annealed", "paper"])
+def test_an_attack_that_remembers_a_solver_goes_on_where_it_was(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: str
+) -> None:
+    """MASK by both recipes, killed when one batch of ADV2 is finished and another is at work."""
+    short = replace(presets.RECIPES[recipe], warm_steps=2, plain_steps=2)
+    monkeypatch.setattr(presets, "RECIPES", {recipe: short})
+    monkeypatch.setattr(interpreters, "INTERPRETERS", {"mask": lambda argument: MASK(Solver(steps=2))})
+    left, chosen = 6, {"recipe": recipe, "interpreters": ("mask",)}
+
+    def give_up(planned: Planned, progress: Progress) -> None:
+        nonlocal left
+        left -= planned.label == "adv2, mask"
+        if left == 0:
+            assert progress.images > 0
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        start(tmp_path / "killed", give_up, **chosen)
+    assert same(start(tmp_path / "killed", **chosen), start(tmp_path / "whole", **chosen))
 
 
 # ------------------------------------------------------------------ finished

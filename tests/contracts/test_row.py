@@ -5,7 +5,7 @@ from functools import cache
 import pytest
 import torch
 
-from tiny_attacks import INTERPRETERS, a_goal, attack, differing_fields, interpreter_of
+from tiny_attacks import INTERPRETERS, RULES, a_goal, attack, differing_fields, interpreter_of
 from tiny_networks import NETWORKS, classifier, images
 from underfire import engine, rows
 from underfire.attack import Attack, StopRule
@@ -29,7 +29,7 @@ def staggered(net: str, name: str, dtype: torch.dtype) -> tuple[Classifier, Goal
     goal = a_goal(model, interpreter, images(IMAGES, dtype=dtype))
     with torch.no_grad():
         p = confidence(model(goal.image).logits, goal.target)
-    return model, goal, attack(interpreter, stop=StopRule(float(p.median())))
+    return model, goal, attack(interpreter, **RULES.get(name, {}), stop=StopRule(float(p.median())))
 
 
 @cache

@@ -1,4 +1,9 @@
-"""Law 6, Two faces: what the attacker reads of a closed-form interpreter is what the deployed one explains."""
+"""Law 6, Two faces: what the attacker reads of a closed-form interpreter is what the deployed one explains.
+
+MASK's attacker follows its solver instead: the longer it looks at one image, the closer it reads what is explained.
+"""
+
+from itertools import pairwise
 
 import pytest
 import torch
@@ -8,9 +13,23 @@ from tiny_attacks import INTERPRETERS, interpreter_of
 from tiny_networks import NETWORKS, SMOOTH, classifier, images
 from underfire.classifiers import Classifier
 from underfire.images import is_constant
-from underfire.interpreters import GRAD, Interpreter, LogisticGate, MonotoneGate, PaperGate, SmoothedReLU
+from underfire.interpreters import (
+    GRAD,
+    MASK,
+    Interpreter,
+    LogisticGate,
+    MonotoneGate,
+    PaperGate,
+    Replay,
+    SmoothedReLU,
+    Unrolled,
+)
+from underfire.interpreters.deletion import Geometry
+from underfire.interpreters.mask_attacker import SolverModel
+from underfire.interpreters.mask_solver import Solver
 from underfire.types import Reading
 
+SOLVED = ("mask", "mask-unrolled")
 every_network = pytest.mark.parametrize("net", [*NETWORKS, *SMOOTH])
 Y = torch.tensor([0, 3, 4])
 
@@ -23,7 +42,7 @@ def both_faces(model: Classifier, interpreter: Interpreter) -> tuple[Reading, Te
 
 
 @every_network
-@pytest.mark.parametrize("name", [name for name in INTERPRETERS if name != "grad-smoothed"])
+@pytest.mark.parametrize("name", [name for name in INTERPRETERS if name not in ("grad-smoothed", *SOLVED)])
 def test_read_shows_what_explain_shows(net: str, name: str) -> None:
     model = classifier(net)
     reading, maps = both_faces(model, interpreter_of(name, model))
@@ -57,7 +76,7 @@ def test_the_deployed_map_has_no_graph(net: str, name: str) -> None:
 
 
 @every_network
-@pytest.mark.parametrize("name", [name for name in INTERPRETERS if name != "rts"])
+@pytest.mark.parametrize("name", [name for name in INTERPRETERS if name not in ("rts", *SOLVED)])
 def test_the_deployed_map_has_the_full_range(net: str, name: str) -> None:
     """Masks are shares and are reported as they are."""
     model = classifier(net)
@@ -85,3 +104,28 @@ def test_smoothed_maps_approach_the_deployed_ones_as_tau_falls(net: str) -> None
         distances.append(float((reading.maps[:, 0] - maps).abs().max().detach()))
     assert distances[0] > distances[1] > distances[2]
     assert distances[2] < 1e-4
+
+
+@pytest.mark.parametrize("net", ["resnet", "squeezenet"])
+@pytest.mark.parametrize("attacker", [Replay(follow=8, horizon=40), Unrolled(follow=8, lookahead=1)], ids=str)
+def test_the_longer_mask_is_followed_the_closer_it_is_read_to_the_deployed_one(net: str, attacker: SolverModel) -> None:
+    """Both solve the same problem, under other jitter, which keeps them a little apart; unrolling starts from the
+    map of another image."""
+    model, interpreter = classifier(net), MASK(Solver(steps=40), attacker)
+    x, distances = images(3), []
+    belief = interpreter.begin(model, images(3, seed=9), Y, Y)
+    maps = interpreter.explain(model, x, Y, Y)
+    for _ in range(4):
+        reading = interpreter.read(model, belief, x.clone().requires_grad_(), Y)
+        distances.append(float((reading.maps[:, -1] - maps).abs().mean().detach()))
+        belief = interpreter.advance(model, belief, x, Y)
+    assert all(later < sooner + 0.001 for sooner, later in pairwise(distances))
+    assert distances[3] < 0.5 * distances[0]
+
+
+@every_network
+def test_mask_replayed_to_its_end_without_jitter_is_the_deployed_one(net: str) -> None:
+    solver = Solver(steps=6, geometry=Geometry(cell=4, image_taps=5, mask_taps=3, jitter=0))
+    model, interpreter = classifier(net), MASK(solver, Replay(follow=6, horizon=6))
+    reading, maps = both_faces(model, interpreter)
+    assert torch.equal(reading.maps[:, 0].detach(), maps)

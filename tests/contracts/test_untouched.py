@@ -11,7 +11,7 @@ from jaxtyping import config as shape_checks
 from torch import Tensor, nn
 from torch.overrides import _get_current_function_mode_stack
 
-from tiny_attacks import INTERPRETERS, attack, interpreter_of
+from tiny_attacks import INTERPRETERS, RULES, attack, interpreter_of
 from tiny_networks import MEAN, NETWORKS, STD, images, network
 from underfire.api import Attacker, Result
 from underfire.classifiers import Classifier
@@ -71,7 +71,7 @@ def in_use(name: str) -> nn.Module:
 def attacker(net: nn.Module, name: str) -> Attacker:
     model = Classifier(net, MEAN, STD)
     interpreter = interpreter_of(name, model)
-    return Attacker(model, attack(interpreter, steps=2), interpreter)
+    return Attacker(model, attack(interpreter, **RULES.get(name, {}), steps=2), interpreter)
 
 
 def assert_same(a: Result, b: Result) -> None:

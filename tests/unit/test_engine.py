@@ -66,11 +66,12 @@ def rank_by_reading(an_attack: Attack, model: Classifier, goal: Goal, theta: Ten
     return an_attack.rank(reading.logits, map_distance(reading.maps, goal.target_map), goal.target).detach()
 
 
-@pytest.mark.parametrize("name", INTERPRETERS)
+@pytest.mark.parametrize("name", [name for name in INTERPRETERS if not name.startswith("mask")])
 @pytest.mark.parametrize("threshold", [0.0, 0.5, 0.99])
 def test_the_best_iterate_is_returned(model: Classifier, name: str, threshold: float) -> None:
     """The attacker proposes one iterate per quantum, the deployed interpreter chooses: the best of the whole path
-    where the two agree. Ranks are equal to float32's rounding, about 1e-6."""
+    where the two agree. Ranks are equal to float32's rounding, about 1e-6. What is read of MASK depends on the path
+    that led there, so that no single theta tells."""
     interpreter, rule = interpreter_of(name, model), Recorded()
     goal = a_goal(model, interpreter, images(N))
     swinging = attack(interpreter, rule=rule, confidence=threshold, warm_start=None)

@@ -18,6 +18,7 @@ from underfire.images import (
     normalise_map,
     resize,
     shifted,
+    spreading,
     to_8bit,
     total_variation,
 )
@@ -154,11 +155,17 @@ def test_a_convolution_averages_what_lies_inside() -> None:
     torch.testing.assert_close(convolve(x, kernel), total / weight)
 
 
+def test_spreading_resizes_and_then_averages() -> None:
+    x, kernel = maps(2)[:, None], blur_kernel(3)
+    down, along = spreading(5, 20, kernel, x), spreading(7, 21, kernel, x)
+    torch.testing.assert_close(down @ x @ along.T, convolve(resize(x, 20, 21), kernel))
+
+
 def test_each_image_is_shifted_by_its_own_offsets() -> None:
     x = torch.arange(2 * 3 * 4 * 5, dtype=torch.float64).view(2, 3, 4, 5)
-    moved = shifted(x, torch.tensor([[0, 3], [2, 1]]))
+    moved = shifted(x, torch.tensor([[0, 3], [1, 2]]))
     assert torch.equal(moved[0], x[0].roll((0, -3), (1, 2)))
-    assert torch.equal(moved[1], x[1].roll((-2, -1), (1, 2)))
+    assert torch.equal(moved[1], x[1].roll((-1, -2), (1, 2)))
 
 
 @pytest.mark.parametrize("corner", [(1, 1), (5, 11), (17, 3), (17, 17)])
@@ -176,7 +183,12 @@ def test_variation_of_a_constant_is_next_to_nothing_and_has_a_gradient() -> None
     assert torch.equal(torch.autograd.grad(variation.sum(), mask)[0], torch.zeros_like(mask))
 
 
-def test_variation_is_one_number_per_mask() -> None:
-    masks = maps()
-    apart = torch.cat([total_variation(mask[None], 3.0) for mask in masks])
-    torch.testing.assert_close(total_variation(masks, 3.0), apart)
+def test_variation_pairs_the_differences_that_start_at_the_same_cell() -> None:
+    masks = maps(2)
+    expected = torch.zeros(2, dtype=torch.float64)
+    for i in range(5):
+        for j in range(7):
+            down = masks[:, i + 1, j] - masks[:, i, j] if i < 4 else 0
+            along = masks[:, i, j + 1] - masks[:, i, j] if j < 6 else 0
+            expected += (down**2 + along**2 + 1e-8) ** 1.5
+    torch.testing.assert_close(total_variation(masks, 3.0), expected)

@@ -6,8 +6,10 @@ import torch
 from tiny_maskers import tiny_rts
 from tiny_networks import classifier
 from underfire import presets
-from underfire.interpreters import CAM, GRAD, Blind, FiniteDifferences, GradCAM
+from underfire.interpreters import CAM, GRAD, MASK, Blind, FiniteDifferences, GradCAM, Replay, Unrolled
+from underfire.interpreters.mask_solver import Solver
 from underfire.perturbations import Pixels
+from underfire.steps import TwoPhaseStep
 from underfire.types import UnderfireError
 
 every_recipe = pytest.mark.parametrize("recipe", presets.RECIPES)
@@ -60,3 +62,18 @@ def test_rts_has_an_encoder_term_of_constant_weight(recipe: str) -> None:
 def test_unknown_recipe() -> None:
     with pytest.raises(UnderfireError, match="no recipe 'best'; the recipes are paper, annealed"):
         presets.adv2(CAM(), recipe="best")
+
+
+def test_mask_is_replayed_unless_the_paper_is_followed() -> None:
+    """Solver and seed are the user's in both recipes, and a length or a weight can be asked for."""
+    interpreter = MASK(Solver(steps=50, seed=3))
+    ours = presets.adv2(interpreter, steps=30, map_weight=7.0)
+    assert ours.interpreter == interpreter
+    assert isinstance(interpreter.attacker, Replay)
+    assert (ours.steps, ours.weights["map"](torch.tensor([0, 30])).tolist()) == (30, [7.0, 7.0])
+    assert ours.quantum > interpreter.attacker.horizon // interpreter.attacker.follow, (
+        "every replay must come to its end"
+    )
+    papers = presets.adv2(interpreter, recipe="paper", steps=30)
+    assert papers.interpreter == MASK(interpreter.solver, Unrolled())
+    assert isinstance(papers.rule, TwoPhaseStep)

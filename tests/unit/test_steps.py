@@ -123,7 +123,9 @@ def test_a_search_costs_a_pass_for_each_halving_and_one_for_the_second_step() ->
 
 def test_the_search_sees_where_the_bounds_leave_theta() -> None:
     """A bound of .002 keeps the first row's confidence however far it would go."""
-    moved = search(Plane(BASE, RATE, bound=0.002))
+    objective = Plane(BASE, RATE, bound=0.002)
+    moved = search(objective)
+    assert all(theta.abs().max() <= 0.002 for theta in objective.asked)
     torch.testing.assert_close(moved[:, 0], torch.tensor([-0.002, -0.002, -0.002, 0.0], dtype=torch.float64))
 
 

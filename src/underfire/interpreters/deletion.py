@@ -5,10 +5,10 @@ phi(x; m) = M x + (1 - M) blur(x),   M = blur(upsample(m)),   m = 1 keeps a pixe
 
 from dataclasses import dataclass
 
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, lerp
 
-from underfire.images import blur_kernel, convolve, resize, shifted
+from underfire.images import blur_kernel, convolve, shifted, spreading
 from underfire.types import Images, Maps
 
 Offsets = Int[Tensor, "n 2"]
@@ -36,26 +36,28 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Deletion:
-    """phi of N images: the images, what deleted parts become (computed once), and the sizes of it all."""
+    """phi of N images, with all that does not depend on the mask: what deleted parts become, how masks are spread."""
 
     image: Images
     blurred: Images
     geometry: Geometry
+    down: Float[Tensor, "h i"]
+    along: Float[Tensor, "w j"]
 
     @classmethod
     def of(cls, x: Images, geometry: Geometry) -> "Deletion":
-        return cls(x, convolve(x, blur_kernel(geometry.image_taps)), geometry)
+        kernel = blur_kernel(geometry.mask_taps)
+        down, along = (spreading(max(1, round(side / geometry.cell)), side, kernel, x) for side in x.shape[2:])
+        return cls(x, convolve(x, blur_kernel(geometry.image_taps)), geometry, down, along)
 
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of the masks."""
-        rows, columns = (max(1, round(side / self.geometry.cell)) for side in self.image.shape[2:])
-        return rows, columns
+        return self.down.shape[1], self.along.shape[1]
 
     def __call__(self, mask: Maps, offsets: Offsets) -> Images:
         """phi(x; m), shifted by these offsets; differentiable in the mask and in x."""
-        spread = resize(mask[:, None], *self.image.shape[2:])
-        kept = convolve(spread, blur_kernel(self.geometry.mask_taps))
+        kept = self.down @ mask[:, None] @ self.along.T
         return shifted(lerp(self.blurred, self.image, kept), offsets)
 
 
