@@ -73,12 +73,13 @@ class Replay:
     delta: float = 0.5
 
     def begin(self, solver: Solver, classifier: Classifier, x: Images, y: Labels, keys: Keys) -> Solution:
-        return at_rest(x.new_full((len(x), *solver.delete(x).grid), 0.5), keys)
+        return solver.start(solver.delete(x), keys)
 
     def advance(self, solver: Solver, classifier: Classifier, belief: Solution, x: Images, y: Labels) -> Solution:
-        fresh = replace(self.begin(solver, classifier, x, y, belief.key), drawn=belief.drawn)
+        deletion = solver.delete(x)
+        fresh = replace(solver.start(deletion, belief.key), drawn=belief.drawn)
         belief = rows.where(belief.step >= self.horizon, fresh, belief)
-        return solver.descend(classifier, belief, solver.delete(x), y, self.follow, PURPOSE)
+        return solver.descend(classifier, belief, deletion, y, self.follow, PURPOSE)
 
     def read(self, solver: Solver, classifier: Classifier, belief: Solution, x: Images, y: Labels) -> Reading:
         maps = _Ahead.apply(x, y, belief, solver, classifier, self.delta)

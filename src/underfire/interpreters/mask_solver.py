@@ -48,8 +48,11 @@ class Solver:
     def solve(self, classifier: Classifier, x: Images, y: Labels, keys: Keys) -> Solution:
         """All iterations from the start."""
         deletion = self.delete(x)
-        start = at_rest(x.new_full((len(x), *deletion.grid), 0.5), keys)
-        return self.descend(classifier, start, deletion, y, self.steps, "mask")
+        return self.descend(classifier, self.start(deletion, keys), deletion, y, self.steps, "mask")
+
+    def start(self, deletion: Deletion, keys: Keys) -> Solution:
+        """m = 1/2, Adam at rest."""
+        return at_rest(deletion.image.new_full((len(keys), *deletion.grid), 0.5), keys)
 
     def descend(
         self, classifier: Classifier, solution: Solution, deletion: Deletion, y: Labels, steps: int, purpose: str
