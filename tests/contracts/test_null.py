@@ -50,4 +50,5 @@ def test_weight_zero_is_pgd(net: str, name: str) -> None:
     assert len(plain.unique(dim=0)) == 6, "every step must move"
     nothing = {term: Constant(0.0) for term in ("map", "encoder")}
     assert torch.equal(path(attack(interpreter, weights=nothing), model, goal), plain)
-    assert not torch.equal(path(attack(interpreter), model, goal), plain), "other weights must leave the path"
+    heavy = attack(interpreter, weights={"map": Constant(1e4)})
+    assert not torch.equal(path(heavy, model, goal), plain), "other weights must leave the path"
