@@ -11,12 +11,11 @@ import typer
 from pydantic import ValidationError
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from underfire.albums import Album, demo_album, read_album
 from underfire.classifiers import Classifier
 from underfire.data import ImageSet, open_images
 from underfire.maskers import Manifest
 from underfire.pictures import FileSource
-from underfire.rts_training import Recipe, Sight, train_masker
+from underfire.rts_training import FeatureExtractor, Recipe, train_masker
 from underfire.terminal import (
     Crop,
     Device,
@@ -33,6 +32,7 @@ from underfire.terminal import (
     say,
     sizes,
 )
+from underfire.training_sets import TrainingSet, demo_training_set, read_training_set
 from underfire.types import UnderfireError
 
 train_app = typer.Typer(help="Train what has to be learned before it can be attacked.", no_args_is_help=True)
@@ -80,26 +80,28 @@ def rts(
     if images == "demo" and masks is not None:
         raise UnderfireError(f"The demo's scenes bring their own masks; leave out --masks {masks}.")
     if images == "demo":
-        album = demo_album()
+        training_set = demo_training_set()
     else:
         image_set = open_images(images, labels, *sizes(classifier, crop, resize))
-        album = _album(image_set, None if masks is None else _object_masks(image_set, existing_folder(masks)))
+        training_set = _training_set(
+            image_set, None if masks is None else _object_masks(image_set, existing_folder(masks))
+        )
     there_already = out.exists()
     try:
         with _bar(recipe.steps) as on_step:
-            sight = Sight(classifier, through, (encoder, encoder_weights))
-            masker = train_masker(sight, album, recipe, out, on_step)
+            extractor = FeatureExtractor(classifier, through, (encoder, encoder_weights))
+            masker = train_masker(extractor, training_set, recipe, out, on_step)
     except KeyboardInterrupt:
         typer.echo("underfire: interrupted; the same command again goes on from the last checkpoint.", err=True)
         raise typer.Exit(130) from None
-    _tell(masker.manifest, album)
+    _tell(masker.manifest, training_set)
     say(f"\nMasker: {out}{', trained before' if there_already else ''}\nUse it: --interpreter rts:{out}")
 
 
-def _album(image_set: ImageSet, objects: ImageSet | None) -> Album:
+def _training_set(image_set: ImageSet, objects: ImageSet | None) -> TrainingSet:
     with Progress(console=console) as bars:
         task = bars.add_task("reading images", total=len(image_set))
-        return read_album(image_set, objects, lambda count: bars.update(task, completed=count))
+        return read_training_set(image_set, objects, lambda count: bars.update(task, completed=count))
 
 
 def _object_masks(image_set: ImageSet, folder: Path) -> ImageSet:
@@ -124,16 +126,16 @@ def _bar(steps: int) -> Iterator[Callable[[int, float], None]]:
         yield lambda step, loss: bars.update(task, completed=step + 1, loss=loss)
 
 
-def _tell(manifest: Manifest, album: Album) -> None:
+def _tell(manifest: Manifest, training_set: TrainingSet) -> None:
     done, images = manifest.training.get("steps_done"), manifest.scores.get("images") or 0
     say(f"{done} steps; means over {images:.0f} held-out images:")
     for name, meaning in SCORES.items():
         value = manifest.scores.get(name)
         if value is not None:
             say(f"  {meaning:40} {value:.3f}")
-    if album.skipped:
-        name, reason = album.skipped[0]
-        say(f"{len(album.skipped)} images could not be used; the first was {name}: {reason}")
+    if training_set.skipped:
+        name, reason = training_set.skipped[0]
+        say(f"{len(training_set.skipped)} images could not be used; the first was {name}: {reason}")
 
 
 def _recipe(**values: Any) -> Recipe:

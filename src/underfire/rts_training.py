@@ -1,7 +1,7 @@
 """Train RTS's masker on images of its classifier (Eq. 8).
 
-    album = read_album(open_images("photos", crop=224))
-    masker = train_masker(Sight(classifier), album, Recipe(steps=1000), Path("masker.safetensors"))
+    training_set = read_training_set(open_images("photos", crop=224))
+    masker = train_masker(FeatureExtractor(classifier), training_set, Recipe(steps=1000), Path("masker.safetensors"))
 
 Per image, with the class c that the classifier reports and phi(x; m) = m x + (1 - m) background,
 
@@ -23,7 +23,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from underfire import rng
-from underfire.albums import Album, Batch, augmented, split
 from underfire.classifiers import Classifier
 from underfire.encoders import Scale, find_scales
 from underfire.images import blur, cell_side, resize
@@ -32,6 +31,7 @@ from underfire.maskers import Encoder, Manifest, Masker, MaskerNetwork, Pyramid,
 from underfire.metrics import above_mean, boxes, iou
 from underfire.stages import in_one_sentence
 from underfire.training import Checkpoint, HeldOut, fit, initialised, shuffled
+from underfire.training_sets import Batch, TrainingSet, augmented, split
 from underfire.types import Images, Labels, Logits, Maps, Row, UnderfireError
 
 MEASURED = 256  # images whose features are measured before the training
@@ -66,7 +66,7 @@ class Recipe(BaseModel):
 
 
 @dataclass(frozen=True)
-class Sight:
+class FeatureExtractor:
     """A classifier and, where its masker is not to see through the classifier's own features, another network.
 
     source is that network's reference and weights, for the manifest.
@@ -89,8 +89,8 @@ class Sight:
 
 
 def train_masker(
-    sight: Sight,
-    album: Album,
+    extractor: FeatureExtractor,
+    training_set: TrainingSet,
     recipe: Recipe,
     out: Path,
     on_step: Callable[[int, float], None] | None = None,
@@ -99,23 +99,25 @@ def train_masker(
 
     UnderfireError if `out` holds another masker, or if there are no features to see through.
     """
-    identity = _identity(sight, album, recipe)
+    identity = _identity(extractor, training_set, recipe)
     if out.exists():
         return _finished(out, identity)
-    device = sight.classifier.device
-    fitted, judged = split(album.ids, recipe.held_out, recipe.seed)
-    with in_one_sentence(f"The model failed on images of {'×'.join(map(str, album.pixels.shape[:1:-1]))} pixels"):
-        network, encoder = prepare(sight, album, fitted[:MEASURED], recipe)
+    device = extractor.classifier.device
+    fitted, judged = split(training_set.ids, recipe.held_out, recipe.seed)
+    with in_one_sentence(
+        f"The model failed on images of {'×'.join(map(str, training_set.pixels.shape[:1:-1]))} pixels"
+    ):
+        network, encoder = prepare(extractor, training_set, fitted[:MEASURED], recipe)
     order = shuffled(len(fitted), min(recipe.batch, len(fitted)), recipe.seed)
 
     def batch(step: int) -> Batch:
-        return augmented(album.look(fitted[order(step)], device), step, recipe.seed)
+        return augmented(training_set.batch(fitted[order(step)], device), step, recipe.seed)
 
     def loss(network: MaskerNetwork, batch: Batch) -> Row:
-        return recipe.total(eq8(sight, encoder, network, batch, recipe))
+        return recipe.total(eq8(extractor, encoder, network, batch, recipe))
 
     def score(network: MaskerNetwork) -> float:
-        rows = [loss(network, each) for each in album.looks(judged, recipe.batch, device)]
+        rows = [loss(network, each) for each in training_set.batches(judged, recipe.batch, device)]
         return torch.cat(rows).mean().item()
 
     checkpoint = Checkpoint(out.with_suffix(".checkpoint"), json.dumps(identity))
@@ -130,22 +132,22 @@ def train_masker(
         checkpoint=checkpoint,
     )
     manifest = Manifest(
-        classifier=sight.classifier.fingerprint(),
+        classifier=extractor.classifier.fingerprint(),
         classes=len(network.embedding),
         encoder=encoder,
         width=recipe.width,
-        training={**identity, "steps_done": done, "size": list(album.pixels.shape[2:])},
-        scores=measure(sight, encoder, network, album.looks(judged, recipe.batch, device)),
+        training={**identity, "steps_done": done, "size": list(training_set.pixels.shape[2:])},
+        scores=measure(extractor, encoder, network, training_set.batches(judged, recipe.batch, device)),
     )
     write_masker(out, manifest, network)
     checkpoint.path.unlink(missing_ok=True)
     return read_masker(out)
 
 
-def _identity(sight: Sight, album: Album, recipe: Recipe) -> dict[str, Any]:
+def _identity(extractor: FeatureExtractor, training_set: TrainingSet, recipe: Recipe) -> dict[str, Any]:
     """What two trainings share that lead to the same masker."""
-    models = {"classifier": sight.classifier.fingerprint(), "encoder": sight.fingerprint}
-    return {**recipe.model_dump(), **models, "images": album.digest}
+    models = {"classifier": extractor.classifier.fingerprint(), "encoder": extractor.fingerprint}
+    return {**recipe.model_dump(), **models, "images": training_set.digest}
 
 
 def _finished(out: Path, identity: Mapping[str, Any]) -> Masker:
@@ -161,12 +163,14 @@ def _finished(out: Path, identity: Mapping[str, Any]) -> Masker:
 # --- before the first step --------------------------------------------------------------------
 
 
-def prepare(sight: Sight, album: Album, index: Labels, recipe: Recipe) -> tuple[MaskerNetwork, Encoder]:
+def prepare(
+    extractor: FeatureExtractor, training_set: TrainingSet, index: Labels, recipe: Recipe
+) -> tuple[MaskerNetwork, Encoder]:
     """A network of random weights that has measured its features on some images, and where those come from."""
-    device = sight.classifier.device
-    scales = find_scales(sight.encoder or sight.classifier, album.look(index[:1], device).images)
+    device = extractor.classifier.device
+    scales = find_scales(extractor.encoder or extractor.classifier, training_set.batch(index[:1], device).images)
     layers, channels = tuple(s.layer for s in scales), tuple(s.channels for s in scales)
-    logits, features, of_encoder = _measured(sight, scales, album.looks(index, recipe.batch, device))
+    logits, features, of_encoder = _measured(extractor, scales, training_set.batches(index, recipe.batch, device))
     y, classes = logits.argmax(1), logits.shape[1]
     agreeing = of_encoder.shape == logits.shape and (of_encoder.argmax(1) == y).float().mean().item() > 0.5
     network = initialised(lambda: MaskerNetwork(channels, classes, recipe.width, not agreeing), recipe.seed)
@@ -175,11 +179,11 @@ def prepare(sight: Sight, album: Album, index: Labels, recipe: Recipe) -> tuple[
         pooled = network.pool(features[0])
         known = [pooled[y == c].mean(0) if bool((y == c).any()) else pooled.mean(0) for c in range(classes)]
         network.prototypes.copy_(torch.stack(known))
-    reference, weights = sight.source
+    reference, weights = extractor.source
     encoder = Encoder(
         layers=layers,
         channels=channels,
-        fingerprint=sight.fingerprint,
+        fingerprint=extractor.fingerprint,
         reference=reference,
         weights=weights,
         shares_classes=agreeing,
@@ -189,9 +193,11 @@ def prepare(sight: Sight, album: Album, index: Labels, recipe: Recipe) -> tuple[
     return network.to(device), encoder
 
 
-def _measured(sight: Sight, scales: tuple[Scale, ...], batches: Iterator[Batch]) -> tuple[Logits, Pyramid, Answers]:
+def _measured(
+    extractor: FeatureExtractor, scales: tuple[Scale, ...], batches: Iterator[Batch]
+) -> tuple[Logits, Pyramid, Answers]:
     """Logits, features and the encoder's logits of some images, in memory."""
-    seen = [sight(batch.images, tuple(s.layer for s in scales)) for batch in batches]
+    seen = [extractor(batch.images, tuple(s.layer for s in scales)) for batch in batches]
     logits, features, of_encoder = zip(*seen, strict=True)
     gathered = [torch.cat([f.cpu() for f in each]) for each in zip(*features, strict=True)]
     return torch.cat(logits).cpu(), gathered, torch.cat(of_encoder).cpu()
@@ -200,13 +206,15 @@ def _measured(sight: Sight, scales: tuple[Scale, ...], batches: Iterator[Batch])
 # --- one look at some images ------------------------------------------------------------------
 
 
-def eq8(sight: Sight, encoder: Encoder, network: MaskerNetwork, batch: Batch, recipe: Recipe) -> dict[str, Row]:
+def eq8(
+    extractor: FeatureExtractor, encoder: Encoder, network: MaskerNetwork, batch: Batch, recipe: Recipe
+) -> dict[str, Row]:
     """The terms of Eq. 8; kept and removed part take one forward pass together."""
-    logits, features, _ = sight(batch.images, encoder.layers)
+    logits, features, _ = extractor(batch.images, encoder.layers)
     y = logits.argmax(1)
     masks = _masks(network, features, y, batch.images)
     parts = torch.cat(blended(batch.images, masks, background(batch, recipe.seed)))
-    kept, removed = sight.classifier(parts).logits.chunk(2)
+    kept, removed = extractor.classifier(parts).logits.chunk(2)
     return mask_terms(masks, kept, removed, y, recipe.power)
 
 
@@ -240,29 +248,31 @@ def background(batch: Batch, seed: int) -> Images:
 
 
 def measure(
-    sight: Sight, encoder: Encoder, network: MaskerNetwork, batches: Iterator[Batch]
+    extractor: FeatureExtractor, encoder: Encoder, network: MaskerNetwork, batches: Iterator[Batch]
 ) -> dict[str, float | None]:
     """Means over images: mask area; confidence of the whole image, of what the mask keeps, of what is left without
     that, and of the blurred image; where objects are known the share of boxes around masks that miss them."""
     rows: dict[str, list[Tensor]] = {}
     for batch in batches:
-        for name, values in _scored(sight, encoder, network, batch):
+        for name, values in _scored(extractor, encoder, network, batch):
             rows.setdefault(name, []).append(values.double().cpu())
     joined = {name: torch.cat(values) for name, values in rows.items()}
     return {"images": float(len(joined["area"])), **{name: row.mean().item() for name, row in joined.items()}}
 
 
-def _scored(sight: Sight, encoder: Encoder, network: MaskerNetwork, batch: Batch) -> Iterator[tuple[str, Row]]:
+def _scored(
+    extractor: FeatureExtractor, encoder: Encoder, network: MaskerNetwork, batch: Batch
+) -> Iterator[tuple[str, Row]]:
     x, blurred = batch.images, background(batch, seed=0)
     with torch.no_grad():
-        logits, features, _ = sight(x, encoder.layers)
+        logits, features, _ = extractor(x, encoder.layers)
         y = logits.argmax(1)
         masks = _masks(network, features, y, x)
         kept, removed = blended(x, masks, blurred)
         yield "area", masks.mean((1, 2))
         yield "whole", confidence(logits, y)
         for name, images in {"kept": kept, "removed": removed, "blurred": blurred}.items():
-            yield name, confidence(sight.classifier(images).logits, y)
+            yield name, confidence(extractor.classifier(images).logits, y)
     if batch.objects is not None:
         found = above_mean(resize(masks[:, None], x.shape[2], x.shape[3])[:, 0])
         yield "localisation_error", (iou(boxes(found), boxes(batch.objects)) <= 0.5).float()

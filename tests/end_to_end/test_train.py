@@ -11,8 +11,8 @@ from PIL import Image
 from safetensors import safe_open
 
 from underfire import cli_train, open_run
-from underfire.albums import demo_album
 from underfire.cli import main
+from underfire.training_sets import demo_training_set
 
 Underfire = Callable[..., tuple[int, str, str]]
 
@@ -89,7 +89,7 @@ def test_an_interrupted_training_says_how_to_go_on(
 def test_the_demo_trains_on_scenes_of_its_own(
     underfire: Underfire, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(cli_train, "demo_album", lambda: demo_album(20))
+    monkeypatch.setattr(cli_train, "demo_training_set", lambda: demo_training_set(20))
     out = tmp_path / "demo.safetensors"
     code, said, err = underfire("train", "rts", "--model", "demo", "--images", "demo", "--steps", 1, "--out", out)
     assert (code, err) == (0, "")

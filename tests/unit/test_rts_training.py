@@ -9,23 +9,23 @@ from torch import Tensor, nn
 
 from tiny_networks import classifier, images, network
 from underfire import rts_training
-from underfire.albums import Album, Batch, demo_album, split
 from underfire.classifiers import Classifier
 from underfire.images import blur
 from underfire.interpreters import RTS
 from underfire.maskers import Encoder, MaskerNetwork
 from underfire.rng import image_keys
-from underfire.rts_training import Recipe, Sight, background, blended, eq8, measure, prepare, train_masker
+from underfire.rts_training import FeatureExtractor, Recipe, background, blended, eq8, measure, prepare, train_masker
 from underfire.training import Checkpoint
+from underfire.training_sets import Batch, TrainingSet, demo_training_set, split
 from underfire.types import UnderfireError
 
 CPU = torch.device("cpu")
 SHORT = Recipe(steps=6, batch=4, judge_every=3, width=8)
 
 
-def album(n: int = 12, seed: int = 0, objects: Tensor | None = None) -> Album:
+def a_training_set(n: int = 12, seed: int = 0, objects: Tensor | None = None) -> TrainingSet:
     pixels = (255 * images(n, seed=seed)).round().byte()
-    return Album(tuple(f"image {i}" for i in range(n)), pixels, objects, f"{n} of seed {seed}")
+    return TrainingSet(tuple(f"image {i}" for i in range(n)), pixels, objects, f"{n} of seed {seed}")
 
 
 @pytest.fixture(scope="module")
@@ -37,18 +37,18 @@ def model() -> Classifier:
 
 
 def test_training_lowers_every_term_on_scenes_never_seen(tmp_path: Path) -> None:
-    sight, scenes = Sight(Classifier.load("demo")), demo_album(160)
+    extractor, scenes = FeatureExtractor(Classifier.load("demo")), demo_training_set(160)
     recipe = Recipe(steps=60, batch=16, judge_every=60, width=16)
     fitted, judged = split(scenes.ids, 0.2, seed=0)
-    before, encoder = prepare(sight, scenes, fitted, recipe)
+    before, encoder = prepare(extractor, scenes, fitted, recipe)
 
     def terms(masker: MaskerNetwork) -> dict[str, float]:
         with torch.no_grad():
-            rows = eq8(sight, encoder, masker, scenes.look(judged, CPU), recipe)
+            rows = eq8(extractor, encoder, masker, scenes.batch(judged, CPU), recipe)
         return {name: row.mean().item() for name, row in rows.items()}
 
     begun = terms(before)
-    ended = terms(train_masker(sight, scenes, recipe, tmp_path / "masker.safetensors").network)
+    ended = terms(train_masker(extractor, scenes, recipe, tmp_path / "masker.safetensors").network)
     assert set(begun) == {"roughness", "area", "kept", "removed"}
     assert all(ended[name] < begun[name] for name in begun), (begun, ended)
 
@@ -71,10 +71,10 @@ def test_phi_keeps_what_the_mask_keeps_and_its_complement_the_rest() -> None:
 
 def test_terms_are_those_of_the_blended_images(model: Classifier) -> None:
     """From their definitions, one image at a time."""
-    sight, batch = Sight(model), album().look(torch.arange(3), CPU)
-    masker, encoder = prepare(sight, album(), torch.arange(8), SHORT)
+    extractor, batch = FeatureExtractor(model), a_training_set().batch(torch.arange(3), CPU)
+    masker, encoder = prepare(extractor, a_training_set(), torch.arange(8), SHORT)
     with torch.no_grad():
-        terms = eq8(sight, encoder, masker, batch, SHORT)
+        terms = eq8(extractor, encoder, masker, batch, SHORT)
         for i in range(3):
             x = batch.images[i : i + 1]
             logits, features = model.tap(x, encoder.layers)
@@ -106,15 +106,17 @@ def test_backgrounds_are_drawn_per_image_and_step_and_fixed_on_held_out_images()
 
 
 def test_features_are_measured_before_the_first_step(model: Classifier) -> None:
-    masker, encoder = prepare(Sight(model), album(), torch.arange(12), SHORT)
-    _, features = model.tap(album().look(torch.arange(12), CPU).images, encoder.layers)
+    masker, encoder = prepare(FeatureExtractor(model), a_training_set(), torch.arange(12), SHORT)
+    _, features = model.tap(a_training_set().batch(torch.arange(12), CPU).images, encoder.layers)
     for layer, values in zip(masker.standardise, features, strict=True):
         torch.testing.assert_close(layer.mean, values.mean((0, 2, 3)), rtol=1e-4, atol=1e-5)
 
 
 def test_another_network_s_head_counts_where_it_mostly_agrees(model: Classifier) -> None:
     twin = Classifier(network("resnet"), model.mean, (0.21, 0.25, 0.3))
-    _, encoder = prepare(Sight(model, twin, ("file.py:twin", None)), album(), torch.arange(12), SHORT)
+    _, encoder = prepare(
+        FeatureExtractor(model, twin, ("file.py:twin", None)), a_training_set(), torch.arange(12), SHORT
+    )
     assert encoder == Encoder(
         layers=("relu", "bn1"), channels=(12, 8), fingerprint=twin.fingerprint(), reference="file.py:twin"
     )
@@ -122,9 +124,9 @@ def test_another_network_s_head_counts_where_it_mostly_agrees(model: Classifier)
 
 def test_elsewhere_prototypes_are_the_means_of_the_classes(model: Classifier) -> None:
     stranger = classifier("mobilenet")
-    masker, encoder = prepare(Sight(model, stranger), album(), torch.arange(12), SHORT)
+    masker, encoder = prepare(FeatureExtractor(model, stranger), a_training_set(), torch.arange(12), SHORT)
     assert not encoder.shares_classes
-    x = album().look(torch.arange(12), CPU).images
+    x = a_training_set().batch(torch.arange(12), CPU).images
     y = model(x).logits.argmax(1)
     pooled = masker.pool(stranger.tap(x, encoder.layers)[1][0])
     for c in y.unique():
@@ -137,7 +139,9 @@ def test_elsewhere_prototypes_are_the_means_of_the_classes(model: Classifier) ->
 def test_a_masker_names_its_classifier_and_its_training(tmp_path: Path, model: Classifier) -> None:
     out = tmp_path / "masker.safetensors"
     steps: list[int] = []
-    manifest = train_masker(Sight(model), album(), SHORT, out, lambda step, loss: steps.append(step)).manifest
+    manifest = train_masker(
+        FeatureExtractor(model), a_training_set(), SHORT, out, lambda step, loss: steps.append(step)
+    ).manifest
     assert steps == list(range(6))
     assert manifest.classifier == model.fingerprint()
     assert (manifest.classes, manifest.width) == (5, 8)
@@ -151,24 +155,26 @@ def test_a_masker_names_its_classifier_and_its_training(tmp_path: Path, model: C
 def test_resumed_equals_uninterrupted(tmp_path: Path, model: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rts_training, "Checkpoint", lambda path, identity: Checkpoint(path, identity, every=2))
     whole, parts = tmp_path / "whole.safetensors", tmp_path / "parts.safetensors"
-    train_masker(Sight(model), album(), SHORT, whole)
+    train_masker(FeatureExtractor(model), a_training_set(), SHORT, whole)
 
     def interrupt(step: int, loss: float) -> None:
         if step == 4:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_masker(Sight(model), album(), SHORT, parts, interrupt)
+        train_masker(FeatureExtractor(model), a_training_set(), SHORT, parts, interrupt)
     assert not parts.exists()
     with pytest.raises(UnderfireError, match="checkpoint of a training with other settings"):
-        train_masker(Sight(model), album(), SHORT.model_copy(update={"seed": 1}), parts)
-    train_masker(Sight(model), album(), SHORT, parts)
+        train_masker(FeatureExtractor(model), a_training_set(), SHORT.model_copy(update={"seed": 1}), parts)
+    train_masker(FeatureExtractor(model), a_training_set(), SHORT, parts)
     assert whole.read_bytes() == parts.read_bytes()
 
 
 def test_the_seed_decides(tmp_path: Path, model: Classifier) -> None:
     digests = [
-        train_masker(Sight(model), album(), Recipe(**{**SHORT.model_dump(), "seed": seed}), tmp_path / name).digest
+        train_masker(
+            FeatureExtractor(model), a_training_set(), Recipe(**{**SHORT.model_dump(), "seed": seed}), tmp_path / name
+        ).digest
         for seed, name in ((0, "a.safetensors"), (0, "b.safetensors"), (1, "c.safetensors"))
     ]
     assert digests[0] == digests[1] != digests[2]
@@ -176,8 +182,10 @@ def test_the_seed_decides(tmp_path: Path, model: Classifier) -> None:
 
 def test_a_finished_training_is_not_done_again(tmp_path: Path, model: Classifier) -> None:
     out = tmp_path / "masker.safetensors"
-    first = train_masker(Sight(model), album(), SHORT, out)
-    again = train_masker(Sight(model), album(), SHORT, out, lambda step, loss: pytest.fail("trained again"))
+    first = train_masker(FeatureExtractor(model), a_training_set(), SHORT, out)
+    again = train_masker(
+        FeatureExtractor(model), a_training_set(), SHORT, out, lambda step, loss: pytest.fail("trained again")
+    )
     assert again.digest == first.digest
 
 
@@ -185,15 +193,15 @@ def test_a_finished_training_is_not_done_again(tmp_path: Path, model: Classifier
     ("change", "complaint"),
     [
         ({"recipe": SHORT.model_copy(update={"lr": 0.5})}, "lr was 0.003 and is now 0.5"),
-        ({"album": album(seed=1)}, "images was 12 of seed 0 and is now 12 of seed 1"),
-        ({"sight": Sight(classifier("densenet"))}, "classifier was"),
+        ({"training_set": a_training_set(seed=1)}, "images was 12 of seed 0 and is now 12 of seed 1"),
+        ({"extractor": FeatureExtractor(classifier("densenet"))}, "classifier was"),
     ],
 )
 def test_another_training_s_masker_is_not_overwritten(
     tmp_path: Path, model: Classifier, change: dict[str, Any], complaint: str
 ) -> None:
     out = tmp_path / "masker.safetensors"
-    arguments = {"sight": Sight(model), "album": album(), "recipe": SHORT, "out": out}
+    arguments = {"extractor": FeatureExtractor(model), "training_set": a_training_set(), "recipe": SHORT, "out": out}
     train_masker(**arguments)
     before = out.read_bytes()
     with pytest.raises(UnderfireError, match=f"holds a masker of another training: .*{complaint}"):
@@ -204,7 +212,7 @@ def test_another_training_s_masker_is_not_overwritten(
 def test_a_classifier_without_features_is_one_sentence(tmp_path: Path) -> None:
     flat = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(768, 5)))
     with pytest.raises(UnderfireError, match="No layer of this network gives feature maps"):
-        train_masker(Sight(flat), album(), SHORT, tmp_path / "masker.safetensors")
+        train_masker(FeatureExtractor(flat), a_training_set(), SHORT, tmp_path / "masker.safetensors")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -218,11 +226,11 @@ def test_scores_of_known_masks(model: Classifier, monkeypatch: pytest.MonkeyPatc
     masks = torch.zeros(3, 8, 8)
     masks[0], masks[1, :2, :2], masks[2, 4:, 4:] = 1, 1, 1
     masks[0, 0, 0] = 0.99
-    known = album(3, objects=objects)
-    sight, encoder = Sight(model), prepare(Sight(model), known, torch.arange(3), SHORT)[1]
+    known = a_training_set(3, objects=objects)
+    extractor, encoder = FeatureExtractor(model), prepare(FeatureExtractor(model), known, torch.arange(3), SHORT)[1]
     monkeypatch.setattr(rts_training, "_masks", lambda *_: masks)
-    scores = measure(sight, encoder, MaskerNetwork([12], 5, 8), known.looks(torch.arange(3), 3, CPU))
-    x = known.look(torch.arange(3), CPU).images
+    scores = measure(extractor, encoder, MaskerNetwork([12], 5, 8), known.batches(torch.arange(3), 3, CPU))
+    x = known.batch(torch.arange(3), CPU).images
     with torch.no_grad():
         y = model(x).logits.argmax(1)
         p_whole, p_blurred = (model(z).logits.softmax(1)[torch.arange(3), y] for z in (x, blur(x, 1.6)))

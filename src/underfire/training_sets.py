@@ -1,8 +1,8 @@
 """The images of a training, held in memory in 8 bits: read, split, looked at in batches, moved at random.
 
-album = read_album(open_images("photos", crop=224))
-fitted, judged = split(album.ids, held_out=0.1, seed=0)
-batch = augmented(album.look(fitted[:32], device), step=0, seed=0)
+training_set = read_training_set(open_images("photos", crop=224))
+fitted, judged = split(training_set.ids, held_out=0.1, seed=0)
+batch = augmented(training_set.batch(fitted[:32], device), step=0, seed=0)
 """
 
 from collections.abc import Callable, Iterator
@@ -35,7 +35,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Album:
+class TrainingSet:
     """N images of one size, and where known the pixels of their objects; `skipped` holds (id, reason)."""
 
     ids: tuple[str, ...]
@@ -44,20 +44,20 @@ class Album:
     digest: str
     skipped: tuple[tuple[str, str], ...] = ()
 
-    def look(self, index: Labels, device: torch.device) -> Batch:
+    def batch(self, index: Labels, device: torch.device) -> Batch:
         """Images as they are."""
         keys = image_keys(self.ids[i] for i in index.tolist()).to(device)
         objects = None if self.objects is None else self.objects[index].to(device)
         return Batch(self.pixels[index].to(device).float() / 255, keys, objects)
 
-    def looks(self, index: Labels, size: int, device: torch.device) -> Iterator[Batch]:
+    def batches(self, index: Labels, size: int, device: torch.device) -> Iterator[Batch]:
         """Images as they are, `size` at a time."""
-        return (self.look(chosen, device) for chosen in torch.split(index, size))
+        return (self.batch(chosen, device) for chosen in torch.split(index, size))
 
 
-def read_album(
+def read_training_set(
     image_set: ImageSet, objects: ImageSet | None = None, on_image: Callable[[int], None] = lambda count: None
-) -> Album:
+) -> TrainingSet:
     """All readable images of a set; `objects` holds a picture for each, white where the object is.
 
     UnderfireError if sizes differ or fewer than two images can be used.
@@ -80,14 +80,14 @@ def read_album(
         raise UnderfireError(f"{len(ids)} of {len(image_set)} images can be used; a training needs two or more.")
     digest = image_set.digest if objects is None else f"{image_set.digest} {objects.digest}"
     known = None if objects is None else torch.stack(masks)
-    return Album(tuple(ids), torch.stack(pixels), known, digest, tuple(skipped))
+    return TrainingSet(tuple(ids), torch.stack(pixels), known, digest, tuple(skipped))
 
 
-def demo_album(count: int = DEMO_SCENES) -> Album:
+def demo_training_set(count: int = DEMO_SCENES) -> TrainingSet:
     """Fresh scenes with their masks: neither those of the demo nor those on which its classifier was trained."""
     painted = scenes(count, DEMO_SEED)
     pixels = (painted.samples.images * 255).round().byte()
-    return Album(painted.samples.ids, pixels, painted.masks, f"{count} scenes of seed {DEMO_SEED}")
+    return TrainingSet(painted.samples.ids, pixels, painted.masks, f"{count} scenes of seed {DEMO_SEED}")
 
 
 def split(ids: tuple[str, ...], held_out: float, seed: int) -> tuple[Int[Tensor, " fitted"], Int[Tensor, " judged"]]:

@@ -1,4 +1,4 @@
-"""Albums: 8-bit copies of what was read, a split that goes by each image's id, moves that go by image and step."""
+"""Training sets: 8-bit copies of what was read, a split that goes by each image's id, moves by image and step."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from underfire.albums import Batch, augmented, demo_album, read_album, split
 from underfire.data import ImageSet, open_images
 from underfire.demo import demo_images
 from underfire.rng import image_keys
+from underfire.training_sets import Batch, augmented, demo_training_set, read_training_set, split
 from underfire.types import UnderfireError
 
 CPU = torch.device("cpu")
@@ -28,23 +28,23 @@ def numbered(n: int, side: int = 20) -> Batch:
     return Batch(plane.expand(n, 3, side, side), image_keys(map(str, range(n))))
 
 
-def test_an_album_holds_every_image_in_8_bits(photos: ImageSet) -> None:
-    album = read_album(photos)
-    batch = album.look(torch.tensor([3, 0]), CPU)
-    assert album.ids == photos.ids
-    assert album.objects is batch.objects is batch.step is None
+def test_a_training_set_holds_every_image_in_8_bits(photos: ImageSet) -> None:
+    training_set = read_training_set(photos)
+    batch = training_set.batch(torch.tensor([3, 0]), CPU)
+    assert training_set.ids == photos.ids
+    assert training_set.objects is batch.objects is batch.step is None
     torch.testing.assert_close(batch.images, torch.stack([photos.read(3), photos.read(0)]), rtol=0, atol=0.5 / 255)
     assert torch.equal(batch.keys, image_keys((photos.ids[3], photos.ids[0])))
-    assert [len(each.images) for each in album.looks(torch.arange(12), 5, CPU)] == [5, 5, 2]
+    assert [len(each.images) for each in training_set.batches(torch.arange(12), 5, CPU)] == [5, 5, 2]
 
 
 def test_objects_come_with_their_images(photos: ImageSet) -> None:
     """An image's own brightness stands for its mask."""
     dim = replace(photos, ids=photos.ids[:3], labels=photos.labels[:3])
-    album = read_album(dim, dim)
-    assert album.objects is not None
-    assert torch.equal(album.objects[1], photos.read(1).mean(0) > 0.5)
-    assert album.digest != read_album(dim).digest
+    training_set = read_training_set(dim, dim)
+    assert training_set.objects is not None
+    assert torch.equal(training_set.objects[1], photos.read(1).mean(0) > 0.5)
+    assert training_set.digest != read_training_set(dim).digest
 
 
 def test_damaged_images_are_passed_over_and_told(tmp_path: Path) -> None:
@@ -52,12 +52,12 @@ def test_damaged_images_are_passed_over_and_told(tmp_path: Path) -> None:
         Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(tmp_path / f"{name}.png")
     (tmp_path / "b.png").write_bytes(b"no image")
     (tmp_path / "labels.csv").write_text("file,class_index\na.png,0\nb.png,0\nc.png,0\nd.png,0\n")
-    album = read_album(open_images(tmp_path))
-    assert album.ids == ("a.png", "c.png")
-    assert [name for name, _ in album.skipped] == ["d.png", "b.png"]
+    training_set = read_training_set(open_images(tmp_path))
+    assert training_set.ids == ("a.png", "c.png")
+    assert [name for name, _ in training_set.skipped] == ["d.png", "b.png"]
     (tmp_path / "c.png").unlink()
     with pytest.raises(UnderfireError, match="1 of 2 images can be used; a training needs two or more"):
-        read_album(open_images(tmp_path))
+        read_training_set(open_images(tmp_path))
 
 
 def test_images_of_several_sizes_are_refused(tmp_path: Path) -> None:
@@ -65,16 +65,16 @@ def test_images_of_several_sizes_are_refused(tmp_path: Path) -> None:
         Image.fromarray(np.zeros((side, side, 3), np.uint8)).save(tmp_path / f"{name}.png")
     (tmp_path / "labels.csv").write_text("file,class_index\na.png,0\nb.png,0\n")
     with pytest.raises(UnderfireError, match=r"b\.png has another size .*--crop"):
-        read_album(open_images(tmp_path))
-    assert read_album(open_images(tmp_path, crop=16)).pixels.shape == (2, 3, 16, 16)
+        read_training_set(open_images(tmp_path))
+    assert read_training_set(open_images(tmp_path, crop=16)).pixels.shape == (2, 3, 16, 16)
 
 
 def test_the_demo_s_scenes_are_fresh() -> None:
-    album = demo_album(20)
+    training_set = demo_training_set(20)
     shown = {demo_images(20).read(i).mean().item() for i in range(20)}
-    assert not shown & {image.mean().item() for image in album.look(torch.arange(20), CPU).images}
-    assert album.objects is not None
-    assert 0.02 < album.objects.float().mean() < 0.4
+    assert not shown & {image.mean().item() for image in training_set.batch(torch.arange(20), CPU).images}
+    assert training_set.objects is not None
+    assert 0.02 < training_set.objects.float().mean() < 0.4
 
 
 def test_a_split_is_a_partition_that_goes_by_seed_and_id() -> None:
