@@ -89,14 +89,15 @@ def fit(
     """Minimise the mean over images of `loss` in place by AdamW under a one-cycle schedule peaking at `lr`.
 
     batch(step) gives the data of a step; on_step(step, mean loss) is told of progress. Goes on from the
-    checkpoint if there is one, to the same bits as without the interruption. Leaves the network in evaluation
-    mode and returns the number of steps done. UnderfireError if the loss stops being finite.
+    checkpoint if there is one, to the same bits as without the interruption; a place that cannot be written to
+    is found out before the first step. Leaves the network in evaluation mode and returns the number of steps
+    done. UnderfireError if the loss stops being finite.
     """
     if steps < 1:
         raise UnderfireError(f"Training needs at least one step, not {steps}.")
     progress = _Progress(network, AdamW(network.parameters(), lr=lr, weight_decay=weight_decay))
-    if checkpoint is not None and checkpoint.path.exists():
-        progress.restore(checkpoint)
+    if checkpoint is not None:
+        (progress.restore if checkpoint.path.exists() else progress.save)(checkpoint)
     schedule = OneCycleLR(progress.optimiser, max_lr=lr, total_steps=steps, last_epoch=progress.done - 1)
     network.train()
     while progress.done < steps and not (held_out and progress.stale >= held_out.patience):

@@ -137,6 +137,12 @@ def test_checkpoints_save_work(tmp_path: Path) -> None:
     assert seen == list(range(20, 40))
 
 
+def test_a_place_that_cannot_be_written_to_is_found_out_before_the_first_step(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UnderfireError, match="cannot be written"):
+        trained(Checkpoint(tmp_path / "file" / "state", "this training"), stop_at=0)
+
+
 def test_a_checkpoint_of_another_training_or_a_damaged_one_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "state"
     trained(Checkpoint(path, "this training", every=10))
