@@ -31,7 +31,7 @@ from underfire.interpreters.mask_solver import Solver
 from underfire.perturbations import Pixels
 from underfire.rng import image_keys
 from underfire.schedules import Constant, Cosine, Linear
-from underfire.steps import SignStep, TwoPhaseStep
+from underfire.steps import MomentumSignStep, SignStep, TwoPhaseStep
 from underfire.targets import random_class
 from underfire.types import Goal, Outcome
 
@@ -51,7 +51,12 @@ ALGORITHM_1: Mapping[str, Any] = {
     "rule": TwoPhaseStep(Linear(0.08, 0.02, 6), floor=0.5, halvings=3),
     "weights": {"map": Constant(1.0), "prediction": Constant(0.0)},
 }
-RULES: Mapping[str, Mapping[str, Any]] = {"mask-unrolled": ALGORITHM_1}  # where the sign step is not the usual one
+MOMENTUM: Mapping[str, Any] = {"rule": MomentumSignStep(Cosine(2 / 255, 0.0, 6))}
+RULES: Mapping[str, Mapping[str, Any]] = {  # where the plain sign step is not the usual one
+    "cam": MOMENTUM,
+    "rts": MOMENTUM,
+    "mask-unrolled": ALGORITHM_1,
+}
 
 
 def interpreter_of(name: str, model: Classifier) -> Interpreter:

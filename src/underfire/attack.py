@@ -6,6 +6,7 @@ with the terms "prediction" (l_prd), "map" (l_int, mean over cells), "cost" (the
 and whatever the interpreter's reading or `extra_terms` add. `underfire.engine` runs it.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -15,7 +16,7 @@ import torch
 from underfire import rng
 from underfire.classifiers import Classifier
 from underfire.interpreters.protocol import Interpreter
-from underfire.losses import confidence, cross_entropy, log_prob, map_distance, smoothed_cross_entropy
+from underfire.losses import confidence, cross_entropy, log_odds, log_prob, map_distance, smoothed_cross_entropy
 from underfire.perturbations import Perturbation, Pixels
 from underfire.schedules import Constant, Schedule
 from underfire.steps import Objective, SignStep, StepRule
@@ -48,6 +49,18 @@ class SmoothedCrossEntropy:
         draw = rng.uniform(self.seed, "label smoothing", goal.key, step, 1)[:, 0]
         mass = (1 - self.rho(step) * draw).to(reading.logits.dtype)
         return smoothed_cross_entropy(reading.logits, goal.target, mass)
+
+
+@dataclass(frozen=True)
+class Margin:
+    """slope * max(0, log-odds of `confidence` - log-odds of p_t): strong below that confidence, silent above."""
+
+    confidence: float = 0.98
+    slope: float = 0.3
+
+    def __call__(self, reading: Reading, goal: Goal, step: Labels) -> Row:
+        wanted = math.log(self.confidence / (1 - self.confidence))
+        return self.slope * (wanted - log_odds(reading.logits, goal.target)).clamp_min(0)
 
 
 @runtime_checkable

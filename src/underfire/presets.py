@@ -3,7 +3,8 @@
     paper      400 plain PGD steps, then hundreds of steps of a constant 1/255 with the map weight
                rising linearly from c/2 to c
     annealed   60 plain PGD steps of 1/255, then a few hundred whose size falls by a cosine from 2/255
-               to 0 with a constant map weight
+               to 0 with a constant map weight; where the map follows the image smoothly (all but GRAD and
+               MASK) with momentum and a margin in place of the cross-entropy
 
 The paper's lambda multiplies the *sum* over the map's cells; c multiplies the mean, so c = lambda * h * w
 on the paper's grids (CAM 7 x 7, GRAD and RTS 56 x 56) whatever the size of the map at hand.
@@ -12,7 +13,7 @@ on the paper's grids (CAM 7 x 7, GRAD and RTS 56 x 56) whatever the size of the 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from underfire.attack import Attack, CrossEntropy, PredictionLoss, SmoothedCrossEntropy, StopRule
+from underfire.attack import Attack, CrossEntropy, Margin, PredictionLoss, SmoothedCrossEntropy, StopRule
 from underfire.interpreters.gates import PaperGate
 from underfire.interpreters.grad import GRAD
 from underfire.interpreters.input_gradients import SmoothedReLU
@@ -21,7 +22,7 @@ from underfire.interpreters.mask_attacker import Unrolled
 from underfire.interpreters.protocol import Blind, Interpreter
 from underfire.perturbations import Pixels
 from underfire.schedules import Constant, Cosine, Linear, Schedule
-from underfire.steps import SignStep, StepRule, TwoPhaseStep
+from underfire.steps import MomentumSignStep, SignStep, StepRule, TwoPhaseStep
 from underfire.types import UnderfireError
 
 
@@ -67,6 +68,14 @@ def _search(steps: int) -> StepRule:
     return TwoPhaseStep(reach=Constant(0.08), prediction_step=0.05, floor=0.95, halvings=12)
 
 
+def _annealed_momentum(steps: int) -> StepRule:
+    return MomentumSignStep(Cosine(2 / 255, 0.0, steps))
+
+
+def _margin(steps: int, seed: int) -> PredictionLoss:
+    return Margin()
+
+
 def _paper_smoothing(steps: int, seed: int) -> PredictionLoss:
     return SmoothedCrossEntropy(Linear(0.05, 0.01, steps), seed)
 
@@ -97,12 +106,12 @@ RECIPES: Mapping[str, Recipe] = {
         rule=lambda steps: SignStep(Cosine(2 / 255, 0.0, steps)),
         weight=lambda c, steps: Constant(c),
         map_attacks={
-            "cam": MapAttack(100, 20.0),
+            "cam": MapAttack(100, 20.0, rule=_annealed_momentum, prediction=_margin),
             "grad": MapAttack(150, 20.0),
             "mask": MapAttack(240, 2.5, quantum=120),
-            "rts": MapAttack(200, 20.0, {"encoder": 0.1}),
+            "rts": MapAttack(200, 20.0, {"encoder": 0.1}, rule=_annealed_momentum, prediction=_margin),
         },
-        otherwise=MapAttack(100, 20.0),
+        otherwise=MapAttack(100, 20.0, rule=_annealed_momentum, prediction=_margin),
     ),
 }
 

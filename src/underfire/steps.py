@@ -65,6 +65,32 @@ class SignStep:
 
 
 @dataclass(frozen=True)
+class Direction:
+    """What a rule with momentum remembers: row record."""
+
+    value: Tensor
+
+
+@dataclass(frozen=True)
+class MomentumSignStep:
+    """theta - alpha * sign(v), v = decay * v + gradient / mean |gradient| (Dong et al. 2018)."""
+
+    alpha: Schedule
+    decay: float = 0.75
+
+    def init(self, theta: Tensor) -> Direction:
+        return Direction(torch.zeros_like(theta))
+
+    def step(
+        self, objective: Objective, theta: Tensor, memory: Direction, step: Labels
+    ) -> tuple[Tensor, Direction, Terms]:
+        terms, gradient = value_and_gradient(objective, theta)
+        direction = self.decay * memory.value + gradient / _per_row(_mean_size(gradient), theta)
+        alpha = self.alpha(step).to(theta.dtype)
+        return theta - _per_row(alpha, theta) * direction.sign(), Direction(direction), terms
+
+
+@dataclass(frozen=True)
 class TwoPhaseStep:
     """Alg. 1: as far down the map's gradient as the prediction allows, then a step down the prediction's gradient.
 
@@ -109,6 +135,11 @@ def _unit(gradient: Tensor) -> Tensor:
     gradient, floor = gradient.nan_to_num(0, 0, 0), torch.finfo(gradient.dtype).tiny
     gradient = gradient / _per_row(gradient.flatten(1).abs().amax(1), gradient).clamp_min(floor)
     return gradient / _per_row(gradient.flatten(1).norm(dim=1), gradient).clamp_min(floor)
+
+
+def _mean_size(gradient: Tensor) -> Row:
+    """Mean absolute value, row by row, never 0."""
+    return gradient.abs().flatten(1).mean(1).clamp_min(torch.finfo(gradient.dtype).tiny)
 
 
 def _per_row(values: Row, like: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from underfire.interpreters import (
 from underfire.interpreters.mask_solver import Solver
 from underfire.perturbations import Pixels
 from underfire.schedules import Constant
-from underfire.steps import SignStep, TwoPhaseStep
+from underfire.steps import MomentumSignStep, SignStep, TwoPhaseStep
 
 ALPHA, EPSILON, PLAIN_STEPS, WARM_STEPS = 1 / 255, 0.031, 1000, 400
 TABLE = [
@@ -151,7 +151,7 @@ def test_annealed_recipe_ends_where_it_stands(interpreter: Interpreter) -> None:
         assert 40 <= attack.warm_start.steps <= 60
         assert step_sizes(attack.warm_start) == {exactly(1 / 255)}
         assert 100 <= attack.steps <= 300
-        assert isinstance(attack.rule, SignStep)
+        assert isinstance(attack.rule, SignStep | MomentumSignStep)
         first, last = attack.rule.alpha(torch.tensor([0, attack.steps])).tolist()
         assert (first, last) == (exactly(2 / 255), 0.0)
         assert budget(attack) == budget(attack.warm_start) == 8 / 255

@@ -115,7 +115,7 @@ def test_list_names_what_attack_takes(underfire: Underfire) -> None:
     told = underfire("list")
     assert told.code == 0
     assert told.out.splitlines() == [
-        "interpreters  cam, grad, grad-cam, rts",
+        "interpreters  cam, grad, grad-cam, mask, rts",
         "attacks       pgd, adv2",
         "recipes       paper, annealed",
         "models        torchvision:NAME, path/file.py:builder, demo",
@@ -297,7 +297,7 @@ def refused(told: Told, sentence: str, tmp_path: Path) -> None:
         ({"weights": "absent.safetensors"}, "There is no weight file absent.safetensors."),
         ({"images": "absent"}, "there is no absent: give a folder of images or an .npz file"),
         ({"labels": "absent.csv"}, "absent.csv cannot be read"),
-        ({"interpreter": "cam,lime"}, "There is no interpreter 'lime'; there are cam, grad, grad-cam, rts."),
+        ({"interpreter": "cam,lime"}, "There is no interpreter 'lime'; there are cam, grad, grad-cam, mask, rts."),
         ({"interpreter": ""}, "There is no interpreter ''"),
         ({"interpreter": "cam,cam"}, "Interpreter 'cam' is named twice"),
         ({"recipe": "burnt"}, "--recipe burnt: Input should be 'annealed' or 'paper'."),

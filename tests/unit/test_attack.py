@@ -1,5 +1,6 @@
 """The objective is the weighted sum of its terms, and the rank puts confident successes first."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from tiny_attacks import a_goal, attack
 from tiny_networks import classifier, images
-from underfire.attack import Attack, CrossEntropy, SmoothedCrossEntropy
+from underfire.attack import Attack, CrossEntropy, Margin, SmoothedCrossEntropy
 from underfire.classifiers import Classifier
 from underfire.interpreters import CAM, Blind
 from underfire.interpreters.protocol import NoBelief
@@ -129,6 +130,18 @@ def test_label_masses_fill_their_interval() -> None:
     assert q.max() <= 1
     torch.testing.assert_close(q.mean(), torch.tensor(0.975), rtol=0, atol=4 * 0.05 / 12**0.5 / n**0.5)
     assert q.max() - q.min() > 0.0499, "2000 draws leave no wider gap"
+
+
+def test_a_margin_pulls_below_its_confidence_and_is_silent_above() -> None:
+    """Log-odds 0, of .9, of .98 and of .999 against those of .98."""
+    odds = torch.tensor([0.5, 0.9, 0.98, 0.999], dtype=torch.float64).logit().requires_grad_()
+    logits = torch.stack([odds, torch.zeros_like(odds)], 1)
+    goal = Goal(torch.zeros(4).long(), torch.zeros(4, 3, 1, 1), torch.zeros(4).long(), torch.zeros(4, 1, 1))
+    loss = Margin(0.98, slope=0.3)(Reading(logits, logits[:, 0], torch.zeros(4, 1, 1, 1)), goal, goal.key)
+    expected = 0.3 * torch.tensor([math.log(49), math.log(49 / 9), 0.0, 0.0], dtype=torch.float64)
+    torch.testing.assert_close(loss, expected)
+    (gradient,) = torch.autograd.grad(loss[[0, 1, 3]].sum(), odds)
+    torch.testing.assert_close(gradient, torch.tensor([-0.3, -0.3, 0.0, 0.0], dtype=torch.float64))
 
 
 def test_cross_entropy_reads_the_probability_of_the_reading(model: Classifier, goal: Goal) -> None:

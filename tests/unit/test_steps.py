@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from underfire.schedules import Constant, Linear
-from underfire.steps import NoMemory, SignStep, TwoPhaseStep, value_and_gradient
+from underfire.steps import Direction, MomentumSignStep, NoMemory, SignStep, TwoPhaseStep, value_and_gradient
 from underfire.types import Terms
 
 START = torch.tensor([[0.5, -2.0, 0.0], [1.0, 1.0, -3.0]])
@@ -52,6 +52,26 @@ def test_a_parameter_without_gradient_stays() -> None:
 def test_each_image_is_at_its_own_step_of_the_schedule() -> None:
     moved, _, _ = SignStep(Linear(1.0, 0.0, 4)).step(quadratic, START, NoMemory(), torch.tensor([1, 4]))
     torch.testing.assert_close((moved - START).abs(), torch.tensor([[0.75] * 3, [0.0] * 3]))
+
+
+def test_momentum_remembers_the_gradients_of_each_row_at_their_own_scale() -> None:
+    """Mean sizes of the first gradients: 7/6 and 2. The second step sees 3/4 of them beside the new ones."""
+    rule, still = MomentumSignStep(Constant(0.25), decay=0.75), torch.tensor([0, 0])
+    moved, memory, _ = rule.step(quadratic, START, rule.init(START), still)
+    assert torch.equal(moved, START - 0.25 * (START - torch.tensor([0.0, 0.0, 1.0])).sign())
+    torch.testing.assert_close(memory.value, torch.tensor([[3 / 7, -12 / 7, -6 / 7], [0.5, 0.5, -2.0]]))
+    against = Direction(torch.tensor([[-2.0, 0.0, 0.0], [0.0, -0.5, 0.0]]))
+    moved, _, _ = rule.step(quadratic, START, against, still)
+    expected = torch.tensor([[1.0, -1.0, -1.0], [1.0, 1.0, -1.0]])  # 0.5 - 0.375 stays positive in the second row
+    expected[0, 0] = -1.0  # 3/7 - 1.5 does not
+    assert torch.equal(moved, START - 0.25 * expected)
+
+
+def test_momentum_without_a_gradient_goes_on_and_then_rests() -> None:
+    rule, still = MomentumSignStep(Constant(0.25)), torch.tensor([[0.0, 0.0, 1.0]])
+    moved, memory, _ = rule.step(quadratic, still, rule.init(still), torch.tensor([0]))
+    assert torch.equal(moved, still)
+    assert torch.equal(memory.value, torch.zeros_like(still))
 
 
 def test_falling_steps_reach_the_minimum() -> None:
