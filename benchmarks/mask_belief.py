@@ -79,7 +79,7 @@ def draw(curves: dict[str, Curve], noise: float) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="demo")
-    parser.add_argument("--images", required=True)
+    parser.add_argument("--images", required=True, help="folder or .npz")
     parser.add_argument("--labels")
     parser.add_argument("--normalize")
     parser.add_argument("--crop", type=int)
