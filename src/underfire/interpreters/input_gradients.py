@@ -66,7 +66,7 @@ class FiniteDifferences:
 
     def curvature(self, gradient_at: GradientAt, x: Images, u: Gradient, _gradient: Gradient) -> Gradient:
         """Central difference: H u = (g(x + hu) - g(x - hu)) / 2h."""
-        h = _step_size(u, self.delta)
+        h = step_size(u, self.delta)
         return (gradient_at(x + h * u) - gradient_at(x - h * u)) / (2 * h)
 
 
@@ -80,7 +80,7 @@ class OneSidedDifferences:
         return _by_differences(x, y, classifier, self)
 
     def curvature(self, gradient_at: GradientAt, x: Images, u: Gradient, gradient: Gradient) -> Gradient:
-        h = _step_size(u, self.delta)
+        h = step_size(u, self.delta)
         return (gradient_at(x + h * u) - gradient) / h
 
 
@@ -97,9 +97,9 @@ class SmoothedReLU:
         return logits, log_odds(logits, y), gradient
 
 
-def _step_size(u: Gradient, delta: float) -> Tensor:
+def step_size(u: Tensor, delta: float) -> Tensor:
     """h with max |hu| = delta, per image; a zero direction gives a step of no consequence."""
-    return delta / u.abs().amax((1, 2, 3), keepdim=True).clamp_min(torch.finfo(u.dtype).tiny * 1e6)
+    return delta / u.abs().amax(tuple(range(1, u.ndim)), keepdim=True).clamp_min(torch.finfo(u.dtype).tiny * 1e6)
 
 
 def _by_differences(x: Images, y: Labels, classifier: Classifier, scheme: _Curvature) -> tuple[Logits, Row, Gradient]:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from underfire import rows
 from underfire.classifiers import Classifier
+from underfire.interpreters.input_gradients import step_size
 from underfire.interpreters.mask_solver import Solution, Solver, at_rest
 from underfire.interpreters.protocol import reading
 from underfire.types import Images, Keys, Labels, Maps, Reading
@@ -103,7 +104,7 @@ class _Ahead(torch.autograd.Function):
     def backward(ctx: Any, u: Maps) -> tuple[Images | None, ...]:
         x, y = ctx.saved_tensors
         mask, solver = ctx.belief.mask, ctx.solver
-        h = ctx.delta / u.abs().amax((1, 2), keepdim=True).clamp_min(torch.finfo(u.dtype).tiny * 1e6)
+        h = step_size(u, ctx.delta)
         with torch.enable_grad():
             leaf = x.detach().requires_grad_()
             deletion = solver.delete(leaf)
