@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from underfire.classifiers import Classifier
 from underfire.heads import named_layers, same, watching
-from underfire.images import cell_side
+from underfire.images import cell_grid
 from underfire.types import Images, UnderfireError
 
 MOST_SCALES = 4
@@ -55,6 +55,6 @@ def find_scales(classifier: Classifier, x: Images) -> tuple[Scale, ...]:
             "No layer of this network gives feature maps (N, D, h, w), which a masker needs to see where things are; "
             "give it another network's with encoder= (--encoder)."
         )
-    side = cell_side(x)
-    coarse = [s for s in scales if s.rows <= x.shape[2] // side and s.columns <= x.shape[3] // side]
+    rows, columns = cell_grid(x)
+    coarse = [s for s in scales if s.rows <= rows and s.columns <= columns]
     return tuple(coarse[:MOST_SCALES] or scales[:1])

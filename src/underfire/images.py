@@ -50,6 +50,12 @@ def cell_side(images: Images) -> int:
     return 4 if min(images.shape[2:]) >= 64 else 2
 
 
+def cell_grid(images: Images) -> tuple[int, int]:
+    """Rows and columns of such a map."""
+    side = cell_side(images)
+    return images.shape[2] // side, images.shape[3] // side
+
+
 def resize(x: Float[Tensor, "n c h w"], rows: int, columns: int) -> Float[Tensor, "n c i j"]:
     """Bilinear between the centres of cells, edges repeated, without smoothing; deterministic on every device."""
     vertical, horizontal = (_interpolation(*sides, x) for sides in ((x.shape[2], rows), (x.shape[3], columns)))

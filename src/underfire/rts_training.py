@@ -25,7 +25,7 @@ from torch import Tensor
 from underfire import rng
 from underfire.classifiers import Classifier
 from underfire.encoders import Scale, find_scales
-from underfire.images import blur, cell_side, resize
+from underfire.images import blur, cell_grid, resize
 from underfire.losses import confidence, mask_terms
 from underfire.maskers import Encoder, Manifest, Masker, MaskerNetwork, Pyramid, read_masker, write_masker
 from underfire.metrics import above_mean, boxes, iou
@@ -219,8 +219,7 @@ def eq8(
 
 
 def _masks(network: MaskerNetwork, features: Pyramid, y: Labels, x: Images) -> Maps:
-    side = cell_side(x)
-    masks: Tensor = network(features, y, x.shape[2] // side, x.shape[3] // side)
+    masks: Tensor = network(features, y, *cell_grid(x))
     return masks
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from underfire.classifiers import Classifier
-from underfire.images import cell_side
+from underfire.images import cell_grid
 from underfire.interpreters.protocol import ClosedForm, NoBelief, reading
 from underfire.losses import log_odds
 from underfire.maskers import Masker, read_masker
@@ -77,8 +77,7 @@ class RTS(ClosedForm):
         logits = of_encoder if self.encoder is None else classifier(x).logits
         with torch.inference_mode(False):
             network = self.masker.network.to(there, features[0].dtype)
-        side = cell_side(x)
-        maps = network(features, y.to(there), x.shape[2] // side, x.shape[3] // side)
+        maps = network(features, y.to(there), *cell_grid(x))
         return logits, maps.to(logits), self._encoder_loss(of_encoder, features[0], y.to(there)).to(logits)
 
     def _encoder_loss(self, logits: Logits, deepest: Features, y: Labels) -> Row:
