@@ -2,18 +2,16 @@
 
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
 from rich.box import SIMPLE_HEAD
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress
 from rich.table import Table
 
-from underfire import demo_training, engine
+from underfire import demo_training
 from underfire.classifiers import Classifier
 from underfire.cli_train import train_app
 from underfire.data import ImageSet, open_images
@@ -24,7 +22,7 @@ from underfire.presets import RECIPES
 from underfire.report import write_report
 from underfire.store import Run, open_run
 from underfire.studies import effectiveness
-from underfire.studies.effectiveness import Planned, Settings
+from underfire.studies.effectiveness import Settings
 from underfire.terminal import (
     Batch,
     Crop,
@@ -38,6 +36,7 @@ from underfire.terminal import (
     Weights,
     chosen_device,
     console,
+    progress_bars,
     say,
     sizes,
 )
@@ -151,7 +150,7 @@ def _attack(settings: Settings, classifier: Classifier, image_set: ImageSet, out
     say(f"Model {settings.model} on {classifier.device}; normalisation: {normalization}.")
     command = shlex.join(["underfire", *sys.argv[1:]])
     try:
-        with _progress_bars() as on_progress:
+        with progress_bars() as on_progress:
             run = effectiveness.execute(
                 settings, classifier, image_set, out, command=command, width=batch, on_progress=on_progress
             )
@@ -160,30 +159,6 @@ def _attack(settings: Settings, classifier: Classifier, image_set: ImageSet, out
         raise typer.Exit(130) from None
     _print_summary(run)
     say(f"\nRun folder: {out}\nReport:     {write_report(run, out / 'report.html')}")
-
-
-@contextmanager
-def _progress_bars() -> Iterator[effectiveness.Report]:
-    """One bar per stage, drawn when it first reports."""
-    columns = (
-        TextColumn("{task.description:24}"),
-        BarColumn(),
-        TextColumn("{task.fields[state]:>28}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as bars:
-        tasks: dict[str, TaskID] = {}
-
-        def on_progress(planned: Planned, progress: engine.Progress) -> None:
-            if planned.label not in tasks:
-                tasks[planned.label] = bars.add_task(planned.label, state="")
-            state = f"{progress.images} images done"
-            if planned.kind == "image":
-                state += f", {progress.successes} succeeded"
-            bars.update(tasks[planned.label], completed=progress.steps, total=progress.planned_steps, state=state)
-
-        yield on_progress
 
 
 def _print_summary(run: Run) -> None:

@@ -1,13 +1,18 @@
 """What the commands share: options, devices, image sizes, and printing."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from underfire import engine
 from underfire.classifiers import Classifier
+from underfire.studies.runs import Planned, Report
 from underfire.types import UnderfireError
 
 console = Console()
@@ -55,3 +60,27 @@ def existing_folder(path: str) -> Path:
     if not folder.is_dir():
         raise UnderfireError(f"There is no folder {path}.")
     return folder
+
+
+@contextmanager
+def progress_bars() -> Iterator[Report]:
+    """One bar per stage, drawn when it first reports."""
+    columns = (
+        TextColumn("{task.description:24}"),
+        BarColumn(),
+        TextColumn("{task.fields[state]:>28}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def on_progress(planned: Planned, progress: engine.Progress) -> None:
+            if planned.label not in tasks:
+                tasks[planned.label] = bars.add_task(planned.label, state="")
+            state = f"{progress.images} images done"
+            if planned.kind == "image":
+                state += f", {progress.successes} succeeded"
+            bars.update(tasks[planned.label], completed=progress.steps, total=progress.planned_steps, state=state)
+
+        yield on_progress

@@ -3,17 +3,16 @@
 run = execute(settings, classifier, image_set, Path("runs/x"), command="…")
 """
 
-import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field
 from torch import Tensor
 
 from underfire import presets
@@ -21,8 +20,7 @@ from underfire.api import Attacker
 from underfire.attack import Attack
 from underfire.classifiers import Classifier
 from underfire.data import ImageSet, Selection
-from underfire.engine import Progress
-from underfire.interpreters import Interpreter, interpreter_named
+from underfire.interpreters import Interpreter
 from underfire.metrics import compare_maps, linf, map_l1
 from underfire.stages import (
     Aim,
@@ -37,55 +35,18 @@ from underfire.stages import (
     in_one_sentence,
     keep,
     key,
-    run_stage,
 )
-from underfire.store import COLUMNS_SCHEMA, OUTCOMES, Run, Store, open_run, read_json, write_json, write_outcomes
-from underfire.types import Images, UnderfireError
+from underfire.store import COLUMNS_SCHEMA, OUTCOMES, Run, Store, open_run, write_json, write_outcomes
+from underfire.studies.runs import Inputs, Planned, Report, even_width, is_begun, listed, perform, surroundings
+from underfire.types import Images
 
-VERSIONED = ("underfire", "torch", "torchvision", "numpy", "safetensors", "pyarrow")
 
-
-class Settings(BaseModel):
+class Settings(Inputs):
     """Everything that decides what a run computes; running again with other settings is another run."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    model: str
-    weights: str | None = None
-    normalize: str | None = None
-    features: str | None = None
-    images: str
-    labels: str | None = None
-    crop: int | None = None
-    resize: int | None = None
-    interpreters: tuple[str, ...] = ("cam", "grad")
     recipe: Literal["annealed", "paper"] = "annealed"
-    n: int = Field(default=16, ge=1)
     eps: float | None = Field(default=None, gt=0, le=1)
     steps: int | None = Field(default=None, ge=1)
-    seed: int = 0
-
-    @field_validator("interpreters")
-    @classmethod
-    def _known_and_distinct(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        known = [interpreter_named(name).name for name in names]
-        if repeated := [name for name in known if known.count(name) > 1]:
-            raise UnderfireError(f"Interpreter '{repeated[0]}' is named twice; name it once.")
-        return names
-
-
-@dataclass(frozen=True)
-class Planned:
-    """One stage of the study; kind, attack and interpreter say what the run folder's readers find in it."""
-
-    label: str
-    spec: Spec
-    kind: Literal["image", "map", "step"]
-    attack: str
-    interpreter: str | None
-
-
-Report = Callable[[Planned, Progress], None]
 
 
 def execute(
@@ -103,7 +64,7 @@ def execute(
     What cannot be classified, explained or attacked is found out before anything is written.
     """
     select = Select(classifier.fingerprint(), image_set.digest, settings.n, settings.seed)
-    store, begun = Store(out), _is_begun(out, settings, select)
+    store, begun = Store(out), is_begun(out, _spec(settings, select), listed(plan(settings, select)))
     if not store.done(key(select)):
         started = time.perf_counter()
         selection = choose(select, image_set, classifier)
@@ -114,8 +75,8 @@ def execute(
             write_json(out / "run.json", {"command": command, **content, "wall_seconds": seconds})
         keep(select, selection, store)
     ids = store.done(key(select))
-    context = Context(classifier, store, _even_width(len(ids), width))
-    computed = [_perform(planned, ids, context, on_progress) for planned in plan(settings, select)]
+    context = Context(classifier, store, even_width(len(ids), width))
+    computed = [perform(planned, ids, context, on_progress) for planned in plan(settings, select)]
     if any(computed) or not (out / OUTCOMES).exists():
         write_outcomes(out, outcome_table(settings, select, ids, store))
     return open_run(out)
@@ -129,7 +90,7 @@ def plan(settings: Settings, select: Select) -> Iterator[Planned]:
     yield Planned("warm start", _warm_start(aim, pgd.attack), "step", "warm-start", None)
     yield Planned("pgd", pgd, "image", "pgd", None)
     yield Planned("pgd in 8 bits", Rescore(pgd), "step", "pgd", None)
-    for interpreter in _interpreters(settings):
+    for interpreter in settings.explainers():
         name, adv2 = interpreter.name, _adv2(settings, select, interpreter)
         yield Planned(f"benign maps, {name}", Explain(select, interpreter), "map", "benign", name)
         yield Planned(f"benign maps again, {name}", Explain(select, interpreter, draw=1), "step", "benign", name)
@@ -143,7 +104,7 @@ def outcome_table(settings: Settings, select: Select, ids: tuple[str, ...], stor
     """One row per image x attack x interpreter, each attack's map against the target (benign) map."""
     pgd = _pgd(settings, select)
     tables = []
-    for interpreter in _interpreters(settings):
+    for interpreter in settings.explainers():
         for craft in (pgd, _adv2(settings, select, interpreter)):
             tables.append(_outcomes(craft, interpreter, ids, store))
     return pa.concat_tables(tables)
@@ -178,10 +139,6 @@ def _outcomes(craft: Craft, interpreter: Interpreter, ids: tuple[str, ...], stor
     return pa.table(columns, COLUMNS_SCHEMA)
 
 
-def _interpreters(settings: Settings) -> list[Interpreter]:
-    return [interpreter_named(name) for name in settings.interpreters]
-
-
 def _pgd(settings: Settings, select: Select) -> Craft:
     aim, attack = Aim(select, settings.seed), presets.pgd(eps=settings.eps, recipe=settings.recipe)
     return Craft(aim, attack, None, _warm_start(aim, attack))
@@ -202,23 +159,10 @@ def _warm_start(aim: Aim, attack: Attack) -> Craft:
 
 def _rehearse(settings: Settings, select: Select, classifier: Classifier, image: Images) -> None:
     """One step of each attack on one image, so that whatever cannot be attacked fails at once."""
-    for interpreter in _interpreters(settings):
+    for interpreter in settings.explainers():
         attack = replace(_adv2(settings, select, interpreter).attack, steps=1, warm_start=None)
         with in_one_sentence(f"The model cannot be attacked through {interpreter.name}"):
             Attacker(classifier, attack, interpreter)(image)
-
-
-def _perform(planned: Planned, ids: tuple[str, ...], context: Context, on_progress: Report) -> bool:
-    """Compute what a stage lacks and add the time to run.json; False if it lacked nothing."""
-    begun = time.perf_counter()
-    tracked = replace(context, on_step=lambda progress: on_progress(planned, progress))
-    if not run_stage(planned.spec, ids, tracked):
-        return False
-    path = context.store.root / "run.json"
-    info = read_json(path)
-    seconds = info["wall_seconds"].get(planned.label, 0.0) + time.perf_counter() - begun
-    write_json(path, {**info, "wall_seconds": {**info["wall_seconds"], planned.label: round(seconds, 2)}})
-    return True
 
 
 def _spec(settings: Settings, select: Select) -> dict[str, Any]:
@@ -226,76 +170,22 @@ def _spec(settings: Settings, select: Select) -> dict[str, Any]:
     return {**settings.model_dump(mode="json"), "model_fingerprint": select.model, "images_digest": select.images}
 
 
-def _is_begun(out: Path, settings: Settings, select: Select) -> bool:
-    """Whether the folder holds this very run; UnderfireError if it holds another one or anything else."""
-    if not (out / "run.json").exists():
-        if out.is_dir() and any(not file.name.startswith(".") for file in out.iterdir()):
-            raise UnderfireError(f"{out} is not empty and holds no run; choose another --out.")
-        return False
-    info, spec = read_json(out / "run.json"), _spec(settings, select)
-    held = info.get("spec", {})
-    differing = [name for name in {**held, **spec} if held.get(name) != spec.get(name)]
-    if differing:
-        changes = "; ".join(f"{name} was {held.get(name)} and is now {spec.get(name)}" for name in differing)
-        raise UnderfireError(f"{out} holds a run with other settings: {changes}. Choose another --out.")
-    if info["stages"] != _stages(settings, select):
-        raise UnderfireError(
-            f"{out} was begun by underfire {info['underfire']}, whose attacks are not those of this version, "
-            "or with maskers of other content. Choose another --out."
-        )
-    return True
-
-
-def _stages(settings: Settings, select: Select) -> list[dict[str, Any]]:
-    """Where the readers of a run folder find which images and maps."""
-    return [
-        {"key": key(each.spec), "kind": each.kind, "attack": each.attack, "interpreter": each.interpreter}
-        for each in plan(settings, select)
-    ]
-
-
 def _describe(
     settings: Settings, select: Select, classifier: Classifier, image_set: ImageSet, selection: Selection
 ) -> dict[str, Any]:
     """run.json before the first stage is computed."""
-    origin = classifier.origin
-    attacks = [_pgd(settings, select), *(_adv2(settings, select, each) for each in _interpreters(settings))]
+    attacks = [_pgd(settings, select), *(_adv2(settings, select, each) for each in settings.explainers())]
     return {
         "underfire": version("underfire"),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "spec": _spec(settings, select),
         "recipe": describe([craft.attack for craft in attacks]),
-        "versions": {"python": sys.version.split()[0], **{name: version(name) for name in VERSIONED}},
-        "seed": settings.seed,
-        "device": str(classifier.device),
-        "model": {
-            "name": settings.model,
-            "weights": settings.weights,
-            "normalization": origin.normalization if origin else None,
-            "mean": classifier.mean,
-            "std": classifier.std,
-            "features": classifier.features_layer,
-            "fingerprint": select.model,
-        },
-        "classes": _class_names(image_set, origin.classes if origin else ()),
+        **surroundings(settings, classifier, image_set),
         "selection": {
             "requested": settings.n,
             "examined": selection.examined,
             "misclassified": selection.misclassified,
         },
         "skipped": [{"id": name, "reason": reason} for name, reason in selection.skipped],
-        "stages": _stages(settings, select),
+        "stages": listed(plan(settings, select)),
     }
-
-
-def _class_names(image_set: ImageSet, of_weights: tuple[str, ...]) -> list[str]:
-    """Names by class index: the image set's, else those that came with the weights, else the index itself."""
-    names = list(image_set.classes)
-    names += [str(i) for i in range(len(names), len(of_weights))]
-    return [of_weights[i] if name == str(i) and i < len(of_weights) else name for i, name in enumerate(names)]
-
-
-def _even_width(n: int, width: int) -> int:
-    """The largest width <= `width` that leaves the fewest seats empty over the batches it takes."""
-    batches = -(-n // width)
-    return -(-n // batches)

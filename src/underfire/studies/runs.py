@@ -1,0 +1,148 @@
+"""What every study shares: its inputs, its stages, and the run folder that holds them and resumes."""
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from underfire.classifiers import Classifier
+from underfire.data import ImageSet
+from underfire.engine import Progress
+from underfire.interpreters import Interpreter, interpreter_named
+from underfire.rng import image_keys
+from underfire.stages import Context, Spec, in_one_sentence, key, run_stage
+from underfire.store import read_json, write_json
+from underfire.types import Samples, UnderfireError
+
+VERSIONED = ("underfire", "torch", "torchvision", "numpy", "safetensors", "pyarrow")
+
+
+class Inputs(BaseModel):
+    """The classifier, the images and the interpreters of a run; running again with others is another run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    weights: str | None = None
+    normalize: str | None = None
+    features: str | None = None
+    images: str
+    labels: str | None = None
+    crop: int | None = None
+    resize: int | None = None
+    interpreters: tuple[str, ...] = ("cam", "grad")
+    n: int = Field(default=16, ge=1)
+    seed: int = 0
+
+    @field_validator("interpreters")
+    @classmethod
+    def _known_and_distinct(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        known = [interpreter_named(name).name for name in names]
+        if repeated := [name for name in known if known.count(name) > 1]:
+            raise UnderfireError(f"Interpreter '{repeated[0]}' is named twice; name it once.")
+        return names
+
+    def explainers(self) -> list[Interpreter]:
+        """The interpreters that the names mean."""
+        return [interpreter_named(name) for name in self.interpreters]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One stage of a study; kind ("image", "map" or "step"), attack and interpreter say what readers find in it."""
+
+    label: str
+    spec: Spec
+    kind: str
+    attack: str
+    interpreter: str | None
+
+
+Report = Callable[[Planned, Progress], None]
+
+
+def perform(planned: Planned, ids: tuple[str, ...], context: Context, on_progress: Report) -> bool:
+    """Compute what a stage lacks and add the time to run.json; False if it lacked nothing."""
+    begun = time.perf_counter()
+    tracked = replace(context, on_step=lambda progress: on_progress(planned, progress))
+    if not run_stage(planned.spec, ids, tracked):
+        return False
+    path = context.store.root / "run.json"
+    info = read_json(path)
+    seconds = info["wall_seconds"].get(planned.label, 0.0) + time.perf_counter() - begun
+    write_json(path, {**info, "wall_seconds": {**info["wall_seconds"], planned.label: round(seconds, 2)}})
+    return True
+
+
+def rehearse(interpreters: Iterable[Interpreter], classifier: Classifier, samples: Samples) -> None:
+    """One map of each interpreter, so that whatever cannot be explained fails at once."""
+    x, y, keys = samples.images[:1], samples.labels[:1], image_keys(samples.ids[:1])
+    for each in interpreters:
+        with in_one_sentence(f"The model cannot be explained by {each.name}"):
+            each.explain(classifier, *(rows.to(classifier.device) for rows in (x, y, keys)))
+
+
+def is_begun(out: Path, spec: Mapping[str, Any], stages: list[dict[str, Any]]) -> bool:
+    """Whether the folder holds this very run; UnderfireError if it holds another one or anything else."""
+    if not (out / "run.json").exists():
+        if out.is_dir() and any(not file.name.startswith(".") for file in out.iterdir()):
+            raise UnderfireError(f"{out} is not empty and holds no run; choose another --out.")
+        return False
+    info = read_json(out / "run.json")
+    held = info.get("spec", {})
+    differing = [name for name in {**held, **spec} if held.get(name) != spec.get(name)]
+    if differing:
+        changes = "; ".join(f"{name} was {held.get(name)} and is now {spec.get(name)}" for name in differing)
+        raise UnderfireError(f"{out} holds a run with other settings: {changes}. Choose another --out.")
+    if info["stages"] != stages:
+        raise UnderfireError(
+            f"{out} was begun by underfire {info['underfire']}, whose attacks are not those of this version, "
+            "or with maskers of other content. Choose another --out."
+        )
+    return True
+
+
+def listed(plan: Iterable[Planned]) -> list[dict[str, Any]]:
+    """Where the readers of a run folder find which images and maps."""
+    return [
+        {"key": key(each.spec), "kind": each.kind, "attack": each.attack, "interpreter": each.interpreter}
+        for each in plan
+    ]
+
+
+def surroundings(settings: Inputs, classifier: Classifier, image_set: ImageSet) -> dict[str, Any]:
+    """What run.json says of versions, device, model and classes."""
+    origin = classifier.origin
+    return {
+        "versions": {"python": sys.version.split()[0], **{name: version(name) for name in VERSIONED}},
+        "seed": settings.seed,
+        "device": str(classifier.device),
+        "model": {
+            "name": settings.model,
+            "weights": settings.weights,
+            "normalization": origin.normalization if origin else None,
+            "mean": classifier.mean,
+            "std": classifier.std,
+            "features": classifier.features_layer,
+            "fingerprint": classifier.fingerprint(),
+        },
+        "classes": _class_names(image_set, origin.classes if origin else ()),
+    }
+
+
+def even_width(n: int, width: int) -> int:
+    """The largest width <= `width` that leaves the fewest seats empty over the batches it takes."""
+    batches = -(-n // width)
+    return -(-n // batches)
+
+
+def _class_names(image_set: ImageSet, of_weights: tuple[str, ...]) -> list[str]:
+    """Names by class index: the image set's, else those that came with the weights, else the index itself."""
+    names = list(image_set.classes)
+    names += [str(i) for i in range(len(names), len(of_weights))]
+    return [of_weights[i] if name == str(i) and i < len(of_weights) else name for i, name in enumerate(names)]
