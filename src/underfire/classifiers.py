@@ -9,7 +9,7 @@ memory format), so the network it was given is never touched: no mode, flag, hoo
 
 import copy
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -150,6 +150,14 @@ class Classifier:
             )
         return head
 
+    def revised(self, change: Callable[[nn.Module], None]) -> "Classifier":
+        """A copy, read at the same layer, whose network `change` has altered; this classifier stays as it is."""
+        other = copy.deepcopy(self)
+        with torch.inference_mode(False), torch.no_grad():
+            change(other._net)
+        other._fingerprint = None
+        return other
+
     def fingerprint(self) -> str:
         """Hash of the architecture's layer names, all weights and the normalisation; computed once."""
         if self._fingerprint is None:
@@ -171,12 +179,13 @@ class Classifier:
             raise UnderfireError(f"The model has no layer '{name}'; its top layers are: {names}.") from None
 
     def _capture(self, name: str) -> None:
-        def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            if isinstance(output, Tensor) and output.ndim == 4:
-                rectified = self._located is not None and self._located.rectified
-                self._captured = output.relu() if rectified else output
+        self._layer(name).register_forward_hook(self._keep)
 
-        self._layer(name).register_forward_hook(keep)
+    def _keep(self, _module: nn.Module, _inputs: Any, output: Any) -> None:
+        """The hook; a method, so that a copy of the classifier brings its own."""
+        if isinstance(output, Tensor) and output.ndim == 4:
+            rectified = self._located is not None and self._located.rectified
+            self._captured = output.relu() if rectified else output
 
 
 def _private_copy(net: nn.Module, device: torch.device) -> nn.Module:

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from jaxtyping import Bool, Float
+from scipy.stats import rankdata
 from torch import Tensor
 
 from underfire.types import Images, Maps, Row
@@ -35,6 +36,14 @@ def map_l1(a: Maps, b: Maps) -> Row:
 def map_l2(a: Maps, b: Maps) -> Row:
     """Root mean squared difference of two maps."""
     return (a - b).square().mean((1, 2)).sqrt()
+
+
+def rank_correlation(a: Maps, b: Maps) -> Row:
+    """Spearman's correlation of two maps' cells, equal cells sharing their mean rank; 0 where a map is constant."""
+    u, v = (torch.from_numpy(rankdata(maps.flatten(1).cpu().numpy(), axis=1)) for maps in (a, b))
+    u, v = u - u.mean(1, keepdim=True), v - v.mean(1, keepdim=True)
+    scale = (u.square().sum(1) * v.square().sum(1)).sqrt()
+    return torch.where(scale > 0, (u * v).sum(1) / scale.clamp_min(1), 0.0)
 
 
 def linf(x: Images, x0: Images) -> Row:

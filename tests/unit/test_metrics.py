@@ -6,10 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from scipy.stats import spearmanr
 from torch import Tensor
 
 from underfire import metrics
-from underfire.metrics import DISTANCES, PLAUSIBLE, boxes, compare_maps, iou, mean_interval, summarise
+from underfire.metrics import DISTANCES, PLAUSIBLE, boxes, compare_maps, iou, mean_interval, rank_correlation, summarise
 
 A = torch.tensor([[0.0, 0.2], [0.6, 1.0]])
 B = torch.tensor([[0.0, 0.6], [0.6, 0.0]])
@@ -182,3 +183,20 @@ def test_boxes_are_the_smallest_around_the_true_cells() -> None:
     around = torch.zeros_like(masks)
     around[0, 1:3, 1:4] = around[1, 3, 4] = True
     assert torch.equal(boxes(masks), around)
+
+
+@pytest.mark.parametrize("levels", [3, 10_000])
+def test_rank_correlation_is_spearmans(levels: int) -> None:
+    numbers = torch.Generator().manual_seed(0)
+    a, b = (torch.randint(levels, (6, 5, 7), generator=numbers) / levels for _ in range(2))
+    b[3], b[4] = a[3].square(), 1 - a[4]
+    expected = [spearmanr(u.flatten(), v.flatten()).statistic for u, v in zip(a, b, strict=True)]
+    found = rank_correlation(a, b)
+    assert found.tolist() == pytest.approx(expected, abs=1e-12)
+    assert found[3:5].tolist() == pytest.approx([1, -1])
+
+
+def test_a_constant_map_ranks_nothing() -> None:
+    maps = torch.rand(2, 3, 3)
+    assert rank_correlation(maps, torch.ones(2, 3, 3)).tolist() == [0, 0]
+    assert rank_correlation(torch.ones(2, 3, 3), torch.ones(2, 3, 3)).tolist() == [0, 0]

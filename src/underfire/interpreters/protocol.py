@@ -20,8 +20,8 @@ from underfire.types import Images, Keys, Labels, Logits, Maps, Reading
 
 
 @runtime_checkable
-class Interpreter(Protocol):
-    """Anything that explains class y of image x by a map in [0, 1], high = important."""
+class Explainer(Protocol):
+    """The deployed face alone: explains class y of image x by a map in [0, 1], high = important."""
 
     @property
     def name(self) -> str: ...
@@ -29,6 +29,11 @@ class Interpreter(Protocol):
     def explain(self, classifier: Classifier, x: Images, y: Labels, keys: Keys) -> Maps:
         """The deployed maps, without a graph; keys feed the random streams of interpreters that draw."""
         ...
+
+
+@runtime_checkable
+class Interpreter(Explainer, Protocol):
+    """Anything that can be attacked: both faces."""
 
     def begin(self, classifier: Classifier, x: Images, y: Labels, keys: Keys) -> Any:
         """The attacker's first belief about each image, a row record."""

@@ -55,6 +55,11 @@ class RTS(ClosedForm):
     def name(self) -> str:
         return "rts"
 
+    def adopted_by(self, classifier: Classifier) -> "RTS":
+        """The same masker on the features of a classifier that it was not trained for; tells what masks depend on."""
+        manifest = self.masker.manifest.model_copy(update={"classifier": classifier.fingerprint()})
+        return replace(self, masker=replace(self.masker, manifest=manifest))
+
     def explain(self, classifier: Classifier, x: Images, y: Labels, keys: Keys) -> Maps:
         with torch.no_grad():
             return self._view(classifier, x, y)[1]
