@@ -13,6 +13,7 @@ from rich.table import Table
 
 from underfire import demo_training
 from underfire.classifiers import Classifier
+from underfire.cli_study import study_app
 from underfire.cli_train import train_app
 from underfire.data import ImageSet, open_images
 from underfire.demo import EPS, SHOWN, demo_images
@@ -49,6 +50,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(train_app, name="train")
+app.add_typer(study_app, name="study")
 
 Out = Annotated[Path, typer.Option(help="Run folder; the same command again resumes it.")]
 Count = Annotated[int, typer.Option("--n", min=1, help="How many correctly classified images to attack.")]

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,9 +11,8 @@ from pydantic import ValidationError
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from underfire.classifiers import Classifier
-from underfire.data import ImageSet, open_images
+from underfire.data import ImageSet, object_masks, open_images
 from underfire.maskers import Manifest
-from underfire.pictures import FileSource
 from underfire.rts_training import FeatureExtractor, Recipe, train_masker
 from underfire.terminal import (
     Crop,
@@ -84,7 +82,7 @@ def rts(
     else:
         image_set = open_images(images, labels, *sizes(classifier, crop, resize))
         training_set = _training_set(
-            image_set, None if masks is None else _object_masks(image_set, existing_folder(masks))
+            image_set, None if masks is None else object_masks(image_set, existing_folder(masks))
         )
     there_already = out.exists()
     try:
@@ -102,14 +100,6 @@ def _training_set(image_set: ImageSet, objects: ImageSet | None) -> TrainingSet:
     with Progress(console=console) as bars:
         task = bars.add_task("reading images", total=len(image_set))
         return read_training_set(image_set, objects, lambda count: bars.update(task, completed=count))
-
-
-def _object_masks(image_set: ImageSet, folder: Path) -> ImageSet:
-    """The masks of the same names, cut like the images; UnderfireError if one is missing."""
-    names = tuple(Path(name).with_suffix(".png").as_posix() for name in image_set.ids)
-    if missing := [name for name in names if not (folder / name).is_file()]:
-        raise UnderfireError(f"{folder} lacks {len(missing)} of {len(names)} masks, the first is {missing[0]}.")
-    return replace(image_set, ids=names, source=FileSource(folder, names))
 
 
 @contextmanager

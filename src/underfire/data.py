@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms.v2 import functional as F
@@ -89,6 +90,15 @@ class ImageSet:
 
 
 @dataclass(frozen=True)
+class LocatedObjects:
+    """What `locate` found: at most n samples with the pixels of their objects; skipped holds (id, reason)."""
+
+    samples: Samples
+    objects: Bool[Tensor, "n h w"]
+    skipped: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
 class Selection:
     """What `select` found: at most n samples, and what it passed over on the way to the last of them.
 
@@ -148,6 +158,52 @@ def select(classify: Callable[[Images], Logits], image_set: ImageSet, n: int, se
     ids = tuple(image_set.ids[i] for i in chosen)
     samples = Samples(ids, torch.stack(list(chosen.values())), image_set.labels[list(chosen)])
     return Selection(samples, tuple(skipped), examined - len(chosen), examined)
+
+
+def object_masks(image_set: ImageSet, folder: Path) -> ImageSet:
+    """The masks of the same names in a folder, cut like the images; UnderfireError if one is missing."""
+    names = tuple(Path(name).with_suffix(".png").as_posix() for name in image_set.ids)
+    if missing := [name for name in names if not (folder / name).is_file()]:
+        raise UnderfireError(f"{folder} lacks {len(missing)} of {len(names)} masks, the first is {missing[0]}.")
+    return replace(image_set, ids=names, source=FileSource(folder, names))
+
+
+def locate(image_set: ImageSet, masks: ImageSet, n: int, seed: int) -> LocatedObjects:
+    """The first n images whose object is known, whatever a classifier makes of them, in the order of `select`.
+
+    `masks` holds a picture for each image, white where the object is. Raises UnderfireError if none can be used
+    or if sizes differ.
+    """
+    skipped, chosen = list(image_set.skipped), dict[int, tuple[Picture, Bool[Tensor, "h w"]]]()
+    for i, picture in _pictures(image_set, _order(image_set.ids, seed)):
+        pair = _with_object(image_set.ids[i], picture, masks, i) if isinstance(picture, Tensor) else picture
+        if isinstance(pair, UnreadableImage):
+            skipped.append((pair.path, pair.reason))
+            continue
+        if isinstance(pair, UnderfireError):
+            raise pair
+        chosen[i] = pair
+        if len(chosen) == n:
+            break
+    if not chosen:
+        name, reason = skipped[-1]
+        raise UnderfireError(f"none of the {len(image_set)} images can be used; the last was {name}: {reason}")
+    pictures, objects = zip(*chosen.values(), strict=True)
+    ids = tuple(image_set.ids[i] for i in chosen)
+    samples = Samples(ids, torch.stack(pictures), image_set.labels[list(chosen)])
+    return LocatedObjects(samples, torch.stack(objects), tuple(skipped))
+
+
+def _with_object(
+    name: str, picture: Picture, masks: ImageSet, i: int
+) -> "tuple[Picture, Bool[Tensor, 'h w']] | UnderfireError":
+    try:
+        mask = masks.read(i).mean(0) > 0.5
+    except UnreadableImage as problem:
+        return UnreadableImage(name, f"its mask {problem.path}: {problem.reason}")
+    if mask.shape != picture.shape[1:]:
+        return UnderfireError(f"The object mask of {name} has another size than the image.")
+    return (picture, mask) if bool(mask.any()) else UnreadableImage(name, "its mask shows no object")
 
 
 def _order(ids: tuple[str, ...], seed: int) -> list[int]:

@@ -14,3 +14,10 @@ def demo_images(count: int = 200) -> ImageSet:
     samples = scenes(count, SEED).samples
     pixels = (samples.images * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
     return ImageSet(samples.ids, samples.labels, CLASSES, ArraySource(pixels))
+
+
+def demo_masks(count: int = 200) -> ImageSet:
+    """Pictures of their exact masks, white where the shape is."""
+    painted = scenes(count, SEED)
+    white = (255 * painted.masks.byte())[..., None].expand(-1, -1, -1, 3).contiguous().numpy()
+    return ImageSet(painted.samples.ids, painted.samples.labels, CLASSES, ArraySource(white))

@@ -12,7 +12,7 @@ calls this one function. Only the choice of the images comes before: `choose` an
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, is_dataclass
 from functools import singledispatch
 from typing import Any
@@ -23,13 +23,14 @@ from torch import Tensor
 from underfire import engine, rng
 from underfire.attack import Attack
 from underfire.classifiers import Classifier
-from underfire.data import ImageSet, Selection, select
+from underfire.data import ImageSet, LocatedObjects, Selection, locate, select
 from underfire.engine import Progress
 from underfire.images import is_constant, to_8bit
-from underfire.interpreters.protocol import Blind, Interpreter
+from underfire.interpreters.protocol import Blind, Explainer
+from underfire.randomised import DEPTHS, adopted, randomised
 from underfire.store import Store
 from underfire.targets import random_class
-from underfire.types import Goal, Images, Logits, UnderfireError
+from underfire.types import Goal, Images, Keys, Labels, Logits, UnderfireError
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,21 @@ class Select:
 
     model: str
     images: str
+    n: int
+    seed: int
+    version: int = 1
+
+
+@dataclass(frozen=True)
+class Locate:
+    """n images, classified correctly or not, whose objects are known; rows: image, label, object, predicted.
+
+    model, images and masks are fingerprints.
+    """
+
+    model: str
+    images: str
+    masks: str
     n: int
     seed: int
     version: int = 1
@@ -65,14 +81,29 @@ class Craft:
 
 @dataclass(frozen=True)
 class Explain:
-    """Deployed maps of chosen images for their label, or of crafted ones for their target; rows: map, constant.
+    """Deployed maps of chosen images for their label, of located ones for the class that the classifier reports, or of
+    crafted ones for their target; rows: map, constant.
 
     Another `draw` is another run of the random numbers that an interpreter uses, if any.
     """
 
-    of: Select | Craft
-    interpreter: Interpreter
+    of: Select | Locate | Craft
+    interpreter: Explainer
     draw: int = 0
+    version: int = 1
+
+
+@dataclass(frozen=True)
+class ExplainRandomised:
+    """Maps of chosen images for their label once the layers of that depth (see `DEPTHS`) are re-initialised.
+
+    Rows: map, constant.
+    """
+
+    of: Select
+    interpreter: Explainer
+    depth: str
+    seed: int
     version: int = 1
 
 
@@ -84,7 +115,7 @@ class Rescore:
     version: int = 1
 
 
-Spec = Select | Aim | Craft | Explain | Rescore
+Spec = Select | Locate | Aim | Craft | Explain | ExplainRandomised | Rescore
 Rows = Iterator[tuple[tuple[str, ...], Mapping[str, Tensor]]]  # some ids and their row tensors, ready to be stored
 
 
@@ -143,11 +174,27 @@ def choose(spec: Select, image_set: ImageSet, classifier: Classifier) -> Selecti
     return select(classify, image_set, spec.n, spec.seed)
 
 
+def find(spec: Locate, image_set: ImageSet, masks: ImageSet, classifier: Classifier) -> tuple[LocatedObjects, Labels]:
+    """The images of a run with their objects, and their classes as the classifier reports them."""
+    located = locate(image_set, masks, spec.n, spec.seed)
+    images = located.samples.images
+    with in_one_sentence(f"The model failed on images of {'×'.join(map(str, images.shape[:1:-1]))} pixels"):
+        predicted = [_logits(classifier, chunk).argmax(1) for chunk in torch.split(images, 16)]
+    return located, torch.cat(predicted)
+
+
 def keep(spec: Select, selection: Selection, store: Store) -> None:
     """Store the chosen images and their labels."""
     samples = selection.samples
     store.create(key(spec), describe(spec))
     store.append(key(spec), samples.ids, {"image": samples.images, "label": samples.labels})
+
+
+def keep_located(spec: Locate, located: LocatedObjects, predicted: Labels, store: Store) -> None:
+    """Store images with their labels, objects and the classes that the classifier reports."""
+    samples, rows = located.samples, {"object": located.objects, "predicted": predicted}
+    store.create(key(spec), describe(spec))
+    store.append(key(spec), samples.ids, {"image": samples.images, "label": samples.labels, **rows})
 
 
 def run_stage(spec: Spec, ids: tuple[str, ...], context: Context) -> bool:
@@ -178,15 +225,23 @@ def _(spec: Explain, ids: tuple[str, ...], context: Context) -> Rows:
     images = context.store.read(key(spec.of), "image", ids)
     if isinstance(spec.of, Select):
         classes = context.store.read(key(spec.of), "label", ids)
+    elif isinstance(spec.of, Locate):
+        classes = context.store.read(key(spec.of), "predicted", ids)
     else:
         classes = context.store.read(key(spec.of.of), "target", ids)
-    device = context.classifier.device
     drawn = rng.image_keys(ids if spec.draw == 0 else (f"{name}, draw {spec.draw}" for name in ids))
-    for chunk in _chunks(ids, context.width):
-        x, y, keys = (rows[chunk].to(device) for rows in (images, classes, drawn))
-        maps = spec.interpreter.explain(context.classifier, x, y, keys)
-        yield ids[chunk], {"map": maps.float(), "constant": is_constant(maps)}
-        context.on_step(Progress(chunk.stop, 0, chunk.stop, len(ids)))
+    yield from _maps(spec.interpreter, context.classifier, ids, images, classes, drawn, context)
+
+
+@_compute.register
+def _(spec: ExplainRandomised, ids: tuple[str, ...], context: Context) -> Rows:
+    images, labels = (context.store.read(key(spec.of), name, ids) for name in ("image", "label"))
+    classifier, x = context.classifier, images[:1].to(context.classifier.device)
+    with suppress(UnderfireError):  # found while the weights still mean something; not every interpreter needs them
+        classifier.locate_features(x)
+    forgetful = randomised(classifier, DEPTHS[spec.depth](classifier, x), spec.seed)
+    interpreter = adopted(spec.interpreter, forgetful)
+    yield from _maps(interpreter, forgetful, ids, images, labels, rng.image_keys(ids), context)
 
 
 @_compute.register
@@ -212,6 +267,22 @@ def _(spec: Craft, ids: tuple[str, ...], context: Context) -> Rows:
     stream = engine.stream(spec.attack, context.classifier, goal, context.width, context.on_step, start)
     for index, outcome in stream:
         yield tuple(ids[i] for i in index.tolist()), vars(outcome)
+
+
+def _maps(
+    interpreter: Explainer,
+    classifier: Classifier,
+    ids: tuple[str, ...],
+    images: Images,
+    classes: Labels,
+    drawn: Keys,
+    context: Context,
+) -> Rows:
+    for chunk in _chunks(ids, context.width):
+        x, y, keys = (rows[chunk].to(classifier.device) for rows in (images, classes, drawn))
+        maps = interpreter.explain(classifier, x, y, keys)
+        yield ids[chunk], {"map": maps.float(), "constant": is_constant(maps)}
+        context.on_step(Progress(chunk.stop, 0, chunk.stop, len(ids)))
 
 
 def _chunks(ids: tuple[str, ...], width: int) -> Iterator[slice]:

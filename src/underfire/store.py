@@ -151,7 +151,12 @@ def open_run(path: str | Path) -> Run:
 
 def write_outcomes(root: Path, table: pa.Table) -> None:
     """Replace the run's outcomes.parquet."""
-    write_atomically(root / OUTCOMES, lambda temporary: pq.write_table(table, temporary))
+    write_table(root / OUTCOMES, table)
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write a parquet file in one move."""
+    write_atomically(path, lambda temporary: pq.write_table(table, temporary))
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from underfire.data import ImageSet, UnreadableImage, open_images, select
+from underfire.data import ImageSet, UnreadableImage, locate, object_masks, open_images, select
 from underfire.types import UnderfireError
 
 
@@ -289,3 +289,52 @@ def test_skin_photos(testbed: Path) -> None:
     expected = F.resize(square, [144, 144], F.InterpolationMode.BILINEAR, antialias=True)
     inside = (slice(None), slice(None), slice(2, -2))
     assert torch.allclose(images.read(0)[inside], expected[inside], rtol=0, atol=1e-5)
+
+
+# ------------------------------------------------------------------ objects
+
+
+def with_masks(folder: Path) -> Path:
+    """Masks of the flat images, white in the left half."""
+    masks = folder / "masks"
+    masks.mkdir()
+    for i in range(20):
+        image = Image.new("1", (6, 6))
+        image.paste(1, (0, 0, 3, 6))
+        image.save(masks / f"{i}.png")
+    return masks
+
+
+def test_images_are_found_with_their_objects_in_the_order_of_select(flat: Path) -> None:
+    photos = open_images(flat)
+    found = locate(photos, object_masks(photos, with_masks(flat)), n=7, seed=3)
+    assert found.samples.ids == select(by_level(0, 1, 2, 3), photos, n=7, seed=3).samples.ids
+    assert found.objects.shape == (7, 6, 6)
+    assert bool(found.objects[:, :, :3].all())
+    assert not found.objects[:, :, 3:].any()
+
+
+def test_images_whose_mask_is_damaged_or_empty_are_skipped(flat: Path) -> None:
+    masks, photos = with_masks(flat), open_images(flat)
+    (masks / "3.png").write_bytes(b"no picture")
+    Image.new("1", (6, 6)).save(masks / "4.png")
+    found = locate(photos, object_masks(photos, masks), n=20, seed=0)
+    assert len(found.samples.ids) == 18
+    reasons = dict(found.skipped)
+    assert reasons["4.png"] == "its mask shows no object"
+    assert reasons["3.png"].startswith("its mask 3.png: ")
+
+
+def test_masks_of_another_size_are_refused(flat: Path) -> None:
+    masks, photos = with_masks(flat), open_images(flat)
+    for i in range(20):
+        Image.new("1", (7, 6), 1).save(masks / f"{i}.png")
+    with pytest.raises(UnderfireError, match=r"The object mask of \d+.png has another size than the image"):
+        locate(photos, object_masks(photos, masks), n=2, seed=0)
+
+
+def test_missing_masks_are_counted(flat: Path) -> None:
+    masks, photos = with_masks(flat), open_images(flat)
+    (masks / "7.png").unlink()
+    with pytest.raises(UnderfireError, match=r"lacks 1 of 20 masks, the first is 7\.png"):
+        object_masks(photos, masks)

@@ -1,0 +1,208 @@
+"""`underfire study`: what the paper's tables ask, one command each."""
+
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from pydantic import ValidationError
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from underfire.classifiers import Classifier
+from underfire.data import object_masks, open_images
+from underfire.demo import demo_images, demo_masks
+from underfire.interpreters import INTERPRETERS
+from underfire.metrics import Estimate
+from underfire.store import Run
+from underfire.studies import localisation, sanity
+from underfire.studies.runs import Inputs, Report
+from underfire.terminal import (
+    Batch,
+    Crop,
+    Device,
+    ImagesAt,
+    LabelTable,
+    Model,
+    Normalize,
+    Resize,
+    Seed,
+    Weights,
+    chosen_device,
+    console,
+    existing_folder,
+    progress_bars,
+    say,
+    sizes,
+)
+from underfire.types import UnderfireError
+
+study_app = typer.Typer(help="Ask what the paper's tables ask.", no_args_is_help=True)
+
+Names = Annotated[str, typer.Option(help=f"Comma-separated: {', '.join(INTERPRETERS)}; with its masker, rts:FILE.")]
+FeaturesLayer = Annotated[str | None, typer.Option(help="Layer that CAM and Grad-CAM explain; default: found.")]
+DEMO_SCENES = 200  # at least
+S = TypeVar("S", bound=Inputs)
+
+
+@study_app.callback()
+def _study() -> None:
+    """Ask what the paper's tables ask."""
+
+
+@study_app.command("localisation")
+def study_localisation(
+    model: Model,
+    images: ImagesAt,
+    masks: Annotated[str, typer.Option(help="Folder of NAME.png, white where the object is; the demo has its own.")],
+    weights: Weights = None,
+    labels: LabelTable = None,
+    interpreter: Names = "cam,grad",
+    n: Annotated[int, typer.Option("--n", min=2, help="How many images: half to choose parameters on.")] = 200,
+    normalize: Normalize = None,
+    features: FeaturesLayer = None,
+    crop: Crop = None,
+    resize: Resize = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    batch: Batch = 16,
+    out: Annotated[Path, typer.Option(help="Run folder; the same command again resumes it.")] = Path(
+        "runs/localisation"
+    ),
+) -> None:
+    """Find the object from maps alone (Table 2): error of the box around what is salient, and the pointing game."""
+    given = {"model": model, "weights": weights, "normalize": normalize, "features": features, "images": images}
+    settings = _checked(
+        localisation.Settings, **given, labels=labels, masks=masks, interpreters=_names(interpreter), n=n, seed=seed
+    )
+    if (images == "demo") != (masks == "demo"):
+        raise UnderfireError("The demo's scenes bring their own masks: give --images demo together with --masks demo.")
+    classifier = Classifier.load(model, weights, normalize, features=features, device=chosen_device(device))
+    crop, resize = sizes(classifier, crop, resize)
+    settings = settings.model_copy(update={"crop": crop, "resize": resize})
+    if images == "demo":
+        image_set, pictured = demo_images(max(n, DEMO_SCENES)), demo_masks(max(n, DEMO_SCENES))
+    else:
+        image_set = open_images(images, labels, crop, resize)
+        pictured = object_masks(image_set, existing_folder(masks))
+    run = _executed(
+        lambda on_progress: localisation.execute(
+            settings, classifier, image_set, pictured, out, command=_command(), width=batch, on_progress=on_progress
+        )
+    )
+    _print_localisation(run)
+    say(f"\nRun folder: {out}")
+
+
+@study_app.command("sanity")
+def study_sanity(
+    model: Model,
+    images: ImagesAt,
+    weights: Weights = None,
+    labels: LabelTable = None,
+    interpreter: Names = "cam,grad",
+    n: Annotated[int, typer.Option("--n", min=2, help="How many correctly classified images.")] = 32,
+    normalize: Normalize = None,
+    features: FeaturesLayer = None,
+    crop: Crop = None,
+    resize: Resize = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    batch: Batch = 16,
+    out: Annotated[Path, typer.Option(help="Run folder; the same command again resumes it.")] = Path("runs/sanity"),
+) -> None:
+    """Re-initialise the classifier's head or all its layers: maps that stay the same show nothing it has learned."""
+    given = {"model": model, "weights": weights, "normalize": normalize, "features": features, "images": images}
+    settings = _checked(sanity.Settings, **given, labels=labels, interpreters=_names(interpreter), n=n, seed=seed)
+    classifier = Classifier.load(model, weights, normalize, features=features, device=chosen_device(device))
+    crop, resize = sizes(classifier, crop, resize)
+    settings = settings.model_copy(update={"crop": crop, "resize": resize})
+    image_set = demo_images(DEMO_SCENES) if images == "demo" else open_images(images, labels, crop, resize)
+    run = _executed(
+        lambda on_progress: sanity.execute(
+            settings, classifier, image_set, out, command=_command(), width=batch, on_progress=on_progress
+        )
+    )
+    _print_sanity(run)
+    say(f"\nRun folder: {out}")
+
+
+def _executed(execute: Callable[[Report], Run]) -> Run:
+    try:
+        with progress_bars() as on_progress:
+            return execute(on_progress)
+    except KeyboardInterrupt:
+        typer.echo("underfire: interrupted; the same command again goes on from here.", err=True)
+        raise typer.Exit(130) from None
+
+
+def _print_localisation(run: Run) -> None:
+    rows = localisation.summarise(localisation.localisations(run))
+    n = rows[0].error.n
+    table = _table(
+        f"{n} images of the test half, in %; * marks the rule that did best on the other half",
+        ("interpreter", "rule"),
+        ("at", "error [95 %]", "wrong box", "points at object", "no box", "paper"),
+    )
+    for row in rows:
+        paper = localisation.PAPER.get(row.interpreter) if row.best else None
+        table.add_row(
+            row.interpreter,
+            f"{row.rule}{'*' if row.best else ''}",
+            f"{row.parameter:g}",
+            _percent(row.error),
+            f"{100 * row.box_error.value:.1f}",
+            f"{100 * row.points_at_object.value:.1f}",
+            str(row.constant),
+            "" if paper is None else f"{100 * paper:.1f}",
+        )
+    console.print(table)
+    say("Paper: ImageNet, ResNet-50, Table 2; another data set and classifier, so an anchor for size alone.")
+
+
+def _print_sanity(run: Run) -> None:
+    rows = sanity.summarise(sanity.comparisons(run))
+    table = _table(
+        f"{rows[0].map_l1.n} images; means, with 95 % intervals in brackets",
+        ("interpreter", "compared with"),
+        ("rank correlation", "map ΔL1", "constant"),
+    )
+    for row in rows:
+        shown = (_bracketed(row.rank_correlation), _bracketed(row.map_l1), str(row.constant))
+        table.add_row(row.interpreter, row.compared_with, *shown)
+    console.print(table)
+
+
+def _table(title: str, names: tuple[str, ...], numbers: tuple[str, ...]) -> Table:
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0)
+    for name in names:
+        table.add_column(name, no_wrap=True)
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def _bracketed(value: Estimate) -> str:
+    return f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
+
+
+def _percent(value: Estimate) -> str:
+    return f"{100 * value.value:.1f} [{100 * value.low:.1f}, {100 * value.high:.1f}]"
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(","))
+
+
+def _command() -> str:
+    return shlex.join(["underfire", *sys.argv[1:]])
+
+
+def _checked(kind: type[S], **values: Any) -> S:
+    try:
+        return kind(**values)
+    except ValidationError as problem:
+        first = problem.errors()[0]
+        raise UnderfireError(f"--{'.'.join(map(str, first['loc']))} {first['input']}: {first['msg']}.") from None

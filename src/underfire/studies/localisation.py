@@ -1,0 +1,207 @@
+"""Do interpreters see the object? Weakly supervised localisation and the pointing game (Table 2).
+
+    run = execute(settings, classifier, image_set, masks, Path("runs/x"), command="…")
+    rows = summarise(localisations(run))
+
+All images count, whatever the classifier makes of them: maps explain the class it reports, and a wrong class is an
+error. Parameters are chosen on one half of the images and scored on the other.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+
+from underfire.classifiers import Classifier
+from underfire.data import ImageSet, LocatedObjects
+from underfire.images import is_constant
+from underfire.interpreters.floors import Centre, Chance
+from underfire.interpreters.protocol import Explainer
+from underfire.localisation import fit_all, halves, hits, is_wrong, upscaled
+from underfire.metrics import Estimate, boxes, mean_interval
+from underfire.stages import Context, Explain, Locate, describe, find, keep_located, key
+from underfire.store import Run, Store, open_run, write_json, write_table
+from underfire.studies.runs import (
+    Inputs,
+    Planned,
+    Report,
+    even_width,
+    is_begun,
+    listed,
+    perform,
+    rehearse,
+    surroundings,
+)
+from underfire.types import Labels
+
+TABLE = "localisation.parquet"
+PAPER: Mapping[str, float] = MappingProxyType({"grad": 0.431, "cam": 0.438, "mask": 0.452, "rts": 0.342})
+
+
+class Settings(Inputs):
+    """Everything that decides what a run computes."""
+
+    masks: str
+    n: int = 200
+
+
+def execute(
+    settings: Settings,
+    classifier: Classifier,
+    image_set: ImageSet,
+    masks: ImageSet,
+    out: Path,
+    *,
+    command: str,
+    width: int = 16,
+    on_progress: Report = lambda planned, progress: None,
+) -> Run:
+    """Compute what the folder `out` does not hold yet; UnderfireError if it holds a run with other settings.
+
+    What cannot be classified or explained is found out before anything is written.
+    """
+    source = Locate(classifier.fingerprint(), image_set.digest, masks.digest, settings.n, settings.seed)
+    stages = listed(plan(settings, source))
+    store, begun = Store(out), is_begun(out, _spec(settings, source), stages)
+    if not store.done(key(source)):
+        started = time.perf_counter()
+        located, predicted = find(source, image_set, masks, classifier)
+        halves(located.samples.ids, settings.seed)
+        rehearse(settings.explainers(), classifier, located.samples)
+        if not begun:
+            content = _describe(settings, source, classifier, image_set, located, predicted)
+            seconds = {"images": round(time.perf_counter() - started, 2)}
+            write_json(out / "run.json", {"command": command, **content, "stages": stages, "wall_seconds": seconds})
+        keep_located(source, located, predicted, store)
+    ids = store.done(key(source))
+    context = Context(classifier, store, even_width(len(ids), width))
+    computed = [perform(planned, ids, context, on_progress) for planned in plan(settings, source)]
+    if any(computed) or not (out / TABLE).exists():
+        write_table(out / TABLE, localisation_table(settings, source, ids, store))
+    return open_run(out)
+
+
+def plan(settings: Settings, source: Locate) -> Iterator[Planned]:
+    """The images, then the maps of the floors and of each interpreter."""
+    yield Planned("images", source, "image", "benign", None)
+    for each in _explainers(settings):
+        yield Planned(f"maps, {each.name}", Explain(source, each), "map", "benign", each.name)
+
+
+def localisation_table(settings: Settings, source: Locate, ids: tuple[str, ...], store: Store) -> pa.Table:
+    """One row per image x interpreter x rule."""
+    labels, predicted, objects = (store.read(key(source), name, ids) for name in ("label", "predicted", "object"))
+    misclassified = predicted != labels
+    fitting, _ = halves(ids, settings.seed)
+    half = np.full(len(ids), "test", dtype=object)
+    half[fitting.numpy()] = "validation"
+    tables = []
+    for each in _explainers(settings):
+        raw = store.read(key(Explain(source, each)), "map", ids)
+        maps = upscaled(raw, *objects.shape[1:])
+        scored = list(fit_all(maps, objects, misclassified, fitting))
+        best = min(scored, key=lambda rule: (rule.choice.error, -rule.choice.overlap))
+        shared: dict[str, Any] = {
+            "id": ids,
+            "half": half.tolist(),
+            "interpreter": [each.name] * len(ids),
+            "class_true": labels.tolist(),
+            "class_predicted": predicted.tolist(),
+            "map_constant": is_constant(raw).tolist(),
+            "points_at_object": hits(maps, objects).tolist(),
+            "points_at_box": hits(maps, boxes(objects)).tolist(),
+        }
+        for rule in scored:
+            own = {
+                "rule": [rule.rule] * len(ids),
+                "parameter": [rule.parameter] * len(ids),
+                "best_rule": [rule is best] * len(ids),
+                "iou": rule.ious.double().tolist(),
+                "box_wrong": is_wrong(rule.ious, torch.zeros_like(misclassified)).tolist(),
+                "error": is_wrong(rule.ious, misclassified).tolist(),
+            }
+            tables.append(pa.table({**shared, **own}))
+    return pa.concat_tables(tables)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One interpreter under one rule on the test half; `best` marks the rule that did best on the other half."""
+
+    interpreter: str
+    rule: str
+    parameter: float
+    best: bool
+    error: Estimate  # wrong box or wrong class
+    box_error: Estimate  # wrong box
+    points_at_object: Estimate
+    points_at_box: Estimate
+    constant: int  # maps without a box
+
+
+def localisations(run: Run) -> pa.Table:
+    """The run's table."""
+    return pq.read_table(run.path / TABLE)
+
+
+def summarise(table: pa.Table) -> list[Summary]:
+    """One Summary per (interpreter, rule), in the order of the table, from the test half alone."""
+    judged = table.filter(pc.equal(table["half"], "test"))
+    pairs = dict.fromkeys(zip(*(judged[name].to_pylist() for name in ("interpreter", "rule")), strict=True))
+    return [_summary(judged, *pair) for pair in pairs]
+
+
+def _summary(judged: pa.Table, interpreter: str, rule: str) -> Summary:
+    rows = judged.filter(pc.and_(pc.equal(judged["interpreter"], interpreter), pc.equal(judged["rule"], rule)))
+    error, box, at_object, at_box = (
+        mean_interval(rows[name].to_numpy(zero_copy_only=False))
+        for name in ("error", "box_wrong", "points_at_object", "points_at_box")
+    )
+    first = rows.slice(0, 1).to_pylist()[0]
+    constant = pc.sum(rows["map_constant"]).as_py()
+    return Summary(interpreter, rule, first["parameter"], first["best_rule"], error, box, at_object, at_box, constant)
+
+
+def _explainers(settings: Settings) -> list[Explainer]:
+    """The floors and the interpreters."""
+    return [Chance(seed=settings.seed), Centre(), *settings.explainers()]
+
+
+def _spec(settings: Settings, source: Locate) -> dict[str, Any]:
+    """What two runs must share to be the same run."""
+    digests = {"model_fingerprint": source.model, "images_digest": source.images, "masks_digest": source.masks}
+    return {"study": "localisation", **settings.model_dump(mode="json"), **digests}
+
+
+def _describe(
+    settings: Settings,
+    source: Locate,
+    classifier: Classifier,
+    image_set: ImageSet,
+    located: LocatedObjects,
+    predicted: Labels,
+) -> dict[str, Any]:
+    """run.json before the first stage is computed."""
+    return {
+        "underfire": version("underfire"),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "spec": _spec(settings, source),
+        "interpreters": describe(_explainers(settings)),
+        **surroundings(settings, classifier, image_set),
+        "selection": {
+            "requested": settings.n,
+            "examined": len(predicted),
+            "misclassified": int((predicted != located.samples.labels).sum()),
+        },
+        "skipped": [{"id": name, "reason": reason} for name, reason in located.skipped],
+    }

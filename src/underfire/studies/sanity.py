@@ -1,0 +1,180 @@
+"""Do maps depend on what the classifier learned? Model-parameter randomisation (Adebayo et al. 2018).
+
+    run = execute(settings, classifier, image_set, Path("runs/x"), command="…")
+    rows = summarise(comparisons(run))
+
+Each map of the trained classifier is compared with the map of the same image and class once the head or all layers are
+re-initialised, with a map made again (the ceiling), and with another image's map (the floor).
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from torch import Tensor
+
+from underfire.classifiers import Classifier
+from underfire.data import ImageSet, Selection
+from underfire.images import is_constant
+from underfire.interpreters import Interpreter
+from underfire.metrics import Estimate, map_l1, mean_interval, rank_correlation
+from underfire.randomised import DEPTHS
+from underfire.stages import Context, Explain, ExplainRandomised, Select, choose, describe, keep, key
+from underfire.store import Run, Store, open_run, write_json, write_table
+from underfire.studies.runs import (
+    Inputs,
+    Planned,
+    Report,
+    even_width,
+    is_begun,
+    listed,
+    perform,
+    rehearse,
+    surroundings,
+)
+from underfire.types import UnderfireError
+
+TABLE = "sanity.parquet"
+
+
+class Settings(Inputs):
+    """Everything that decides what a run computes."""
+
+    n: int = 32
+
+
+def execute(
+    settings: Settings,
+    classifier: Classifier,
+    image_set: ImageSet,
+    out: Path,
+    *,
+    command: str,
+    width: int = 16,
+    on_progress: Report = lambda planned, progress: None,
+) -> Run:
+    """Compute what the folder `out` does not hold yet; UnderfireError if it holds a run with other settings.
+
+    What cannot be classified or explained is found out before anything is written.
+    """
+    select = Select(classifier.fingerprint(), image_set.digest, settings.n, settings.seed)
+    stages = listed(plan(settings, select))
+    store, begun = Store(out), is_begun(out, _spec(settings, select), stages)
+    if not store.done(key(select)):
+        started = time.perf_counter()
+        selection = choose(select, image_set, classifier)
+        if len(selection.samples.ids) < 2:
+            raise UnderfireError("One image has no other to be compared with; give two or more (--n).")
+        rehearse(settings.explainers(), classifier, selection.samples)
+        if not begun:
+            content = _describe(settings, select, classifier, image_set, selection)
+            seconds = {"images": round(time.perf_counter() - started, 2)}
+            write_json(out / "run.json", {"command": command, **content, "stages": stages, "wall_seconds": seconds})
+        keep(select, selection, store)
+    ids = store.done(key(select))
+    context = Context(classifier, store, even_width(len(ids), width))
+    computed = [perform(planned, ids, context, on_progress) for planned in plan(settings, select)]
+    if any(computed) or not (out / TABLE).exists():
+        write_table(out / TABLE, sanity_table(settings, select, ids, store))
+    return open_run(out)
+
+
+def plan(settings: Settings, select: Select) -> Iterator[Planned]:
+    """The images, then for each interpreter its maps, the same again, and those of the randomised classifiers."""
+    yield Planned("images", select, "image", "benign", None)
+    for each in settings.explainers():
+        name, maps = each.name, Explain(select, each)
+        yield Planned(f"maps, {name}", maps, "map", "benign", name)
+        yield Planned(f"maps again, {name}", replace(maps, draw=1), "step", "benign", name)
+        for depth in DEPTHS:
+            spec = ExplainRandomised(select, each, depth, settings.seed)
+            yield Planned(f"{depth} randomised, {name}", spec, "map", f"{depth}-randomised", name)
+
+
+def sanity_table(settings: Settings, select: Select, ids: tuple[str, ...], store: Store) -> pa.Table:
+    """One row per image x interpreter x what its map is compared with."""
+    tables = []
+    for each in settings.explainers():
+        maps = store.read(key(Explain(select, each)), "map", ids)
+        for compared, others in _others(settings, select, each, maps, ids, store):
+            columns = {
+                "id": ids,
+                "interpreter": [each.name] * len(ids),
+                "compared_with": [compared] * len(ids),
+                "rank_correlation": rank_correlation(maps, others).tolist(),
+                "map_l1": map_l1(maps, others).double().tolist(),
+                "constant": (is_constant(maps) | is_constant(others)).tolist(),
+            }
+            tables.append(pa.table(columns))
+    return pa.concat_tables(tables)
+
+
+def _others(
+    settings: Settings, select: Select, each: Interpreter, maps: Tensor, ids: tuple[str, ...], store: Store
+) -> Iterator[tuple[str, Tensor]]:
+    """What each image's map is compared with: the ceiling, the randomised classifiers' maps, the floor."""
+    yield "the same again", store.read(key(Explain(select, each, draw=1)), "map", ids)
+    for depth in DEPTHS:
+        yield f"{depth} randomised", store.read(key(ExplainRandomised(select, each, depth, settings.seed)), "map", ids)
+    yield "another image", maps.roll(1, 0)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One interpreter and what its maps are compared with; `constant` counts pairs in which a map shows nothing."""
+
+    interpreter: str
+    compared_with: str
+    rank_correlation: Estimate
+    map_l1: Estimate
+    constant: int
+
+
+def comparisons(run: Run) -> pa.Table:
+    """The run's table."""
+    return pq.read_table(run.path / TABLE)
+
+
+def summarise(table: pa.Table) -> list[Summary]:
+    """One Summary per (interpreter, comparison), in the order of the table."""
+    pairs = dict.fromkeys(zip(*(table[name].to_pylist() for name in ("interpreter", "compared_with")), strict=True))
+    return [_summary(table, *pair) for pair in pairs]
+
+
+def _summary(table: pa.Table, interpreter: str, compared: str) -> Summary:
+    chosen = pc.and_(pc.equal(table["interpreter"], interpreter), pc.equal(table["compared_with"], compared))
+    rows = table.filter(chosen)
+    correlation, distance = (mean_interval(rows[name].to_numpy()) for name in ("rank_correlation", "map_l1"))
+    return Summary(interpreter, compared, correlation, distance, pc.sum(rows["constant"]).as_py())
+
+
+def _spec(settings: Settings, select: Select) -> dict[str, Any]:
+    """What two runs must share to be the same run."""
+    digests = {"model_fingerprint": select.model, "images_digest": select.images}
+    return {"study": "sanity", **settings.model_dump(mode="json"), **digests}
+
+
+def _describe(
+    settings: Settings, select: Select, classifier: Classifier, image_set: ImageSet, selection: Selection
+) -> dict[str, Any]:
+    """run.json before the first stage is computed."""
+    return {
+        "underfire": version("underfire"),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "spec": _spec(settings, select),
+        "interpreters": describe(settings.explainers()),
+        **surroundings(settings, classifier, image_set),
+        "selection": {
+            "requested": settings.n,
+            "examined": selection.examined,
+            "misclassified": selection.misclassified,
+        },
+        "skipped": [{"id": name, "reason": reason} for name, reason in selection.skipped],
+    }

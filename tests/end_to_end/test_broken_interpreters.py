@@ -1,0 +1,67 @@
+"""On scenes whose objects are known an interpreter that works beats chance, and forgets with its classifier."""
+
+import pytest
+import torch
+
+from underfire import CAM, GRAD, MASK, RTS, Classifier
+from underfire.data import LocatedObjects, locate
+from underfire.demo import demo_images, demo_masks
+from underfire.interpreters.floors import Chance
+from underfire.interpreters.mask_solver import Solver
+from underfire.interpreters.protocol import Explainer, Interpreter
+from underfire.localisation import fit_all, halves, hits, is_wrong, upscaled
+from underfire.metrics import rank_correlation
+from underfire.randomised import adopted, every_layer, randomised
+from underfire.rng import image_keys
+
+ALL = {"grad": GRAD(), "cam": CAM(), "mask": MASK(Solver(steps=60)), "rts": RTS.demo()}
+MARGIN = {"grad": 0.4, "cam": 0.3, "mask": 0.1, "rts": 0.6}  # in localisation error, below chance
+every_interpreter = pytest.mark.parametrize("interpreter", ALL.values(), ids=ALL)
+
+
+@pytest.fixture(scope="module")
+def model() -> Classifier:
+    return Classifier.load("demo")
+
+
+@pytest.fixture(scope="module")
+def scenes() -> LocatedObjects:
+    return locate(demo_images(), demo_masks(), n=40, seed=0)
+
+
+def score(model: Classifier, scenes: LocatedObjects, interpreter: Explainer) -> tuple[float, float]:
+    """(error on one half under the rule chosen on the other, pointing game)."""
+    x, labels, ids = scenes.samples.images, scenes.samples.labels, scenes.samples.ids
+    predicted = model(x).logits.argmax(1)
+    maps = upscaled(interpreter.explain(model, x, predicted, image_keys(ids)), *x.shape[2:])
+    fitting, judged = halves(ids, seed=0)
+    scored = fit_all(maps, scenes.objects, predicted != labels, fitting)
+    best = min(scored, key=lambda rule: rule.choice.error)
+    error = is_wrong(best.ious, predicted != labels)[judged].double().mean()
+    return float(error), float(hits(maps, scenes.objects).mean())
+
+
+@every_interpreter
+def test_an_interpreter_finds_objects_where_chance_does_not(
+    model: Classifier, scenes: LocatedObjects, interpreter: Interpreter
+) -> None:
+    error, pointing = score(model, scenes, interpreter)
+    error_by_chance, pointing_by_chance = score(model, scenes, Chance())
+    assert error_by_chance > 0.7
+    assert error < error_by_chance - MARGIN[interpreter.name]
+    assert pointing > pointing_by_chance + 0.15
+
+
+@every_interpreter
+def test_maps_depend_on_what_the_classifier_learned(
+    model: Classifier, scenes: LocatedObjects, interpreter: Interpreter
+) -> None:
+    x, y = scenes.samples.images[:8], scenes.samples.labels[:8]
+    keys, others = image_keys(scenes.samples.ids[:8]), image_keys(map(str, range(8)))
+    forgetful = randomised(model, every_layer(model, x), seed=0)
+    maps, again = (interpreter.explain(model, x, y, drawn) for drawn in (keys, others))
+    forgotten = adopted(interpreter, forgetful).explain(forgetful, x, y, keys)
+    repeated, kept = rank_correlation(maps, again).mean(), rank_correlation(maps, forgotten).mean()
+    assert repeated > 0.6
+    assert kept < repeated - 0.3
+    assert torch.equal(interpreter.explain(model, x, y, keys), maps)
