@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -18,18 +19,24 @@ from underfire.images import is_constant, to_8bit
 from underfire.interpreters import CAM, GRAD, MASK, GradCAM
 from underfire.interpreters.deletion import Geometry
 from underfire.interpreters.mask_solver import Solver
+from underfire.pictures import ArraySource
 from underfire.presets import adv2, pgd
+from underfire.randomised import DEPTHS, randomised
 from underfire.stages import (
     Aim,
     Context,
     Craft,
     Explain,
+    ExplainRandomised,
+    Locate,
     Rescore,
     Select,
     Spec,
     choose,
     describe,
+    find,
     keep,
+    keep_located,
     key,
     run_stage,
 )
@@ -41,6 +48,8 @@ AIM = Aim(SELECT, seed=0)
 PLAIN = replace(pgd(steps=3), warm_start=None)
 CRAFT = Craft(AIM, PLAIN, None, None)
 MAPS = Explain(SELECT, CAM())
+LOCATE = Locate("model", "images", "masks", n=5, seed=0)
+FORGOTTEN = ExplainRandomised(SELECT, CAM(), "all", seed=0)
 SPECS: tuple[Spec, ...] = (
     SELECT,
     AIM,
@@ -49,6 +58,9 @@ SPECS: tuple[Spec, ...] = (
     MAPS,
     Explain(CRAFT, GRAD()),
     Rescore(CRAFT),
+    LOCATE,
+    Explain(LOCATE, CAM()),
+    FORGOTTEN,
 )
 
 # ------------------------------------------------------------------ identity
@@ -71,6 +83,9 @@ def test_equal_specs_have_equal_keys_and_different_ones_different_keys() -> None
         (Craft(AIM, adv2(CAM()), MAPS, None), Craft(AIM, adv2(CAM(), map_weight=1.0), MAPS, None)),
         (Explain(SELECT, CAM()), Explain(SELECT, GradCAM())),
         (MAPS, replace(MAPS, draw=1)),
+        (LOCATE, replace(LOCATE, masks="others")),
+        (FORGOTTEN, replace(FORGOTTEN, depth="head")),
+        (FORGOTTEN, replace(FORGOTTEN, seed=1)),
     ],
 )
 def test_whatever_changes_the_result_changes_the_key(spec: Spec, other: Spec) -> None:
@@ -206,6 +221,35 @@ def test_maps_explain_the_label_of_benign_and_the_target_of_crafted_images(conte
         expected = GRAD().explain(context.classifier, rows(context, of, "image"), classes, keys)
         assert torch.allclose(rows(context, Explain(of, GRAD()), "map"), expected, atol=1e-5)
         assert torch.equal(rows(context, Explain(of, GRAD()), "constant"), is_constant(expected))
+
+
+def test_located_images_are_explained_for_the_class_that_the_classifier_reports(
+    tmp_path: Path, image_set: ImageSet, classifier: Classifier
+) -> None:
+    wrong = replace(image_set, labels=(image_set.labels + 1) % 3)
+    store, white = Store(tmp_path), replace(image_set, source=ArraySource(np.full((12, 16, 16, 3), 255, np.uint8)))
+    located, predicted = find(LOCATE, wrong, white, classifier)
+    keep_located(LOCATE, located, predicted, store)
+    ids = store.done(key(LOCATE))
+    run_stage(Explain(LOCATE, CAM()), ids, Context(classifier, store, width=2))
+    assert ids == located.samples.ids
+    assert torch.equal(predicted, (located.samples.labels - 1) % 3)
+    assert bool(store.read(key(LOCATE), "object", ids).all())
+    expected = CAM().explain(classifier, located.samples.images, predicted, rng.image_keys(ids))
+    assert torch.allclose(store.read(key(Explain(LOCATE, CAM())), "map", ids), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_forgotten_maps_are_those_of_a_copy_and_do_not_depend_on_the_company(context: Context, depth: str) -> None:
+    spec, model = replace(FORGOTTEN, depth=depth), context.classifier
+    fingerprint, third = model.fingerprint(), ids_of(context)[2:3]
+    run_stage(spec, third, context)
+    compute(context, spec)
+    x, y, keys = rows(context, SELECT, "image"), rows(context, SELECT, "label"), rng.image_keys(ids_of(context))
+    forgetful = randomised(model, DEPTHS[depth](model, x), seed=0)
+    assert torch.allclose(rows(context, spec, "map"), CAM().explain(forgetful, x, y, keys), atol=1e-5)
+    assert not torch.allclose(rows(context, spec, "map"), CAM().explain(model, x, y, keys), atol=1e-2)
+    assert model._hash() == fingerprint
 
 
 def test_another_draw_differs_where_the_interpreter_draws_and_nowhere_else(context: Context) -> None:
