@@ -142,9 +142,9 @@ def _print_localisation(run: Run) -> None:
     rows = localisation.summarise(localisation.localisations(run))
     n = rows[0].error.n
     table = _table(
-        f"{n} images of the test half, in %; * marks the rule that did best on the other half",
+        f"{n} images of the test half; %, 95 % interval in brackets; * best on the other half",
         ("interpreter", "rule"),
-        ("at", "error [95 %]", "wrong box", "points at object", "no box", "paper"),
+        ("at", "error", "wrong box", "pointing", "no box", "paper"),
     )
     for row in rows:
         paper = localisation.PAPER.get(row.interpreter) if row.best else None
@@ -189,7 +189,7 @@ def _bracketed(value: Estimate) -> str:
 
 
 def _percent(value: Estimate) -> str:
-    return f"{100 * value.value:.1f} [{100 * value.low:.1f}, {100 * value.high:.1f}]"
+    return f"{100 * value.value:.1f} [{100 * value.low:.0f}, {100 * value.high:.0f}]"
 
 
 def _names(text: str) -> tuple[str, ...]:
