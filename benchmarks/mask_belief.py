@@ -19,7 +19,7 @@ from underfire.attack import Attack
 from underfire.data import open_images, select
 from underfire.metrics import map_l1
 from underfire.rng import image_keys
-from underfire.targets import random_class
+from underfire.target_classes import random_class
 from underfire.types import Goal, Images, Logits
 
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "mask-belief.svg"

@@ -32,7 +32,7 @@ from underfire.perturbations import Pixels
 from underfire.rng import image_keys
 from underfire.schedules import Constant, Cosine, Linear
 from underfire.steps import MomentumSignStep, SignStep, TwoPhaseStep
-from underfire.targets import random_class
+from underfire.target_classes import random_class
 from underfire.types import Goal, Outcome
 
 FIXED: Mapping[str, Interpreter] = {

@@ -18,6 +18,8 @@ from underfire.interpreters import (
     Unrolled,
 )
 from underfire.store import Run, open_run
+from underfire.target_classes import LeastLikelyClass, NextClass, OneClass, RandomClass, target_class_named
+from underfire.target_maps import Patch, RandomClassMap, target_map_named
 from underfire.types import UnderfireError
 
 __all__ = [
@@ -29,10 +31,16 @@ __all__ = [
     "Classifier",
     "FiniteDifferences",
     "GradCAM",
+    "LeastLikelyClass",
     "LogisticGate",
     "MonotoneGate",
+    "NextClass",
+    "OneClass",
     "OneSidedDifferences",
     "PaperGate",
+    "Patch",
+    "RandomClass",
+    "RandomClassMap",
     "Replay",
     "Result",
     "Run",
@@ -42,4 +50,6 @@ __all__ = [
     "adv2",
     "open_run",
     "pgd",
+    "target_class_named",
+    "target_map_named",
 ]

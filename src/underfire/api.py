@@ -16,7 +16,8 @@ from underfire.classifiers import Classifier
 from underfire.images import check_images
 from underfire.interpreters import Blind, Interpreter
 from underfire.metrics import linf, map_l1
-from underfire.targets import check_targets, random_class
+from underfire.target_classes import RandomClass, TargetClass, check_targets
+from underfire.target_maps import Pool, TargetMap, Wanted
 from underfire.types import Flags, Goal, Images, Labels, Maps, Row, UnderfireError
 
 
@@ -24,7 +25,8 @@ from underfire.types import Flags, Goal, Images, Labels, Maps, Row, UnderfireErr
 class Result:
     """One row per image. Maps come from the deployed interpreter; everything is measured on `adversarial`.
 
-    `maps` explain the target class, `target_map` is what they were to look like, map_l1 their distance.
+    `maps` explain the target class, `target_map` is what they were to look like, map_l1 their distance;
+    benign_l1 is the distance of `maps` to the benign maps.
     """
 
     adversarial: Images
@@ -35,6 +37,7 @@ class Result:
     success: Flags
     confidence: Row  # p of the target class
     map_l1: Row
+    benign_l1: Row
     linf: Row
 
 
@@ -48,41 +51,50 @@ class Attacker:
     seed: int = 0
     batch: int = 16
 
-    def __call__(self, images: Images, target: Labels | None = None, target_map: Maps | None = None) -> Result:
+    def __call__(
+        self,
+        images: Images,
+        target: Labels | TargetClass | None = None,
+        target_map: Maps | TargetMap | None = None,
+    ) -> Result:
         """Attack N images in [0, 1]; results lie on the images' device.
 
-        target: a class other than the predicted one for each image, by default a random one.
-        target_map: maps in [0, 1] on the interpreter's grid, by default the benign maps of the predicted classes.
+        target: a class other than the predicted one for each image, or a rule that gives one; by default a random one.
+        target_map: maps in [0, 1] on the interpreter's grid, or a rule that gives them; by default the benign maps of
+        the predicted classes.
         UnderfireError for images, classes or maps that do not fit.
         """
         with torch.inference_mode(False), torch.no_grad():
             x0 = check_images(images).detach().clone().to(self.classifier.device)
             logits = self.classifier(x0).logits
-            labels, classes = logits.argmax(1), logits.shape[1]
-            keys = rng.image_keys(map(str, range(len(x0)))).to(x0.device)
-            if target is None:
-                target = random_class(labels, classes, keys, self.seed)
-            target = check_targets(target, labels, classes)
+            labels, ids = logits.argmax(1), tuple(map(str, range(len(x0))))
+            keys = rng.image_keys(ids).to(x0.device)
+            target = RandomClass() if target is None else target
+            if isinstance(target, TargetClass):
+                target = target.choose(ids, labels, logits, self.seed)
+            target = check_targets(target, labels, logits.shape[1])
             benign = self.interpreter.explain(self.classifier, x0, labels, keys)
+            if isinstance(target_map, TargetMap):
+                target_map, _ = target_map.maps(Wanted(keys, target, Pool(keys, labels, benign)), self.seed)
             goal_map = benign if target_map is None else _check_maps(target_map, benign)
-            result = self._run(x0, target, goal_map, keys)
+            result = self._run(Goal(keys, x0, target, goal_map), benign)
         return Result(**{name: value.to(images.device) for name, value in vars(result).items()})
 
-    def _run(self, x0: Images, target: Labels, target_map: Maps, keys: Labels) -> Result:
-        goal = Goal(keys, x0, target, target_map)
+    def _run(self, goal: Goal, benign: Maps) -> Result:
         with torch.enable_grad():
-            outcome = engine.run(self.attack, self.classifier, goal, min(self.batch, len(x0)))
-        maps = self.interpreter.explain(self.classifier, outcome.image, target, keys)
+            outcome = engine.run(self.attack, self.classifier, goal, min(self.batch, len(goal.image)))
+        maps = self.interpreter.explain(self.classifier, outcome.image, goal.target, goal.key)
         return Result(
             adversarial=outcome.image,
             maps=maps,
-            target=target,
-            target_map=target_map,
+            target=goal.target,
+            target_map=goal.target_map,
             predicted=outcome.predicted,
             success=outcome.success,
             confidence=outcome.confidence,
-            map_l1=map_l1(maps, target_map),
-            linf=linf(outcome.image, x0),
+            map_l1=map_l1(maps, goal.target_map),
+            benign_l1=map_l1(maps, benign),
+            linf=linf(outcome.image, goal.image),
         )
 
 

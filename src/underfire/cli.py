@@ -21,9 +21,11 @@ from underfire.interpreters import INTERPRETERS
 from underfire.metrics import Estimate, summarise
 from underfire.presets import RECIPES
 from underfire.report import write_report
-from underfire.store import Run, open_run
+from underfire.store import Run, is_targeted, open_run
 from underfire.studies import effectiveness
 from underfire.studies.effectiveness import Settings
+from underfire.target_classes import TARGET_CLASSES
+from underfire.target_maps import TARGET_MAPS
 from underfire.terminal import (
     Batch,
     Crop,
@@ -69,6 +71,12 @@ def attack(
     n: Count = 16,
     eps: Annotated[str | None, typer.Option(help="L-infinity budget, such as 8/255; default: the recipe's.")] = None,
     steps: Annotated[int | None, typer.Option(help="ADV2 steps after the warm start; default: the recipe's.")] = None,
+    target_class: Annotated[
+        str, typer.Option(help=f"{', '.join(TARGET_CLASSES)}: index N, or a CSV with columns file and target.")
+    ] = "random",
+    target_map: Annotated[
+        str, typer.Option(help=f"{', '.join(TARGET_MAPS)}: a picture, white where important.")
+    ] = "benign",
     normalize: Normalize = None,
     features: Annotated[str | None, typer.Option(help="Layer that CAM and Grad-CAM explain; default: found.")] = None,
     crop: Crop = None,
@@ -93,6 +101,8 @@ def attack(
         n=n,
         eps=None if eps is None else _fraction(eps),
         steps=steps,
+        target_class=target_class,
+        target_map=target_map,
         seed=seed,
     )
     classifier = Classifier.load(model, weights, normalize, features=features, device=chosen_device(device))
@@ -135,6 +145,8 @@ def list_names() -> None:
     say(f"interpreters  {', '.join(INTERPRETERS)}")
     say("attacks       pgd, adv2")
     say(f"recipes       {', '.join(RECIPES)}")
+    say(f"target class  {', '.join(TARGET_CLASSES)}")
+    say(f"target map    {', '.join(TARGET_MAPS)}")
     say("models        torchvision:NAME, path/file.py:builder, demo")
 
 
@@ -168,11 +180,12 @@ def _print_summary(run: Run) -> None:
     found = selection["examined"] - selection["misclassified"]
     title = f"{found} images; means, with their 95 % interval in brackets"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0)
-    for name in ("interpreter", "attack", "ASR", "MC", "map ΔL1", "noise", "IoU", "plausible"):
+    further = _TARGETED_MEANS if is_targeted(run.info) else _MEANS
+    for name in ("interpreter", "attack", "ASR", "MC", "map ΔL1", *further):
         table.add_column(name, justify="left" if name in ("interpreter", "attack") else "right", no_wrap=True)
     for row in summarise(run.outcomes()):
         shown = row.all_images
-        means = [f"{value.value:.3f}" for value in (shown["repeat_l1"], shown["iou_mean"], shown["plausible"])]
+        means = [f"{shown[metric].value:.3f}" for metric in further.values()]
         cells = (f"{row.asr.value:.3f}", f"{row.mc.value:.3f}", _with_interval(shown["map_l1"]), *means)
         table.add_row(row.interpreter, row.attack, *cells)
     console.print(table)
@@ -181,6 +194,13 @@ def _print_summary(run: Run) -> None:
     if found < selection["requested"]:
         examined, wrong = selection["examined"], selection["misclassified"]
         say(f"No more than {found} images were found: of {examined} examined, {wrong} were misclassified.")
+
+    if passed_over := selection.get("passed_over"):
+        say(f"{passed_over} images were passed over: they have no target class other than their own.")
+
+
+_MEANS = {"noise": "repeat_l1", "IoU": "iou_mean", "plausible": "plausible"}
+_TARGETED_MEANS = {"to benign": "benign_l1", "noise": "repeat_l1", "IoU": "iou_mean", "as wanted": "plausible"}
 
 
 def _with_interval(value: Estimate) -> str:

@@ -11,7 +11,7 @@ class_index and, if wanted, class_name; files that the table does not list are n
 import csv
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -60,6 +60,11 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def take(self, index: Sequence[int]) -> "ImageSet":
+        """The set of these images alone, in this order."""
+        ids = tuple(self.ids[i] for i in index)
+        return replace(self, ids=ids, labels=self.labels[list(index)], source=self.source.take(index))
 
     def read(self, i: int) -> Picture:
         """Image i, resized and then cropped; raises UnreadableImage if damaged or smaller than the crop."""
@@ -286,19 +291,14 @@ def _open_nested(folder: Path) -> ImageSet:
 def _open_table(folder: Path, table: Path) -> ImageSet:
     labels: dict[str, int] = {}
     names: dict[int, str] = {}
-    for line, row in _rows(table):
-        where = f"line {line} of {table}"
-        file, label = Path(row["file"]), row["class_index"].strip()
+    for line, name, label, row in read_class_table(table, "class_index"):
+        file = Path(name)
         if file.anchor or ".." in file.parts:
-            raise UnderfireError(f"{where} names {row['file']!r}: files must lie inside {folder}")
+            raise UnderfireError(f"line {line} of {table} names {name!r}: files must lie inside {folder}")
         if file.as_posix() in labels:
-            raise UnderfireError(f"{where} names {row['file']!r} a second time: keep one line per file")
-        if not label.isdecimal() or int(label) >= MOST_CLASSES:
-            raise UnderfireError(
-                f"{where} has class_index {label!r}: it must be a whole number from 0 to {MOST_CLASSES - 1}"
-            )
-        labels[file.as_posix()] = int(label)
-        names[int(label)] = row.get("class_name") or label
+            raise UnderfireError(f"line {line} of {table} names {name!r} a second time: keep one line per file")
+        labels[file.as_posix()] = label
+        names[label] = row.get("class_name") or str(label)
     skipped = tuple((name, "the file is missing") for name in labels if not (folder / name).is_file())
     for name, _ in skipped:
         del labels[name]
@@ -308,15 +308,31 @@ def _open_table(folder: Path, table: Path) -> ImageSet:
     return ImageSet(ids, indices, _class_names(indices, names), FileSource(folder, ids), skipped)
 
 
-def _rows(table: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """(line number, row) of a CSV that has the columns file and class_index; missing cells are empty."""
+def read_class_table(table: Path, *columns: str) -> Iterator[tuple[int, str, int, Mapping[str, str]]]:
+    """(line number, file, class, row) of a CSV; the class is in the first of `columns` that the table has.
+
+    UnderfireError if a column or a class is missing.
+    """
+    for line, column, row in _rows(table, columns):
+        label = row[column].strip()
+        if not label.isdecimal() or len(label) > len(str(MOST_CLASSES)) or int(label) >= MOST_CLASSES:
+            raise UnderfireError(
+                f"line {line} of {table} has {column} {label!r}: it must be a whole number from 0 to {MOST_CLASSES - 1}"
+            )
+        yield line, row["file"], int(label), row
+
+
+def _rows(table: Path, columns: Sequence[str]) -> Iterator[tuple[int, str, dict[str, str]]]:
+    """(line number, column of the class, row) of a CSV in UTF-8; missing cells are empty."""
     try:
         with table.open(newline="", encoding="utf-8-sig") as lines:
             reader = csv.DictReader(lines, restval="")
-            missing = {"file", "class_index"}.difference(reader.fieldnames or ())
+            found = [name for name in columns if name in (reader.fieldnames or ())]
+            missing = [] if found else [" or ".join(columns)]
+            missing += [] if "file" in (reader.fieldnames or ()) else ["file"]
             if missing:
-                raise UnderfireError(f"{table} lacks the column {' and the column '.join(sorted(missing))}")
-            yield from ((reader.line_num, row) for row in reader)
+                raise UnderfireError(f"{table} lacks the column {' and the column '.join(missing)}")
+            yield from ((reader.line_num, found[0], row) for row in reader)
     except (OSError, UnicodeDecodeError, csv.Error) as problem:
         raise UnderfireError(f"{table} cannot be read as a UTF-8 CSV file: {problem}") from problem
 

@@ -62,6 +62,12 @@ def resize(x: Float[Tensor, "n c h w"], rows: int, columns: int) -> Float[Tensor
     return vertical @ x @ horizontal.T
 
 
+def area_mean(x: Float[Tensor, "n c h w"], rows: int, columns: int) -> Float[Tensor, "n c i j"]:
+    """Averages over the equal cells of a grid of any size, each pixel weighted by its share of the cell."""
+    vertical, horizontal = (_shares(*sides, x) for sides in ((x.shape[2], rows), (x.shape[3], columns)))
+    return vertical @ x @ horizontal.T
+
+
 def blur(x: Float[Tensor, "n c h w"], sigma: float) -> Float[Tensor, "n c h w"]:
     """Gaussian average with deviation `sigma` in pixels, over what lies inside the image."""
     vertical, horizontal = (_gaussian(side, sigma, x) for side in x.shape[2:])
@@ -119,6 +125,14 @@ def _interpolation(old: int, new: int, like: Tensor) -> Float[Tensor, "new old"]
     centres = torch.arange(old, device=like.device, dtype=torch.float64)
     place = ((torch.arange(new, device=like.device, dtype=torch.float64) + 0.5) * old / new - 0.5).clamp(0, old - 1)
     return (1 - (place[:, None] - centres).abs()).clamp_min(0).to(like.dtype)
+
+
+def _shares(old: int, new: int, like: Tensor) -> Float[Tensor, "new old"]:
+    """Row i holds the shares of new cell i that the old cells cover."""
+    begin = torch.arange(new, device=like.device, dtype=torch.float64)[:, None] / new
+    place = torch.arange(old, device=like.device, dtype=torch.float64) / old
+    overlap = (begin + 1 / new).minimum(place + 1 / old) - begin.maximum(place)
+    return (overlap.clamp_min(0) * new).to(like.dtype)
 
 
 def _gaussian(side: int, sigma: float, like: Tensor) -> Float[Tensor, "side side"]:

@@ -126,7 +126,7 @@ class Summary:
     mc: Estimate  # mean confidence of the successes
     all_images: Mapping[
         str, Estimate
-    ]  # by the names in DISTANCES, plus "repeat_l1", "plausible", "linf", "success_8bit"
+    ]  # by the names in DISTANCES, plus "benign_l1", "repeat_l1", "plausible", "linf", "success_8bit"
     successes: Mapping[str, Estimate]
 
 
@@ -140,7 +140,7 @@ def _summarise(outcomes: pa.Table, interpreter: str, attack: str) -> Summary:
     chosen = pc.and_(pc.equal(outcomes["interpreter"], interpreter), pc.equal(outcomes["attack"], attack))
     rows = outcomes.filter(chosen)
     success = rows["success"].to_numpy().astype(bool)
-    values = {name: rows[name].to_numpy() for name in (*DISTANCES, "repeat_l1", "linf", "success_8bit")}
+    values = {name: rows[name].to_numpy() for name in (*DISTANCES, "benign_l1", "repeat_l1", "linf", "success_8bit")}
     values["plausible"] = values["iou_mean"] > PLAUSIBLE
     return Summary(
         interpreter=interpreter,

@@ -7,6 +7,7 @@ is composited on white. The 16 bits of a PNG's grey, RGB and RGBA channels are k
 """
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,9 @@ class FileSource:
     folder: Path
     names: tuple[str, ...]
 
+    def take(self, index: Sequence[int]) -> "FileSource":
+        return FileSource(self.folder, tuple(self.names[i] for i in index))
+
     def pixels(self, i: int) -> Picture:
         return decode(self.folder / self.names[i])
 
@@ -41,6 +45,9 @@ class ArraySource:
     """8-bit RGB images of one size; the fingerprint of one is its pixels."""
 
     images: UInt8[np.ndarray, "n h w 3"]
+
+    def take(self, index: Sequence[int]) -> "ArraySource":
+        return ArraySource(self.images[list(index)])
 
     def pixels(self, i: int) -> Picture:
         return torch.from_numpy(self.images[i]).permute(2, 0, 1) / 255

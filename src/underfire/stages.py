@@ -13,7 +13,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import singledispatch
 from typing import Any
 
@@ -29,8 +29,9 @@ from underfire.images import is_constant, to_8bit
 from underfire.interpreters.protocol import Blind, Explainer
 from underfire.randomised import DEPTHS, adopted, randomised
 from underfire.store import Store
-from underfire.targets import random_class
-from underfire.types import Goal, Images, Keys, Labels, Logits, UnderfireError
+from underfire.target_classes import RandomClass, TargetClass, check_targets
+from underfire.target_maps import Pool, TargetMap, Wanted
+from underfire.types import Goal, Images, Keys, Labels, Logits, Samples, UnderfireError
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,11 @@ class Locate:
 
 @dataclass(frozen=True)
 class Aim:
-    """A random other class for each chosen image; rows: target."""
+    """A class other than its own for each chosen image; rows: target."""
 
     of: Select
     seed: int
+    rule: TargetClass = field(default_factory=RandomClass)
     version: int = 1
 
 
@@ -74,7 +76,7 @@ class Craft:
 
     of: Aim
     attack: Attack
-    goal: "Explain | None"
+    goal: "Explain | Sketch | None"
     start: "Craft | None"
     version: int = 1
 
@@ -108,6 +110,20 @@ class ExplainRandomised:
 
 
 @dataclass(frozen=True)
+class Sketch:
+    """Target maps on the grid of the benign ones; rows: map, constant, donor.
+
+    donor is the place, among the chosen images, of the one whose benign map it is, or NOBODY.
+    """
+
+    of: Aim
+    benign: Explain
+    rule: TargetMap
+    seed: int
+    version: int = 1
+
+
+@dataclass(frozen=True)
 class Rescore:
     """What the classifier reports once crafted images are rounded to 8 bits; rows: predicted."""
 
@@ -115,7 +131,7 @@ class Rescore:
     version: int = 1
 
 
-Spec = Select | Locate | Aim | Craft | Explain | ExplainRandomised | Rescore
+Spec = Select | Locate | Aim | Craft | Explain | ExplainRandomised | Sketch | Rescore
 Rows = Iterator[tuple[tuple[str, ...], Mapping[str, Tensor]]]  # some ids and their row tensors, ready to be stored
 
 
@@ -197,6 +213,14 @@ def keep_located(spec: Locate, located: LocatedObjects, predicted: Labels, store
     store.append(key(spec), samples.ids, {"image": samples.images, "label": samples.labels, **rows})
 
 
+def targets_of(spec: Aim, samples: Samples, classifier: Classifier, width: int) -> Labels:
+    """The target classes of chosen images; UnderfireError where one is no other class."""
+    chunks = _chunks(samples.ids, width)
+    logits = torch.cat([_logits(classifier, samples.images[chunk]) for chunk in chunks])
+    target = spec.rule.choose(samples.ids, samples.labels, logits, spec.seed)
+    return check_targets(target, samples.labels, logits.shape[1])
+
+
 def run_stage(spec: Spec, ids: tuple[str, ...], context: Context) -> bool:
     """Compute and store the rows of these ids that the store lacks; False if it lacks none."""
     name = key(spec)
@@ -215,9 +239,19 @@ def _compute(spec: Any, ids: tuple[str, ...], context: Context) -> Rows:
 
 @_compute.register
 def _(spec: Aim, ids: tuple[str, ...], context: Context) -> Rows:
-    labels = context.store.read(key(spec.of), "label", ids)
-    classes = _logits(context.classifier, context.store.read(key(spec.of), "image", ids[:1])).shape[1]
-    yield ids, {"target": random_class(labels, classes, rng.image_keys(ids), spec.seed)}
+    image, label = (context.store.read(key(spec.of), name, ids) for name in ("image", "label"))
+    yield ids, {"target": targets_of(spec, Samples(ids, image, label), context.classifier, context.width)}
+
+
+@_compute.register
+def _(spec: Sketch, ids: tuple[str, ...], context: Context) -> Rows:
+    chosen = context.store.done(key(spec.of.of))
+    labels = context.store.read(key(spec.of.of), "label", chosen)
+    maps = context.store.read(key(spec.benign), "map", chosen)
+    target = context.store.read(key(spec.of), "target", ids)
+    wanted = Wanted(rng.image_keys(ids), target, Pool(rng.image_keys(chosen), labels, maps))
+    sketched, donors = spec.rule.maps(wanted, spec.seed)
+    yield ids, {"map": sketched, "constant": is_constant(sketched), "donor": donors}
 
 
 @_compute.register

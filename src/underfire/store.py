@@ -96,7 +96,10 @@ class Run:
         return self._rows("image", attack, interpreter)
 
     def maps(self, attack: str, interpreter: str) -> "Rows":
-        """(ids, float32 Nhw): benign maps explain the true class, all others the target class."""
+        """(ids, float32 Nhw): benign maps explain the true class, an attack's the target class.
+
+        Attack "target" names the target maps of a run in which they are not the benign ones.
+        """
         return self._rows("map", attack, interpreter)
 
     def _rows(self, kind: str, attack: str, interpreter: str | None) -> "Rows":
@@ -131,6 +134,8 @@ COLUMNS: Mapping[str, pa.DataType] = {
     "iou_mean": pa.float64(),
     "iou_half": pa.float64(),
     "iou_top15": pa.float64(),
+    "benign_l1": pa.float64(),  # mean |map - benign map|
+    "target_map_of": pa.string(),  # the image whose benign map is the target map, where it is another one's
     "map_constant": pa.bool_(),
     "target_constant": pa.bool_(),  # the map it should look like shows nothing
     "repeat_l1": pa.float64(),  # of two maps of the same benign image: the interpreter's own noise
@@ -147,6 +152,11 @@ def open_run(path: str | Path) -> Run:
     if not (Path(path) / "run.json").is_file():
         raise UnderfireError(f"{path} holds no run (no run.json); start one with: underfire attack --out {path}")
     return Run(Path(path))
+
+
+def is_targeted(info: Mapping[str, Any]) -> bool:
+    """Whether run.json says that maps were to look like something else than the benign ones."""
+    return bool(info.get("spec", {}).get("target_map", "benign") != "benign")
 
 
 def write_outcomes(root: Path, table: pa.Table) -> None:

@@ -96,6 +96,26 @@ def test_images_of_one_stage_are_stored_as_they_finish(whole: Run) -> None:
     assert len(list((whole.path / "stages" / pgd).glob("shard-*"))) >= 3
 
 
+@pytest.mark.parametrize("target_map", ["patch", "random-class"])
+@pytest.mark.parametrize("killed_after", [5, 10])
+def test_target_maps_and_classes_resume(
+    short_recipe: None, start: Start, tmp_path: Path, target_map: str, killed_after: int
+) -> None:
+    """Killed before, while and after the target maps are stored."""
+    wanted = {"target_map": target_map, "target_class": "2", "interpreters": ("cam", "grad")}
+    uninterrupted = start(tmp_path / "uninterrupted", **wanted)
+    stages = [planned["key"] for planned in uninterrupted.info["stages"]]
+
+    def give_up(planned: Planned, progress: Progress) -> None:
+        if len(list((tmp_path / "killed" / "stages").glob("*"))) >= killed_after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        start(tmp_path / "killed", give_up, **wanted)
+    assert len(list((tmp_path / "killed" / "stages").glob("*"))) < len(stages)
+    assert same(start(tmp_path / "killed", **wanted), uninterrupted)
+
+
 @pytest.mark.parametrize("killed_after", [1, 4, 40, 140])
 @pytest.mark.parametrize("problem", [KeyboardInterrupt, RuntimeError])
 def test_a_run_killed_between_steps_and_run_again_is_the_uninterrupted_one(
@@ -218,7 +238,7 @@ def test_a_deleted_table_is_written_again_without_the_model(
     [
         ({"n": 4}, "n was 5 and is now 4"),
         ({"eps": 0.03}, "eps was 0.02 and is now 0.03"),
-        ({"seed": 1, "steps": None}, "steps was 3 and is now None; seed was 0 and is now 1"),
+        ({"seed": 1, "steps": None}, "seed was 0 and is now 1; steps was 3 and is now None"),
         ({"interpreters": ("cam", "grad")}, r"interpreters was \['cam'\] and is now \['cam', 'grad'\]"),
         ({"images": "elsewhere"}, "images was .* and is now elsewhere"),
     ],

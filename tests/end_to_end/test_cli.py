@@ -17,6 +17,7 @@ from PIL import Image
 
 from underfire import open_run, presets
 from underfire.cli import main
+from underfire.demo import demo_images
 
 PROGRAM = (sys.executable, "-c", "from underfire.cli import main; main()")
 
@@ -111,6 +112,36 @@ def test_report_is_written_anew_from_the_folder(underfire: Underfire, attack: Un
     assert report.read_text(encoding="utf-8") == text
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--target-class", "least-likely"),
+        ("--target-class", "next"),
+        ("--target-class", "0"),
+        ("--target-class", "{folder}/wanted.csv"),
+        ("--target-map", "patch"),
+        ("--target-map", "random-class"),
+        ("--target-map", "{folder}/wanted.png"),
+    ],
+)
+def test_targets_of_every_kind_on_the_demo(
+    underfire: Underfire, short_recipe: None, tmp_path: Path, options: tuple[str, str]
+) -> None:
+    scenes = demo_images()
+    lines = [f"{name},{(label + 1) % 2}" for name, label in zip(scenes.ids, scenes.labels.tolist(), strict=True)]
+    (tmp_path / "wanted.csv").write_text("\n".join(["file,target", *lines[:40]]))
+    Image.fromarray(np.eye(8, dtype=np.uint8) * 255).save(tmp_path / "wanted.png")
+    given = [option.format(folder=tmp_path) for option in options]
+    common = ("attack", "--model", "demo", "--images", "demo", "--interpreter", "cam", "--n", 3, "--steps", 2)
+    told = underfire(*common, "--out", tmp_path / "run", *given)
+    assert (told.code, told.err) == (0, "")
+    rows = open_run(tmp_path / "run").outcomes().to_pylist()
+    assert len(rows) == 6
+    assert all(row["class_true"] != row["class_target"] for row in rows)
+    assert ("to benign" in told.out) == (options[0] == "--target-map")
+    assert ("passed over" in told.out) == (options[1] in ("0", "{folder}/wanted.csv"))
+
+
 def test_list_names_what_attack_takes(underfire: Underfire) -> None:
     told = underfire("list")
     assert told.code == 0
@@ -118,6 +149,8 @@ def test_list_names_what_attack_takes(underfire: Underfire) -> None:
         "interpreters  cam, grad, grad-cam, mask, rts",
         "attacks       pgd, adv2",
         "recipes       paper, annealed",
+        "target class  random, least-likely, next, N, CSV",
+        "target map    benign, patch, random-class, FILE",
         "models        torchvision:NAME, path/file.py:builder, demo",
     ]
 

@@ -104,6 +104,16 @@ def test_given_target_maps_are_aimed_at(model: uf.Classifier) -> None:
     assert differing(result, quick(model)(images(3))) != []
 
 
+def test_rules_choose_targets_and_target_maps(model: uf.Classifier) -> None:
+    x, rule = images(4), uf.target_class_named("next")
+    result = quick(model)(x, target=rule, target_map=uf.Patch())
+    assert torch.equal(result.target, (labels(model, x) + 1) % CLASSES)
+    assert not torch.equal(result.target_map[0], result.target_map[1])
+    benign = quick(model)(x, target=rule)
+    torch.testing.assert_close(result.benign_l1, map_l1(result.maps, benign.target_map))
+    assert torch.equal(benign.benign_l1, benign.map_l1)
+
+
 def test_batches_are_a_matter_of_memory_alone() -> None:
     """In float64: one image more or less per batch moves nothing by more than rounding."""
     model, x = classifier("densenet", torch.float64), images(5, dtype=torch.float64)

@@ -20,6 +20,7 @@ from underfire.rng import image_keys
 from underfire.stages import Select
 from underfire.store import Run
 from underfire.studies.effectiveness import Planned, Settings, execute, plan
+from underfire.target_maps import Patch, Pool, Wanted
 from underfire.types import UnderfireError
 
 
@@ -171,7 +172,7 @@ def test_run_json_says_how_the_run_was_made(classifier: Classifier, image_set: I
     assert info["versions"]["torch"] == version("torch")
     assert info["device"] == "cpu"
     assert info["classes"] == ["blue", "green", "red"]
-    assert info["selection"] == {"requested": 9, "examined": 9, "misclassified": 0}
+    assert info["selection"] == {"requested": 9, "examined": 9, "misclassified": 0, "passed_over": 0}
     assert info["skipped"] == []
     assert set(info["wall_seconds"]) == {each.label for each in plan(wanted, Select("", "", 1, 0))}
     assert info["wall_seconds"]["pgd"] > 0
@@ -271,3 +272,72 @@ def test_a_run_whose_attacks_meant_something_else_is_refused(
         UnderfireError, match=r"was begun by underfire 0\.\d+\.\d+, whose attacks are not those of this"
     ):
         run_of(classifier, image_set, tmp_path)
+
+
+# ------------------------------------------------------------------ targets
+
+
+def test_benign_targets_take_no_stage_of_their_own() -> None:
+    benign, patch = (list(plan(settings(target_map=name), Select("m", "i", 5, 0))) for name in ("benign", "patch"))
+    added = {each.label for each in patch} - {each.label for each in benign}
+    assert added == {"target maps, cam", "target maps, grad"}
+
+
+@pytest.mark.parametrize("attack", ["pgd", "adv2"])
+def test_targeted_maps_are_measured_against_target_and_benign_maps(
+    classifier: Classifier, image_set: ImageSet, tmp_path: Path, attack: str
+) -> None:
+    run = run_of(classifier, image_set, tmp_path / "run", settings(target_map="patch", interpreters=("cam",)))
+    shown, target, benign = (torch.from_numpy(run.maps(name, "cam")[1]) for name in (attack, "target", "benign"))
+    rows, keys = rows_of(run, attack, "cam"), image_keys(run.images()[0])
+    wanted = Wanted(keys, keys, Pool(keys, keys, benign))
+    assert torch.equal(target, Patch().maps(wanted, seed=0)[0])
+    assert close(rows["map_l1"], (shown - target).abs().mean((1, 2)))
+    assert close(rows["benign_l1"], (shown - benign).abs().mean((1, 2)))
+    assert rows["target_map_of"] == [None] * 5
+
+
+def test_a_borrowed_map_is_the_benign_map_of_the_image_that_is_named(
+    classifier: Classifier, image_set: ImageSet, tmp_path: Path
+) -> None:
+    run = run_of(classifier, image_set, tmp_path / "run", settings(target_map="random-class", interpreters=("cam",)))
+    (ids, benign), (_, target) = run.maps("benign", "cam"), run.maps("target", "cam")
+    rows = rows_of(run, "adv2", "cam")
+    true = dict(zip(rows["id"], rows["class_true"], strict=True))
+    for i, donor in enumerate(rows["target_map_of"]):
+        assert donor != ids[i]
+        assert true[donor] != rows["class_target"][i]
+        assert (target[i] == benign[ids.index(donor)]).all()
+
+
+def test_benign_targets_have_one_distance(classifier: Classifier, image_set: ImageSet, tmp_path: Path) -> None:
+    table = run_of(classifier, image_set, tmp_path / "run").outcomes()
+    assert table["benign_l1"] == table["map_l1"]
+    assert table["target_map_of"].null_count == table.num_rows
+
+
+def test_images_of_the_target_class_are_passed_over_and_n_are_found(
+    classifier: Classifier, image_set: ImageSet, tmp_path: Path
+) -> None:
+    run = run_of(classifier, image_set, tmp_path / "run", settings(target_class="1", interpreters=("cam",)))
+    rows = rows_of(run, "adv2", "cam")
+    assert rows["class_target"] == [1] * 5
+    assert set(rows["class_true"]) == {0, 2}
+    assert run.info["selection"]["passed_over"] == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"target_class": "3"}, "Target class 3 does not exist; the model has classes 0 to 2"),
+        ({"target_class": "worst"}, "There is no target class 'worst'"),
+        ({"target_map": "random-class", "n": 1}, "No other image can lend its map"),
+        ({"target_map": "nowhere.png"}, r"There is no target map 'nowhere\.png'"),
+    ],
+)
+def test_targets_that_cannot_be_are_refused_before_anything_is_written(
+    classifier: Classifier, image_set: ImageSet, tmp_path: Path, changes: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(UnderfireError, match=sentence):
+        run_of(classifier, image_set, tmp_path / "run", settings(**changes))
+    assert not (tmp_path / "run").exists()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from underfire.images import (
+    area_mean,
     block_mean,
     blur,
     blur_kernel,
@@ -192,3 +193,12 @@ def test_variation_pairs_the_differences_that_start_at_the_same_cell() -> None:
             along = masks[:, i, j + 1] - masks[:, i, j] if j < 6 else 0
             expected += (down**2 + along**2 + 1e-8) ** 1.5
     torch.testing.assert_close(total_variation(masks, 3.0), expected)
+
+
+def test_area_means_weigh_pixels_by_their_share_of_the_cell() -> None:
+    x = torch.arange(3, dtype=torch.float64).view(1, 1, 1, 3)
+    assert torch.allclose(area_mean(x, 1, 2).flatten(), torch.tensor([1 / 3, 5 / 3], dtype=torch.float64))
+    finer = x.flatten().repeat_interleave(2)
+    assert torch.allclose(area_mean(x, 2, 6), finer.expand(1, 1, 2, 6))
+    noise = torch.rand(2, 3, 12, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(area_mean(noise, 4, 2), torch.nn.functional.avg_pool2d(noise, (3, 4)))

@@ -140,6 +140,7 @@ def outcomes() -> pa.Table:
             "linf": [0.01, 0.02, 0.03, 0.04, 0.05],
             "success_8bit": [False, True, False, True, False],
             "repeat_l1": [0.01, 0.01, 0.02, 0.02, 0.0],
+            "benign_l1": [0.3, 0.2, 0.1, 0.2, 0.4],
             "map_l1": [0.4, 0.1, 0.2, 0.3, 0.5],
             "map_l2": [0.5, 0.2, 0.3, 0.4, 0.6],
             "iou_mean": [0.5, 0.9, 0.7, 0.8, 0.1],
@@ -163,8 +164,12 @@ def test_summary_averages_all_images_and_successes_apart() -> None:
     assert (pgd.mc.value, pgd.mc.n) == (0.9, 1), "confidence counts successes only"
     assert adv2.mc.value == pytest.approx(0.9)
     assert (failed.mc.n, failed.successes["map_l1"].n, failed.all_images["map_l1"].value) == (0, 0, 0.5)
-    assert set(pgd.all_images) == set(pgd.successes) == {*DISTANCES, "repeat_l1", "linf", "plausible", "success_8bit"}
-    for name in (*DISTANCES, "repeat_l1", "linf", "success_8bit"):
+    assert (
+        set(pgd.all_images)
+        == set(pgd.successes)
+        == {*DISTANCES, "benign_l1", "repeat_l1", "linf", "plausible", "success_8bit"}
+    )
+    for name in (*DISTANCES, "benign_l1", "repeat_l1", "linf", "success_8bit"):
         column = outcomes()[name].to_pylist()
         assert pgd.all_images[name].value == pytest.approx((column[0] + column[2]) / 2)
         assert pgd.successes[name].value == column[0]

@@ -76,6 +76,7 @@ def outcome(id: str, attack: str, interpreter: str, **changes: Any) -> dict[str,
         "id": id, "attack": attack, "interpreter": interpreter, "class_true": 0, "class_target": 2,
         "class_predicted": 2, "confidence": 0.97, "success": True, "map_l1": 0.05, "map_l2": 0.07,
         "iou_mean": 0.9, "iou_half": 0.8, "iou_top15": 0.7, "map_constant": False, "target_constant": False,
+        "benign_l1": 0.05, "target_map_of": None,
         "repeat_l1": 0.01, "linf": 0.031, "success_8bit": True, "steps": 300, "reason": "budget",
     }  # fmt: skip
     return row | changes
@@ -178,6 +179,18 @@ def test_few_images_and_a_lazy_interpreter_are_said() -> None:
     assert lazy.startswith("PGD ignores the map")
     assert constant.startswith("1 map is constant")
     assert blank.startswith("1 benign image has a map that shows nothing")
+
+
+def test_another_wanted_map_is_judged_in_other_words(run: FakeRun, tmp_path: Path) -> None:
+    """Title, headline, endings, the distance to the benign map and a picture of the wanted map."""
+    targeted = replace(run, info={**INFO, "spec": {"target_map": "patch"}})
+    pages = render(targeted, tmp_path), render(run, tmp_path)
+    for words in ("made to show another map?", "CAM could be made to show the wanted map.", "map not as wanted",
+                  "made the map look like the wanted one on 10", "ΔL1 to benign", "<b>Wanted map</b>"):  # fmt: skip
+        assert [words in page for page in pages] == [True, False], words
+    for words in ("warned you", "plausible on"):
+        assert [words in page for page in pages] == [False, True], words
+    assert len(Tags(pages[0]).all("image")) == len(Tags(pages[1]).all("image")) + 12 * 2
 
 
 def test_wilson_stays_within_bounds() -> None:

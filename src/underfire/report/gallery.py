@@ -45,6 +45,7 @@ class Card:
     target: str
     picture: str | None
     heat: str | None
+    wanted: str | None  # the target map, where it is not the benign one
     attacked: tuple[Attacked, ...]
 
     @property
@@ -63,14 +64,16 @@ class Gallery:
     factor: int  # amplification of the changes
 
 
-def collect(run: RunView, outcomes: pa.Table, classes: Sequence[str]) -> Gallery:
-    """Collect pictures and outcomes into cards."""
+def collect(
+    run: RunView, outcomes: pa.Table, classes: Sequence[str], references: tuple[str, ...] = ("benign",)
+) -> Gallery:
+    """Collect pictures and outcomes into cards; `references` are the maps beside those of the attacks."""
     rows = [row for row in outcomes.to_pylist() if row["attack"] in ATTACKS]
     if not rows:
         return Gallery((), (), (LARGEST, LARGEST), 1)
     ids, benign = run.images("benign")
     factor = _factor(rows)
-    pictures = dict(_pictures(run, rows, dict(zip(ids, benign, strict=True)), factor))
+    pictures = dict(_pictures(run, rows, dict(zip(ids, benign, strict=True)), references, factor))
     names = {key: f"p{number}" for number, key in enumerate(pictures)}
     album = tuple((names[key], uri) for key, uri in pictures.items())
     cards = sorted(_cards(rows, names, classes), key=_most_plausible_first)
@@ -78,7 +81,7 @@ def collect(run: RunView, outcomes: pa.Table, classes: Sequence[str]) -> Gallery
 
 
 def _pictures(
-    run: RunView, rows: list[dict[str, Any]], benign: dict[str, Array], factor: int
+    run: RunView, rows: list[dict[str, Any]], benign: dict[str, Array], references: tuple[str, ...], factor: int
 ) -> Iterator[tuple[Key, str]]:
     """Every picture with what it shows."""
     pairs = list(dict.fromkeys((row["attack"], row["interpreter"]) for row in rows))
@@ -90,7 +93,8 @@ def _pictures(
         for id, image in zip(*run.images(attack, owner or None), strict=True):
             yield ("photo", attack, owner, id), figures.photo(image, side)
             yield ("change", attack, owner, id), figures.change(image, benign[id], factor, side // 2)
-    explained = [("benign", name) for name in dict.fromkeys(interpreter for _, interpreter in pairs)]
+    names = dict.fromkeys(interpreter for _, interpreter in pairs)
+    explained = [(reference, name) for reference in references for name in names]
     for attack, interpreter in explained + pairs:
         for id, values in zip(*run.maps(attack, interpreter), strict=True):
             yield ("heat", attack, interpreter, id), figures.heat(values)
@@ -110,6 +114,7 @@ def _cards(rows: list[dict[str, Any]], names: dict[Key, str], classes: Sequence[
             target=class_name(classes, any_row["class_target"]),
             picture=names.get(("photo", "benign", "", id)),
             heat=names.get(("heat", "benign", interpreter, id)),
+            wanted=names.get(("heat", "target", interpreter, id)),
             attacked=tuple(_attacked(by_attack[attack], names, classes) for attack in ATTACKS if attack in by_attack),
         )
 

@@ -11,7 +11,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from underfire.metrics import PLAUSIBLE, summarise
 from underfire.report import figures, gallery, tables, verdict
 from underfire.report.view import ATTACKS, RunView, flatten, interpreter_name
-from underfire.store import write_atomically
+from underfire.report.wording import wording
+from underfire.store import is_targeted, write_atomically
 
 RUN = ("underfire", "created", "seed", "device")
 
@@ -34,18 +35,21 @@ def write_report(run: RunView, path: Path) -> Path:
 def _content(run: RunView) -> dict[str, Any]:
     """The names that the template knows."""
     info, outcomes = run.info, run.outcomes()
-    summaries = summarise(outcomes)
+    summaries, targeted, words = summarise(outcomes), is_targeted(info), wording(info)
+    definitions = tables.definitions(targeted)
+    references = ("benign", "target") if targeted else ("benign",)
     return {
         "model": info.get("model", {}).get("name", "model not recorded"),
         "created": str(info.get("created", "")).partition("T")[0],
         "images": len(pc.unique(outcomes["id"])),
-        "verdicts": verdict.judge(outcomes),
+        "words": words,
+        "verdicts": verdict.judge(outcomes, words),
         "missing": verdict.missing_parts(outcomes, info),
-        "tables": tables.tabulate(summaries, successes=False),
-        "success_tables": tables.tabulate(summaries, successes=True),
-        "definitions": tables.DEFINITIONS,
+        "tables": tables.tabulate(summaries, False, definitions),
+        "success_tables": tables.tabulate(summaries, True, definitions),
+        "definitions": definitions,
         "plots": _plots(outcomes),
-        "gallery": gallery.collect(run, outcomes, info.get("classes", ())),
+        "gallery": gallery.collect(run, outcomes, info.get("classes", ()), references),
         "facts": _facts(info),
         "skipped": info.get("skipped", ()),
         "command": info.get("command"),

@@ -1,6 +1,6 @@
 """The averages of a run as rows of text, PGD beside ADV²."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import isnan
 
@@ -22,8 +22,13 @@ DEFINITIONS = {
     "8 bits": "Share of images still reported as the target class after rounding to 8 bits, as in a PNG file.",
     "L∞": "Largest change of any pixel value, of a range from 0 to 1.",
 }
+TO_BENIGN = {
+    "ΔL1 to benign": "Mean absolute difference between the map and the map of the benign image: large beside ΔL1 where "
+    "the map was led away to the wanted one.",
+}
 MAP_METRICS = {
     "ΔL1": "map_l1",
+    "ΔL1 to benign": "benign_l1",
     "Own noise": "repeat_l1",
     "ΔL2": "map_l2",
     "IoU (mean)": "iou_mean",
@@ -53,23 +58,29 @@ class Table:
     rows: tuple[tuple[str, tuple[Cell, ...]], ...]
 
 
-def tabulate(summaries: list[Summary], successes: bool) -> list[Table]:
+def definitions(targeted: bool) -> Mapping[str, str]:
+    """The metrics that a run's tables show, in order; the benign maps count apart where they are not the target."""
+    asr, mc, distance, *others = DEFINITIONS.items()
+    return dict([asr, mc, distance, *(TO_BENIGN.items() if targeted else ()), *others])
+
+
+def tabulate(summaries: list[Summary], successes: bool, shown: Iterable[str] = DEFINITIONS) -> list[Table]:
     """One table per interpreter over all images, or over the successful ones."""
     grouped: dict[str, dict[str, Summary]] = {}
     for summary in summaries:
         grouped.setdefault(summary.interpreter, {})[summary.attack] = summary
     return [
-        _table(name, [by_attack[attack] for attack in ATTACKS if attack in by_attack], successes)
+        _table(name, [by_attack[attack] for attack in ATTACKS if attack in by_attack], successes, tuple(shown))
         for name, by_attack in grouped.items()
     ]
 
 
-def _table(interpreter: str, summaries: list[Summary], successes: bool) -> Table:
+def _table(interpreter: str, summaries: list[Summary], successes: bool, shown: tuple[str, ...]) -> Table:
     columns = [_estimates(each, each.successes if successes else each.all_images) for each in summaries]
     return Table(
         interpreter=interpreter,
         columns=tuple((each.attack, column["ΔL1"].n) for each, column in zip(summaries, columns, strict=True)),
-        rows=tuple((name, tuple(_cell(name, column[name]) for column in columns)) for name in DEFINITIONS),
+        rows=tuple((name, tuple(_cell(name, column[name]) for column in columns)) for name in shown),
     )
 
 

@@ -2,6 +2,7 @@
 
 Every image under attack ends in one of three ways: the classifier was not fooled; it was fooled and the
 map changed visibly, so whoever looks at the map is warned; or it was fooled and the map stayed plausible.
+Where another map than the benign one was wanted, "plausible" is the map that looks like the wanted one.
 """
 
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ import pyarrow.compute as pc
 
 from underfire.metrics import PLAUSIBLE
 from underfire.report.view import ATTACKS, interpreter_name
+from underfire.report.wording import HIDING, Words
 
 FEW = 100  # images below which the verdict carries a caution
 
@@ -53,9 +55,9 @@ class Verdict:
     tallies: tuple[Tally, ...]
 
 
-def judge(outcomes: pa.Table) -> list[Verdict]:
+def judge(outcomes: pa.Table, words: Words = HIDING) -> list[Verdict]:
     """One verdict per interpreter, in the order in which they first appear in the table."""
-    return [_judge(outcomes, name) for name in dict.fromkeys(outcomes["interpreter"].to_pylist())]
+    return [_judge(outcomes, name, words) for name in dict.fromkeys(outcomes["interpreter"].to_pylist())]
 
 
 def wilson(k: int, n: int) -> tuple[float, float]:
@@ -95,67 +97,63 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def _judge(outcomes: pa.Table, interpreter: str) -> Verdict:
+def _judge(outcomes: pa.Table, interpreter: str, words: Words) -> Verdict:
     pgd, adv2 = (tally(outcomes, interpreter, attack) for attack in ATTACKS)
     return Verdict(
         interpreter=interpreter,
-        headline=f"{interpreter_name(interpreter)} {_headline(adv2)}.",
-        sentences=tuple(_sentence(each) for each in (adv2, pgd)),
-        cautions=tuple(_cautions(pgd, adv2)),
+        headline=f"{interpreter_name(interpreter)} {_headline(adv2, words)}.",
+        sentences=tuple(_sentence(each, words) for each in (adv2, pgd)),
+        cautions=tuple(_cautions(pgd, adv2, words)),
         tallies=tuple(each for each in (adv2, pgd) if each.n),
     )
 
 
-def _headline(adv2: Tally) -> str:
+def _headline(adv2: Tally, words: Words) -> str:
     """The claim, by the share of fooled images whose map stayed plausible."""
     if not adv2.n:
         return "has not been judged yet"
     if not adv2.fooled:
         return "was not put to the test"
+    nearly_all, most, some, hardly_any = words.headlines
     if adv2.share >= 0.9:
-        return "would not have warned you"
+        return nearly_all
     if adv2.share >= 0.5:
-        return "would mostly not have warned you"
-    if adv2.share > 0.1:
-        return "would mostly have warned you"
-    return "would have warned you"
+        return most
+    return some if adv2.share > 0.1 else hardly_any
 
 
-def _sentence(each: Tally) -> str:
+def _sentence(each: Tally, words: Words) -> str:
     """The counts behind the claim."""
     title = ATTACKS[each.attack]
     if not each.n:
         return f"There is no outcome of {title} in this run."
     if not each.fooled:
         return f"{title} fooled the classifier on none of {each.n} images, so its maps say nothing."
-    kept = "kept the map plausible" if each.attack == "adv2" else "left the map plausible"
+    kept = words.kept if each.attack == "adv2" else words.left
     whole = f"on {each.plausible}" if each.fooled == each.n else f"on {each.plausible} of those {each.fooled}"
     return (
         f"{title} fooled the classifier on {each.fooled} of {each.n} images and {kept} {whole} ({percent(each.share)})."
     )
 
 
-def _cautions(pgd: Tally, adv2: Tally) -> list[str]:
+def _cautions(pgd: Tally, adv2: Tally, words: Words) -> list[str]:
     """What keeps the claim from being read as more than it is."""
     cautions = []
     if 0 < adv2.fooled < FEW:
         low, high = wilson(adv2.plausible, adv2.fooled)
         images = "1 image" if adv2.fooled == 1 else f"{adv2.fooled} images"
         cautions.append(
-            f"Few images: judged on {images}, the true share of plausible maps may be anywhere from "
+            f"Few images: judged on {images}, the true share of {words.counted} may be anywhere from "
             f"{percent(low)} to {percent(high)} (95 % interval)."
         )
     if adv2.fooled and adv2.failed:
         cautions.append(f"On {adv2.failed} of {adv2.n} images ADV² failed; of these the verdict says nothing.")
     if pgd.fooled and pgd.share >= 0.5:
-        cautions.append(
-            "PGD ignores the map, and still most maps stay plausible: this interpreter hardly reacts, and "
-            "hiding from it takes no effort."
-        )
+        cautions.append(words.unmoved)
     if constant := pgd.constant + adv2.constant:
         noun = "map is" if constant == 1 else "maps are"
         cautions.append(f"{constant} {noun} constant and explain nothing; do not trust their IoU.")
     if adv2.blank:
-        verb = "image has a map that shows" if adv2.blank == 1 else "images have maps that show"
-        cautions.append(f"{adv2.blank} benign {verb} nothing; any structure at all would give an attack away there.")
+        one, several = words.blank
+        cautions.append(one if adv2.blank == 1 else several.format(adv2.blank))
     return cautions

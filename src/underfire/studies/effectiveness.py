@@ -1,5 +1,7 @@
 """Does the attack work? PGD against ADV2 for each interpreter, on correctly classified images (Tables 3 and 12).
 
+With another target map than the benign one: can the map be led elsewhere (Tables 6 to 8)?
+
 run = execute(settings, classifier, image_set, Path("runs/x"), command="…")
 """
 
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -22,6 +25,7 @@ from underfire.classifiers import Classifier
 from underfire.data import ImageSet, Selection
 from underfire.interpreters import Interpreter
 from underfire.metrics import compare_maps, linf, map_l1
+from underfire.rng import image_keys
 from underfire.stages import (
     Aim,
     Context,
@@ -29,16 +33,20 @@ from underfire.stages import (
     Explain,
     Rescore,
     Select,
+    Sketch,
     Spec,
     choose,
     describe,
     in_one_sentence,
     keep,
     key,
+    targets_of,
 )
 from underfire.store import COLUMNS_SCHEMA, OUTCOMES, Run, Store, open_run, write_json, write_outcomes
 from underfire.studies.runs import Inputs, Planned, Report, even_width, is_begun, listed, perform, surroundings
-from underfire.types import Images
+from underfire.target_classes import target_class_named
+from underfire.target_maps import NOBODY, Pool, Wanted, target_map_named
+from underfire.types import Samples
 
 
 class Settings(Inputs):
@@ -47,6 +55,8 @@ class Settings(Inputs):
     recipe: Literal["annealed", "paper"] = "annealed"
     eps: float | None = Field(default=None, gt=0, le=1)
     steps: int | None = Field(default=None, ge=1)
+    target_class: str = "random"
+    target_map: str = "benign"
 
 
 def execute(
@@ -63,14 +73,16 @@ def execute(
 
     What cannot be classified, explained or attacked is found out before anything is written.
     """
-    select = Select(classifier.fingerprint(), image_set.digest, settings.n, settings.seed)
+    candidates = target_class_named(settings.target_class).candidates(image_set)
+    select = Select(classifier.fingerprint(), candidates.digest, settings.n, settings.seed)
     store, begun = Store(out), is_begun(out, _spec(settings, select), listed(plan(settings, select)))
     if not store.done(key(select)):
         started = time.perf_counter()
-        selection = choose(select, image_set, classifier)
-        _rehearse(settings, select, classifier, selection.samples.images[:1])
+        selection = choose(select, candidates, classifier)
+        _rehearse(settings, select, classifier, selection.samples, width)
         if not begun:
-            content = _describe(settings, select, classifier, image_set, selection)
+            passed_over = len(image_set) - len(candidates)
+            content = _describe(settings, select, classifier, image_set, selection, passed_over)
             seconds = {"images": round(time.perf_counter() - started, 2)}
             write_json(out / "run.json", {"command": command, **content, "wall_seconds": seconds})
         keep(select, selection, store)
@@ -84,7 +96,7 @@ def execute(
 
 def plan(settings: Settings, select: Select) -> Iterator[Planned]:
     """The stages in the order in which they are computed; shared ones come once."""
-    aim, pgd = Aim(select, settings.seed), _pgd(settings, select)
+    aim, pgd = _aim(settings, select), _pgd(settings, select)
     yield Planned("images", select, "image", "benign", None)
     yield Planned("targets", aim, "step", "benign", None)
     yield Planned("warm start", _warm_start(aim, pgd.attack), "step", "warm-start", None)
@@ -94,6 +106,8 @@ def plan(settings: Settings, select: Select) -> Iterator[Planned]:
         name, adv2 = interpreter.name, _adv2(settings, select, interpreter)
         yield Planned(f"benign maps, {name}", Explain(select, interpreter), "map", "benign", name)
         yield Planned(f"benign maps again, {name}", Explain(select, interpreter, draw=1), "step", "benign", name)
+        if isinstance(adv2.goal, Sketch):
+            yield Planned(f"target maps, {name}", adv2.goal, "map", "target", name)
         yield Planned(f"pgd maps, {name}", Explain(pgd, interpreter), "map", "pgd", name)
         yield Planned(f"adv2, {name}", adv2, "image", "adv2", name)
         yield Planned(f"adv2 maps, {name}", Explain(adv2, interpreter), "map", "adv2", name)
@@ -101,22 +115,27 @@ def plan(settings: Settings, select: Select) -> Iterator[Planned]:
 
 
 def outcome_table(settings: Settings, select: Select, ids: tuple[str, ...], store: Store) -> pa.Table:
-    """One row per image x attack x interpreter, each attack's map against the target (benign) map."""
+    """One row per image x attack x interpreter, each attack's map against the target map and the benign one."""
     pgd = _pgd(settings, select)
     tables = []
     for interpreter in settings.explainers():
-        for craft in (pgd, _adv2(settings, select, interpreter)):
-            tables.append(_outcomes(craft, interpreter, ids, store))
+        adv2 = _adv2(settings, select, interpreter)
+        assert adv2.goal is not None
+        for craft in (pgd, adv2):
+            tables.append(_outcomes(craft, interpreter, adv2.goal, ids, store))
     return pa.concat_tables(tables)
 
 
-def _outcomes(craft: Craft, interpreter: Interpreter, ids: tuple[str, ...], store: Store) -> pa.Table:
+def _outcomes(
+    craft: Craft, interpreter: Interpreter, goal: Explain | Sketch, ids: tuple[str, ...], store: Store
+) -> pa.Table:
     def rows(spec: Spec, name: str) -> Tensor:
         return store.read(key(spec), name, ids)
 
     select, target, shown = craft.of.of, rows(craft.of, "target"), Explain(craft, interpreter)
     benign = Explain(select, interpreter)
-    distances = compare_maps(rows(shown, "map"), rows(benign, "map"))
+    distances = compare_maps(rows(shown, "map"), rows(goal, "map"))
+    donors = rows(goal, "donor").tolist() if isinstance(goal, Sketch) else [NOBODY] * len(ids)
     repeated = map_l1(rows(replace(benign, draw=1), "map"), rows(benign, "map"))
     columns: dict[str, Any] = {
         "id": ids,
@@ -128,8 +147,10 @@ def _outcomes(craft: Craft, interpreter: Interpreter, ids: tuple[str, ...], stor
         "confidence": rows(craft, "confidence").tolist(),
         "success": rows(craft, "success").tolist(),
         **{name: values.tolist() for name, values in distances.items()},
+        "benign_l1": map_l1(rows(shown, "map"), rows(benign, "map")).tolist(),
+        "target_map_of": [None if donor == NOBODY else ids[donor] for donor in donors],
         "map_constant": rows(shown, "constant").tolist(),
-        "target_constant": rows(benign, "constant").tolist(),
+        "target_constant": rows(goal, "constant").tolist(),
         "repeat_l1": repeated.tolist(),
         "linf": linf(rows(craft, "image"), rows(select, "image")).tolist(),
         "success_8bit": (rows(Rescore(craft), "predicted") == target).tolist(),
@@ -139,17 +160,27 @@ def _outcomes(craft: Craft, interpreter: Interpreter, ids: tuple[str, ...], stor
     return pa.table(columns, COLUMNS_SCHEMA)
 
 
+def _aim(settings: Settings, select: Select) -> Aim:
+    return Aim(select, settings.seed, target_class_named(settings.target_class))
+
+
+def _goal(settings: Settings, aim: Aim, interpreter: Interpreter) -> Explain | Sketch:
+    """The stage that holds the target maps."""
+    benign, rule = Explain(aim.of, interpreter), target_map_named(settings.target_map)
+    return benign if rule is None else Sketch(aim, benign, rule, settings.seed)
+
+
 def _pgd(settings: Settings, select: Select) -> Craft:
-    aim, attack = Aim(select, settings.seed), presets.pgd(eps=settings.eps, recipe=settings.recipe)
+    aim, attack = _aim(settings, select), presets.pgd(eps=settings.eps, recipe=settings.recipe)
     return Craft(aim, attack, None, _warm_start(aim, attack))
 
 
 def _adv2(settings: Settings, select: Select, interpreter: Interpreter) -> Craft:
-    aim = Aim(select, settings.seed)
+    aim = _aim(settings, select)
     attack = presets.adv2(
         interpreter, eps=settings.eps, recipe=settings.recipe, steps=settings.steps, seed=settings.seed
     )
-    return Craft(aim, attack, Explain(select, interpreter), _warm_start(aim, attack))
+    return Craft(aim, attack, _goal(settings, aim, interpreter), _warm_start(aim, attack))
 
 
 def _warm_start(aim: Aim, attack: Attack) -> Craft:
@@ -157,8 +188,14 @@ def _warm_start(aim: Aim, attack: Attack) -> Craft:
     return Craft(aim, attack.warm_start, None, None)
 
 
-def _rehearse(settings: Settings, select: Select, classifier: Classifier, image: Images) -> None:
-    """One step of each attack on one image, so that whatever cannot be attacked fails at once."""
+def _rehearse(settings: Settings, select: Select, classifier: Classifier, samples: Samples, width: int) -> None:
+    """The choice of targets, and one step of each attack on one image: whatever cannot be attacked fails at once."""
+    aim, target_map, image = _aim(settings, select), target_map_named(settings.target_map), samples.images[:1]
+    target = targets_of(aim, samples, classifier, width)
+    if target_map is not None:
+        keys = image_keys(samples.ids)
+        pool = Pool(keys, samples.labels, torch.zeros(len(keys), 1, 1))
+        target_map.maps(Wanted(keys, target, pool), settings.seed)
     for interpreter in settings.explainers():
         attack = replace(_adv2(settings, select, interpreter).attack, steps=1, warm_start=None)
         with in_one_sentence(f"The model cannot be attacked through {interpreter.name}"):
@@ -171,7 +208,12 @@ def _spec(settings: Settings, select: Select) -> dict[str, Any]:
 
 
 def _describe(
-    settings: Settings, select: Select, classifier: Classifier, image_set: ImageSet, selection: Selection
+    settings: Settings,
+    select: Select,
+    classifier: Classifier,
+    image_set: ImageSet,
+    selection: Selection,
+    passed_over: int,
 ) -> dict[str, Any]:
     """run.json before the first stage is computed."""
     attacks = [_pgd(settings, select), *(_adv2(settings, select, each) for each in settings.explainers())]
@@ -185,6 +227,7 @@ def _describe(
             "requested": settings.n,
             "examined": selection.examined,
             "misclassified": selection.misclassified,
+            "passed_over": passed_over,
         },
         "skipped": [{"id": name, "reason": reason} for name, reason in selection.skipped],
         "stages": listed(plan(settings, select)),

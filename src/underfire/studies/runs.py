@@ -102,7 +102,7 @@ def is_begun(out: Path, spec: Mapping[str, Any], stages: list[dict[str, Any]]) -
     if info["stages"] != stages:
         raise UnderfireError(
             f"{out} was begun by underfire {info['underfire']}, whose attacks are not those of this version, "
-            "or with maskers of other content. Choose another --out."
+            "or with maskers or targets of other content. Choose another --out."
         )
     return True
 
