@@ -104,8 +104,9 @@ def stream(
         if refill:
             for seat in refill:
                 seats[seat] = waiting.pop(0)
-            fresh = _fill(attack, classifier, goal, start, [seats[i] for i in refill])
-            slots = rows.put(slots, index[: len(refill)], fresh)
+            refilled = index[: len(refill)]
+            fresh = _fill(attack, classifier, goal, start, seats)  # all seats, so that the width holds here too
+            slots = rows.put(slots, refilled, rows.take(fresh, refilled))
 
 
 def _fill(attack: Attack, classifier: Classifier, goal: Goal, start: Tensor, chosen: list[int]) -> Slots:
