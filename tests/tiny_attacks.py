@@ -28,10 +28,10 @@ from underfire.interpreters import (
     Unrolled,
 )
 from underfire.interpreters.mask_solver import Solver
-from underfire.perturbations import Pixels
+from underfire.perturbations import Flow, Pixels
 from underfire.rng import image_keys
 from underfire.schedules import Constant, Cosine, Linear
-from underfire.steps import MomentumSignStep, SignStep, TwoPhaseStep
+from underfire.steps import AdamStep, MomentumSignStep, SignStep, TwoPhaseStep
 from underfire.target_classes import random_class
 from underfire.types import Goal, Outcome
 
@@ -56,6 +56,12 @@ RULES: Mapping[str, Mapping[str, Any]] = {  # where the plain sign step is not t
     "cam": MOMENTUM,
     "rts": MOMENTUM,
     "mask-unrolled": ALGORITHM_1,
+}
+BENT: Mapping[str, Any] = {  # the same attacks on a flow
+    "perturbation": Flow(),
+    "rule": AdamStep(Cosine(0.1, 0.0, 6)),
+    "weights": {"map": Linear(10.0, 20.0, 6), "cost": Constant(0.01)},
+    "warm_start": Attack("warm-start", Blind(), Flow(), AdamStep(Constant(0.1)), {"cost": Constant(0.01)}, steps=2),
 }
 
 

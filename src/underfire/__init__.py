@@ -1,6 +1,6 @@
 """underfire: if someone attacked this classifier, would its explanation have warned us?"""
 
-from underfire.api import Attacker, Result, adv2, pgd
+from underfire.api import Attacker, Result, adv2, adv2_stadv, pgd, stadv
 from underfire.classifiers import Classifier
 from underfire.interpreters import (
     CAM,
@@ -48,8 +48,10 @@ __all__ = [
     "UnderfireError",
     "Unrolled",
     "adv2",
+    "adv2_stadv",
     "open_run",
     "pgd",
+    "stadv",
     "target_class_named",
     "target_map_named",
 ]

@@ -129,6 +129,34 @@ def adv2(
     return Attacker(classifier, attack, interpreter, seed, batch)
 
 
+def stadv(
+    classifier: Classifier,
+    interpreter: Interpreter | None = None,
+    *,
+    recipe: str = "annealed",
+    steps: int | None = None,
+    seed: int = 0,
+    batch: int = 16,
+) -> Attacker:
+    """Plain StAdv, which bends the image; the interpreter, if given, only measures its maps."""
+    return Attacker(classifier, presets.stadv(recipe=recipe, steps=steps), interpreter or Blind(), seed, batch)
+
+
+def adv2_stadv(
+    classifier: Classifier,
+    interpreter: Interpreter,
+    *,
+    recipe: str = "annealed",
+    steps: int | None = None,
+    map_weight: float | None = None,
+    seed: int = 0,
+    batch: int = 16,
+) -> Attacker:
+    """ADV2 on StAdv against the classifier and one interpreter."""
+    attack = presets.adv2_stadv(interpreter, recipe=recipe, steps=steps, map_weight=map_weight, seed=seed)
+    return Attacker(classifier, attack, interpreter, seed, batch)
+
+
 def _check_maps(maps: Tensor, benign: Maps) -> Maps:
     if not isinstance(maps, Tensor):
         raise UnderfireError(f"The target maps must be a tensor, not {type(maps).__name__}.")

@@ -19,8 +19,9 @@ from underfire.data import ImageSet, open_images
 from underfire.demo import EPS, SHOWN, demo_images
 from underfire.interpreters import INTERPRETERS
 from underfire.metrics import Estimate, summarise
-from underfire.presets import RECIPES
+from underfire.presets import RECIPES, SOLVERS
 from underfire.report import write_report
+from underfire.report.view import ATTACKS
 from underfire.store import Run, is_targeted, open_run
 from underfire.studies import effectiveness
 from underfire.studies.effectiveness import Settings
@@ -67,9 +68,12 @@ def attack(
     interpreter: Annotated[
         str, typer.Option(help=f"Comma-separated: {', '.join(INTERPRETERS)}; with its masker, rts:FILE.")
     ] = "cam,grad",
+    solver: Annotated[str, typer.Option(help="pgd changes pixel values, stadv bends the image.")] = "pgd",
     recipe: Annotated[str, typer.Option(help=f"{' or '.join(RECIPES)}.")] = "annealed",
     n: Count = 16,
-    eps: Annotated[str | None, typer.Option(help="L-infinity budget, such as 8/255; default: the recipe's.")] = None,
+    eps: Annotated[
+        str | None, typer.Option(help="L-infinity budget of pgd, such as 8/255; default: the recipe's.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="ADV2 steps after the warm start; default: the recipe's.")] = None,
     target_class: Annotated[
         str, typer.Option(help=f"{', '.join(TARGET_CLASSES)}: index N, or a CSV with columns file and target.")
@@ -86,7 +90,7 @@ def attack(
     batch: Batch = 16,
     out: Out = Path("runs/attack"),
 ) -> None:
-    """Attack classifier and interpreters with PGD and ADV2; leaves a run folder and its report."""
+    """Attack classifier and interpreters with PGD or StAdv and its ADV2; leaves a run folder and its report."""
     settings = _settings(
         model=model,
         weights=weights,
@@ -97,6 +101,7 @@ def attack(
         crop=crop,
         resize=resize,
         interpreters=tuple(name.strip() for name in interpreter.split(",")),
+        solver=solver,
         recipe=recipe,
         n=n,
         eps=None if eps is None else _fraction(eps),
@@ -143,7 +148,8 @@ def report(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
 def list_names() -> None:
     """What can be named on the command line."""
     say(f"interpreters  {', '.join(INTERPRETERS)}")
-    say("attacks       pgd, adv2")
+    say(f"solvers       {', '.join(SOLVERS)}")
+    say(f"attacks       {', '.join(ATTACKS)}")
     say(f"recipes       {', '.join(RECIPES)}")
     say(f"target class  {', '.join(TARGET_CLASSES)}")
     say(f"target map    {', '.join(TARGET_MAPS)}")

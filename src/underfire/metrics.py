@@ -23,6 +23,7 @@ from torch import Tensor
 from underfire.types import Images, Maps, Row
 
 PLAUSIBLE = 0.5
+FLOW = ("flow_mean", "flow_smoothness")  # of attacks that bend images
 DISTANCES = ("map_l1", "map_l2", "iou_mean", "iou_half", "iou_top15")
 
 Masks = Bool[Tensor, "n i j"]
@@ -124,9 +125,8 @@ class Summary:
     attack: str
     asr: Estimate
     mc: Estimate  # mean confidence of the successes
-    all_images: Mapping[
-        str, Estimate
-    ]  # by the names in DISTANCES, plus "benign_l1", "repeat_l1", "plausible", "linf", "success_8bit"
+    # by the names in DISTANCES and FLOW, plus "benign_l1", "repeat_l1", "plausible", "linf", "success_8bit"
+    all_images: Mapping[str, Estimate]
     successes: Mapping[str, Estimate]
 
 
@@ -141,6 +141,8 @@ def _summarise(outcomes: pa.Table, interpreter: str, attack: str) -> Summary:
     rows = outcomes.filter(chosen)
     success = rows["success"].to_numpy().astype(bool)
     values = {name: rows[name].to_numpy() for name in (*DISTANCES, "benign_l1", "repeat_l1", "linf", "success_8bit")}
+    bent = [name for name in FLOW if name in rows.column_names and not rows[name].null_count]
+    values |= {name: rows[name].to_numpy() for name in bent}
     values["plausible"] = values["iou_mean"] > PLAUSIBLE
     return Summary(
         interpreter=interpreter,

@@ -3,13 +3,15 @@
 All clamping happens in `project`, never in `decode`, so that no gradient is cut.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from underfire.types import Images, Row
+from underfire.images import sample
+from underfire.types import Flows, Images, Row
 
 
 @runtime_checkable
@@ -36,6 +38,10 @@ class Perturbation(Protocol):
         """How large the perturbation is, in its own unit."""
         ...
 
+    def measures(self, theta: Tensor) -> Mapping[str, Row]:
+        """What a table should hold of it beside the change of the pixels, by column."""
+        ...
+
 
 @dataclass(frozen=True)
 class Pixels:
@@ -57,3 +63,47 @@ class Pixels:
 
     def size(self, theta: Tensor) -> Row:
         return theta.abs().flatten(1).amax(1)
+
+    def measures(self, theta: Tensor) -> Mapping[str, Row]:
+        return {}
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Every pixel i is taken from i + r_i, bilinear (StAdv, Xiao et al. 2018); theta = r in pixels, within the image.
+
+    The image is a mix of the pixels of x0, so it needs no bound. The cost keeps neighbours together:
+
+        l_flow = sum over i and j in N(i) of sqrt(|r_i - r_j|^2 + floor^2) - floor                         (Eq. 14)
+
+    N(i) are the 4 adjacent pixels, so each pair counts twice. The floor, in pixels, is far below a step of the
+    attack; it makes the root differentiable where neighbours agree, and taken off again it leaves a rigid flow free.
+    """
+
+    floor: float = 1e-4
+
+    def init(self, x0: Images) -> Flows:
+        return torch.zeros_like(x0[:, :2])
+
+    def decode(self, x0: Images, theta: Flows) -> Images:
+        return sample(x0, theta)
+
+    def project(self, x0: Images, theta: Flows) -> Flows:
+        height, width = x0.shape[2:]
+        down, along = theta.unbind(1)
+        row = torch.arange(height, device=x0.device, dtype=theta.dtype)[:, None]
+        column = torch.arange(width, device=x0.device, dtype=theta.dtype)
+        return torch.stack([down.clamp(-row, height - 1 - row), along.clamp(-column, width - 1 - column)], 1)
+
+    def cost(self, theta: Flows) -> Row:
+        pairs = [theta.diff(dim=axis).square().sum(1).flatten(1) for axis in (2, 3)]
+        squared = torch.cat(pairs, 1)
+        lengths: Tensor = 2 * squared / ((squared + self.floor**2).sqrt() + self.floor)  # the same, without cancelling
+        return lengths.sum(1)
+
+    def size(self, theta: Flows) -> Row:
+        """Mean distance, in pixels, over which a pixel is taken."""
+        return theta.square().sum(1).sqrt().flatten(1).mean(1)
+
+    def measures(self, theta: Flows) -> Mapping[str, Row]:
+        return {"flow_mean": self.size(theta), "flow_smoothness": self.cost(theta)}

@@ -1,13 +1,17 @@
 """The named attacks with their parameters: recipe "paper" (Zhang et al. 2020) and recipe "annealed" (ours).
 
-    paper      400 plain PGD steps, then hundreds of steps of a constant 1/255 with the map weight
-               rising linearly from c/2 to c
-    annealed   60 plain PGD steps of 1/255, then a few hundred whose size falls by a cosine from 2/255
-               to 0 with a constant map weight; where the map follows the image smoothly (all but GRAD and
-               MASK) with momentum and a margin in place of the cross-entropy
+A solver is a way to move an image: "pgd" changes pixels within a ball, "stadv" bends the image by a flow. Each has
+an attack that ignores the map and an ADV2, and each recipe has its parameters for both.
+
+    paper      400 plain steps (PGD: 1/255; StAdv: Adam, 0.01 pixels), then hundreds of the same size with the map
+               weight rising linearly from c/2 to c
+    annealed   60 plain steps, then a few hundred whose size falls by a cosine to 0 with a constant map weight;
+               where the map follows the image smoothly (all but GRAD and MASK) PGD steps with momentum and on a
+               margin in place of the cross-entropy
 
 The paper's lambda multiplies the *sum* over the map's cells; c multiplies the mean, so c = lambda * h * w
-on the paper's grids (CAM 7 x 7, GRAD and RTS 56 x 56) whatever the size of the map at hand.
+on the paper's grids (CAM 7 x 7, GRAD and RTS 56 x 56) whatever the size of the map at hand. Its MASK on StAdv
+is the exception: Algorithm 1 takes the mean over cells, so c = lambda. tau multiplies a sum over pixels.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,9 +24,9 @@ from underfire.interpreters.input_gradients import SmoothedReLU
 from underfire.interpreters.mask import MASK
 from underfire.interpreters.mask_attacker import Unrolled
 from underfire.interpreters.protocol import Blind, Interpreter
-from underfire.perturbations import Pixels
+from underfire.perturbations import Flow, Perturbation, Pixels
 from underfire.schedules import Constant, Cosine, Linear, Schedule
-from underfire.steps import MomentumSignStep, SignStep, StepRule, TwoPhaseStep
+from underfire.steps import AdamStep, MomentumSignStep, SignStep, StepRule, TwoPhaseStep
 from underfire.types import UnderfireError
 
 
@@ -41,17 +45,27 @@ class MapAttack:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A family of attacks; `map_attacks` goes by interpreter name, with `otherwise` for any other."""
+    """A solver's family of attacks; `map_attacks` goes by interpreter name, with `otherwise` for any other."""
 
-    eps: float
+    perturbation: Perturbation
     warm_steps: int
-    warm_alpha: float
-    plain_steps: int  # of plain PGD after its warm start
+    warm_rule: StepRule
+    plain_steps: int  # of the attack that ignores the map, after its warm start
     plain_stop: StopRule | None
     rule: Callable[[int], StepRule]  # of the number of steps
     weight: Callable[[float, int], Schedule]  # of the final weight and the number of steps
     map_attacks: Mapping[str, MapAttack]
     otherwise: MapAttack
+    further: Mapping[str, float] = field(default_factory=dict)  # weights of other terms in all its attacks, by name
+
+
+@dataclass(frozen=True)
+class Solver:
+    """A way to move images: the preset that ignores the map, that of ADV2, and what may be set in both."""
+
+    plain: Callable[..., Attack]
+    map_aware: Callable[..., Attack]
+    budget: tuple[str, ...] = ()
 
 
 def _with_paper_gate(interpreter: Interpreter) -> Interpreter:
@@ -72,6 +86,10 @@ def _annealed_momentum(steps: int) -> StepRule:
     return MomentumSignStep(Cosine(2 / 255, 0.0, steps))
 
 
+def _flowing(steps: int) -> StepRule:
+    return AdamStep(Cosine(0.1, 0.0, steps))
+
+
 def _margin(steps: int, seed: int) -> PredictionLoss:
     return Margin()
 
@@ -82,9 +100,9 @@ def _paper_smoothing(steps: int, seed: int) -> PredictionLoss:
 
 RECIPES: Mapping[str, Recipe] = {
     "paper": Recipe(
-        eps=0.031,
+        perturbation=Pixels(0.031),
         warm_steps=400,
-        warm_alpha=1 / 255,
+        warm_rule=SignStep(Constant(1 / 255)),
         plain_steps=600,
         plain_stop=StopRule(confidence=0.999),
         rule=lambda steps: SignStep(Constant(1 / 255)),
@@ -98,9 +116,9 @@ RECIPES: Mapping[str, Recipe] = {
         otherwise=MapAttack(1200, 0.204 * 7 * 7),
     ),
     "annealed": Recipe(
-        eps=8 / 255,
+        perturbation=Pixels(8 / 255),
         warm_steps=60,
-        warm_alpha=1 / 255,
+        warm_rule=SignStep(Constant(1 / 255)),
         plain_steps=100,
         plain_stop=None,
         rule=lambda steps: SignStep(Cosine(2 / 255, 0.0, steps)),
@@ -116,19 +134,47 @@ RECIPES: Mapping[str, Recipe] = {
 }
 
 
+FLOW_RECIPES: Mapping[str, Recipe] = {
+    "paper": Recipe(
+        perturbation=Flow(),
+        warm_steps=400,
+        warm_rule=AdamStep(Constant(0.01)),
+        plain_steps=600,
+        plain_stop=StopRule(confidence=0.999),
+        rule=lambda steps: AdamStep(Constant(0.01)),
+        weight=lambda c, steps: Linear(c / 2, c, steps),
+        map_attacks={
+            "cam": MapAttack(600, 0.653 * 7 * 7),
+            "grad": MapAttack(800, 0.023 * 56 * 56, model=_with_paper_gate, prediction=_paper_smoothing),
+            "mask": MapAttack(1000, 500.0, {"cost": 0.004}, model=_unrolled),
+            "rts": MapAttack(600, 0.0408 * 56 * 56, {"encoder": 0.1}),
+        },
+        otherwise=MapAttack(600, 0.653 * 7 * 7),
+        further={"cost": 0.0005},
+    ),
+    "annealed": Recipe(
+        perturbation=Flow(),
+        warm_steps=60,
+        warm_rule=AdamStep(Constant(0.05)),
+        plain_steps=100,
+        plain_stop=None,
+        rule=_flowing,
+        weight=lambda c, steps: Constant(c),
+        map_attacks={
+            "cam": MapAttack(200, 100.0, prediction=_margin),
+            "grad": MapAttack(150, 50.0),
+            "mask": MapAttack(240, 10.0, quantum=120),
+            "rts": MapAttack(200, 100.0, {"encoder": 0.1}, prediction=_margin),
+        },
+        otherwise=MapAttack(200, 100.0, prediction=_margin),
+        further={"cost": 0.0005},
+    ),
+}
+
+
 def pgd(*, eps: float | None = None, recipe: str = "annealed", steps: int | None = None) -> Attack:
     """Plain PGD (Eq. 1): fools the classifier and ignores the interpreter; the baseline of every table."""
-    chosen = _recipe(recipe)
-    steps = chosen.plain_steps if steps is None else steps
-    return Attack(
-        name="pgd",
-        interpreter=Blind(),
-        perturbation=Pixels(chosen.eps if eps is None else eps),
-        rule=chosen.rule(steps),
-        steps=steps,
-        stop=chosen.plain_stop,
-        warm_start=_warm_start(chosen, eps),
-    )
+    return _plain("pgd", _within(eps, _recipe(RECIPES, recipe)), steps)
 
 
 def adv2(
@@ -141,36 +187,85 @@ def adv2(
     seed: int = 0,
 ) -> Attack:
     """ADV2 on PGD (Eq. 3 and 4): fools the classifier and shows the target map, benign by default."""
-    chosen = _recipe(recipe)
-    parameters = chosen.map_attacks.get(interpreter.name, chosen.otherwise)
+    return _map_aware("adv2", _within(eps, _recipe(RECIPES, recipe)), interpreter, steps, map_weight, seed)
+
+
+def stadv(*, recipe: str = "annealed", steps: int | None = None) -> Attack:
+    """Plain StAdv (Xiao et al. 2018): bends the image until it fools the classifier."""
+    return _plain("stadv", _recipe(FLOW_RECIPES, recipe), steps)
+
+
+def adv2_stadv(
+    interpreter: Interpreter,
+    *,
+    recipe: str = "annealed",
+    steps: int | None = None,
+    map_weight: float | None = None,
+    seed: int = 0,
+) -> Attack:
+    """ADV2 on StAdv (Eq. 14): bends the image until it fools the classifier and shows the target map."""
+    return _map_aware("adv2-stadv", _recipe(FLOW_RECIPES, recipe), interpreter, steps, map_weight, seed)
+
+
+SOLVERS: Mapping[str, Solver] = {"pgd": Solver(pgd, adv2, budget=("eps",)), "stadv": Solver(stadv, adv2_stadv)}
+
+
+def _plain(name: str, recipe: Recipe, steps: int | None) -> Attack:
+    steps = recipe.plain_steps if steps is None else steps
+    return Attack(
+        name=name,
+        interpreter=Blind(),
+        perturbation=recipe.perturbation,
+        rule=recipe.rule(steps),
+        weights=_constant(recipe.further),
+        steps=steps,
+        stop=recipe.plain_stop,
+        warm_start=_warm_start(recipe),
+    )
+
+
+def _map_aware(
+    name: str, recipe: Recipe, interpreter: Interpreter, steps: int | None, map_weight: float | None, seed: int
+) -> Attack:
+    parameters = recipe.map_attacks.get(interpreter.name, recipe.otherwise)
     steps = parameters.steps if steps is None else steps
     return Attack(
-        name="adv2",
+        name=name,
         interpreter=parameters.model(interpreter),
-        perturbation=Pixels(chosen.eps if eps is None else eps),
-        rule=(parameters.rule or chosen.rule)(steps),
+        perturbation=recipe.perturbation,
+        rule=(parameters.rule or recipe.rule)(steps),
         weights={
-            "map": chosen.weight(parameters.weight if map_weight is None else map_weight, steps),
-            **{name: Constant(weight) for name, weight in parameters.further.items()},
+            "map": recipe.weight(parameters.weight if map_weight is None else map_weight, steps),
+            **_constant({**recipe.further, **parameters.further}),
         },
         prediction=parameters.prediction(steps, seed),
         steps=steps,
         quantum=parameters.quantum,
-        warm_start=_warm_start(chosen, eps),
+        warm_start=_warm_start(recipe),
     )
 
 
-def _warm_start(recipe: Recipe, eps: float | None) -> Attack:
+def _warm_start(recipe: Recipe) -> Attack:
     return Attack(
         name="warm-start",
         interpreter=Blind(),
-        perturbation=Pixels(recipe.eps if eps is None else eps),
-        rule=SignStep(Constant(recipe.warm_alpha)),
+        perturbation=recipe.perturbation,
+        rule=recipe.warm_rule,
+        weights=_constant(recipe.further),
         steps=recipe.warm_steps,
     )
 
 
-def _recipe(name: str) -> Recipe:
-    if name not in RECIPES:
-        raise UnderfireError(f"There is no recipe '{name}'; the recipes are {', '.join(RECIPES)}.")
-    return RECIPES[name]
+def _within(eps: float | None, recipe: Recipe) -> Recipe:
+    """The recipe in a ball of another size."""
+    return recipe if eps is None else replace(recipe, perturbation=Pixels(eps))
+
+
+def _constant(weights: Mapping[str, float]) -> Mapping[str, Schedule]:
+    return {name: Constant(weight) for name, weight in weights.items()}
+
+
+def _recipe(recipes: Mapping[str, Recipe], name: str) -> Recipe:
+    if name not in recipes:
+        raise UnderfireError(f"There is no recipe '{name}'; the recipes are {', '.join(recipes)}.")
+    return recipes[name]

@@ -91,6 +91,39 @@ class MomentumSignStep:
 
 
 @dataclass(frozen=True)
+class Moments:
+    """What Adam remembers: row record; count says how often each row has moved."""
+
+    mean: Tensor
+    square: Tensor
+    count: Labels
+
+
+@dataclass(frozen=True)
+class AdamStep:
+    """theta - alpha * m / (sqrt(v) + floor), m and v the unbiased running means of gradient and its square."""
+
+    alpha: Schedule
+    decay: float = 0.9
+    square_decay: float = 0.999
+    floor: float = 1e-8
+
+    def init(self, theta: Tensor) -> Moments:
+        zero = torch.zeros_like(theta)
+        return Moments(zero, zero, torch.zeros(len(theta), dtype=torch.int64, device=theta.device))
+
+    def step(self, objective: Objective, theta: Tensor, memory: Moments, step: Labels) -> tuple[Tensor, Moments, Terms]:
+        terms, gradient = value_and_gradient(objective, theta)
+        mean = self.decay * memory.mean + (1 - self.decay) * gradient
+        square = self.square_decay * memory.square + (1 - self.square_decay) * gradient.square()
+        count = memory.count + 1
+        bias, square_bias = (_per_row(1 - d ** count.to(theta.dtype), theta) for d in (self.decay, self.square_decay))
+        direction = (mean / bias) / ((square / square_bias).sqrt() + self.floor)
+        alpha = self.alpha(step).to(theta.dtype)
+        return theta - _per_row(alpha, theta) * direction, Moments(mean, square, count), terms
+
+
+@dataclass(frozen=True)
 class TwoPhaseStep:
     """Alg. 1: as far down the map's gradient as the prediction allows, then a step down the prediction's gradient.
 

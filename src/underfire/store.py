@@ -93,16 +93,22 @@ class Run:
 
     def images(self, attack: str = "benign", interpreter: str | None = None) -> "Rows":
         """(ids, float32 N3HW in [0, 1]); `interpreter` says which map the attack was after, if any."""
-        return self._rows("image", attack, interpreter)
+        return self._rows("image", "image", attack, interpreter)
+
+    def thetas(self, attack: str, interpreter: str | None = None) -> "Rows":
+        """(ids, float32): what the attack moved, pixels N3HW or, by StAdv, a flow N2HW (see `perturbations.Flow`)."""
+        if attack == "benign":
+            raise UnderfireError("No attack moved the benign images, so they have no thetas; name an attack.")
+        return self._rows("image", "theta", attack, interpreter)
 
     def maps(self, attack: str, interpreter: str) -> "Rows":
         """(ids, float32 Nhw): benign maps explain the true class, an attack's the target class.
 
         Attack "target" names the target maps of a run in which they are not the benign ones.
         """
-        return self._rows("map", attack, interpreter)
+        return self._rows("map", "map", attack, interpreter)
 
-    def _rows(self, kind: str, attack: str, interpreter: str | None) -> "Rows":
+    def _rows(self, kind: str, tensor: str, attack: str, interpreter: str | None) -> "Rows":
         stages = [e for e in self.info.get("stages", ()) if e["kind"] == kind and e["attack"] == attack]
         fitting = [e for e in stages if interpreter is None or e["interpreter"] in (interpreter, None)]
         if len(fitting) > 1:
@@ -112,10 +118,10 @@ class Run:
         stored = set(store.done(fitting[0]["key"])) if fitting else set()
         if not stored:
             against = "" if interpreter is None else f" against '{interpreter}'"
-            raise UnderfireError(f"The run {self.path} holds no {kind}s of attack '{attack}'{against}.")
+            raise UnderfireError(f"The run {self.path} holds no {tensor}s of attack '{attack}'{against}.")
         benign = next(e["key"] for e in self.info["stages"] if (e["kind"], e["attack"]) == ("image", "benign"))
         ids = tuple(name for name in store.done(benign) if name in stored)
-        return ids, store.read(fitting[0]["key"], kind, ids).float().numpy()
+        return ids, store.read(fitting[0]["key"], tensor, ids).float().numpy()
 
 
 Rows = tuple[tuple[str, ...], npt.NDArray[np.float32]]
@@ -140,6 +146,8 @@ COLUMNS: Mapping[str, pa.DataType] = {
     "target_constant": pa.bool_(),  # the map it should look like shows nothing
     "repeat_l1": pa.float64(),  # of two maps of the same benign image: the interpreter's own noise
     "linf": pa.float64(),
+    "flow_mean": pa.float64(),  # mean distance in pixels over which pixels were moved; null where none was
+    "flow_smoothness": pa.float64(),  # l_flow of Eq. 14, likewise
     "success_8bit": pa.bool_(),
     "steps": pa.int64(),
     "reason": pa.string(),

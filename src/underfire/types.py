@@ -12,6 +12,7 @@ from torch import Tensor
 
 Images = Float[Tensor, "n 3 h w"]  # RGB in [0, 1]
 Maps = Float[Tensor, "n i j"]  # attribution maps in [0, 1], high = important
+Flows = Float[Tensor, "n 2 h w"]  # where each pixel is taken from, in pixels down and along from its own place
 Features = Float[Tensor, "n d a b"]  # activations of the last convolutional block
 Logits = Float[Tensor, "n k"]
 Row = Float[Tensor, " n"]  # one number per image

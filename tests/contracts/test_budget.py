@@ -1,4 +1,5 @@
-"""Law 4, Budget: every returned image lies in [0, 1] and in the ball, and is what its theta decodes to."""
+"""Law 4, Budget: every returned image lies in [0, 1] and in the ball, and is what its theta decodes to;
+a bent image is a convex mix of pixels."""
 
 from typing import Any
 
@@ -6,14 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from tiny_attacks import ALGORITHM_1, INTERPRETERS, a_goal, attack, interpreter_of
+from tiny_attacks import ALGORITHM_1, BENT, INTERPRETERS, a_goal, attack, interpreter_of
 from tiny_networks import NETWORKS, classifier, images
 from underfire import engine
 from underfire.classifiers import Classifier
+from underfire.images import sample
 from underfire.interpreters import Interpreter
-from underfire.perturbations import Pixels
+from underfire.perturbations import Flow, Pixels
 from underfire.schedules import Constant
-from underfire.steps import SignStep, TwoPhaseStep
+from underfire.steps import AdamStep, SignStep, TwoPhaseStep
 
 ROUNDING = 2**-24  # half the spacing of float32 below 1, twice
 
@@ -55,3 +57,25 @@ def assert_within_bounds_once_reached(
     assert change.max() <= pixels.eps + ROUNDING
     assert change.max() >= pixels.eps - ROUNDING, "the bounds must have been reached"
     assert torch.equal(pixels.decode(x0, outcome.theta), outcome.image)
+
+
+@pytest.mark.parametrize("name", INTERPRETERS)
+@pytest.mark.parametrize("reach", [0.3, 20.0])
+def test_bent_images_are_mixes_of_the_four_pixels_around_places_inside_the_image(name: str, reach: float) -> None:
+    """Far starts and long steps push every pixel over the edges; some pixels lie on the bounds of [0, 1]."""
+    model, x0 = classifier("resnet"), images(2)
+    interpreter = interpreter_of(name, model)
+    start = Flow().project(x0, reach * (4 * images(2, seed=1)[:, :2] - 2))
+    wild = attack(interpreter, **(BENT | {"rule": AdamStep(Constant(reach)), "steps": 3, "quantum": 3}))
+    ((_, outcome),) = engine.stream(wild, model, a_goal(model, interpreter, x0), width=2, start=start)
+    assert torch.equal(Flow().decode(x0, outcome.theta), outcome.image)
+    place = outcome.theta + torch.stack(torch.meshgrid(torch.arange(16.0), torch.arange(16.0), indexing="ij"))
+    assert place.min() >= 0
+    assert place.max() <= 15
+    assert ((place == 0) | (place == 15)).any(), "the edges must have been reached"
+    steps = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]).view(4, 2, 1, 1)
+    around = torch.stack([sample(x0, outcome.theta.floor() + step) for step in steps])
+    assert (outcome.image >= around.amin(0) - ROUNDING).all()
+    assert (outcome.image <= around.amax(0) + ROUNDING).all()
+    assert outcome.image.min() >= 0
+    assert outcome.image.max() <= 1

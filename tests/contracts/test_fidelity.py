@@ -20,15 +20,21 @@ from underfire.interpreters import (
     Unrolled,
 )
 from underfire.interpreters.mask_solver import Solver
-from underfire.perturbations import Pixels
+from underfire.perturbations import Flow, Pixels
 from underfire.schedules import Constant
-from underfire.steps import MomentumSignStep, SignStep, TwoPhaseStep
+from underfire.steps import AdamStep, MomentumSignStep, SignStep, TwoPhaseStep
 
 ALPHA, EPSILON, PLAIN_STEPS, WARM_STEPS = 1 / 255, 0.031, 1000, 400
 TABLE = [
     # interpreter, steps after the warm start, lambda of the sum over the map, cells of the paper's map
     (GRAD(), 800, 0.007, 56 * 56),
     (CAM(), 1200, 0.204, 7 * 7),
+]
+FLOW_TABLE = [
+    # interpreter, steps, c: lambda of the sum times the cells of the paper's map (MASK: of the mean over cells), tau
+    (GRAD(), 800, 0.023 * 56 * 56, 0.0005),
+    (CAM(), 600, 0.653 * 7 * 7, 0.0005),
+    (MASK(Solver(seed=3)), 1000, 500, 0.004),
 ]
 whatever_the_interpreter = pytest.mark.parametrize(
     "interpreter", [GRAD(), CAM(), GradCAM(), MASK()], ids=lambda g: g.name
@@ -155,3 +161,71 @@ def test_annealed_recipe_ends_where_it_stands(interpreter: Interpreter) -> None:
         first, last = attack.rule.alpha(torch.tensor([0, attack.steps])).tolist()
         assert (first, last) == (exactly(2 / 255), 0.0)
         assert budget(attack) == budget(attack.warm_start) == 8 / 255
+
+
+# ------------------------------------------------------------------ StAdv, Table 11
+
+
+def adam_of_the_paper(attack: Attack) -> bool:
+    return (attack.rule, attack.perturbation) == (AdamStep(Constant(0.01), 0.9, 0.999), Flow())
+
+
+def test_every_stadv_attack_starts_from_400_plain_steps_on_the_flow() -> None:
+    attacks = [
+        presets.stadv(recipe="paper"),
+        *(presets.adv2_stadv(row[0], recipe="paper") for row in FLOW_TABLE),
+        presets.adv2_stadv(tiny_rts(classifier("resnet")), recipe="paper"),
+    ]
+    warm_start = attacks[0].warm_start
+    assert warm_start is not None
+    assert [a.warm_start for a in attacks] == [warm_start] * 5
+    assert (warm_start.steps, warm_start.interpreter, warm_start.prediction) == (400, Blind(), CrossEntropy())
+    assert warm_start.weights == {"cost": Constant(0.0005)}
+    assert all(adam_of_the_paper(a) for a in (warm_start, *attacks))
+
+
+def test_stadv_row() -> None:
+    attack = presets.stadv(recipe="paper")
+    assert (attack.interpreter, attack.prediction, attack.steps + 400) == (Blind(), CrossEntropy(), PLAIN_STEPS)
+    assert attack.weights == {"cost": Constant(0.0005)}
+
+
+@pytest.mark.parametrize(("interpreter", "steps", "c", "tau"), FLOW_TABLE, ids=["grad", "cam", "mask"])
+def test_adv2_stadv_row(interpreter: Interpreter, steps: int, c: float, tau: float) -> None:
+    attack = presets.adv2_stadv(interpreter, recipe="paper", seed=7)
+    on_pixels = presets.adv2(interpreter, recipe="paper", seed=7)
+    assert (attack.steps, attack.quantum, attack.stop) == (steps, 50, None)
+    assert attack.interpreter == on_pixels.interpreter
+    assert set(attack.weights) == {"map", "cost"}
+    ramp = attack.weights["map"](torch.arange(steps + 1)).double()
+    torch.testing.assert_close(ramp, torch.linspace(c / 2, c, steps + 1, dtype=torch.float64), rtol=1e-6, atol=0)
+    assert set(attack.weights["cost"](torch.arange(steps)).tolist()) == {exactly(tau)}
+    smoothed = isinstance(attack.prediction, SmoothedCrossEntropy)
+    assert smoothed == (interpreter == GRAD())
+    assert type(attack.prediction) is type(on_pixels.prediction)
+
+
+def test_rts_row_on_stadv() -> None:
+    interpreter = tiny_rts(classifier("resnet"))
+    attack = presets.adv2_stadv(interpreter, recipe="paper")
+    assert (attack.steps, attack.interpreter, attack.prediction) == (600, interpreter, CrossEntropy())
+    ramp = attack.weights["map"](torch.tensor([0, 300, 600]))
+    torch.testing.assert_close(ramp, 0.0408 * 56 * 56 * torch.tensor([0.5, 0.75, 1.0]))
+    assert {name: attack.weights[name] for name in ("encoder", "cost")} == {
+        "encoder": Constant(0.1),
+        "cost": Constant(0.0005),
+    }
+
+
+@whatever_the_interpreter
+def test_annealed_recipe_on_stadv_ends_where_it_stands(interpreter: Interpreter) -> None:
+    """Ours: a short warm start, then 100 to 300 steps of Adam whose size falls to 0; Table 11's tau."""
+    attacks = (presets.stadv(), presets.adv2_stadv(interpreter))
+    assert attacks[0].warm_start == attacks[1].warm_start
+    for attack in attacks:
+        assert 100 <= attack.steps <= 300
+        assert isinstance(attack.rule, AdamStep)
+        first, last = attack.rule.alpha(torch.tensor([0, attack.steps])).tolist()
+        assert (first, last) == (exactly(0.1), 0.0)
+        assert attack.weights["cost"] == Constant(0.0005)
+        assert attack.perturbation == Flow()

@@ -34,6 +34,7 @@ from underfire.interpreters import (
 from underfire.interpreters.gates import Gate
 from underfire.interpreters.mask_solver import Solver
 from underfire.losses import log_odds
+from underfire.perturbations import Flow, Perturbation, Pixels
 from underfire.schedules import Constant
 from underfire.steps import Objective, value_and_gradient
 from underfire.types import Goal, Images, Labels, Logits, Row
@@ -52,36 +53,51 @@ class ExactCurvature:
         return logits, odds, gradient
 
 
-def aim(model: Classifier, interpreter: Interpreter) -> tuple[Goal, Tensor]:
-    """Random maps to aim at and a random point in the ball."""
+@dataclass(frozen=True)
+class Kind:
+    """A perturbation and how far from the benign image its gradient is taken."""
+
+    perturbation: Perturbation
+    reach: float
+
+
+PIXELS, FLOWING = Kind(Pixels(), 0.03), Kind(Flow(), 1.5)
+
+
+def aim(model: Classifier, interpreter: Interpreter, kind: Kind = PIXELS) -> tuple[Goal, Tensor]:
+    """Random maps to aim at and a random theta."""
     generator = torch.Generator().manual_seed(1)
     x, y = images(N, dtype=torch.float64), torch.tensor([1, 3])
     grid = interpreter.explain(model, x, y, y).shape
-    theta = (torch.rand(x.shape, generator=generator, dtype=torch.float64) - 0.5) * 0.06
+    shape = kind.perturbation.init(x).shape
+    theta = (torch.rand(shape, generator=generator, dtype=torch.float64) - 0.5) * 2 * kind.reach
     return Goal(y, x, y, torch.rand(grid, generator=generator, dtype=torch.float64)), theta
 
 
-def objective(model: Classifier, interpreter: Interpreter, goal: Goal, **weights: float) -> Objective:
-    attack = Attack("law", interpreter, weights={name: Constant(weight) for name, weight in weights.items()})
+def objective(
+    model: Classifier, interpreter: Interpreter, goal: Goal, kind: Kind = PIXELS, **weights: float
+) -> Objective:
+    constant = {name: Constant(weight) for name, weight in weights.items()}
+    attack = Attack("law", interpreter, kind.perturbation, weights=constant)
     belief = interpreter.begin(model, goal.image, goal.target, goal.key)
     belief = interpreter.advance(model, belief, goal.image, goal.target)
     return attack.objective(model, goal, belief, torch.zeros_like(goal.key))
 
 
-def gradient(model: Classifier, interpreter: Interpreter, **weights: float) -> Tensor:
-    goal, theta = aim(model, interpreter)
-    return value_and_gradient(objective(model, interpreter, goal, **weights), theta)[1]
+def gradient(model: Classifier, interpreter: Interpreter, kind: Kind = PIXELS, **weights: float) -> Tensor:
+    goal, theta = aim(model, interpreter, kind)
+    return value_and_gradient(objective(model, interpreter, goal, kind, **weights), theta)[1]
 
 
-def slopes(model: Classifier, interpreter: Interpreter, h: float) -> tuple[Tensor, Tensor]:
+def slopes(model: Classifier, interpreter: Interpreter, h: float, kind: Kind = PIXELS) -> tuple[Tensor, Tensor]:
     """(dl/dtheta . v, its central difference) along random directions v, one row for each moved theta."""
-    goal, theta = aim(model, interpreter)
+    goal, theta = aim(model, interpreter, kind)
     directions = torch.randn(10, *theta.shape, generator=torch.Generator().manual_seed(2), dtype=theta.dtype)
     moved = torch.cat([(theta + step * directions).flatten(0, 1) for step in (h, -h)]).requires_grad_()
     repeated = rows.take(goal, torch.arange(N).repeat(2 * len(directions)))
-    losses = objective(model, interpreter, repeated, map=20.0)(moved).total.detach()
+    losses = objective(model, interpreter, repeated, kind, map=20.0)(moved).total.detach()
     above, below = losses.view(2, len(directions), N)
-    return (directions * gradient(model, interpreter, map=20.0)).sum((2, 3, 4)), (above - below) / (2 * h)
+    return (directions * gradient(model, interpreter, kind, map=20.0)).sum((2, 3, 4)), (above - below) / (2 * h)
 
 
 @pytest.mark.parametrize("net", SMOOTH)
@@ -102,6 +118,25 @@ def test_smooth_networks(net: str, interpreter: Interpreter, error: float) -> No
     analytic, numeric = slopes(classifier(net, torch.float64), interpreter, h=1e-6)
     assert numeric.abs().max() > 0.01
     torch.testing.assert_close(analytic, numeric, rtol=1e-7 + error, atol=1e-8)
+
+
+@pytest.mark.parametrize("net", SMOOTH)
+@pytest.mark.parametrize(
+    ("interpreter", "error"),
+    [
+        (Blind(), 0.0),
+        (CAM(), 0.0),
+        (GRAD(ExactCurvature()), 0.0),
+        (GRAD(FiniteDifferences(delta=1e-4)), 2e-6),
+        (MASK(Solver(steps=3), Unrolled(follow=1, lookahead=2)), 0.0),
+    ],
+    ids=["blind", "cam", "grad-exact", "grad-differences", "mask-unrolled"],
+)
+def test_flows_on_smooth_networks(net: str, interpreter: Interpreter, error: float) -> None:
+    """Flows of up to 1.5 pixels, across the edges too; the cost, of weight 1, is a few hundred and rounds off more."""
+    analytic, numeric = slopes(classifier(net, torch.float64), interpreter, h=1e-6, kind=FLOWING)
+    assert numeric.abs().max() > 1
+    torch.testing.assert_close(analytic, numeric, rtol=1e-6 + error, atol=1e-6)
 
 
 @pytest.mark.parametrize("net", SMOOTH)

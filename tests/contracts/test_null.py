@@ -1,4 +1,4 @@
-"""Law 5, Null: with weight zero on the map an attack takes the path of plain PGD, bit for bit."""
+"""Law 5, Null: with weight zero on the map an attack takes the path of plain PGD, bit for bit, or of plain StAdv."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tiny_attacks import INTERPRETERS, a_goal, attack, interpreter_of
+from tiny_attacks import BENT, INTERPRETERS, a_goal, attack, interpreter_of
 from tiny_networks import NETWORKS, SMOOTH, classifier, images
 from underfire import engine
 from underfire.attack import Attack
@@ -52,3 +52,18 @@ def test_weight_zero_is_pgd(net: str, name: str) -> None:
     assert torch.equal(path(attack(interpreter, weights=nothing), model, goal), plain)
     heavy = attack(interpreter, weights={"map": Constant(1e4)})
     assert not torch.equal(path(heavy, model, goal), plain), "other weights must leave the path"
+
+
+@pytest.mark.parametrize("net", ["resnet", "tanh"])
+@pytest.mark.parametrize("name", [name for name in INTERPRETERS if name != "blind"])
+def test_weight_zero_is_stadv(net: str, name: str) -> None:
+    model = classifier(net, torch.float64)
+    interpreter = interpreter_of(name, model)
+    goal = a_goal(model, interpreter, images(3, dtype=torch.float64))
+    cost = {"cost": BENT["weights"]["cost"]}
+    plain = path(attack(Blind(), **BENT), model, goal)
+    assert len(plain.unique(dim=0)) == 6, "every step must move"
+    nothing = BENT | {"weights": cost | {term: Constant(0.0) for term in ("map", "encoder")}}
+    assert torch.equal(path(attack(interpreter, **nothing), model, goal), plain)
+    heavy = BENT | {"weights": cost | {"map": Constant(1e4)}}
+    assert not torch.equal(path(attack(interpreter, **heavy), model, goal), plain), "other weights must leave the path"

@@ -11,7 +11,7 @@ from jaxtyping import config as shape_checks
 from torch import Tensor, nn
 from torch.overrides import _get_current_function_mode_stack
 
-from tiny_attacks import INTERPRETERS, RULES, attack, interpreter_of
+from tiny_attacks import BENT, INTERPRETERS, RULES, attack, interpreter_of
 from tiny_networks import MEAN, NETWORKS, STD, images, network
 from underfire.api import Attacker, Result
 from underfire.classifiers import Classifier
@@ -84,6 +84,17 @@ def test_after_a_run(net: str, name: str) -> None:
     user_net, x = in_use(net), images(2)
     before, pixels = state(user_net), x.clone()
     attacker(user_net, name)(x)
+    assert state(user_net) == before
+    assert torch.equal(x, pixels)
+
+
+@every_interpreter
+def test_after_a_run_on_flows(name: str) -> None:
+    user_net, x = in_use("resnet"), images(2)
+    before, pixels = state(user_net), x.clone()
+    model = Classifier(user_net, MEAN, STD)
+    interpreter = interpreter_of(name, model)
+    Attacker(model, attack(interpreter, **BENT, steps=2), interpreter)(x)
     assert state(user_net) == before
     assert torch.equal(x, pixels)
 

@@ -80,6 +80,21 @@ def test_attack_leaves_a_run_folder_and_a_report(attack: Underfire, tmp_path: Pa
     assert f"Report:     {tmp_path / 'run' / 'report.html'}\n" in told.out
 
 
+def test_another_solver_bends_the_images(attack: Underfire, tmp_path: Path) -> None:
+    told = attack(solver="stadv", interpreter="cam")
+    assert (told.code, told.err) == (0, "")
+    run = open_run(tmp_path / "run")
+    assert run.info["spec"]["solver"] == "stadv"
+    rows = run.outcomes().to_pylist()
+    assert [row["attack"] for row in rows] == ["stadv"] * 4 + ["adv2-stadv"] * 4
+    for row in rows:
+        flow = dict(zip(*run.thetas(row["attack"], "cam"), strict=True))[row["id"]]
+        assert row["flow_mean"] == pytest.approx(np.hypot(*flow).mean(), rel=1e-5)
+        assert row["flow_smoothness"] > 0
+    assert "colour wheel of directions" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert [line.split()[1] for line in told.out.splitlines() if line.split()[:1] == ["cam"]] == ["stadv", "adv2-stadv"]
+
+
 def test_the_summary_shows_every_number_whole(attack: Underfire) -> None:
     told = attack()
     lines = [line.split() for line in told.out.splitlines() if line.split()[:1] in (["cam"], ["grad"])]
@@ -147,7 +162,8 @@ def test_list_names_what_attack_takes(underfire: Underfire) -> None:
     assert told.code == 0
     assert told.out.splitlines() == [
         "interpreters  cam, grad, grad-cam, mask, rts",
-        "attacks       pgd, adv2",
+        "solvers       pgd, stadv",
+        "attacks       pgd, stadv, adv2, adv2-stadv",
         "recipes       paper, annealed",
         "target class  random, least-likely, next, N, CSV",
         "target map    benign, patch, random-class, FILE",
@@ -339,6 +355,11 @@ def refused(told: Told, sentence: str, tmp_path: Path) -> None:
         ({"eps": "0"}, "--eps 0.0: Input should be greater than 0."),
         ({"eps": "8"}, "--eps 8.0: Input should be less than or equal to 1."),
         ({"eps": "nan"}, "--eps nan"),
+        (
+            {"solver": "stadv", "eps": "8/255"},
+            "Solver 'stadv' moves pixels in place of changing them; leave out --eps.",
+        ),
+        ({"solver": "cw"}, "--solver cw: Input should be 'pgd' or 'stadv'."),
         ({"steps": "0"}, "--steps 0: Input should be greater than or equal to 1."),
         ({"normalize": "1,2,3"}, "'1,2,3' is no normalisation"),
         ({"device": "cuda:7"}, "The device 'cuda:7' cannot be used: "),

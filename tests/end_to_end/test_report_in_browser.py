@@ -44,6 +44,9 @@ class SmallRun:
     def images(self, attack: str, interpreter: str | None = None) -> tuple[tuple[str, ...], npt.NDArray[Any]]:
         return IDS, np.random.default_rng(0).random((3, 3, 32, 32), dtype=np.float32)
 
+    def thetas(self, attack: str, interpreter: str | None = None) -> tuple[tuple[str, ...], npt.NDArray[Any]]:
+        raise AssertionError("images that were not bent have no flow to be drawn")
+
     def maps(self, attack: str, interpreter: str) -> tuple[tuple[str, ...], npt.NDArray[Any]]:
         return IDS, np.random.default_rng(0).random((3, 7, 7), dtype=np.float32)
 

@@ -59,6 +59,8 @@ def test_the_table_has_the_promised_columns_and_types(run: Run) -> None:
         "benign_l1": pa.float64(),
         "target_map_of": pa.string(),
         "repeat_l1": pa.float64(),
+        "flow_mean": pa.float64(),
+        "flow_smoothness": pa.float64(),
         "success_8bit": pa.bool_(),
     }
     assert run.outcomes().schema == schema
@@ -72,7 +74,8 @@ def test_the_table_has_one_row_per_image_attack_and_interpreter(run: Run) -> Non
         (id, attack, interpreter) for id in ids for attack in ("pgd", "adv2") for interpreter in ("cam", "grad")
     }
     assert len(rows) == N * 2 * 2
-    assert {name for row in rows for name, value in row.items() if value is None} == {"target_map_of"}
+    absent = {name for row in rows for name, value in row.items() if value is None}
+    assert absent == {"target_map_of", "flow_mean", "flow_smoothness"}
     assert {row["reason"] for row in rows} <= {"budget", "converged"}
     assert all(0 <= row[name] <= 1 for row in rows for name in ("confidence", "map_l1", "map_l2", "iou_mean"))
 

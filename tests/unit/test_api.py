@@ -80,6 +80,20 @@ def test_an_interpreter_only_measures_pgd(model: uf.Classifier) -> None:
     assert torch.equal(measured.maps, uf.CAM().explain(model, measured.adversarial, measured.target, measured.target))
 
 
+def test_bent_images_are_measured_like_the_others(model: uf.Classifier) -> None:
+    """Neither is bound by a ball; plain StAdv takes no notice of the interpreter that measures it."""
+    x = images(3)
+    blank, measured = uf.stadv(model, steps=3)(x), uf.stadv(model, uf.CAM(), steps=3)(x)
+    assert torch.equal(blank.adversarial, measured.adversarial)
+    dual = uf.adv2_stadv(model, uf.CAM(), steps=3, map_weight=1e4)(x)
+    assert not torch.equal(dual.adversarial, measured.adversarial)
+    for result in (measured, dual):
+        assert torch.equal(result.maps, uf.CAM().explain(model, result.adversarial, result.target, result.target))
+        assert torch.equal(result.linf, (result.adversarial - x).abs().amax((1, 2, 3)))
+        assert x.amin((2, 3)).le(result.adversarial.amin((2, 3)) + 2**-24).all()
+        assert x.amax((2, 3)).ge(result.adversarial.amax((2, 3)) - 2**-24).all()
+
+
 def test_equal_arguments_give_equal_bits_and_seeds_choose_targets(model: uf.Classifier) -> None:
     x = images(8)
     assert differing(quick(model, seed=1)(x), quick(model, seed=1)(x)) == []

@@ -16,6 +16,7 @@ from underfire.classifiers import Classifier
 from underfire.data import ImageSet, open_images
 from underfire.interpreters import CAM, GRAD, Interpreter
 from underfire.metrics import linf
+from underfire.perturbations import Flow
 from underfire.rng import image_keys
 from underfire.stages import Select
 from underfire.store import Run
@@ -78,6 +79,21 @@ def test_the_plan_says_what_readers_find_where() -> None:
         ("image", "adv2", "grad"),
         ("map", "adv2", "grad"),
     ]
+
+
+def test_another_solver_has_a_plan_and_a_recipe_of_its_own() -> None:
+    wanted, of_pixels = (settings(interpreters=("cam",), solver=solver) for solver in ("stadv", "pgd"))
+    planned, others = (list(plan(each, Select("m", "i", 5, 0))) for each in (wanted, of_pixels))
+    assert [(each.kind, each.attack) for each in planned if each.kind != "step"] == [
+        ("image", "benign"),
+        ("image", "stadv"),
+        ("map", "benign"),
+        ("map", "stadv"),
+        ("image", "adv2-stadv"),
+        ("map", "adv2-stadv"),
+    ]
+    shared = [each.label for each in planned if each.spec in [other.spec for other in others]]
+    assert shared == ["images", "targets", "benign maps, cam", "benign maps again, cam"]
 
 
 @pytest.mark.parametrize(
@@ -143,6 +159,25 @@ def test_the_table_follows_from_the_stored_images(
     assert close(rows["map_l2"], (shown - wanted).square().mean((1, 2)).sqrt())
     assert torch.allclose(torch.from_numpy(run.maps(attack, name)[1]), shown, atol=1e-5)
     assert torch.allclose(torch.from_numpy(run.maps("benign", name)[1]), wanted, atol=1e-5)
+
+
+def test_flows_have_columns_that_other_attacks_leave_empty(
+    classifier: Classifier, image_set: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = replace(presets.FLOW_RECIPES["annealed"], warm_steps=4, plain_steps=5)
+    monkeypatch.setattr(presets, "FLOW_RECIPES", {"annealed": short})
+    bent = run_of(classifier, image_set, tmp_path / "bent", settings(solver="stadv", interpreters=("cam",)))
+    for attack in ("stadv", "adv2-stadv"):
+        rows, theta = rows_of(bent, attack, "cam"), torch.from_numpy(bent.thetas(attack, "cam")[1])
+        assert close(rows["flow_mean"], Flow().size(theta))
+        assert close(rows["flow_smoothness"], Flow().cost(theta))
+        assert close(rows["linf"], linf(*(torch.from_numpy(bent.images(name)[1]) for name in (attack, "benign"))))
+        benign = torch.from_numpy(bent.images("benign")[1])
+        assert torch.equal(Flow().decode(benign, theta), torch.from_numpy(bent.images(attack)[1]))
+    changed = run_of(classifier, image_set, tmp_path / "changed", settings(interpreters=("cam",)))
+    for name in ("flow_mean", "flow_smoothness"):
+        assert changed.outcomes()[name].null_count == changed.outcomes().num_rows
+    assert bent.outcomes().schema == changed.outcomes().schema
 
 
 def test_labels_are_those_of_the_image_set(classifier: Classifier, image_set: ImageSet, tmp_path: Path) -> None:

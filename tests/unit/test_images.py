@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from underfire.images import (
@@ -18,6 +19,7 @@ from underfire.images import (
     is_constant,
     normalise_map,
     resize,
+    sample,
     shifted,
     spreading,
     to_8bit,
@@ -202,3 +204,86 @@ def test_area_means_weigh_pixels_by_their_share_of_the_cell() -> None:
     assert torch.allclose(area_mean(x, 2, 6), finer.expand(1, 1, 2, 6))
     noise = torch.rand(2, 3, 12, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(area_mean(noise, 4, 2), torch.nn.functional.avg_pool2d(noise, (3, 4)))
+
+
+# ------------------------------------------------------------------ sampling along a flow
+
+
+def a_flow(reach: float = 3.0, dtype: torch.dtype = torch.float64, side: int = 9) -> Tensor:
+    return reach * (2 * torch.rand(2, 2, side, side + 2, generator=torch.Generator().manual_seed(3), dtype=dtype) - 1)
+
+
+def pixels(dtype: torch.dtype = torch.float64, side: int = 9) -> Tensor:
+    return torch.rand(2, 3, side, side + 2, generator=torch.Generator().manual_seed(4), dtype=dtype)
+
+
+def test_a_flow_says_where_pixels_are_taken_from() -> None:
+    """Down before along; what lies beyond the edge is the edge."""
+    x = torch.arange(20.0).view(1, 1, 4, 5).expand(1, 3, 4, 5)
+    down, along = torch.zeros(2, 1, 2, 4, 5)
+    down[:, 0], along[:, 1] = 1, 0.25
+    assert sample(x, down)[0, 0].tolist() == [*x[0, 0, 1:].tolist(), x[0, 0, 3].tolist()]
+    assert sample(x, down)[0, 0, 0].tolist() == [5, 6, 7, 8, 9]
+    assert sample(x, along)[0, 0, 0].tolist() == [0.25, 1.25, 2.25, 3.25, 4]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_no_flow_is_the_identity_to_the_last_bit(dtype: torch.dtype) -> None:
+    x = pixels(dtype)
+    assert torch.equal(sample(x, torch.zeros(2, 2, 9, 11, dtype=dtype)), x)
+
+
+@pytest.mark.parametrize("reach", [0.4, 3.0, 100.0])
+def test_sampling_is_torchs_own(reach: float) -> None:
+    """grid_sample with border and align_corners counts from -1 to 1 between the centres of the corners."""
+    x, flow = pixels(), a_flow(reach)
+    place = torch.stack(torch.meshgrid(torch.arange(9.0), torch.arange(11.0), indexing="ij")) + flow
+    grid = 2 * place / torch.tensor([8.0, 10.0], dtype=torch.float64).view(2, 1, 1) - 1
+    expected = F.grid_sample(x, grid.flip(1).permute(0, 2, 3, 1), padding_mode="border", align_corners=True)
+    torch.testing.assert_close(sample(x, flow), expected, rtol=0, atol=1e-12 * max(1, reach))
+
+
+@pytest.mark.parametrize("reach", [1e-7, 0.4, 50.0])
+def test_every_pixel_is_a_mix_of_the_four_around_its_place(reach: float) -> None:
+    """To the last bit inside the range of those four, in float32, and with pixels on the bounds of [0, 1]."""
+    x, flow = (1.4 * pixels(torch.float32) - 0.2).clamp(0, 1), a_flow(reach, torch.float32)
+    whole = flow.floor()
+    corners = torch.stack(
+        [
+            sample(x, whole + torch.tensor(step).view(2, 1, 1))
+            for step in ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0))
+        ]
+    )
+    mixed = sample(x, flow)
+    rounding = torch.finfo(torch.float32).eps / 2
+    assert (mixed >= corners.amin(0) - rounding).all()
+    assert (mixed <= corners.amax(0) + rounding).all()
+    assert mixed.min() >= 0
+    assert mixed.max() <= 1
+
+
+def test_sampling_can_be_differentiated_twice() -> None:
+    """Away from whole numbers, where the slope jumps."""
+    x = torch.rand(1, 3, 3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    flow = a_flow(1.5, side=3)[:1, :, :, :3].requires_grad_()
+    assert (flow - flow.round()).abs().min() > 1e-3
+
+    def curved(flow: Tensor) -> Tensor:
+        return sample(x, flow).square().sum(1)
+
+    assert torch.autograd.gradcheck(curved, flow)
+    assert torch.autograd.gradgradcheck(curved, flow)
+
+
+def test_small_flows_count_as_much_at_the_far_edge_of_a_large_image() -> None:
+    """224 + 1e-6 is 224 in float32; the flow is never added to a place."""
+    x = torch.arange(500.0).view(1, 1, 1, 500).expand(1, 3, 1, 500) / 500
+    flow = torch.full((1, 2, 1, 500), 1e-6).requires_grad_()
+    (slope,) = torch.autograd.grad(sample(x, flow)[0, 0, 0, 400], flow)
+    assert slope[0, 1, 0, 400].item() == pytest.approx(1 / 500, rel=1e-4)
+
+
+def test_each_image_has_its_own_flow() -> None:
+    x, flow = pixels(), a_flow()
+    for i in range(2):
+        assert torch.equal(sample(x, flow)[i], sample(x[i : i + 1], flow[i : i + 1])[0])

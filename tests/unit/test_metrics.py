@@ -10,7 +10,17 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from underfire import metrics
-from underfire.metrics import DISTANCES, PLAUSIBLE, boxes, compare_maps, iou, mean_interval, rank_correlation, summarise
+from underfire.metrics import (
+    DISTANCES,
+    FLOW,
+    PLAUSIBLE,
+    boxes,
+    compare_maps,
+    iou,
+    mean_interval,
+    rank_correlation,
+    summarise,
+)
 
 A = torch.tensor([[0.0, 0.2], [0.6, 1.0]])
 B = torch.tensor([[0.0, 0.6], [0.6, 0.0]])
@@ -173,6 +183,15 @@ def test_summary_averages_all_images_and_successes_apart() -> None:
         column = outcomes()[name].to_pylist()
         assert pgd.all_images[name].value == pytest.approx((column[0] + column[2]) / 2)
         assert pgd.successes[name].value == column[0]
+
+
+def test_flows_are_averaged_where_images_were_bent() -> None:
+    """A run of another solver has the columns without values; an older run has none."""
+    lengths = pa.array([0.5, None, 0.1, None, None], pa.float64())
+    bent, *others = summarise(outcomes().append_column("flow_mean", lengths).append_column("flow_smoothness", lengths))
+    assert bent.all_images["flow_mean"].value == pytest.approx(0.3)
+    assert bent.successes["flow_smoothness"].value == 0.5
+    assert not any(name in each.all_images for each in others for name in FLOW)
 
 
 def test_a_map_is_plausible_above_one_half_and_not_at_it() -> None:

@@ -1,11 +1,12 @@
-"""Pixels: the projection is the nearest allowed point, and decoding cuts no gradient."""
+"""Pixels and flows: the projection is the nearest allowed point, and decoding cuts no gradient."""
 
 import pytest
 import torch
 from torch import Tensor
 
 from tiny_networks import images
-from underfire.perturbations import Pixels
+from underfire.images import sample
+from underfire.perturbations import Flow, Pixels
 
 every_eps = pytest.mark.parametrize("eps", [0.0, 1 / 255, 0.031, 0.5, 1.0])
 every_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -69,3 +70,85 @@ def test_size_is_the_largest_change_of_each_image() -> None:
     theta = torch.zeros(2, 3, 4, 4)
     theta[0, 1, 2, 3], theta[1, 0, 0, 0] = -0.25, 0.125
     assert Pixels().size(theta).tolist() == [0.25, 0.125]
+
+
+def test_pixels_have_no_measure_beside_their_change() -> None:
+    assert Pixels().measures(torch.zeros(2, 3, 4, 4)) == {}
+
+
+# ------------------------------------------------------------------ flows
+
+
+def a_flow(reach: float, dtype: torch.dtype = torch.float64, n: int = 2) -> Tensor:
+    """Parameters for images of 16 x 16 pixels, inside and far outside of them."""
+    return reach * (2 * torch.rand(n, 2, 16, 16, generator=torch.Generator().manual_seed(5), dtype=dtype) - 1)
+
+
+def test_no_flow_decodes_to_the_image_itself() -> None:
+    x0, flow = images(2), Flow()
+    theta = flow.init(x0)
+    assert theta.shape == (2, 2, 16, 16)
+    assert torch.equal(flow.decode(x0, theta), x0)
+    assert torch.equal(flow.project(x0, theta), theta)
+    assert torch.equal(flow.size(theta), torch.zeros(2))
+    assert torch.equal(flow.cost(theta), torch.zeros(2))
+
+
+@pytest.mark.parametrize("reach", [0.5, 30.0])
+def test_projected_flows_stay_inside_the_image_and_show_what_the_edge_would_repeat(reach: float) -> None:
+    """So the projection changes no image, only where a pixel that was taken from outside is now taken from."""
+    x0, theta = images(2, dtype=torch.float64), a_flow(reach)
+    projected = Flow().project(x0, theta)
+    place = projected + torch.stack(torch.meshgrid(torch.arange(16.0), torch.arange(16.0), indexing="ij"))
+    assert place.min() >= 0
+    assert place.max() <= 15
+    inside = (place - projected + theta).clamp(0, 15) - (place - projected)
+    torch.testing.assert_close(projected, inside, rtol=0, atol=1e-12)
+    torch.testing.assert_close(Flow().decode(x0, projected), sample(x0, theta), rtol=0, atol=1e-12)
+    assert torch.equal(Flow().project(x0, projected), projected)
+
+
+def test_decoding_a_flow_passes_gradients_on_the_edges_of_the_image() -> None:
+    """A projected pixel at the upper or left edge feels what lies inside; at the others the edge is repeated."""
+    x0 = images(2, dtype=torch.float64)
+    theta = Flow().project(x0, a_flow(30.0)).requires_grad_()
+    (gradient,) = torch.autograd.grad(Flow().decode(x0, theta).square().sum(), theta)
+    place = theta.detach()[:, 0] + torch.arange(16.0)[:, None]
+    assert (gradient[:, 0][place == 0] != 0).float().mean() > 0.9
+
+
+def test_cost_sums_the_differences_of_adjacent_flows_from_both_sides() -> None:
+    """Eq. 14, pair by pair."""
+    theta = a_flow(2.0, n=1)[..., :3, :4]
+    r, expected = theta[0].permute(1, 2, 0), 0.0
+    for i in range(3):
+        for j in range(4):
+            for k, m in ((i - 1, j), (i + 1, j), (i, j - 1), (i, j + 1)):
+                if 0 <= k < 3 and 0 <= m < 4:
+                    expected += float((r[i, j] - r[k, m]).norm())
+    assert Flow(floor=1e-9).cost(theta).item() == pytest.approx(expected, rel=1e-6)
+    assert Flow().cost(theta).item() == pytest.approx(expected, abs=2 * 17 * 1e-4)
+
+
+def test_a_rigid_flow_costs_nothing_and_has_a_gradient() -> None:
+    rigid = torch.full((2, 2, 5, 6), 1.5).requires_grad_()
+    cost = Flow().cost(rigid)
+    assert torch.equal(cost, torch.zeros(2))
+    assert torch.equal(torch.autograd.grad(cost.sum(), rigid)[0], torch.zeros_like(rigid))
+
+
+def test_the_gradient_of_the_cost_is_that_of_finite_differences_also_below_the_floor() -> None:
+    for reach in (2.0, 1e-4, 1e-6):
+        theta = a_flow(reach, n=1)[..., :3, :4].requires_grad_()
+        assert torch.autograd.gradcheck(Flow().cost, theta, eps=1e-9, atol=1e-5)
+
+
+def test_measures_of_a_flow_are_per_image() -> None:
+    theta = torch.zeros(2, 2, 4, 5)
+    theta[1, 0], theta[1, 1] = 3.0, -4.0
+    theta[0, 1, 2, 2] = 20.0
+    measures = Flow().measures(theta)
+    assert set(measures) == {"flow_mean", "flow_smoothness"}
+    assert measures["flow_mean"].tolist() == [1.0, 5.0]
+    assert measures["flow_smoothness"].tolist() == pytest.approx([160.0, 0.0], abs=1e-2)
+    assert torch.equal(measures["flow_mean"], Flow().size(theta))

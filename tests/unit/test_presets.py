@@ -9,7 +9,7 @@ from underfire import presets
 from underfire.interpreters import CAM, GRAD, MASK, Blind, FiniteDifferences, GradCAM, Replay, Unrolled
 from underfire.interpreters.mask_solver import Solver
 from underfire.perturbations import Pixels
-from underfire.steps import TwoPhaseStep
+from underfire.steps import AdamStep, TwoPhaseStep
 from underfire.types import UnderfireError
 
 every_recipe = pytest.mark.parametrize("recipe", presets.RECIPES)
@@ -59,9 +59,41 @@ def test_rts_has_an_encoder_term_of_constant_weight(recipe: str) -> None:
     torch.testing.assert_close(attack.weights["encoder"](torch.tensor([0, 500])), torch.tensor([0.1, 0.1]))
 
 
-def test_unknown_recipe() -> None:
-    with pytest.raises(UnderfireError, match="no recipe 'best'; the recipes are paper, annealed"):
-        presets.adv2(CAM(), recipe="best")
+@pytest.mark.parametrize("solver", presets.SOLVERS.values(), ids=presets.SOLVERS)
+def test_unknown_recipe(solver: presets.Solver) -> None:
+    for make in (solver.plain, lambda **parameters: solver.map_aware(CAM(), **parameters)):
+        with pytest.raises(UnderfireError, match="no recipe 'best'; the recipes are paper, annealed"):
+            make(recipe="best")
+
+
+@every_recipe
+def test_the_attacks_of_a_solver_move_images_alike(recipe: str) -> None:
+    """And bear names of their own; a weight that holds for all of them holds in the warm start too."""
+    names = []
+    for solver in presets.SOLVERS.values():
+        plain, dual = solver.plain(recipe=recipe, steps=7), solver.map_aware(CAM(), recipe=recipe, steps=7)
+        names += [plain.name, dual.name]
+        assert plain.warm_start is not None
+        assert plain.warm_start == dual.warm_start
+        assert plain.perturbation == dual.perturbation == plain.warm_start.perturbation
+        assert plain.weights == plain.warm_start.weights == {k: v for k, v in dual.weights.items() if k != "map"}
+        assert (plain.steps, dual.steps) == (7, 7)
+    assert names == ["pgd", "adv2", "stadv", "adv2-stadv"]
+
+
+@every_recipe
+def test_interpreters_without_a_row_of_their_own_are_bent_for_like_cam(recipe: str) -> None:
+    of_cam, of_grad_cam = (presets.adv2_stadv(interpreter, recipe=recipe) for interpreter in (CAM(), GradCAM()))
+    assert vars(of_grad_cam) | {"interpreter": CAM()} == vars(of_cam)
+
+
+def test_mask_is_replayed_on_stadv_too_and_nothing_is_searched() -> None:
+    ours, papers = (presets.adv2_stadv(MASK(), recipe=recipe) for recipe in ("annealed", "paper"))
+    assert ours.interpreter == MASK(attacker=Replay())
+    assert papers.interpreter == MASK(attacker=Unrolled())
+    assert all(isinstance(each.rule, AdamStep) for each in (ours, papers))
+    assert "prediction" not in papers.weights
+    assert ours.quantum > Replay().horizon // Replay().follow
 
 
 def test_mask_is_replayed_unless_the_paper_is_followed() -> None:

@@ -1,9 +1,11 @@
 """The report: verdict words, escaping, partial and empty runs, weight."""
 
 import re
+from base64 import b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from PIL import Image
 
-from underfire.report import RunView, write_report
+from underfire.report import RunView, figures, write_report
+from underfire.report.changes import Bending, change_of
 from underfire.report.verdict import judge, missing_parts, wilson
+from underfire.report.view import PLAIN
 
+FLOWING = ("stadv", "adv2-stadv")
 HOSTILE_CLASS = "<script>alert(1)</script>"
 HOSTILE_ID = '"><img src=x onerror=alert(2)>.jpg'
 INFO = {
@@ -54,7 +60,7 @@ class FakeRun:
         return table(rows)
 
     def images(self, attack: str, interpreter: str | None = None) -> tuple[tuple[str, ...], npt.NDArray[Any]]:
-        assert (interpreter is None) == (attack in ("benign", "pgd"))
+        assert (interpreter is None) == (attack in ("benign", *PLAIN))
         noise = np.random.default_rng(1).choice((-0.03, 0.03), (len(self.ids), 3, self.side, self.side))
         images = np.stack([picture(index, self.side) for index in range(len(self.ids))])
         images = images if attack == "benign" else (images + noise).clip(0, 1)
@@ -62,12 +68,18 @@ class FakeRun:
 
     def maps(self, attack: str, interpreter: str) -> tuple[tuple[str, ...], npt.NDArray[Any]]:
         cells = 7 if interpreter == "cam" else 56
-        drift = 0.3 if attack == "pgd" else 0.0
+        drift = 0.3 if attack in PLAIN else 0.0
         blobs = [blob(0.3 + 0.03 * index + drift, 0.5, cells) for index in range(len(self.ids))]
         return self.ids, np.stack(blobs).astype(np.float32)
 
+    def thetas(self, attack: str, interpreter: str | None = None) -> tuple[tuple[str, ...], npt.NDArray[Any]]:
+        assert (interpreter is None) == (attack in PLAIN)
+        assert attack in FLOWING
+        swirl = np.stack([blob(0.3, 0.5, self.side), -2 * blob(0.7, 0.5, self.side)])
+        return self.ids, np.stack([(1 + index) * swirl for index in range(len(self.ids))]).astype(np.float32)
+
     def _iou(self, attack: str, index: int) -> float:
-        return 0.1 + 0.05 * index if attack == "pgd" else 0.95 - 0.02 * index
+        return 0.1 + 0.05 * index if attack in PLAIN else 0.95 - 0.02 * index
 
 
 def outcome(id: str, attack: str, interpreter: str, **changes: Any) -> dict[str, Any]:
@@ -78,13 +90,14 @@ def outcome(id: str, attack: str, interpreter: str, **changes: Any) -> dict[str,
         "iou_mean": 0.9, "iou_half": 0.8, "iou_top15": 0.7, "map_constant": False, "target_constant": False,
         "benign_l1": 0.05, "target_map_of": None,
         "repeat_l1": 0.01, "linf": 0.031, "success_8bit": True, "steps": 300, "reason": "budget",
+        "flow_mean": 0.25 if attack in FLOWING else None, "flow_smoothness": 812.4 if attack in FLOWING else None,
     }  # fmt: skip
     return row | changes
 
 
 def table(rows: list[dict[str, Any]]) -> pa.Table:
     """Rows as a table that keeps its schema when there are none."""
-    return pa.Table.from_pylist([*rows, outcome("", "", "")]).slice(0, len(rows))
+    return pa.Table.from_pylist([*rows, outcome("", "stadv", "")]).slice(0, len(rows))
 
 
 def picture(index: int, side: int) -> npt.NDArray[np.float64]:
@@ -279,3 +292,67 @@ def test_two_hundred_grainy_images_stay_below_twenty_megabytes(tmp_path: Path) -
 
     run = Grainy(tuple(map(str, range(200))))
     assert 5e6 < write_report(run, tmp_path / "report.html").stat().st_size < 20e6
+
+
+# ------------------------------------------------------------------ bent images
+
+
+@pytest.fixture
+def bent() -> FakeRun:
+    return FakeRun(tuple(f"photo-{number}.jpg" for number in range(4)), attacks=FLOWING)
+
+
+def test_attacks_that_bend_are_named_and_judged_as_the_others(bent: FakeRun) -> None:
+    for verdict in judge(bent.outcomes()):
+        assert [tally.attack for tally in verdict.tallies] == ["adv2-stadv", "stadv"]
+        assert verdict.sentences[0].startswith("ADV² on StAdv fooled the classifier on 4 of 4 images and kept the map")
+        assert verdict.sentences[1].startswith("StAdv fooled the classifier on 4 of 4 images and left the map")
+    lacking = replace(bent, attacks=("stadv",), interpreters=("cam",))
+    assert missing_parts(lacking.outcomes(), {}) == ["ADV² on StAdv against CAM covers 0 of 4 images."]
+
+
+def test_flows_are_drawn_and_measured_in_place_of_differences(bent: FakeRun, run: FakeRun, tmp_path: Path) -> None:
+    page, of_pixels = render(bent, tmp_path), render(run, tmp_path)
+    for word in ("colour wheel of directions", "where its pixels were taken from", "812", "Mean distance in pixels"):
+        assert (word in page, word in of_pixels) == (True, False)
+    assert "amplified 16 times around grey" in of_pixels
+    assert "amplified" not in page
+    assert len(Tags(page).all("image")) == 4 * (1 + 2 + 2 * 2) + 4 * 2 * 3
+
+
+def test_tables_of_runs_without_columns_for_flows_are_those_of_pixels(run: FakeRun, tmp_path: Path) -> None:
+    class Older(FakeRun):
+        def outcomes(self) -> pa.Table:
+            return super().outcomes().drop_columns(["flow_mean", "flow_smoothness"])
+
+    assert render(Older(run.ids), tmp_path) == render(run, tmp_path)
+
+
+def decoded(uri: str) -> npt.NDArray[Any]:
+    """The pixels of a picture in the page."""
+    return np.asarray(Image.open(BytesIO(b64decode(uri.partition(",")[2]))))
+
+
+def test_a_flow_has_the_colours_of_the_wheel() -> None:
+    """From the middle of the wheel towards the right, down, left and up."""
+    wheel = decoded(figures.wheel(65))
+    assert wheel[0, 0, 3] == 0
+    assert tuple(wheel[32, 32]) == (255, 255, 255, 255)
+    for down, along in ((0, 1), (1, 0), (0, -1), (-1, 0)):
+        field = np.zeros((2, 8, 8), np.float32)
+        field[0], field[1] = 3 * down, 3 * along
+        pure, half, beyond = (decoded(figures.flow(field, reach, 8))[0, 0] for reach in (3.0, 6.0, 1.0))
+        assert tuple(pure) == tuple(beyond) == tuple(wheel[32 + 32 * down, 32 + 32 * along, :3])
+        np.testing.assert_allclose(half, (255.0 + pure) / 2, atol=1)
+    assert (decoded(figures.flow(0 * field, 1.0, 8)) == 255).all()
+
+
+def test_pictures_that_did_not_move_are_drawn_white() -> None:
+    class Still(FakeRun):
+        def thetas(self, attack: str, interpreter: str | None = None) -> tuple[tuple[str, ...], npt.NDArray[Any]]:
+            ids, flows = super().thetas(attack, interpreter)
+            return ids, 0 * flows
+
+    still = Still(("a.jpg",), attacks=FLOWING, interpreters=("cam",))
+    change = change_of(still, still.outcomes().to_pylist(), [("stadv", None)])
+    assert change == Bending(1.0)

@@ -2,13 +2,15 @@
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from underfire import rows
 from underfire.schedules import Constant, Linear
-from underfire.steps import Direction, MomentumSignStep, NoMemory, SignStep, TwoPhaseStep, value_and_gradient
+from underfire.steps import AdamStep, Direction, MomentumSignStep, NoMemory, SignStep, TwoPhaseStep, value_and_gradient
 from underfire.types import Terms
 
 START = torch.tensor([[0.5, -2.0, 0.0], [1.0, 1.0, -3.0]])
@@ -80,6 +82,44 @@ def test_falling_steps_reach_the_minimum() -> None:
     for k in range(100):
         theta, _, _ = rule.step(quadratic, theta, NoMemory(), torch.tensor([k, k]))
     torch.testing.assert_close(theta, torch.tensor([[0.0, 0.0, 1.0]] * 2), rtol=0, atol=0.01)
+
+
+def test_adam_is_torchs_own() -> None:
+    """With its defaults, on both rows at once; torch keeps one count for all."""
+    rule, theta = AdamStep(Constant(0.01)), START.double()
+    memory, leaf = rule.init(theta), theta.clone().requires_grad_()
+    torchs = torch.optim.Adam([leaf], lr=0.01, betas=(0.9, 0.999), eps=1e-8)
+    for k in range(50):
+        theta, memory, _ = rule.step(quadratic, theta, memory, torch.tensor([k, k]))
+        torchs.zero_grad()
+        quadratic(leaf).total.sum().backward()
+        torchs.step()
+    assert memory.count.tolist() == [50, 50]
+    torch.testing.assert_close(theta, leaf.detach(), rtol=1e-7, atol=1e-9)
+
+
+def test_adam_counts_for_each_row() -> None:
+    """A row that begins while its neighbour is at its tenth step begins as if it were alone."""
+    rule = AdamStep(Linear(0.1, 0.0, 20))
+
+    def alone(row: int, steps: int) -> tuple[Tensor, Any]:
+        theta, memory = START[row : row + 1], rule.init(START[row : row + 1])
+        for k in range(steps):
+            theta, memory, _ = rule.step(quadratic, theta, memory, torch.tensor([k]))
+        return theta, memory
+
+    theta, memory = (rows.cat([alone(0, 10)[i], alone(1, 0)[i]]) for i in range(2))
+    moved, memory, _ = rule.step(quadratic, theta, memory, torch.tensor([10, 0]))
+    assert torch.equal(moved, torch.cat([alone(0, 11)[0], alone(1, 1)[0]]))
+    assert memory.count.tolist() == [11, 1]
+
+
+def test_adams_first_step_has_the_size_alpha_whatever_the_gradient() -> None:
+    rule = AdamStep(Constant(0.25))
+    moved, _, _ = rule.step(quadratic, START, rule.init(START), torch.tensor([0, 0]))
+    torch.testing.assert_close(moved, START - 0.25 * (START - torch.tensor([0.0, 0.0, 1.0])).sign())
+    still = torch.tensor([[0.0, 0.0, 1.0]])
+    assert torch.equal(rule.step(quadratic, still, rule.init(still), torch.tensor([0]))[0], still)
 
 
 @dataclass(frozen=True)

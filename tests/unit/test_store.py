@@ -251,7 +251,7 @@ def half_a_run(tmp_path: Path) -> Path:
     store.append("k1", "c", {"image": torch.tensor([2.0])})
     store.append("k1", "a", {"image": torch.tensor([0.0])})
     store.append("k2", "cb", {"image": torch.tensor([12.0, 11.0])})
-    store.append("k3", "abc", {"image": torch.tensor([20.0, 21.0, 22.0])})
+    store.append("k3", "abc", {"image": torch.arange(20.0, 23), "theta": torch.arange(30.0, 33)})
     return tmp_path
 
 
@@ -263,6 +263,7 @@ def test_images_come_in_the_order_of_the_benign_ones(half_a_run: Path) -> None:
         "pgd for cam": run.images("pgd", "cam"),
         "cam": run.images("adv2", "cam"),
         "grad": run.images("adv2", "grad"),
+        "thetas of grad": run.thetas("adv2", "grad"),
     }
     assert {name: (ids, values.tolist()) for name, (ids, values) in shown.items()} == {
         "benign": (("a", "b", "c"), [0, 1, 2]),
@@ -270,6 +271,7 @@ def test_images_come_in_the_order_of_the_benign_ones(half_a_run: Path) -> None:
         "pgd for cam": (("a", "c"), [0, 2]),
         "cam": (("b", "c"), [11, 12]),
         "grad": (("a", "b", "c"), [20, 21, 22]),
+        "thetas of grad": (("a", "b", "c"), [30, 31, 32]),
     }
 
 
@@ -286,6 +288,10 @@ def test_what_is_not_there_is_one_sentence(half_a_run: Path) -> None:
         run.images("adv2", "mask")
     with pytest.raises(UnderfireError, match=r"holds no maps of attack 'adv2' against 'cam'\.$"):
         run.maps("adv2", "cam")
+    with pytest.raises(UnderfireError, match=r"holds no thetas of attack 'stadv'\.$"):
+        run.thetas("stadv")
+    with pytest.raises(UnderfireError, match="No attack moved the benign images"):
+        run.thetas("benign")
 
 
 def test_json_keeps_names_readable(tmp_path: Path) -> None:

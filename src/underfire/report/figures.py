@@ -8,17 +8,18 @@ import matplotlib
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
+from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
-from underfire.report.view import ATTACKS, Array
+from underfire.report.view import ATTACKS, MAP_AWARE, PLAIN, Array
 
 Points = tuple[npt.NDArray[np.floating], npt.NDArray[np.bool_]]  # values, and where the attack succeeded
 
 LOSSLESS = 96  # pictures up to this side stay PNG: JPEG would show its blocks
 MAP_SIDE = 112  # maps are smooth, and the page enlarges them further
 INK = "#808080"  # reads on white and on black
-COLOURS = {"pgd": "#4f86b0", "adv2": "#d9541e"}
+COLOURS = dict.fromkeys(PLAIN, "#4f86b0") | dict.fromkeys(MAP_AWARE, "#d9541e")
 STYLE: dict[Any, Any] = {
     "font.size": 9,
     "text.color": INK,
@@ -41,6 +42,20 @@ def photo(image: Array, side: int) -> str:
 def change(image: Array, benign: Array, factor: int, side: int) -> str:
     """The difference of two images, amplified around mid-grey; shrunk without averaging the noise away."""
     return _encode(_picture(0.5 + factor * (image - benign)), side, Image.Resampling.NEAREST)
+
+
+def flow(field: Array, reach: float, side: int) -> str:
+    """A flow (2, H, W): hue by direction, as on the wheel, and saturation by length, full from `reach` pixels on."""
+    return _encode(Image.fromarray(_directions(field / reach)), side, Image.Resampling.LANCZOS)
+
+
+def wheel(side: int = 64) -> str:
+    """The colour of every direction, of lengths from 0 at the centre to `reach` on the rim."""
+    place = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
+    inside = 255 * (np.hypot(*place) <= 1)
+    return _encode(
+        Image.fromarray(np.dstack([_directions(place), inside.astype(np.uint8)])), side, Image.Resampling.NEAREST
+    )
 
 
 def heat(values: Array) -> str:
@@ -75,6 +90,15 @@ def _strip(axes: Axes, height: int, points: Points, colour: str) -> None:
     for chosen, face in ((success, colour), (~success, "none")):
         axes.scatter(values[chosen], y[chosen], s=16, facecolors=face, edgecolors=colour, linewidths=0.9, alpha=0.75)
     axes.vlines(np.median(values), height - 0.36, height + 0.36, color=colour, linewidth=2.4)
+
+
+def _directions(field: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """White where the field (2, H, W) is 0, and a pure colour from length 1 on: RGB (H, W, 3)."""
+    hue = np.arctan2(*field) / (2 * np.pi) % 1
+    saturation = np.hypot(*field).clip(0, 1)
+    colours = hsv_to_rgb(np.stack([hue, saturation, np.ones_like(hue)], -1))
+    rounded: npt.NDArray[np.uint8] = np.rint(255 * colours).astype(np.uint8)
+    return rounded
 
 
 def _picture(image: Array) -> Image.Image:

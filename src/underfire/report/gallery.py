@@ -1,7 +1,7 @@
 """The cards of the gallery, and the album of pictures that they show.
 
-A picture is encoded once and drawn wherever it is needed: the benign and the PGD image belong to the
-cards of every interpreter.
+A picture is encoded once and drawn wherever it is needed: the benign image and that of the plain
+attack belong to the cards of every interpreter.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,8 @@ import pyarrow as pa
 
 from underfire.metrics import PLAUSIBLE
 from underfire.report import figures
-from underfire.report.view import ATTACKS, Array, RunView, class_name
+from underfire.report.changes import Change, Difference, change_of
+from underfire.report.view import ATTACKS, PLAIN, Array, RunView, class_name
 
 PAGE_BYTES = 14e6  # what the pictures may weigh together, roughly
 BYTES_PER_PIXEL = 0.35  # of a JPEG in base64; noise takes four times as much, and is stored at half the side
@@ -61,7 +62,7 @@ class Gallery:
     cards: tuple[Card, ...]
     album: tuple[tuple[str, str], ...]
     size: tuple[int, int]  # width and height in which pictures are drawn
-    factor: int  # amplification of the changes
+    change: Change  # how changes are drawn
 
 
 def collect(
@@ -70,29 +71,35 @@ def collect(
     """Collect pictures and outcomes into cards; `references` are the maps beside those of the attacks."""
     rows = [row for row in outcomes.to_pylist() if row["attack"] in ATTACKS]
     if not rows:
-        return Gallery((), (), (LARGEST, LARGEST), 1)
+        return Gallery((), (), (LARGEST, LARGEST), Difference())
     ids, benign = run.images("benign")
-    factor = _factor(rows)
-    pictures = dict(_pictures(run, rows, dict(zip(ids, benign, strict=True)), references, factor))
+    pairs = list(dict.fromkeys((row["attack"], row["interpreter"]) for row in rows))
+    sources = list(dict.fromkeys((attack, _owner(attack, interpreter)) for attack, interpreter in pairs))
+    change = change_of(run, rows, sources)
+    pictures = dict(_pictures(run, pairs, sources, dict(zip(ids, benign, strict=True)), references, change))
     names = {key: f"p{number}" for number, key in enumerate(pictures)}
     album = tuple((names[key], uri) for key, uri in pictures.items())
     cards = sorted(_cards(rows, names, classes), key=_most_plausible_first)
-    return Gallery(tuple(cards), album, (benign.shape[3], benign.shape[2]), factor)
+    return Gallery(tuple(cards), album, (benign.shape[3], benign.shape[2]), change)
 
 
 def _pictures(
-    run: RunView, rows: list[dict[str, Any]], benign: dict[str, Array], references: tuple[str, ...], factor: int
+    run: RunView,
+    pairs: list[tuple[str, str]],
+    sources: list[tuple[str, str | None]],
+    benign: dict[str, Array],
+    references: tuple[str, ...],
+    change: Change,
 ) -> Iterator[tuple[Key, str]]:
     """Every picture with what it shows."""
-    pairs = list(dict.fromkeys((row["attack"], row["interpreter"]) for row in rows))
-    sources = list(dict.fromkeys((attack, _owner(attack, interpreter)) for attack, interpreter in pairs))
     side = _thumbnail_side(len(benign) * (1 + 2 * len(sources)))
     for id, image in benign.items():
         yield ("photo", "benign", "", id), figures.photo(image, side)
     for attack, owner in sources:
-        for id, image in zip(*run.images(attack, owner or None), strict=True):
-            yield ("photo", attack, owner, id), figures.photo(image, side)
-            yield ("change", attack, owner, id), figures.change(image, benign[id], factor, side // 2)
+        for id, image in zip(*run.images(attack, owner), strict=True):
+            yield ("photo", attack, owner or "", id), figures.photo(image, side)
+        for id, drawn in change.draw(run, attack, owner, benign, side):
+            yield ("change", attack, owner or "", id), drawn
     names = dict.fromkeys(interpreter for _, interpreter in pairs)
     explained = [(reference, name) for reference in references for name in names]
     for attack, interpreter in explained + pairs:
@@ -121,7 +128,7 @@ def _cards(rows: list[dict[str, Any]], names: dict[Key, str], classes: Sequence[
 
 def _attacked(row: dict[str, Any], names: dict[Key, str], classes: Sequence[str]) -> Attacked:
     attack, interpreter, id = row["attack"], row["interpreter"], row["id"]
-    owner = _owner(attack, interpreter)
+    owner = _owner(attack, interpreter) or ""
     plausible = "plausible" if row["iou_mean"] > PLAUSIBLE else "changed"
     return Attacked(
         attack=attack,
@@ -134,20 +141,14 @@ def _attacked(row: dict[str, Any], names: dict[Key, str], classes: Sequence[str]
     )
 
 
-def _owner(attack: str, interpreter: str) -> str:
-    """Whose images an attack made: PGD's are the same for every interpreter."""
-    return "" if attack == "pgd" else interpreter
+def _owner(attack: str, interpreter: str) -> str | None:
+    """Whom an attack made its images for: a plain one's are the same for every interpreter."""
+    return None if attack in PLAIN else interpreter
 
 
 def _most_plausible_first(card: Card) -> tuple[float, float, str]:
     row = card.leading.row
     return (-row["iou_mean"], row["map_l1"], card.id)
-
-
-def _factor(rows: list[dict[str, Any]]) -> int:
-    """One amplification for all: the largest change then spans the range from mid-grey."""
-    largest = max(row["linf"] for row in rows)
-    return max(1, int(0.5 / largest)) if largest > 0 else 1
 
 
 def _thumbnail_side(count: int) -> int:

@@ -36,7 +36,7 @@ def _content(run: RunView) -> dict[str, Any]:
     """The names that the template knows."""
     info, outcomes = run.info, run.outcomes()
     summaries, targeted, words = summarise(outcomes), is_targeted(info), wording(info)
-    definitions = tables.definitions(targeted)
+    shown = tables.definitions(summaries, targeted)
     references = ("benign", "target") if targeted else ("benign",)
     return {
         "model": info.get("model", {}).get("name", "model not recorded"),
@@ -45,9 +45,9 @@ def _content(run: RunView) -> dict[str, Any]:
         "words": words,
         "verdicts": verdict.judge(outcomes, words),
         "missing": verdict.missing_parts(outcomes, info),
-        "tables": tables.tabulate(summaries, False, definitions),
-        "success_tables": tables.tabulate(summaries, True, definitions),
-        "definitions": definitions,
+        "tables": tables.tabulate(summaries, False, shown),
+        "success_tables": tables.tabulate(summaries, True, shown),
+        "definitions": shown,
         "plots": _plots(outcomes),
         "gallery": gallery.collect(run, outcomes, info.get("classes", ()), references),
         "facts": _facts(info),

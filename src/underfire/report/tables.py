@@ -1,4 +1,4 @@
-"""The averages of a run as rows of text, PGD beside ADV²."""
+"""The averages of a run as rows of text, the plain attack beside ADV²."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -13,6 +13,8 @@ DEFINITIONS = {
     "MC": "Mean confidence of the target class, over the successes.",
     "ΔL1": "Mean absolute difference between the map and the map that it should look like: "
     "the map of the benign image, unless another target map was chosen.",
+    "ΔL1 to benign": "Mean absolute difference between the map and the map of the benign image: large beside ΔL1 where "
+    "the map was led away to the wanted one.",
     "Own noise": "ΔL1 between two maps of the same benign image with other random draws: 0 where nothing is drawn.",
     "ΔL2": "Root mean square of the same difference.",
     "IoU (mean)": "Intersection over union of the two maps, each thresholded at its own mean.",
@@ -21,10 +23,8 @@ DEFINITIONS = {
     "Plausible": "Share of maps with IoU (mean) above 0.5.",
     "8 bits": "Share of images still reported as the target class after rounding to 8 bits, as in a PNG file.",
     "L∞": "Largest change of any pixel value, of a range from 0 to 1.",
-}
-TO_BENIGN = {
-    "ΔL1 to benign": "Mean absolute difference between the map and the map of the benign image: large beside ΔL1 where "
-    "the map was led away to the wanted one.",
+    "Flow": "Mean distance in pixels from a pixel to where it was taken from.",
+    "Roughness": "Sum of the differences between the flows of adjacent pixels, in pixels; StAdv keeps it small.",
 }
 MAP_METRICS = {
     "ΔL1": "map_l1",
@@ -37,8 +37,11 @@ MAP_METRICS = {
     "Plausible": "plausible",
     "8 bits": "success_8bit",
     "L∞": "linf",
+    "Flow": "flow_mean",
+    "Roughness": "flow_smoothness",
 }
 SHARES = ("ASR", "Plausible", "8 bits")
+DIGITS = {"L∞": 4, "Roughness": 0}  # 3 for the others
 
 
 @dataclass(frozen=True)
@@ -58,13 +61,15 @@ class Table:
     rows: tuple[tuple[str, tuple[Cell, ...]], ...]
 
 
-def definitions(targeted: bool) -> Mapping[str, str]:
-    """The metrics that a run's tables show, in order; the benign maps count apart where they are not the target."""
-    asr, mc, distance, *others = DEFINITIONS.items()
-    return dict([asr, mc, distance, *(TO_BENIGN.items() if targeted else ()), *others])
+def definitions(summaries: list[Summary], targeted: bool) -> dict[str, str]:
+    """The metrics that a run's tables show: flows where images were bent, the benign map where it is not the target."""
+    measured = {metric for summary in summaries for metric in summary.all_images}
+    absent = {name for name, metric in MAP_METRICS.items() if metric not in measured}
+    absent |= set() if targeted else {"ΔL1 to benign"}
+    return {name: text for name, text in DEFINITIONS.items() if name not in absent}
 
 
-def tabulate(summaries: list[Summary], successes: bool, shown: Iterable[str] = DEFINITIONS) -> list[Table]:
+def tabulate(summaries: list[Summary], successes: bool, shown: Iterable[str]) -> list[Table]:
     """One table per interpreter over all images, or over the successful ones."""
     grouped: dict[str, dict[str, Summary]] = {}
     for summary in summaries:
@@ -85,7 +90,7 @@ def _table(interpreter: str, summaries: list[Summary], successes: bool, shown: t
 
 
 def _estimates(summary: Summary, averages: Mapping[str, Estimate]) -> dict[str, Estimate]:
-    distances = {name: averages[metric] for name, metric in MAP_METRICS.items()}
+    distances = {name: averages[metric] for name, metric in MAP_METRICS.items() if metric in averages}
     return {"ASR": summary.asr, "MC": summary.mc, **distances}
 
 
@@ -94,5 +99,5 @@ def _cell(name: str, estimate: Estimate) -> Cell:
         return Cell("–", "")
     if name in SHARES:
         return Cell(percent(estimate.value), f"{100 * estimate.low:.0f}–{100 * estimate.high:.0f}")
-    digits = 4 if name == "L∞" else 3
+    digits = DIGITS.get(name, 3)
     return Cell(f"{estimate.value:.{digits}f}", f"{estimate.low:.{digits}f}–{estimate.high:.{digits}f}")

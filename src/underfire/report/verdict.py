@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from underfire.metrics import PLAUSIBLE
-from underfire.report.view import ATTACKS, interpreter_name
+from underfire.report.view import ATTACKS, MAP_AWARE, interpreter_name, pair
 from underfire.report.wording import HIDING, Words
 
 FEW = 100  # images below which the verdict carries a caution
@@ -76,10 +76,12 @@ def missing_parts(outcomes: pa.Table, info: Mapping[str, Any]) -> list[str]:
     expected = requested if requested is not None else images
     lacks = []
     for interpreter in dict.fromkeys(outcomes["interpreter"].to_pylist()):
-        for attack, title in ATTACKS.items():
+        for attack in pair(outcomes):
             n = tally(outcomes, interpreter, attack).n
             if n < expected:
-                lacks.append(f"{title} against {interpreter_name(interpreter)} covers {n} of {expected} images.")
+                lacks.append(
+                    f"{ATTACKS[attack]} against {interpreter_name(interpreter)} covers {n} of {expected} images."
+                )
     return lacks
 
 
@@ -98,13 +100,13 @@ def percent(share: float) -> str:
 
 
 def _judge(outcomes: pa.Table, interpreter: str, words: Words) -> Verdict:
-    pgd, adv2 = (tally(outcomes, interpreter, attack) for attack in ATTACKS)
+    plain, adv2 = (tally(outcomes, interpreter, attack) for attack in pair(outcomes))
     return Verdict(
         interpreter=interpreter,
         headline=f"{interpreter_name(interpreter)} {_headline(adv2, words)}.",
-        sentences=tuple(_sentence(each, words) for each in (adv2, pgd)),
-        cautions=tuple(_cautions(pgd, adv2, words)),
-        tallies=tuple(each for each in (adv2, pgd) if each.n),
+        sentences=tuple(_sentence(each, words) for each in (adv2, plain)),
+        cautions=tuple(_cautions(plain, adv2, words)),
+        tallies=tuple(each for each in (adv2, plain) if each.n),
     )
 
 
@@ -129,14 +131,14 @@ def _sentence(each: Tally, words: Words) -> str:
         return f"There is no outcome of {title} in this run."
     if not each.fooled:
         return f"{title} fooled the classifier on none of {each.n} images, so its maps say nothing."
-    kept = words.kept if each.attack == "adv2" else words.left
+    kept = words.kept if each.attack in MAP_AWARE else words.left
     whole = f"on {each.plausible}" if each.fooled == each.n else f"on {each.plausible} of those {each.fooled}"
     return (
         f"{title} fooled the classifier on {each.fooled} of {each.n} images and {kept} {whole} ({percent(each.share)})."
     )
 
 
-def _cautions(pgd: Tally, adv2: Tally, words: Words) -> list[str]:
+def _cautions(plain: Tally, adv2: Tally, words: Words) -> list[str]:
     """What keeps the claim from being read as more than it is."""
     cautions = []
     if 0 < adv2.fooled < FEW:
@@ -147,10 +149,11 @@ def _cautions(pgd: Tally, adv2: Tally, words: Words) -> list[str]:
             f"{percent(low)} to {percent(high)} (95 % interval)."
         )
     if adv2.fooled and adv2.failed:
-        cautions.append(f"On {adv2.failed} of {adv2.n} images ADV² failed; of these the verdict says nothing.")
-    if pgd.fooled and pgd.share >= 0.5:
-        cautions.append(words.unmoved)
-    if constant := pgd.constant + adv2.constant:
+        title = ATTACKS[adv2.attack]
+        cautions.append(f"On {adv2.failed} of {adv2.n} images {title} failed; of these the verdict says nothing.")
+    if plain.fooled and plain.share >= 0.5:
+        cautions.append(words.unmoved.format(ATTACKS[plain.attack]))
+    if constant := plain.constant + adv2.constant:
         noun = "map is" if constant == 1 else "maps are"
         cautions.append(f"{constant} {noun} constant and explain nothing; do not trust their IoU.")
     if adv2.blank:

@@ -7,7 +7,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-ATTACKS = {"pgd": "PGD", "adv2": "ADV²"}
+PLAIN = {"pgd": "PGD", "stadv": "StAdv"}
+MAP_AWARE = {"adv2": "ADV²", "adv2-stadv": "ADV² on StAdv"}
+ATTACKS = PLAIN | MAP_AWARE
+PAIRS = tuple(zip(PLAIN, MAP_AWARE, strict=True))
 INTERPRETERS = {"grad": "GRAD", "cam": "CAM", "grad-cam": "Grad-CAM", "mask": "MASK", "rts": "RTS"}
 
 Array = npt.NDArray[np.float32]
@@ -26,6 +29,14 @@ class RunView(Protocol):
     def images(self, attack: str, interpreter: str | None = None) -> Named: ...
 
     def maps(self, attack: str, interpreter: str) -> Named: ...
+
+    def thetas(self, attack: str, interpreter: str | None = None) -> Named: ...
+
+
+def pair(outcomes: pa.Table) -> tuple[str, str]:
+    """The plain attack of a run and its ADV²."""
+    held = set(outcomes["attack"].to_pylist())
+    return next((each for each in PAIRS if held & set(each)), PAIRS[0])
 
 
 def interpreter_name(interpreter: str) -> str:

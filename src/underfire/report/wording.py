@@ -16,9 +16,9 @@ class Words:
     headlines: tuple[str, str, str, str]  # for nearly all, most, some and hardly any of the maps
     endings: Mapping[str, str]
     kept: str  # what ADV² did to the maps that count as plausible
-    left: str  # what PGD did to them
+    left: str  # what the plain attack did to them
     counted: str  # such maps
-    unmoved: str  # said where most of PGD's maps are such maps
+    unmoved: str  # said where most maps of the plain attack, which goes in the braces, are such maps
     blank: tuple[str, str]  # one target map, or several, without any structure
     limit: str
 
@@ -41,7 +41,7 @@ HIDING = Words(
     kept="kept the map plausible",
     left="left the map plausible",
     counted="plausible maps",
-    unmoved="PGD ignores the map, and still most maps stay plausible: this interpreter hardly reacts, and "
+    unmoved="{} ignores the map, and still most maps stay plausible: this interpreter hardly reacts, and "
     "hiding from it takes no effort.",
     blank=(
         "1 benign image has a map that shows nothing; any structure at all would give an attack away there.",
@@ -68,7 +68,7 @@ SHOWING = Words(
     kept="made the map look like the wanted one",
     left="left the map like the wanted one",
     counted="maps that look like the wanted one",
-    unmoved="PGD ignores the map, and still most maps look like the wanted one: the wanted maps are too much like what "
+    unmoved="{} ignores the map, and still most maps look like the wanted one: the wanted maps are too much like what "
     "this interpreter shows anyway, so that showing them proves little.",
     blank=(
         "1 wanted map shows nothing; to look like it takes a map without any structure.",

@@ -1,4 +1,5 @@
-"""Does the attack work? PGD against ADV2 for each interpreter, on correctly classified images (Tables 3 and 12).
+"""Does the attack work? A solver's plain attack against its ADV2 for each interpreter, on correctly classified images
+(Tables 3 and 12 with PGD, Fig. 9 and 10 with StAdv).
 
 With another target map than the benign one: can the map be led elsewhere (Tables 6 to 8)?
 
@@ -15,16 +16,16 @@ from typing import Any, Literal
 
 import pyarrow as pa
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
-from underfire import presets
 from underfire.api import Attacker
 from underfire.attack import Attack
 from underfire.classifiers import Classifier
 from underfire.data import ImageSet, Selection
 from underfire.interpreters import Interpreter
 from underfire.metrics import compare_maps, linf, map_l1
+from underfire.presets import SOLVERS
 from underfire.rng import image_keys
 from underfire.stages import (
     Aim,
@@ -42,21 +43,28 @@ from underfire.stages import (
     key,
     targets_of,
 )
-from underfire.store import COLUMNS_SCHEMA, OUTCOMES, Run, Store, open_run, write_json, write_outcomes
+from underfire.store import COLUMNS, COLUMNS_SCHEMA, OUTCOMES, Run, Store, open_run, write_json, write_outcomes
 from underfire.studies.runs import Inputs, Planned, Report, even_width, is_begun, listed, perform, surroundings
 from underfire.target_classes import target_class_named
 from underfire.target_maps import NOBODY, Pool, Wanted, target_map_named
-from underfire.types import Samples
+from underfire.types import Samples, UnderfireError
 
 
 class Settings(Inputs):
     """Everything that decides what a run computes; running again with other settings is another run."""
 
+    solver: Literal["pgd", "stadv"] = "pgd"
     recipe: Literal["annealed", "paper"] = "annealed"
     eps: float | None = Field(default=None, gt=0, le=1)
     steps: int | None = Field(default=None, ge=1)
     target_class: str = "random"
     target_map: str = "benign"
+
+    @model_validator(mode="after")
+    def _budget_of_this_solver(self) -> "Settings":
+        if self.eps is not None and "eps" not in SOLVERS[self.solver].budget:
+            raise UnderfireError(f"Solver '{self.solver}' moves pixels in place of changing them; leave out --eps.")
+        return self
 
 
 def execute(
@@ -96,32 +104,34 @@ def execute(
 
 def plan(settings: Settings, select: Select) -> Iterator[Planned]:
     """The stages in the order in which they are computed; shared ones come once."""
-    aim, pgd = _aim(settings, select), _pgd(settings, select)
+    aim, plain = _aim(settings, select), _plain(settings, select)
+    baseline = plain.attack.name
     yield Planned("images", select, "image", "benign", None)
     yield Planned("targets", aim, "step", "benign", None)
-    yield Planned("warm start", _warm_start(aim, pgd.attack), "step", "warm-start", None)
-    yield Planned("pgd", pgd, "image", "pgd", None)
-    yield Planned("pgd in 8 bits", Rescore(pgd), "step", "pgd", None)
+    yield Planned("warm start", _warm_start(aim, plain.attack), "step", "warm-start", None)
+    yield Planned(baseline, plain, "image", baseline, None)
+    yield Planned(f"{baseline} in 8 bits", Rescore(plain), "step", baseline, None)
     for interpreter in settings.explainers():
-        name, adv2 = interpreter.name, _adv2(settings, select, interpreter)
+        name, adv2 = interpreter.name, _map_aware(settings, select, interpreter)
+        attack = adv2.attack.name
         yield Planned(f"benign maps, {name}", Explain(select, interpreter), "map", "benign", name)
         yield Planned(f"benign maps again, {name}", Explain(select, interpreter, draw=1), "step", "benign", name)
         if isinstance(adv2.goal, Sketch):
             yield Planned(f"target maps, {name}", adv2.goal, "map", "target", name)
-        yield Planned(f"pgd maps, {name}", Explain(pgd, interpreter), "map", "pgd", name)
-        yield Planned(f"adv2, {name}", adv2, "image", "adv2", name)
-        yield Planned(f"adv2 maps, {name}", Explain(adv2, interpreter), "map", "adv2", name)
-        yield Planned(f"adv2 in 8 bits, {name}", Rescore(adv2), "step", "adv2", name)
+        yield Planned(f"{baseline} maps, {name}", Explain(plain, interpreter), "map", baseline, name)
+        yield Planned(f"{attack}, {name}", adv2, "image", attack, name)
+        yield Planned(f"{attack} maps, {name}", Explain(adv2, interpreter), "map", attack, name)
+        yield Planned(f"{attack} in 8 bits, {name}", Rescore(adv2), "step", attack, name)
 
 
 def outcome_table(settings: Settings, select: Select, ids: tuple[str, ...], store: Store) -> pa.Table:
     """One row per image x attack x interpreter, each attack's map against the target map and the benign one."""
-    pgd = _pgd(settings, select)
+    plain = _plain(settings, select)
     tables = []
     for interpreter in settings.explainers():
-        adv2 = _adv2(settings, select, interpreter)
+        adv2 = _map_aware(settings, select, interpreter)
         assert adv2.goal is not None
-        for craft in (pgd, adv2):
+        for craft in (plain, adv2):
             tables.append(_outcomes(craft, interpreter, adv2.goal, ids, store))
     return pa.concat_tables(tables)
 
@@ -157,6 +167,9 @@ def _outcomes(
         "steps": rows(craft, "steps").tolist(),
         "reason": ["converged" if c else "budget" for c in rows(craft, "converged").tolist()],
     }
+    measures = craft.attack.perturbation.measures(rows(craft, "theta"))
+    lacking = {name: pa.nulls(len(ids)) for name in COLUMNS if name not in {**columns, **measures}}
+    columns |= {**{name: values.tolist() for name, values in measures.items()}, **lacking}
     return pa.table(columns, COLUMNS_SCHEMA)
 
 
@@ -170,17 +183,21 @@ def _goal(settings: Settings, aim: Aim, interpreter: Interpreter) -> Explain | S
     return benign if rule is None else Sketch(aim, benign, rule, settings.seed)
 
 
-def _pgd(settings: Settings, select: Select) -> Craft:
-    aim, attack = _aim(settings, select), presets.pgd(eps=settings.eps, recipe=settings.recipe)
+def _plain(settings: Settings, select: Select) -> Craft:
+    aim, attack = _aim(settings, select), SOLVERS[settings.solver].plain(**_recipe(settings))
     return Craft(aim, attack, None, _warm_start(aim, attack))
 
 
-def _adv2(settings: Settings, select: Select, interpreter: Interpreter) -> Craft:
-    aim = _aim(settings, select)
-    attack = presets.adv2(
-        interpreter, eps=settings.eps, recipe=settings.recipe, steps=settings.steps, seed=settings.seed
-    )
+def _map_aware(settings: Settings, select: Select, interpreter: Interpreter) -> Craft:
+    aim, preset = _aim(settings, select), SOLVERS[settings.solver].map_aware
+    attack = preset(interpreter, **_recipe(settings), steps=settings.steps, seed=settings.seed)
     return Craft(aim, attack, _goal(settings, aim, interpreter), _warm_start(aim, attack))
+
+
+def _recipe(settings: Settings) -> dict[str, Any]:
+    """What the solver's two presets have in common."""
+    budget = {name: getattr(settings, name) for name in SOLVERS[settings.solver].budget}
+    return {"recipe": settings.recipe, **budget}
 
 
 def _warm_start(aim: Aim, attack: Attack) -> Craft:
@@ -197,7 +214,7 @@ def _rehearse(settings: Settings, select: Select, classifier: Classifier, sample
         pool = Pool(keys, samples.labels, torch.zeros(len(keys), 1, 1))
         target_map.maps(Wanted(keys, target, pool), settings.seed)
     for interpreter in settings.explainers():
-        attack = replace(_adv2(settings, select, interpreter).attack, steps=1, warm_start=None)
+        attack = replace(_map_aware(settings, select, interpreter).attack, steps=1, warm_start=None)
         with in_one_sentence(f"The model cannot be attacked through {interpreter.name}"):
             Attacker(classifier, attack, interpreter)(image)
 
@@ -216,7 +233,7 @@ def _describe(
     passed_over: int,
 ) -> dict[str, Any]:
     """run.json before the first stage is computed."""
-    attacks = [_pgd(settings, select), *(_adv2(settings, select, each) for each in settings.explainers())]
+    attacks = [_plain(settings, select), *(_map_aware(settings, select, each) for each in settings.explainers())]
     return {
         "underfire": version("underfire"),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
