@@ -23,8 +23,9 @@ from torch import Tensor
 from underfire.types import Images, Maps, Row
 
 PLAUSIBLE = 0.5
-FLOW = ("flow_mean", "flow_smoothness")  # of attacks that bend images
 DISTANCES = ("map_l1", "map_l2", "iou_mean", "iou_half", "iou_top15")
+FLOW = ("flow_mean", "flow_smoothness")  # of attacks that bend images
+MEASURED = (*DISTANCES, "benign_l1", "repeat_l1", "linf", "success_8bit", *FLOW)
 
 Masks = Bool[Tensor, "n i j"]
 
@@ -125,8 +126,7 @@ class Summary:
     attack: str
     asr: Estimate
     mc: Estimate  # mean confidence of the successes
-    # by the names in DISTANCES and FLOW, plus "benign_l1", "repeat_l1", "plausible", "linf", "success_8bit"
-    all_images: Mapping[str, Estimate]
+    all_images: Mapping[str, Estimate]  # "plausible", and of MEASURED what the table holds
     successes: Mapping[str, Estimate]
 
 
@@ -140,9 +140,8 @@ def _summarise(outcomes: pa.Table, interpreter: str, attack: str) -> Summary:
     chosen = pc.and_(pc.equal(outcomes["interpreter"], interpreter), pc.equal(outcomes["attack"], attack))
     rows = outcomes.filter(chosen)
     success = rows["success"].to_numpy().astype(bool)
-    values = {name: rows[name].to_numpy() for name in (*DISTANCES, "benign_l1", "repeat_l1", "linf", "success_8bit")}
-    bent = [name for name in FLOW if name in rows.column_names and not rows[name].null_count]
-    values |= {name: rows[name].to_numpy() for name in bent}
+    measured = [name for name in MEASURED if name in rows.column_names and not rows[name].null_count]
+    values = {name: rows[name].to_numpy() for name in measured}
     values["plausible"] = values["iou_mean"] > PLAUSIBLE
     return Summary(
         interpreter=interpreter,
