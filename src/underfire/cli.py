@@ -56,6 +56,10 @@ app.add_typer(train_app, name="train")
 app.add_typer(study_app, name="study")
 
 Out = Annotated[Path, typer.Option(help="Run folder; the same command again resumes it.")]
+# the distance to the target map, and the means beside it
+COLUMNS = ("map ΔL1", {"noise": "repeat_l1", "IoU": "iou_mean", "plausible": "plausible"})
+TARGETED_COLUMNS = ("ΔtL1", {"ΔbL1": "benign_l1", "IoU": "iou_mean", "wanted": "plausible"})
+
 Count = Annotated[int, typer.Option("--n", min=1, help="How many correctly classified images to attack.")]
 
 
@@ -186,8 +190,8 @@ def _print_summary(run: Run) -> None:
     found = selection["examined"] - selection["misclassified"]
     title = f"{found} images; means, with their 95 % interval in brackets"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0)
-    further = _TARGETED_MEANS if is_targeted(run.info) else _MEANS
-    for name in ("interpreter", "attack", "ASR", "MC", "map ΔL1", *further):
+    distance, further = TARGETED_COLUMNS if is_targeted(run.info) else COLUMNS
+    for name in ("interpreter", "attack", "ASR", "MC", distance, *further):
         table.add_column(name, justify="left" if name in ("interpreter", "attack") else "right", no_wrap=True)
     for row in summarise(run.outcomes()):
         shown = row.all_images
@@ -200,13 +204,8 @@ def _print_summary(run: Run) -> None:
     if found < selection["requested"]:
         examined, wrong = selection["examined"], selection["misclassified"]
         say(f"No more than {found} images were found: of {examined} examined, {wrong} were misclassified.")
-
     if passed_over := selection.get("passed_over"):
         say(f"{passed_over} images were passed over: they have no target class other than their own.")
-
-
-_MEANS = {"noise": "repeat_l1", "IoU": "iou_mean", "plausible": "plausible"}
-_TARGETED_MEANS = {"to benign": "benign_l1", "noise": "repeat_l1", "IoU": "iou_mean", "as wanted": "plausible"}
 
 
 def _with_interval(value: Estimate) -> str:

@@ -167,7 +167,7 @@ def _print_sanity(run: Run) -> None:
     table = _table(
         f"{rows[0].map_l1.n} images; means, with 95 % intervals in brackets",
         ("interpreter", "compared with"),
-        ("rank correlation", "map ΔL1", "constant"),
+        ("rank correlation", "map ΔL1", "blank"),
     )
     for row in rows:
         shown = (_bracketed(row.rank_correlation), _bracketed(row.map_l1), str(row.constant))

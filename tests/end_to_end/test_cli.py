@@ -153,7 +153,7 @@ def test_targets_of_every_kind_on_the_demo(
     rows = open_run(tmp_path / "run").outcomes().to_pylist()
     assert len(rows) == 6
     assert all(row["class_true"] != row["class_target"] for row in rows)
-    assert ("to benign" in told.out) == (options[0] == "--target-map")
+    assert ("ΔbL1" in told.out) == (options[0] == "--target-map")
     assert ("passed over" in told.out) == (options[1] in ("0", "{folder}/wanted.csv"))
 
 
