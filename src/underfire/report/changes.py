@@ -69,10 +69,10 @@ class Bending:
 
 
 def change_of(run: RunView, rows: list[dict[str, Any]], sources: list[tuple[str, str | None]]) -> Change:
-    """One scale for all: the largest change of a pixel spans the range from mid-grey; of flows the longest but 1 %."""
+    """One scale for all: the largest change of a pixel spans the range from mid-grey; of flows the typical longest."""
     if any(row.get("flow_mean") is None for row in rows):
         largest = max(row["linf"] for row in rows)
         return Difference(max(1, int(0.5 / largest)) if largest > 0 else 1)
     flows = (flow for source in sources for flow in run.thetas(*source)[1])
-    reach = max(float(np.quantile(np.hypot(*flow), 0.99)) for flow in flows)
+    reach = float(np.median([np.quantile(np.hypot(*flow), 0.99) for flow in flows]))
     return Bending(reach or 1.0)
