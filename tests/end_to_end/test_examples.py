@@ -50,6 +50,15 @@ def test_interpreters_compared(run: Run) -> None:
         assert line.endswith("of 4")
 
 
+def test_a_map_led_elsewhere(run: Run) -> None:
+    _, *lines = run("lead_the_map.py")
+    assert [line.split()[0] for line in lines] == ["cam", "rts"]
+    for line in lines:
+        wanted, benign = map(float, line.split()[1:3])
+        assert wanted < benign, line
+        assert line.endswith("4 of 4")
+
+
 def test_a_run_read(run: Run, tmp_path: Path) -> None:
     settings = Settings(model="demo", images="demo", n=2, eps=EPS, steps=20)
     execute(settings, Classifier.load("demo"), demo_images(), tmp_path / "demo", command="test")
