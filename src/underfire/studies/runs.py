@@ -8,22 +8,25 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from underfire.classifiers import Classifier
-from underfire.data import ImageSet
+from underfire.data import ImageSet, open_images
+from underfire.demo import demo_images
 from underfire.engine import Progress
 from underfire.interpreters import Interpreter, interpreter_named
 from underfire.rng import image_keys
 from underfire.stages import Context, Spec, in_one_sentence, key, run_stage
-from underfire.store import read_json, write_json
+from underfire.store import Run, read_json, write_json
+from underfire.target_classes import target_class_named
 from underfire.types import Samples, UnderfireError
 
 VERSIONED = ("underfire", "torch", "torchvision", "numpy", "safetensors", "pyarrow")
 
 
-class Inputs(BaseModel):
-    """The classifier, the images and the interpreters of a run; running again with others is another run."""
+class Source(BaseModel):
+    """The classifier and the images of a run, as they are named on the command line."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -35,6 +38,17 @@ class Inputs(BaseModel):
     labels: str | None = None
     crop: int | None = None
     resize: int | None = None
+
+    def open_images(self) -> ImageSet:
+        """The images; UnderfireError if there are none."""
+        if self.images == "demo":
+            return demo_images()
+        return open_images(self.images, self.labels, self.crop, self.resize)
+
+
+class Inputs(Source):
+    """The classifier, the images and the interpreters of a run; running again with others is another run."""
+
     interpreters: tuple[str, ...] = ("cam", "grad")
     n: int = Field(default=16, ge=1)
     seed: int = 0
@@ -64,6 +78,39 @@ class Planned:
 
 
 Report = Callable[[Planned, Progress], None]
+
+
+def reopen(run: Run, device: torch.device | str = "cpu") -> tuple[Classifier, ImageSet]:
+    """The classifier of an earlier run and all the images that it chose from, found again by what run.json says.
+
+    UnderfireError if run.json does not say it, or if either is gone or another one by now.
+    """
+    spec = run.info.get("spec")
+    try:
+        named = dict[str, Any](spec) if isinstance(spec, Mapping) else {}
+        source = Source.model_validate({name: named[name] for name in Source.model_fields if name in named})
+    except ValidationError as problem:
+        where = problem.errors()[0]["loc"][0]
+        raise UnderfireError(f"run.json in {run.path} does not say which {where} it was made with.") from None
+    try:
+        classifier = Classifier.load(
+            source.model, source.weights, source.normalize, features=source.features, device=device
+        )
+        image_set = source.open_images()
+        chosen_from = target_class_named(str(named.get("target_class", "random"))).candidates(image_set)
+    except UnderfireError as problem:
+        raise UnderfireError(f"What {run.path} was made with cannot be opened again: {problem}") from problem
+    if classifier.fingerprint() != named.get("model_fingerprint"):
+        raise UnderfireError(
+            f"The model {source.model} is not the one that {run.path} was made with: its layers, weights or "
+            "normalisation have changed since. Bring them back, or run the attack again."
+        )
+    if chosen_from.digest != named.get("images_digest"):
+        raise UnderfireError(
+            f"The images at {source.images} are not those that {run.path} was made with: files, labels or sizes have "
+            "changed since. Bring them back, or run the attack again."
+        )
+    return classifier, image_set
 
 
 def perform(planned: Planned, ids: tuple[str, ...], context: Context, on_progress: Report) -> bool:
