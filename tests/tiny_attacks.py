@@ -17,9 +17,11 @@ from underfire.classifiers import Classifier
 from underfire.interpreters import (
     CAM,
     GRAD,
+    IG,
     MASK,
     Blind,
     FiniteDifferences,
+    GaussLegendre,
     GradCAM,
     Interpreter,
     OneSidedDifferences,
@@ -42,6 +44,7 @@ FIXED: Mapping[str, Interpreter] = {
     "grad-smoothed": GRAD(SmoothedReLU()),
     "cam": CAM(),
     "grad-cam": GradCAM(),
+    "ig": IG(GaussLegendre(3), together=2),
     "mask": MASK(Solver(steps=2), Replay(follow=1, horizon=2)),
     "mask-unrolled": MASK(Solver(steps=2), Unrolled(follow=1, lookahead=2)),
 }

@@ -19,9 +19,11 @@ from underfire.classifiers import Classifier
 from underfire.interpreters import (
     CAM,
     GRAD,
+    IG,
     MASK,
     Blind,
     FiniteDifferences,
+    GaussLegendre,
     GradCAM,
     Interpreter,
     LogisticGate,
@@ -110,8 +112,19 @@ def slopes(model: Classifier, interpreter: Interpreter, h: float, kind: Kind = P
         (GRAD(ExactCurvature()), 0.0),
         (GRAD(FiniteDifferences(delta=1e-4)), 2e-6),  # falls with the square of delta
         (GRAD(OneSidedDifferences(delta=1e-7)), 1e-5),  # falls with delta
+        (IG(GaussLegendre(3), input_gradient=ExactCurvature()), 0.0),
+        (IG(GaussLegendre(3), input_gradient=FiniteDifferences(delta=3e-5)), 2e-6),
     ],
-    ids=["blind", "cam", "grad-cam", "grad-exact", "grad-differences", "grad-one-sided"],
+    ids=[
+        "blind",
+        "cam",
+        "grad-cam",
+        "grad-exact",
+        "grad-differences",
+        "grad-one-sided",
+        "ig-exact",
+        "ig-differences",
+    ],
 )
 def test_smooth_networks(net: str, interpreter: Interpreter, error: float) -> None:
     """Differences of step h = 1e-6 round off 1e-16 / h of a loss near 10, and truncate h^2 of its third derivative."""

@@ -7,6 +7,7 @@ from underfire.interpreters.cam import CAM, GradCAM
 from underfire.interpreters.gates import LogisticGate, MonotoneGate, PaperGate
 from underfire.interpreters.grad import GRAD
 from underfire.interpreters.input_gradients import FiniteDifferences, OneSidedDifferences, SmoothedReLU
+from underfire.interpreters.integrated_gradients import IG, GaussLegendre, Midpoints
 from underfire.interpreters.mask import MASK
 from underfire.interpreters.mask_attacker import Replay, Unrolled
 from underfire.interpreters.protocol import Blind, Interpreter
@@ -26,7 +27,14 @@ def _plain(build: Callable[[], Interpreter]) -> Callable[[str | None], Interpret
 
 
 INTERPRETERS: Mapping[str, Callable[[str | None], Interpreter]] = MappingProxyType(
-    {"cam": _plain(CAM), "grad": _plain(GRAD), "grad-cam": _plain(GradCAM), "mask": _plain(MASK), "rts": RTS.named}
+    {
+        "cam": _plain(CAM),
+        "grad": _plain(GRAD),
+        "grad-cam": _plain(GradCAM),
+        "ig": _plain(IG),
+        "mask": _plain(MASK),
+        "rts": RTS.named,
+    }
 )
 
 
@@ -41,14 +49,17 @@ def interpreter_named(text: str) -> Interpreter:
 __all__ = [
     "CAM",
     "GRAD",
+    "IG",
     "INTERPRETERS",
     "MASK",
     "RTS",
     "Blind",
     "FiniteDifferences",
+    "GaussLegendre",
     "GradCAM",
     "Interpreter",
     "LogisticGate",
+    "Midpoints",
     "MonotoneGate",
     "OneSidedDifferences",
     "PaperGate",

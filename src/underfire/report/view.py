@@ -11,7 +11,7 @@ PLAIN = {"pgd": "PGD", "stadv": "StAdv"}
 MAP_AWARE = {"adv2": "ADV²", "adv2-stadv": "ADV² on StAdv"}
 ATTACKS = PLAIN | MAP_AWARE
 PAIRS = tuple(zip(PLAIN, MAP_AWARE, strict=True))
-INTERPRETERS = {"grad": "GRAD", "cam": "CAM", "grad-cam": "Grad-CAM", "mask": "MASK", "rts": "RTS"}
+INTERPRETERS = {"grad": "GRAD", "cam": "CAM", "grad-cam": "Grad-CAM", "ig": "IG", "mask": "MASK", "rts": "RTS"}
 
 Array = npt.NDArray[np.float32]
 Named = tuple[tuple[str, ...], Array]  # ids, and one row per id
