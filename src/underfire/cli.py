@@ -15,6 +15,7 @@ from underfire import demo_training
 from underfire.classifiers import Classifier
 from underfire.cli_study import study_app
 from underfire.cli_train import train_app
+from underfire.cli_transfer import transfer
 from underfire.data import ImageSet, open_images
 from underfire.demo import EPS, SHOWN, demo_images
 from underfire.interpreters import INTERPRETERS
@@ -54,6 +55,7 @@ app = typer.Typer(
 )
 app.add_typer(train_app, name="train")
 app.add_typer(study_app, name="study")
+app.command()(transfer)
 
 Out = Annotated[Path, typer.Option(help="Run folder; the same command again resumes it.")]
 # the distance to the target map, and the means beside it

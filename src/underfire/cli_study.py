@@ -17,7 +17,7 @@ from underfire.demo import demo_images, demo_masks
 from underfire.interpreters import INTERPRETERS
 from underfire.metrics import Estimate
 from underfire.store import Run
-from underfire.studies import localisation, sanity
+from underfire.studies import effectiveness, gap, localisation, sanity
 from underfire.studies.runs import Inputs, Report
 from underfire.terminal import (
     Batch,
@@ -129,6 +129,41 @@ def study_sanity(
     say(f"\nRun folder: {out}")
 
 
+@study_app.command("gap")
+def study_gap(
+    model: Model,
+    images: ImagesAt,
+    weights: Weights = None,
+    labels: LabelTable = None,
+    interpreter: Names = "cam,grad",
+    n: Annotated[int, typer.Option("--n", min=1, help="How many correctly classified images to attack.")] = 32,
+    normalize: Normalize = None,
+    features: FeaturesLayer = None,
+    crop: Crop = None,
+    resize: Resize = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    batch: Batch = 16,
+    out: Annotated[Path, typer.Option(help="Run folder; the same command again resumes it.")] = Path("runs/gap"),
+) -> None:
+    """Attack, then compare what the probability and its integrated gradients gain (Proposition 1)."""
+    given = {"model": model, "weights": weights, "normalize": normalize, "features": features, "images": images}
+    settings = _checked(
+        effectiveness.Settings, **given, labels=labels, interpreters=_names(interpreter), n=n, seed=seed
+    )
+    classifier = Classifier.load(model, weights, normalize, features=features, device=chosen_device(device))
+    crop, resize = sizes(classifier, crop, resize)
+    settings = settings.model_copy(update={"crop": crop, "resize": resize})
+    image_set = demo_images() if images == "demo" else open_images(images, labels, crop, resize)
+    run = _executed(
+        lambda on_progress: gap.execute(
+            settings, classifier, image_set, out, command=_command(), width=batch, on_progress=on_progress
+        )
+    )
+    _print_gap(run)
+    say(f"\nRun folder: {out}\nPlot:       {out / gap.PLOT}")
+
+
 def _executed(execute: Callable[[Report], Run]) -> Run:
     try:
         with progress_bars() as on_progress:
@@ -173,6 +208,20 @@ def _print_sanity(run: Run) -> None:
         shown = (_bracketed(row.rank_correlation), _bracketed(row.map_l1), str(row.constant))
         table.add_row(row.interpreter, row.compared_with, *shown)
     console.print(table)
+
+
+def _print_gap(run: Run) -> None:
+    rows = gap.summarise(gap.gaps(run))
+    table = _table(
+        f"{rows[0].gap.n} images; means, with 95 % intervals in brackets",
+        ("attack", "made for"),
+        ("prediction", "interpretation", "error", "beyond"),
+    )
+    for row in rows:
+        losses = (_bracketed(row.prediction_loss), _bracketed(row.interpretation_loss))
+        table.add_row(row.attack, row.interpreter or "", *losses, f"{row.error:.3f}", str(row.beyond))
+    console.print(table)
+    say("Proposition 1: prediction ≤ interpretation, but for the error of the integral; beyond: images for which not.")
 
 
 def _table(title: str, names: tuple[str, ...], numbers: tuple[str, ...]) -> Table:

@@ -26,7 +26,10 @@ from underfire.classifiers import Classifier
 from underfire.data import ImageSet, LocatedObjects, Selection, locate, select
 from underfire.engine import Progress
 from underfire.images import is_constant, to_8bit
+from underfire.interpreters.integrated_gradients import Quadrature
 from underfire.interpreters.protocol import Blind, Explainer
+from underfire.metrics import linf
+from underfire.proposition import both_sides
 from underfire.randomised import DEPTHS, adopted, randomised
 from underfire.store import Store
 from underfire.target_classes import RandomClass, TargetClass, check_targets
@@ -82,16 +85,37 @@ class Craft:
 
 
 @dataclass(frozen=True)
+class Noise:
+    """Chosen images with a random sign at every value, as large as that image's largest change by an attack, and cut to
+    [0, 1]; rows: image, predicted.
+    """
+
+    of: Craft
+    seed: int
+    version: int = 1
+
+
+@dataclass(frozen=True)
 class Explain:
-    """Deployed maps of chosen images for their label, of located ones for the class that the classifier reports, or of
-    crafted ones for their target; rows: map, constant.
+    """Deployed maps of chosen or noisy images for their label, of located ones for the class that the classifier
+    reports, or of crafted ones for their target; rows: map, constant.
 
     Another `draw` is another run of the random numbers that an interpreter uses, if any.
     """
 
-    of: Select | Locate | Craft
+    of: "Select | Locate | Craft | Noise"
     interpreter: Explainer
     draw: int = 0
+    version: int = 1
+
+
+@dataclass(frozen=True)
+class ExplainElsewhere:
+    """The same maps by another classifier, whose fingerprint is `model`; rows: map, constant, predicted."""
+
+    of: Select | Craft | Noise
+    interpreter: Explainer
+    model: str
     version: int = 1
 
 
@@ -131,7 +155,20 @@ class Rescore:
     version: int = 1
 
 
-Spec = Select | Locate | Aim | Craft | Explain | ExplainRandomised | Sketch | Rescore
+@dataclass(frozen=True)
+class Bound:
+    """Both sides of Proposition 1 for the target class.
+
+    Rows: prediction_loss, interpretation_loss, completeness_error.
+    """
+
+    of: Select | Craft | Noise
+    aim: Aim
+    quadrature: Quadrature
+    version: int = 1
+
+
+Spec = Select | Locate | Aim | Craft | Noise | Explain | ExplainElsewhere | ExplainRandomised | Sketch | Rescore | Bound
 Rows = Iterator[tuple[tuple[str, ...], Mapping[str, Tensor]]]  # some ids and their row tensors, ready to be stored
 
 
@@ -256,15 +293,38 @@ def _(spec: Sketch, ids: tuple[str, ...], context: Context) -> Rows:
 
 @_compute.register
 def _(spec: Explain, ids: tuple[str, ...], context: Context) -> Rows:
-    images = context.store.read(key(spec.of), "image", ids)
-    if isinstance(spec.of, Select):
-        classes = context.store.read(key(spec.of), "label", ids)
-    elif isinstance(spec.of, Locate):
-        classes = context.store.read(key(spec.of), "predicted", ids)
-    else:
-        classes = context.store.read(key(spec.of.of), "target", ids)
+    images, classes = context.store.read(key(spec.of), "image", ids), _explained(spec.of, ids, context.store)
     drawn = rng.image_keys(ids if spec.draw == 0 else (f"{name}, draw {spec.draw}" for name in ids))
     yield from _maps(spec.interpreter, context.classifier, ids, images, classes, drawn, context)
+
+
+@_compute.register
+def _(spec: ExplainElsewhere, ids: tuple[str, ...], context: Context) -> Rows:
+    images, classes = context.store.read(key(spec.of), "image", ids), _explained(spec.of, ids, context.store)
+    maps = _maps(spec.interpreter, context.classifier, ids, images, classes, rng.image_keys(ids), context)
+    for chunk, (part, rows) in zip(_chunks(ids, context.width), maps, strict=True):
+        yield part, {**rows, "predicted": _logits(context.classifier, images[chunk]).argmax(1)}
+
+
+@_compute.register
+def _(spec: Noise, ids: tuple[str, ...], context: Context) -> Rows:
+    benign, crafted = (context.store.read(key(of), "image", ids) for of in (spec.of.of.of, spec.of))
+    keys, shape = rng.image_keys(ids), benign.shape[1:]
+    draws = rng.uniform(spec.seed, "noise", keys, torch.zeros_like(keys), shape.numel())
+    signs = (draws - 0.5).sign().view(-1, *shape).to(benign.dtype)
+    noisy = (benign + linf(crafted, benign).view(-1, 1, 1, 1) * signs).clamp(0, 1)
+    for chunk in _chunks(ids, context.width):
+        yield ids[chunk], {"image": noisy[chunk], "predicted": _logits(context.classifier, noisy[chunk]).argmax(1)}
+
+
+@_compute.register
+def _(spec: Bound, ids: tuple[str, ...], context: Context) -> Rows:
+    x, x0 = (context.store.read(key(of), "image", ids) for of in (spec.of, spec.aim.of))
+    target = context.store.read(key(spec.aim), "target", ids)
+    for chunk in _chunks(ids, context.width):
+        at, origin, y = (rows[chunk].to(context.classifier.device) for rows in (x, x0, target))
+        yield ids[chunk], vars(both_sides(context.classifier, at, origin, y, spec.quadrature))
+        context.on_step(Progress(chunk.stop, 0, chunk.stop, len(ids)))
 
 
 @_compute.register
@@ -301,6 +361,17 @@ def _(spec: Craft, ids: tuple[str, ...], context: Context) -> Rows:
     stream = engine.stream(spec.attack, context.classifier, goal, context.width, context.on_step, start)
     for index, outcome in stream:
         yield tuple(ids[i] for i in index.tolist()), vars(outcome)
+
+
+def _explained(of: Select | Locate | Craft | Noise, ids: tuple[str, ...], store: Store) -> Labels:
+    """The classes that maps of these images explain."""
+    if isinstance(of, Select):
+        return store.read(key(of), "label", ids)
+    if isinstance(of, Locate):
+        return store.read(key(of), "predicted", ids)
+    if isinstance(of, Noise):
+        return _explained(of.of.of.of, ids, store)
+    return store.read(key(of.of), "target", ids)
 
 
 def _maps(

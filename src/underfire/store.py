@@ -177,6 +177,17 @@ def write_table(path: Path, table: pa.Table) -> None:
     write_atomically(path, lambda temporary: pq.write_table(table, temporary))
 
 
+def read_table(path: Path, schema: pa.Schema) -> pa.Table:
+    """A table that `write_table` wrote; UnderfireError if the file is missing, damaged or holds other columns."""
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as problem:
+        raise UnderfireError(f"{path} is missing or damaged; delete it and run the command again.") from problem
+    if not table.schema.equals(schema):
+        raise UnderfireError(f"{path} holds other columns than this version writes; delete it and run again.")
+    return table
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object; UnderfireError if the file is damaged."""
     try:

@@ -80,7 +80,7 @@ def strips(parts: dict[str, Points], label: str, mark: float | None) -> str:
         axes.set_yticks(range(len(parts)), [ATTACKS[attack] for attack in reversed(parts)])
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x", color=INK, alpha=0.2, linewidth=0.6)
-        return _svg(figure)
+        return _uri("image/svg+xml", svg(figure))
 
 
 def _strip(axes: Axes, height: int, points: Points, colour: str) -> None:
@@ -116,10 +116,11 @@ def _encode(picture: Image.Image, side: int, resample: Image.Resampling) -> str:
     return _uri("image/jpeg", data.getvalue())
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> bytes:
+    """The same bytes for the same plot."""
     data = BytesIO()
     figure.savefig(data, format="svg", metadata={"Date": None, "Creator": None})
-    return _uri("image/svg+xml", data.getvalue())
+    return data.getvalue()
 
 
 def _uri(kind: str, data: bytes) -> str:

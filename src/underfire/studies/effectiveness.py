@@ -102,6 +102,23 @@ def execute(
     return open_run(out)
 
 
+def recorded(run: Run) -> tuple[Settings, Select]:
+    """What an attack's run folder was made with; UnderfireError if it holds no attack or another version's."""
+    info = run.info
+    try:
+        spec = dict(info["spec"])
+        select = Select(spec.pop("model_fingerprint"), spec.pop("images_digest"), spec["n"], spec["seed"])
+        settings = Settings(**spec)
+    except (KeyError, TypeError, ValueError) as problem:
+        raise UnderfireError(f"{run.path} holds no attack; make one with: underfire attack --out …") from problem
+    if info.get("stages") != listed(plan(settings, select)):
+        raise UnderfireError(
+            f"{run.path} was made by underfire {info.get('underfire')}, whose attacks are not those of this version, "
+            "or with maskers or targets of other content; run the attack again."
+        )
+    return settings, select
+
+
 def plan(settings: Settings, select: Select) -> Iterator[Planned]:
     """The stages in the order in which they are computed; shared ones come once."""
     aim, plain = _aim(settings, select), _plain(settings, select)
@@ -122,6 +139,13 @@ def plan(settings: Settings, select: Select) -> Iterator[Planned]:
         yield Planned(f"{attack}, {name}", adv2, "image", attack, name)
         yield Planned(f"{attack} maps, {name}", Explain(adv2, interpreter), "map", attack, name)
         yield Planned(f"{attack} in 8 bits, {name}", Rescore(adv2), "step", attack, name)
+
+
+def crafted(settings: Settings, select: Select) -> Iterator[tuple[str | None, Craft]]:
+    """The run's attacks and the interpreter whose map each was after: none, then one after another."""
+    yield None, _plain(settings, select)
+    for interpreter in settings.explainers():
+        yield interpreter.name, _map_aware(settings, select, interpreter)
 
 
 def outcome_table(settings: Settings, select: Select, ids: tuple[str, ...], store: Store) -> pa.Table:

@@ -1,0 +1,162 @@
+"""How far apart are prediction and interpretation? Both sides of Proposition 1 for every image of an attack.
+
+    run = execute(settings, classifier, image_set, Path("runs/x"), command="…")
+    rows = summarise(gaps(run))
+
+The folder is that of an attack (`underfire.studies.effectiveness`) with a table and a plot more; benign images, whose
+losses are both 0, and random noise of the attack's size stand beside the attacks.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from underfire.classifiers import Classifier
+from underfire.data import ImageSet
+from underfire.interpreters import Midpoints
+from underfire.metrics import Estimate, mean_interval
+from underfire.report.plots import bound
+from underfire.stages import Aim, Bound, Context, Noise, Select, key
+from underfire.store import Run, Store, read_table, write_atomically, write_table
+from underfire.studies import effectiveness
+from underfire.studies.effectiveness import Settings
+from underfire.studies.runs import Planned, Report, even_width, perform
+
+TABLE, PLOT = "gap.parquet", "gap.svg"
+QUADRATURE = Midpoints(64)
+SCHEMA = pa.schema(
+    {
+        "id": pa.string(),
+        "attack": pa.string(),
+        "interpreter": pa.string(),  # whose map the attack was after, if any
+        "class_target": pa.int64(),
+        "prediction_loss": pa.float64(),
+        "interpretation_loss": pa.float64(),
+        "gap": pa.float64(),  # interpretation loss - prediction loss
+        "completeness_error": pa.float64(),
+    }
+)
+
+
+def execute(
+    settings: Settings,
+    classifier: Classifier,
+    image_set: ImageSet,
+    out: Path,
+    *,
+    command: str,
+    width: int = 16,
+    on_progress: Report = lambda planned, progress: None,
+) -> Run:
+    """Run the attack if `out` does not hold it yet, then compute what is missing of the losses."""
+    run = effectiveness.execute(
+        settings, classifier, image_set, out, command=command, width=width, on_progress=on_progress
+    )
+    _, select = effectiveness.recorded(run)
+    ids = Store(out).done(key(select))
+    context = Context(classifier, Store(out), even_width(len(ids), width))
+    computed = [perform(planned, ids, context, on_progress) for planned in plan(settings, select)]
+    if any(computed) or not ((out / TABLE).exists() and (out / PLOT).exists()):
+        table = gap_table(settings, select, ids, context.store)
+        picture = _plot(table)
+        write_table(out / TABLE, table)
+        write_atomically(out / PLOT, lambda temporary: temporary.write_bytes(picture))
+    return run
+
+
+def plan(settings: Settings, select: Select) -> Iterator[Planned]:
+    """The noise, then the losses of each kind of images."""
+    for attack, interpreter, spec in _bounds(settings, select):
+        if isinstance(spec.of, Noise):
+            yield Planned("noise", spec.of, "step", attack, None)
+        yield Planned(f"both losses, {interpreter or attack}", spec, "step", attack, interpreter)
+
+
+def gap_table(settings: Settings, select: Select, ids: tuple[str, ...], store: Store) -> pa.Table:
+    """One row per image x attack x interpreter that it was made for."""
+    tables = []
+    for attack, interpreter, spec in _bounds(settings, select):
+        prediction, interpretation, error = (
+            store.read(key(spec), name, ids).double()
+            for name in ("prediction_loss", "interpretation_loss", "completeness_error")
+        )
+        columns = {
+            "id": ids,
+            "attack": [attack] * len(ids),
+            "interpreter": [interpreter] * len(ids),
+            "class_target": store.read(key(spec.aim), "target", ids).tolist(),
+            "prediction_loss": prediction.tolist(),
+            "interpretation_loss": interpretation.tolist(),
+            "gap": (interpretation - prediction).tolist(),
+            "completeness_error": error.tolist(),
+        }
+        tables.append(pa.table(columns, SCHEMA))
+    return pa.concat_tables(tables)
+
+
+def _bounds(settings: Settings, select: Select) -> Iterator[tuple[str, str | None, Bound]]:
+    """(attack, interpreter that it was made for, spec) of every kind of images."""
+    crafts = list(effectiveness.crafted(settings, select))
+    plain = crafts[0][1]
+    aim: Aim = plain.of
+    yield "benign", None, Bound(select, aim, QUADRATURE)
+    yield "noise", None, Bound(Noise(plain, settings.seed), aim, QUADRATURE)
+    for interpreter, craft in crafts:
+        yield craft.attack.name, interpreter, Bound(craft, aim, QUADRATURE)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One kind of images; `error` is the mean size of the completeness error, `beyond` counts images whose prediction
+    loss exceeds the interpretation loss by more than their completeness error."""
+
+    attack: str
+    interpreter: str | None
+    prediction_loss: Estimate
+    interpretation_loss: Estimate
+    gap: Estimate
+    error: float
+    beyond: int
+
+
+def gaps(run: Run) -> pa.Table:
+    """The run's table."""
+    return read_table(run.path / TABLE, SCHEMA)
+
+
+def summarise(table: pa.Table) -> list[Summary]:
+    """One Summary per kind of images, in the order of the table."""
+    return [_summary(rows, *pair) for pair, rows in _kinds(table)]
+
+
+def _kinds(table: pa.Table) -> Iterator[tuple[tuple[str, str | None], pa.Table]]:
+    pairs = dict.fromkeys(zip(*(table[name].to_pylist() for name in ("attack", "interpreter")), strict=True))
+    for attack, interpreter in pairs:
+        of_attack = table.filter(pc.equal(table["attack"], attack))
+        chosen = (
+            pc.is_null(of_attack["interpreter"])
+            if interpreter is None
+            else pc.equal(of_attack["interpreter"], interpreter)
+        )
+        yield (attack, interpreter), of_attack.filter(chosen)
+
+
+def _summary(rows: pa.Table, attack: str, interpreter: str | None) -> Summary:
+    prediction, interpretation, gap = (
+        mean_interval(rows[name].to_numpy()) for name in ("prediction_loss", "interpretation_loss", "gap")
+    )
+    error = rows["completeness_error"].to_numpy()
+    beyond = int((rows["gap"].to_numpy() < -abs(error) - 1e-6).sum())
+    return Summary(attack, interpreter, prediction, interpretation, gap, float(abs(error).mean()), beyond)
+
+
+def _plot(table: pa.Table) -> bytes:
+    points = {
+        " ".join(filter(None, kind)): (rows["prediction_loss"].to_numpy(), rows["interpretation_loss"].to_numpy())
+        for kind, rows in _kinds(table)
+        if kind != ("benign", None)
+    }
+    return bound(points, "prediction loss  p(x) − p(x₀)", "interpretation loss  ‖Δm‖₁")

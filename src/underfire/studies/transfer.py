@@ -1,0 +1,282 @@
+"""Do maps stay deceived when another interpreter, or another classifier, looks? (Table 9, Fig. 14)
+
+    table = execute(open_run("runs/x"), classifier)
+    cells = summarise(table)
+
+The images of an attack's run are explained by every interpreter. Per image, for source g and shown interpreter g',
+
+    dL1(g -> g') = mean |g'(x_g; ct) - g'(x0; y0)|
+
+with x_g the image that was made for g; g -> g is the run's own row. Images of the attack that ignores the map, and
+benign images under random noise of the same size, explained for their true class, are the null rows.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from underfire.classifiers import Classifier
+from underfire.images import is_constant
+from underfire.interpreters import Interpreter
+from underfire.metrics import Estimate, compare_maps, map_l1, mean_interval
+from underfire.report.plots import matrix
+from underfire.report.view import INTERPRETERS
+from underfire.stages import Context, Craft, Explain, ExplainElsewhere, Noise, Select, in_one_sentence, key
+from underfire.store import Run, Store, read_table, write_atomically, write_table
+from underfire.studies import effectiveness
+from underfire.studies.effectiveness import Settings
+from underfire.studies.runs import Planned, Report, even_width, perform, rehearse
+from underfire.types import Samples, UnderfireError
+
+TABLE = "transfer.parquet"
+NOISE = "noise"
+SCHEMA = pa.schema(
+    {
+        "id": pa.string(),
+        "attack": pa.string(),
+        "source": pa.string(),  # the interpreter that the image was made for, if any
+        "interpreter": pa.string(),  # the one that shows the map
+        "model": pa.string(),
+        "model_fingerprint": pa.string(),
+        "class_true": pa.int64(),
+        "class_explained": pa.int64(),
+        "class_predicted": pa.int64(),  # by this classifier
+        "map_l1": pa.float64(),  # these against the same interpreter's and classifier's benign map
+        "map_l2": pa.float64(),
+        "iou_mean": pa.float64(),
+        "iou_half": pa.float64(),
+        "iou_top15": pa.float64(),
+        "own": pa.bool_(),  # shown by the interpreter that it was made for, on the classifier that it was made for
+        "own_l1": pa.float64(),  # map_l1 of that row of the same image
+        "map_constant": pa.bool_(),
+        "benign_constant": pa.bool_(),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """Another classifier that maps are made by, with its name."""
+
+    name: str
+    classifier: Classifier
+
+
+@dataclass(frozen=True)
+class Source:
+    """Images whose maps are compared with the benign ones; `interpreter` is the one that they were made for, if any."""
+
+    attack: str
+    interpreter: Interpreter | None
+    spec: Craft | Noise
+
+    @property
+    def name(self) -> str:
+        return self.attack if self.interpreter is None else f"{self.attack} {self.interpreter.name}"
+
+
+def execute(
+    run: Run,
+    classifier: Classifier,
+    shown: Sequence[Interpreter] | None = None,
+    elsewhere: Elsewhere | None = None,
+    *,
+    width: int = 16,
+    on_progress: Report = lambda planned, progress: None,
+) -> pa.Table:
+    """Compute the maps that the run folder lacks and write the table; the rows of this call.
+
+    Maps are those of `shown`, by default the run's interpreters, on the run's classifier or, if given, elsewhere. Rows
+    of earlier calls with other interpreters or classifiers stay in the table. UnderfireError, before anything is
+    written, if the run is unfinished or an image cannot be explained.
+    """
+    settings, select = effectiveness.recorded(run)
+    shown = settings.explainers() if shown is None else shown
+    store = Store(run.path)
+    ids = _finished(run, settings, select, store)
+    samples = Samples(ids, *(store.read(key(select), name, ids) for name in ("image", "label")))
+    used = classifier if elsewhere is None else elsewhere.classifier
+    _check_classes(used, classifier, samples)
+    rehearse(shown, used, samples)
+    earlier = read_table(run.path / TABLE, SCHEMA) if (run.path / TABLE).exists() else SCHEMA.empty_table()
+    at_once = even_width(len(ids), width)
+    perform(_noise(settings, select), ids, Context(classifier, store, at_once), on_progress)
+    for planned in plan(settings, select, shown, elsewhere):
+        perform(planned, ids, Context(used, store, at_once), on_progress)
+    table = transfer_table(settings, select, shown, elsewhere, ids, store)
+    everything = pa.concat_tables([_others(earlier, table), table])
+    picture = _plot(everything.filter(pc.equal(everything["model_fingerprint"], used.fingerprint())))
+    write_table(run.path / TABLE, everything)
+    write_atomically(run.path / plot_name(elsewhere), lambda temporary: temporary.write_bytes(picture))
+    return table
+
+
+def sources(settings: Settings, select: Select) -> list[Source]:
+    """ADV2 for each interpreter, then the null rows."""
+    (_, plain), *map_aware = effectiveness.crafted(settings, select)
+    made = [Source(craft.attack.name, g, craft) for g, (_, craft) in zip(settings.explainers(), map_aware, strict=True)]
+    return [*made, Source(plain.attack.name, None, plain), Source(NOISE, None, Noise(plain, settings.seed))]
+
+
+def plan(
+    settings: Settings, select: Select, shown: Sequence[Interpreter], elsewhere: Elsewhere | None
+) -> Iterator[Planned]:
+    """For each shown interpreter its benign maps and those of every source."""
+    for g in shown:
+        yield Planned(f"benign maps, {g.name}", maps_of(select, g, elsewhere), "map", "benign", g.name)
+        for each in sources(settings, select):
+            yield Planned(f"{each.name} → {g.name}", maps_of(each.spec, g, elsewhere), "map", each.attack, g.name)
+
+
+def maps_of(
+    of: Select | Craft | Noise, interpreter: Interpreter, elsewhere: Elsewhere | None
+) -> Explain | ExplainElsewhere:
+    """The stage that holds these maps; on the run's classifier it is the run's own, if it has it."""
+    if elsewhere is None:
+        return Explain(of, interpreter)
+    return ExplainElsewhere(of, interpreter, elsewhere.classifier.fingerprint())
+
+
+def transfer_table(
+    settings: Settings,
+    select: Select,
+    shown: Sequence[Interpreter],
+    elsewhere: Elsewhere | None,
+    ids: tuple[str, ...],
+    store: Store,
+) -> pa.Table:
+    """One row per image x source x shown interpreter."""
+    tables = []
+    labels = store.read(key(select), "label", ids)
+    for source in sources(settings, select):
+        g_own, own = source.interpreter, None
+        if g_own is not None:
+            pair = (store.read(key(Explain(of, g_own)), "map", ids) for of in (source.spec, select))
+            own = map_l1(*pair).tolist()
+        for g in shown:
+            benign, spec = (maps_of(of, g, elsewhere) for of in (select, source.spec))
+            maps, reference = (store.read(key(each), "map", ids) for each in (spec, benign))
+            reported = spec if isinstance(spec, ExplainElsewhere) else source.spec
+            explained = labels if isinstance(source.spec, Noise) else store.read(key(source.spec.of), "target", ids)
+            columns = {
+                "id": ids,
+                "attack": [source.attack] * len(ids),
+                "source": [None if g_own is None else g_own.name] * len(ids),
+                "interpreter": [g.name] * len(ids),
+                "model": [settings.model if elsewhere is None else elsewhere.name] * len(ids),
+                "model_fingerprint": [spec.model if isinstance(spec, ExplainElsewhere) else select.model] * len(ids),
+                "class_true": labels.tolist(),
+                "class_explained": explained.tolist(),
+                "class_predicted": store.read(key(reported), "predicted", ids).tolist(),
+                **{name: values.tolist() for name, values in compare_maps(maps, reference).items()},
+                "own": [elsewhere is None and g == g_own] * len(ids),
+                "own_l1": [None] * len(ids) if own is None else own,
+                "map_constant": is_constant(maps).tolist(),
+                "benign_constant": is_constant(reference).tolist(),
+            }
+            tables.append(pa.table(columns, SCHEMA))
+    return pa.concat_tables(tables)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One source seen by one interpreter on one classifier.
+
+    `difference` is own - transferred, paired image by image, with its bootstrap interval; None for the null rows and
+    for a source's own row. `predicted` is how often this classifier reports the explained class.
+    """
+
+    attack: str
+    source: str | None
+    interpreter: str
+    model: str
+    map_l1: Estimate
+    iou_mean: Estimate
+    predicted: Estimate
+    difference: Estimate | None
+    own: bool
+
+    @property
+    def made_for(self) -> str:
+        """The source in words."""
+        return self.attack if self.source is None else f"{self.attack} {self.source}"
+
+
+def summarise(table: pa.Table) -> list[Cell]:
+    """One Cell per (source, shown interpreter, classifier), in the order of the table."""
+    names = ("attack", "source", "interpreter", "model_fingerprint")
+    groups = dict[tuple[str | None, ...], list[int]]()
+    for i, group in enumerate(zip(*(table[name].to_pylist() for name in names), strict=True)):
+        groups.setdefault(group, []).append(i)
+    return [_cell(table.take(index)) for index in groups.values()]
+
+
+def transfers(run: Run) -> pa.Table:
+    """The run's table, of all calls."""
+    return read_table(run.path / TABLE, SCHEMA)
+
+
+def plot_name(elsewhere: Elsewhere | None) -> str:
+    """The file that holds the heat-map."""
+    return "transfer.svg" if elsewhere is None else f"transfer-{elsewhere.classifier.fingerprint()}.svg"
+
+
+def _cell(rows: pa.Table) -> Cell:
+    first = {name: rows[name][0].as_py() for name in ("attack", "source", "interpreter", "model", "own")}
+    distance, overlap = rows["map_l1"].to_numpy(), rows["iou_mean"].to_numpy()
+    predicted = rows["class_predicted"].to_numpy() == rows["class_explained"].to_numpy()
+    paired = first["source"] is not None and not first["own"]
+    return Cell(
+        **first,
+        map_l1=mean_interval(distance),
+        iou_mean=mean_interval(overlap),
+        predicted=mean_interval(predicted),
+        difference=mean_interval(rows["own_l1"].to_numpy() - distance) if paired else None,
+    )
+
+
+def _noise(settings: Settings, select: Select) -> Planned:
+    noise = sources(settings, select)[-1].spec
+    return Planned("noise", noise, "step", NOISE, None)
+
+
+def _finished(run: Run, settings: Settings, select: Select, store: Store) -> tuple[str, ...]:
+    """The run's images; UnderfireError unless every stage holds all of them."""
+    ids = store.done(key(select))
+    for planned in effectiveness.plan(settings, select):
+        if not ids or set(ids) - set(store.done(key(planned.spec))):
+            raise UnderfireError(f"{run.path} lacks {planned.label}; finish the run with its own command first.")
+    return ids
+
+
+def _check_classes(used: Classifier, classifier: Classifier, samples: Samples) -> None:
+    """UnderfireError unless both classifiers know as many classes."""
+    with torch.no_grad(), in_one_sentence("The model cannot classify these images"):
+        K, own = (each(samples.images[:1].to(each.device)).logits.shape[1] for each in (used, classifier))
+    if own != K:
+        raise UnderfireError(f"The other model has {K} classes and the run's has {own}; they must be the same classes.")
+
+
+def _others(earlier: pa.Table, table: pa.Table) -> pa.Table:
+    """Rows of earlier calls by other interpreters or classifiers than those of this table."""
+    names = ("interpreter", "model_fingerprint")
+    renewed = set(zip(*(table[name].to_pylist() for name in names), strict=True))
+    pairs = zip(*(earlier[name].to_pylist() for name in names), strict=True)
+    return earlier.filter(pa.array([pair not in renewed for pair in pairs], pa.bool_()))
+
+
+def _plot(table: pa.Table) -> bytes:
+    cells = summarise(table)
+    rows, columns = (
+        list(dict.fromkeys(names)) for names in ([c.made_for for c in cells], [c.interpreter for c in cells])
+    )
+    values = np.full((len(rows), len(columns)), np.nan)
+    own = np.zeros(values.shape, dtype=bool)
+    for cell in cells:
+        place = rows.index(cell.made_for), columns.index(cell.interpreter)
+        values[place], own[place] = cell.map_l1.value, cell.own
+    return matrix(values, rows, [INTERPRETERS.get(name, name) for name in columns], own, "ΔL1 to the benign map")

@@ -1,0 +1,105 @@
+"""`underfire transfer` and `underfire study gap`: what they leave, what they say, and how they refuse."""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from underfire.cli import main
+from underfire.studies.transfer import SCHEMA
+
+Underfire = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def underfire(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Underfire:
+    """Run the command line in this process: exit code, output, errors."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["underfire", *map(str, arguments)])
+        monkeypatch.setenv("COLUMNS", "80")
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        return int(ended.value.code or 0), said.out, said.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def gap_of_tiny(tiny_model: str, tiny_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> list[object]:
+    """The command without its folder."""
+    given = ("--model", tiny_model, "--images", tiny_photos, "--normalize", "none", "--interpreter", "cam", "--n", 3)
+    return ["study", "gap", *given]
+
+
+@pytest.fixture
+def run(underfire: Underfire, gap_of_tiny: list[object], tmp_path: Path) -> Path:
+    assert underfire(*gap_of_tiny, "--out", tmp_path / "run")[0] == 0
+    return tmp_path / "run"
+
+
+def narrow(out: str) -> bool:
+    """Whether the tables fit on 80 columns; paths and sentences may be longer."""
+    return all(len(line) <= 80 for line in out.splitlines() if line.startswith(" "))
+
+
+def test_gap_and_transfer_leave_tables_and_plots_and_print_them(
+    underfire: Underfire, gap_of_tiny: list[object], tiny_model: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    code, out, err = underfire(*gap_of_tiny, "--out", folder)
+    assert (code, err) == (0, "")
+    assert narrow(out)
+    assert [line.split()[0] for line in out.splitlines() if line.startswith((" benign", " noise", " pgd", " adv2"))]
+    assert "Proposition 1" in out
+
+    code, out, err = underfire("transfer", folder, "--interpreter", "cam,grad,grad-cam,ig")
+    assert (code, err) == (0, "")
+    assert narrow(out)
+    assert "adv2 cam" in out
+    assert "*" in out
+    rows = pq.read_table(folder / "transfer.parquet")
+    assert rows.schema == SCHEMA
+    assert rows.num_rows == 3 * 3 * 4
+
+    code, out, err = underfire("transfer", folder, "--model", tiny_model, "--normalize", "imagenet")
+    assert (code, err) == (0, "")
+    assert pq.read_table(folder / "transfer.parquet").num_rows == 3 * 3 * 4 + 3 * 3
+    pictures = {path.name: path.read_bytes() for path in folder.glob("*.svg")}
+    assert len(pictures) == 3
+    assert all(b"<svg" in picture for picture in pictures.values())
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (("--interpreter", "cam,lime"), "There is no interpreter 'lime'"),
+        (("--interpreter", "cam, cam"), "names an interpreter twice"),
+        (("--normalize", "none"), "are those of another --model"),
+        (("--model", "resnet"), "names no model"),
+        (("--interpreter", "rts"), "trained for another classifier"),
+    ],
+)
+def test_what_cannot_be_shown_is_refused_in_one_sentence(
+    underfire: Underfire, run: Path, options: tuple[str, ...], problem: str
+) -> None:
+    code, _, err = underfire("transfer", run, *options)
+    assert code == 1
+    assert err.count("\n") == 1
+    assert problem in err
+    assert not (run / "transfer.parquet").exists()
+
+
+def test_a_folder_that_is_no_run_or_not_complete_is_refused(underfire: Underfire, run: Path, tmp_path: Path) -> None:
+    assert "holds no run" in underfire("transfer", tmp_path / "nothing")[2]
+    info = json.loads((run / "run.json").read_text())
+    maps = next(e["key"] for e in info["stages"] if (e["kind"], e["attack"]) == ("map", "adv2"))
+    shutil.rmtree(run / "stages" / maps)
+    code, _, err = underfire("transfer", run)
+    assert code == 1
+    assert "lacks adv2 maps, cam; finish the run with its own command first" in err

@@ -1,0 +1,359 @@
+"""Transfer of a run's images to other interpreters and classifiers: what a row says, what is kept, what is refused."""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from tiny import Tiny
+from underfire import open_run
+from underfire.classifiers import Classifier
+from underfire.data import open_images
+from underfire.engine import Progress
+from underfire.interpreters import CAM, GRAD, IG, MASK, GradCAM, Midpoints
+from underfire.interpreters.mask_solver import Solver
+from underfire.store import Run
+from underfire.studies import effectiveness, gap, transfer
+from underfire.studies.runs import Planned
+from underfire.studies.transfer import Elsewhere
+from underfire.types import UnderfireError
+
+N = 4
+SHOWN = (CAM(), GRAD(), IG(Midpoints(3)))
+Attack = Callable[..., Run]
+
+
+@pytest.fixture(scope="module")
+def attack(tiny_model: str, tiny_photos: Path) -> Attack:
+    """A short attack on CAM and GRAD, or the study of the gap around it."""
+
+    def run(out: Path, study: Any = effectiveness, **changes: Any) -> Run:
+        given = {"model": tiny_model, "images": str(tiny_photos), "n": N, "eps": 0.03, "steps": 4, "normalize": "none"}
+        settings = effectiveness.Settings(**{**given, **changes})
+        finished: Run = study.execute(
+            settings, model(tiny_model), open_images(tiny_photos), out, command="test", width=2
+        )
+        return finished
+
+    return run
+
+
+def model(reference: str) -> Classifier:
+    return Classifier.load(reference, None, "none")
+
+
+@pytest.fixture(scope="module")
+def attacked(attack: Attack, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return attack(tmp_path_factory.mktemp("runs") / "tiny").path
+
+
+@pytest.fixture
+def run(attacked: Path, tmp_path: Path) -> Run:
+    """A copy of the attack's folder."""
+    return open_run(shutil.copytree(attacked, tmp_path / "run"))
+
+
+def other() -> Elsewhere:
+    """The same colours by another network."""
+    torch.manual_seed(1)
+    return Elsewhere("other.py:build", Classifier(Tiny(), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)))
+
+
+def of(table: pa.Table, **wanted: object) -> dict[str, dict[str, Any]]:
+    """Rows by image."""
+    rows = [row for row in table.to_pylist() if all(row[name] == value for name, value in wanted.items())]
+    assert len(rows) == N
+    return {row["id"]: row for row in rows}
+
+
+# ------------------------------------------------------------------ what a row says
+
+
+def test_one_row_per_image_source_and_shown_interpreter(run: Run, tiny_model: str) -> None:
+    table = transfer.execute(run, model(tiny_model), SHOWN, width=3)
+    kinds = {(row["attack"], row["source"], row["interpreter"]) for row in table.to_pylist()}
+    assert kinds == {
+        (*made, g.name) for made in (("adv2", "cam"), ("adv2", "grad"), ("pgd", None), ("noise", None)) for g in SHOWN
+    }
+    assert table.num_rows == N * 4 * 3
+    assert table == transfer.transfers(run)
+    assert set(table["model"].to_pylist()) == {tiny_model}
+    assert set(table["model_fingerprint"].to_pylist()) == {model(tiny_model).fingerprint()}
+
+
+@pytest.mark.parametrize("name", ["cam", "grad"])
+@pytest.mark.parametrize("attack_name", ["adv2", "pgd"])
+def test_transfer_of_an_interpreter_to_itself_is_its_own_row(
+    run: Run, tiny_model: str, name: str, attack_name: str
+) -> None:
+    source = name if attack_name == "adv2" else None
+    table = transfer.execute(run, model(tiny_model))
+    here, there = (
+        of(table, attack=attack_name, source=source, interpreter=name),
+        of(run.outcomes(), attack=attack_name, interpreter=name),
+    )
+    for id, row in here.items():
+        for column in ("map_l1", "map_l2", "iou_mean", "iou_half", "iou_top15", "class_true", "class_predicted"):
+            assert row[column] == there[id][column], column
+        assert row["class_explained"] == there[id]["class_target"]
+        assert row["own"] == (attack_name == "adv2")
+        assert row["own_l1"] == (row["map_l1"] if row["own"] else None)
+
+
+def test_of_a_targeted_run_maps_are_compared_with_the_benign_ones(
+    attack: Attack, tmp_path: Path, tiny_model: str
+) -> None:
+    run = attack(tmp_path / "aimed", target_map="patch", interpreters=("cam",))
+    rows = of(transfer.execute(run, model(tiny_model)), attack="adv2", interpreter="cam")
+    outcomes = of(run.outcomes(), attack="adv2", interpreter="cam")
+    assert {id: row["map_l1"] for id, row in rows.items()} == {id: row["benign_l1"] for id, row in outcomes.items()}
+    assert any(row["benign_l1"] != row["map_l1"] for row in outcomes.values())
+
+
+def test_transferred_rows_are_distances_of_maps_made_anew(run: Run, tiny_model: str) -> None:
+    table, classifier, g = transfer.execute(run, model(tiny_model), SHOWN), model(tiny_model), SHOWN[2]
+    ids, crafted = run.images("adv2", "cam")
+    _, benign = run.images("benign")
+    rows = of(table, attack="adv2", source="cam", interpreter="ig")
+    target = torch.tensor([rows[id]["class_explained"] for id in ids])
+    label = torch.tensor([rows[id]["class_true"] for id in ids])
+    maps = g.explain(classifier, torch.from_numpy(crafted), target, target)
+    reference = g.explain(classifier, torch.from_numpy(benign), label, label)
+    expected = (maps - reference).abs().mean((1, 2))
+    assert [rows[id]["map_l1"] for id in ids] == pytest.approx(expected.tolist(), abs=1e-6)
+    own = of(run.outcomes(), attack="adv2", interpreter="cam")
+    assert {id: row["own_l1"] for id, row in rows.items()} == {id: row["map_l1"] for id, row in own.items()}
+
+
+def test_noise_has_a_random_sign_of_the_attack_s_size_and_explains_the_true_class(run: Run, tiny_model: str) -> None:
+    table = transfer.execute(run, model(tiny_model), [CAM()])
+    rows = of(table, attack="noise", interpreter="cam")
+    assert all(row["class_explained"] == row["class_true"] for row in rows.values())
+    settings, select = effectiveness.recorded(run)
+    noise = transfer.sources(settings, select)[-1].spec
+    store = transfer.Store(run.path)
+    ids, benign = run.images("benign")
+    change = store.read(transfer.key(noise), "image", ids).numpy() - benign
+    size = np.abs(run.images("pgd")[1] - benign).max((1, 2, 3))
+    for moved, reach in zip(change, size, strict=True):
+        np.testing.assert_allclose(np.abs(moved), reach, rtol=0, atol=1e-6)
+        assert abs(np.sign(moved).mean()) < 0.15
+    assert np.abs(np.sign(change[0]) - np.sign(change[1])).max() == 2, "each image has its own"
+
+
+# ------------------------------------------------------------------ another classifier
+
+
+def test_another_classifier_has_rows_beside_those_of_the_run_s(run: Run, tiny_model: str) -> None:
+    home = transfer.execute(run, model(tiny_model), [CAM()])
+    elsewhere = transfer.execute(run, model(tiny_model), [CAM(), GradCAM()], other())
+    assert set(elsewhere["model"].to_pylist()) == {"other.py:build"}
+    assert not any(elsewhere["own"].to_pylist())
+    table = transfer.transfers(run)
+    assert table == pa.concat_tables([home, elsewhere])
+    own = of(home, attack="adv2", source="cam", interpreter="cam")
+    away = of(elsewhere, attack="adv2", source="cam", interpreter="cam")
+    assert {id: row["own_l1"] for id, row in away.items()} == {id: row["map_l1"] for id, row in own.items()}
+    assert (run.path / transfer.plot_name(None)).exists()
+    assert (run.path / transfer.plot_name(other())).exists()
+
+
+def test_the_run_s_classifier_in_another_s_place_makes_the_same_maps(run: Run, tiny_model: str) -> None:
+    home = transfer.execute(run, model(tiny_model), SHOWN)
+    twin = transfer.execute(run, model(tiny_model), SHOWN, Elsewhere("twin", model(tiny_model)))
+    for name in ("map_l1", "iou_mean", "class_predicted", "class_explained", "own_l1"):
+        assert twin[name].to_pylist() == home[name].to_pylist()
+
+
+def test_a_classifier_of_other_classes_is_refused(run: Run, tiny_model: str) -> None:
+    network = Tiny()
+    network.head = torch.nn.Linear(8, 4)
+    stranger = Elsewhere("stranger", Classifier(network, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)))
+    before = files(run.path)
+    with pytest.raises(UnderfireError, match="has 4 classes and the run's has 3"):
+        transfer.execute(run, model(tiny_model), [CAM()], stranger)
+    assert files(run.path) == before
+
+
+# ------------------------------------------------------------------ summaries
+
+
+def test_a_difference_is_paired_image_by_image() -> None:
+    columns: Mapping[str, list[Any]] = {
+        "id": ["a", "b", "c"],
+        "attack": ["adv2"] * 3,
+        "source": ["cam"] * 3,
+        "interpreter": ["grad"] * 3,
+        "model": ["m"] * 3,
+        "model_fingerprint": ["f"] * 3,
+        "class_true": [0] * 3,
+        "class_explained": [1] * 3,
+        "class_predicted": [1, 1, 0],
+        **{name: [0.3, 0.5, 0.7] for name in ("map_l1", "map_l2", "iou_mean", "iou_half", "iou_top15")},
+        "own": [False] * 3,
+        "own_l1": [0.1, 0.3, 0.5],
+        "map_constant": [False] * 3,
+        "benign_constant": [False] * 3,
+    }
+    (cell,) = transfer.summarise(pa.table(columns, transfer.SCHEMA))
+    assert cell.difference is not None
+    assert (cell.difference.value, cell.difference.low, cell.difference.high) == pytest.approx((-0.2, -0.2, -0.2))
+    assert (cell.map_l1.value, cell.predicted.value) == pytest.approx((0.5, 2 / 3))
+    assert cell.map_l1.low < cell.map_l1.value < cell.map_l1.high, "the images themselves differ"
+
+
+def test_own_and_null_rows_have_no_difference(run: Run, tiny_model: str) -> None:
+    cells = transfer.summarise(transfer.execute(run, model(tiny_model)))
+    assert {(c.made_for, c.interpreter) for c in cells if c.difference is not None} == {
+        ("adv2 cam", "grad"),
+        ("adv2 grad", "cam"),
+    }
+    assert {(c.made_for, c.interpreter) for c in cells if c.own} == {("adv2 cam", "cam"), ("adv2 grad", "grad")}
+
+
+# ------------------------------------------------------------------ resume
+
+
+def files(out: Path) -> dict[str, tuple[bytes, int]]:
+    found = [path for path in out.rglob("*") if path.is_file()]
+    return {str(path.relative_to(out)): (path.read_bytes(), path.stat().st_mtime_ns) for path in found}
+
+
+def test_the_run_s_own_maps_are_not_made_again(run: Run, tiny_model: str) -> None:
+    labels = set[str]()
+    transfer.execute(run, model(tiny_model), on_progress=lambda planned, progress: labels.add(planned.label))
+    assert labels == {"adv2 cam → grad", "adv2 grad → cam", "noise → cam", "noise → grad"}
+
+
+@pytest.mark.parametrize("killed_after", [1, 4, 7])
+def test_a_transfer_that_was_killed_and_run_again_is_the_uninterrupted_one(
+    run: Run, attacked: Path, tmp_path: Path, tiny_model: str, killed_after: int
+) -> None:
+    shown = (CAM(), MASK(Solver(steps=2)))
+    whole = open_run(shutil.copytree(attacked, tmp_path / "whole"))
+    expected = transfer.execute(whole, model(tiny_model), shown, width=2)
+    left = killed_after
+
+    def give_up(planned: Planned, progress: Progress) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        transfer.execute(run, model(tiny_model), shown, width=2, on_progress=give_up)
+    assert not (run.path / transfer.TABLE).exists()
+    assert transfer.execute(run, model(tiny_model), shown, width=2) == expected
+    assert (run.path / "transfer.svg").read_bytes() == (whole.path / "transfer.svg").read_bytes()
+
+
+def test_the_attack_s_own_command_still_finds_its_run_complete(run: Run, attack: Attack, tiny_model: str) -> None:
+    transfer.execute(run, model(tiny_model), SHOWN)
+    before = files(run.path)
+    attack(run.path)
+    assert files(run.path) == before
+
+
+# ------------------------------------------------------------------ hostile and partial folders
+
+
+def test_an_unfinished_run_is_refused(run: Run, tiny_model: str) -> None:
+    adv2 = next(e["key"] for e in run.info["stages"] if (e["kind"], e["interpreter"]) == ("image", "grad"))
+    next((run.path / "stages" / adv2).glob("shard-*")).unlink()
+    before = files(run.path)
+    with pytest.raises(UnderfireError, match=r"lacks adv2, grad; finish the run"):
+        transfer.execute(run, model(tiny_model))
+    assert files(run.path) == before
+
+
+def test_a_folder_without_images_is_refused(run: Run, tiny_model: str) -> None:
+    shutil.rmtree(run.path / "stages")
+    with pytest.raises(UnderfireError, match="lacks images"):
+        transfer.execute(run, model(tiny_model))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"spec": None},
+        {"spec": {}},
+        {"spec": [1, 2]},
+        {"spec": {"study": "sanity", "n": 2, "seed": 0, "model_fingerprint": "a", "images_digest": "b"}},
+    ],
+    ids=str,
+)
+def test_what_is_no_attack_is_refused(run: Run, tiny_model: str, change: dict[str, Any]) -> None:
+    (run.path / "run.json").write_text(json.dumps({**run.info, **change}))
+    with pytest.raises(UnderfireError, match="holds no attack"):
+        transfer.execute(run, model(tiny_model))
+
+
+def test_a_run_of_another_version_is_refused(run: Run, tiny_model: str) -> None:
+    (run.path / "run.json").write_text(json.dumps({**run.info, "stages": run.info["stages"][:-1]}))
+    with pytest.raises(UnderfireError, match="not those of this version"):
+        transfer.execute(run, model(tiny_model))
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1 nothing", None], ids=["empty", "garbage", "other columns"])
+def test_a_damaged_table_of_earlier_calls_is_refused_and_kept(run: Run, tiny_model: str, content: bytes | None) -> None:
+    path = run.path / transfer.TABLE
+    if content is None:
+        pq.write_table(pa.table({"id": ["a"]}), path)
+    else:
+        path.write_bytes(content)
+    before = files(run.path)
+    with pytest.raises(UnderfireError, match=r"transfer\.parquet (is missing or damaged|holds other columns)"):
+        transfer.execute(run, model(tiny_model))
+    assert files(run.path) == before
+
+
+# ------------------------------------------------------------------ the gap
+
+
+def test_the_gap_has_a_row_for_every_image_of_every_kind(attack: Attack, tmp_path: Path) -> None:
+    run = attack(tmp_path / "gap", gap, interpreters=("cam",))
+    table = gap.gaps(run)
+    kinds = [("benign", None), ("noise", None), ("pgd", None), ("adv2", "cam")]
+    assert [(s.attack, s.interpreter) for s in gap.summarise(table)] == kinds
+    assert table.num_rows == N * 4
+    for row in table.to_pylist():
+        assert row["gap"] == pytest.approx(row["interpretation_loss"] - row["prediction_loss"], abs=1e-12)
+        assert row["prediction_loss"] <= row["interpretation_loss"] + abs(row["completeness_error"]) + 1e-6
+        if row["attack"] == "benign":
+            assert row["prediction_loss"] == row["interpretation_loss"] == 0
+    confidences = of(run.outcomes(), attack="pgd", interpreter="cam")
+    for id, row in of(table, attack="pgd").items():
+        assert row["class_target"] == confidences[id]["class_target"]
+        assert 0 < row["prediction_loss"] <= confidences[id]["confidence"] + 1e-6
+    assert (run.path / gap.PLOT).read_bytes().startswith(b"<?xml")
+
+
+def test_the_gap_resumes_and_builds_on_a_run_that_is_there(attack: Attack, run: Run, tmp_path: Path) -> None:
+    built_on = attack(run.path, gap)
+    assert gap.gaps(built_on) == gap.gaps(attack(tmp_path / "anew", gap))
+    before = files(run.path)
+    attack(run.path, gap)
+    assert files(run.path) == before
+
+
+def test_images_beyond_the_bound_are_counted() -> None:
+    columns = {
+        "id": ["a", "b", "c"],
+        "attack": ["pgd"] * 3,
+        "interpreter": [None] * 3,
+        "class_target": [0] * 3,
+        "prediction_loss": [0.9, 0.9, 0.9],
+        "interpretation_loss": [1.0, 0.8, 0.8],
+        "gap": [0.1, -0.1, -0.1],
+        "completeness_error": [0.0, -0.2, -0.01],
+    }
+    (summary,) = gap.summarise(pa.table(columns, gap.SCHEMA))
+    assert (summary.beyond, summary.gap.n) == (1, 3)
+    assert summary.error == pytest.approx(0.07)
