@@ -148,6 +148,15 @@ def test_noise_has_a_random_sign_of_the_attack_s_size_and_explains_the_true_clas
     assert np.abs(np.sign(change[0]) - np.sign(change[1])).max() == 2, "each image has its own"
 
 
+def test_images_that_were_bent_transfer_too(attack: Attack, tmp_path: Path, tiny_model: str) -> None:
+    """Their noise is as large as the largest change of a pixel."""
+    run = attack(tmp_path / "bent", solver="stadv", eps=None, interpreters=("cam",))
+    table = transfer.execute(run, model(tiny_model), [CAM(), GRAD()])
+    assert [cell.made_for for cell in transfer.summarise(table)[::2]] == ["adv2-stadv cam", "stadv", "noise"]
+    rows, own = of(table, attack="adv2-stadv", interpreter="cam"), of(run.outcomes(), attack="adv2-stadv")
+    assert {id: row["map_l1"] for id, row in rows.items()} == {id: row["map_l1"] for id, row in own.items()}
+
+
 # ------------------------------------------------------------------ another classifier
 
 
