@@ -23,8 +23,7 @@ from torch import Tensor
 
 from underfire.images import is_constant, resize
 from underfire.metrics import Masks, boxes, iou
-from underfire.rng import image_keys, uniform
-from underfire.types import Flags, Maps, Row, UnderfireError
+from underfire.types import Flags, Maps, Row
 
 OVERLAP = 0.5  # IoU below which a box is wrong
 
@@ -109,18 +108,6 @@ def fitted(ious: Float[Tensor, "n parameters"], misclassified: Flags, half: Int[
 def is_wrong(ious: Float[Tensor, "..."], misclassified: Bool[Tensor, "..."]) -> Bool[Tensor, "..."]:
     """Wrong box or wrong class."""
     return (ious < OVERLAP) | misclassified
-
-
-def halves(ids: tuple[str, ...], seed: int) -> tuple[Int[Tensor, " fitted"], Int[Tensor, " judged"]]:
-    """Indices of the images to choose parameters on and of those to score, drawn from the seed and the ids.
-
-    UnderfireError if there are fewer than two.
-    """
-    if len(ids) < 2:
-        raise UnderfireError(f"{len(ids)} image leaves none to score once parameters are chosen; give two or more.")
-    keys = image_keys(ids)
-    order = uniform(seed, "validation", keys, torch.zeros_like(keys), 1)[:, 0].argsort()
-    return order[: len(ids) // 2].sort().values, order[len(ids) // 2 :].sort().values
 
 
 @dataclass(frozen=True)

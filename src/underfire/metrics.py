@@ -9,6 +9,7 @@ A map is *plausible* if its IoU (own-mean threshold) with the map it should look
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import sqrt
 from types import MappingProxyType
 
 import numpy as np
@@ -116,6 +117,13 @@ def mean_interval(values: npt.ArrayLike, resamples: int = 2000) -> Estimate:
     draws = np.random.default_rng(0).integers(0, data.size, (resamples, data.size))
     low, high = np.percentile(data[draws].mean(1), (2.5, 97.5))
     return Estimate(float(data.mean()), float(low), float(high), data.size)
+
+
+def wilson(k: int, n: int) -> tuple[float, float]:
+    """95 % score interval of a share k/n (Wilson 1927), which stays honest where all n agree."""
+    z = 1.96
+    centre, spread = k + z * z / 2, z * sqrt(k * (n - k) / n + z * z / 4)
+    return (centre - spread) / (n + z * z), (centre + spread) / (n + z * z)
 
 
 @dataclass(frozen=True)

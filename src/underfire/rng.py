@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from underfire.types import Keys, Labels
+from underfire.types import Keys, Labels, UnderfireError
 
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed 64-bit integer
 _MIX1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
@@ -37,6 +37,18 @@ def uniform(seed: int, purpose: str, keys: Keys, step: Labels, size: int) -> Flo
 def integers(seed: int, purpose: str, keys: Keys, step: Labels, size: int, high: int) -> Int[Tensor, "n s"]:
     """`size` integers in [0, high) for each image."""
     return (uniform(seed, purpose, keys, step, size) * high).long().clamp_max(high - 1)
+
+
+def halves(ids: tuple[str, ...], seed: int) -> tuple[Int[Tensor, " fitted"], Int[Tensor, " judged"]]:
+    """Indices of the images to fit to and of those to judge by, drawn from the seed and the ids.
+
+    UnderfireError if there are fewer than two.
+    """
+    if len(ids) < 2:
+        raise UnderfireError(f"{len(ids)} image leaves none to judge by after fitting; give two or more.")
+    keys = image_keys(ids)
+    order = uniform(seed, "validation", keys, torch.zeros_like(keys), 1)[:, 0].argsort()
+    return order[: len(ids) // 2].sort().values, order[len(ids) // 2 :].sort().values
 
 
 def _bits(seed: int, purpose: str, keys: Keys, step: Labels, size: int) -> Int[Tensor, "n s"]:

@@ -13,7 +13,6 @@ from underfire.localisation import (
     energy,
     fit_all,
     fitted,
-    halves,
     hits,
     is_wrong,
     mean,
@@ -23,8 +22,7 @@ from underfire.localisation import (
     value,
 )
 from underfire.metrics import boxes
-from underfire.rng import image_keys
-from underfire.types import UnderfireError
+from underfire.rng import halves, image_keys
 
 MODEL = classifier("resnet")  # which floors never ask
 HAND = torch.tensor([[[0.0, 0.1, 0.1, 0.0], [0.0, 0.9, 0.5, 0.1], [0.0, 0.6, 1.0, 0.1], [0.3, 0.0, 0.0, 0.2]]])
@@ -114,22 +112,7 @@ def test_a_wrong_class_is_an_error_whatever_the_box() -> None:
     assert is_wrong(torch.tensor([1.0, 0.4]), torch.tensor([True, False])).all()
 
 
-# ------------------------------------------------------------------ halves and choice
-
-
-def test_halves_are_disjoint_complete_and_drawn_by_id() -> None:
-    ids = tuple(f"{i}.png" for i in range(31))
-    fitting, judged = halves(ids, seed=0)
-    assert sorted([*fitting.tolist(), *judged.tolist()]) == list(range(31))
-    assert len(fitting) == 15
-    turned = ids[::-1]
-    assert {turned[i] for i in halves(turned, 0)[0]} == {ids[i] for i in fitting}
-    assert halves(ids, 1)[0].tolist() != fitting.tolist()
-
-
-def test_one_image_cannot_be_halved() -> None:
-    with pytest.raises(UnderfireError, match="1 image leaves none to score"):
-        halves(("a.png",), 0)
+# ------------------------------------------------------------------ choice
 
 
 def random_task(n: int = 24) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:

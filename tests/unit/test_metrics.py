@@ -20,6 +20,7 @@ from underfire.metrics import (
     mean_interval,
     rank_correlation,
     summarise,
+    wilson,
 )
 
 A = torch.tensor([[0.0, 0.2], [0.6, 1.0]])
@@ -224,3 +225,9 @@ def test_a_constant_map_ranks_nothing() -> None:
     maps = torch.rand(2, 3, 3)
     assert rank_correlation(maps, torch.ones(2, 3, 3)).tolist() == [0, 0]
     assert rank_correlation(torch.ones(2, 3, 3), torch.ones(2, 3, 3)).tolist() == [0, 0]
+
+
+def test_wilson_stays_within_bounds() -> None:
+    low, high = wilson(16, 16)
+    assert (low, high) == pytest.approx((0.8064, 1.0), abs=1e-3)
+    assert wilson(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-3)

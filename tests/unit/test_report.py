@@ -18,7 +18,7 @@ from PIL import Image
 
 from underfire.report import RunView, figures, write_report
 from underfire.report.changes import Bending, change_of
-from underfire.report.verdict import judge, missing_parts, wilson
+from underfire.report.verdict import judge, missing_parts
 from underfire.report.view import PLAIN
 
 FLOWING = ("stadv", "adv2-stadv")
@@ -204,12 +204,6 @@ def test_another_wanted_map_is_judged_in_other_words(run: FakeRun, tmp_path: Pat
     for words in ("warned you", "plausible on"):
         assert [words in page for page in pages] == [False, True], words
     assert len(Tags(pages[0]).all("image")) == len(Tags(pages[1]).all("image")) + 12 * 2
-
-
-def test_wilson_stays_within_bounds() -> None:
-    low, high = wilson(16, 16)
-    assert (low, high) == pytest.approx((0.8064, 1.0), abs=1e-3)
-    assert wilson(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-3)
 
 
 def test_missing_parts_are_named(run: FakeRun) -> None:

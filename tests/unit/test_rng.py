@@ -8,6 +8,7 @@ from scipy import stats
 from torch import Tensor
 
 from underfire import rng
+from underfire.types import UnderfireError
 
 KEYS = rng.image_keys(f"image {i}" for i in range(200))
 ZERO = torch.zeros(200, dtype=torch.int64)
@@ -115,3 +116,18 @@ def test_splitmix64_gives_its_published_sequence() -> None:
     published = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
     states = torch.arange(1, 4) * rng._GOLDEN
     assert [z % 2**64 for z in rng._mix(states).tolist()] == published
+
+
+def test_halves_are_disjoint_complete_and_drawn_by_id() -> None:
+    ids = tuple(f"{i}.png" for i in range(31))
+    fitting, judged = rng.halves(ids, seed=0)
+    assert sorted([*fitting.tolist(), *judged.tolist()]) == list(range(31))
+    assert len(fitting) == 15
+    turned = ids[::-1]
+    assert {turned[i] for i in rng.halves(turned, 0)[0]} == {ids[i] for i in fitting}
+    assert rng.halves(ids, 1)[0].tolist() != fitting.tolist()
+
+
+def test_one_image_cannot_be_halved() -> None:
+    with pytest.raises(UnderfireError, match="1 image leaves none to judge by"):
+        rng.halves(("a.png",), 0)

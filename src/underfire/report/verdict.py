@@ -7,13 +7,12 @@ Where another map than the benign one was wanted, "plausible" is the map that lo
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import sqrt
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from underfire.metrics import PLAUSIBLE
+from underfire.metrics import PLAUSIBLE, wilson
 from underfire.report.view import ATTACKS, MAP_AWARE, interpreter_name, pair
 from underfire.report.wording import HIDING, Words
 
@@ -58,13 +57,6 @@ class Verdict:
 def judge(outcomes: pa.Table, words: Words = HIDING) -> list[Verdict]:
     """One verdict per interpreter, in the order in which they first appear in the table."""
     return [_judge(outcomes, name, words) for name in dict.fromkeys(outcomes["interpreter"].to_pylist())]
-
-
-def wilson(k: int, n: int) -> tuple[float, float]:
-    """95 % score interval of a share k/n (Wilson 1927), which stays honest where all n agree."""
-    z = 1.96
-    centre, spread = k + z * z / 2, z * sqrt(k * (n - k) / n + z * z / 4)
-    return (centre - spread) / (n + z * z), (centre + spread) / (n + z * z)
 
 
 def missing_parts(outcomes: pa.Table, info: Mapping[str, Any]) -> list[str]:

@@ -27,8 +27,9 @@ from underfire.data import ImageSet, LocatedObjects
 from underfire.images import is_constant
 from underfire.interpreters.floors import Centre, Chance
 from underfire.interpreters.protocol import Explainer
-from underfire.localisation import fit_all, halves, hits, is_wrong, upscaled
+from underfire.localisation import fit_all, hits, is_wrong, upscaled
 from underfire.metrics import Estimate, boxes, mean_interval
+from underfire.rng import halves
 from underfire.stages import Context, Explain, Locate, describe, find, keep_located, key
 from underfire.store import Run, Store, open_run, write_json, write_table
 from underfire.studies.runs import (
