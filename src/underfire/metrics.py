@@ -101,7 +101,7 @@ def compare_maps(maps: Maps, reference: Maps) -> dict[str, Row]:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over n images with its 95 % bootstrap interval; all NaN where n is 0."""
+    """A mean over n images with its 95 % interval."""
 
     value: float
     low: float
@@ -110,7 +110,10 @@ class Estimate:
 
 
 def mean_interval(values: npt.ArrayLike, resamples: int = 2000) -> Estimate:
-    """The mean and its percentile bootstrap interval (fixed resampling, so equal data give equal intervals)."""
+    """The mean and its percentile bootstrap interval; all NaN where n is 0.
+
+    Resampling is fixed, so equal data give equal intervals.
+    """
     data = np.asarray(values, dtype=np.float64)
     if data.size == 0:
         return Estimate(float("nan"), float("nan"), float("nan"), 0)
@@ -123,7 +126,14 @@ def wilson(k: int, n: int) -> tuple[float, float]:
     """95 % score interval of a share k/n (Wilson 1927), which stays honest where all n agree."""
     z = 1.96
     centre, spread = k + z * z / 2, z * sqrt(k * (n - k) / n + z * z / 4)
-    return (centre - spread) / (n + z * z), (centre + spread) / (n + z * z)
+    return max(0.0, (centre - spread) / (n + z * z)), min(1.0, (centre + spread) / (n + z * z))
+
+
+def share(flags: npt.ArrayLike) -> Estimate:
+    """How many of n flags are set, as a share with Wilson's 95 % interval; NaN in [0, 1] where n is 0."""
+    data = np.asarray(flags, dtype=bool)
+    low, high = wilson(int(data.sum()), data.size) if data.size else (0.0, 1.0)
+    return Estimate(float(data.mean()) if data.size else float("nan"), low, high, data.size)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from underfire.metrics import (
     iou,
     mean_interval,
     rank_correlation,
+    share,
     summarise,
     wilson,
 )
@@ -231,3 +232,17 @@ def test_wilson_stays_within_bounds() -> None:
     low, high = wilson(16, 16)
     assert (low, high) == pytest.approx((0.8064, 1.0), abs=1e-3)
     assert wilson(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-3)
+
+
+def test_a_share_comes_with_its_interval() -> None:
+    found = share([True, False, False, False])
+    assert (found.value, found.n) == (0.25, 4)
+    assert (found.low, found.high) == wilson(1, 4)
+    assert share([False] * 30).low == 0
+    assert share([True] * 30).high == 1
+
+
+def test_nothing_has_no_share() -> None:
+    found = share([])
+    assert math.isnan(found.value)
+    assert (found.low, found.high, found.n) == (0, 1, 0)

@@ -1,0 +1,211 @@
+"""Detectors: what feature squeezing scores, that thresholds hit their rate, and ROC curves."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from underfire.classifiers import Classifier
+from underfire.detectors import (
+    Detector,
+    FeatureSqueezing,
+    Scorer,
+    check_enough,
+    joint,
+    roc,
+    squeezing_named,
+)
+from underfire.squeezers import BitDepth, Median
+from underfire.types import Images, UnderfireError
+
+
+def normal(n: int, seed: int, mean: float = 0.0) -> Tensor:
+    return mean + torch.randn(n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+# ------------------------------------------------------------------ scores
+
+
+@dataclass(frozen=True)
+class Swapped:
+    """Red for blue."""
+
+    name: str = "swapped"
+
+    def __call__(self, images: Images) -> Images:
+        return images.flip(1)
+
+
+class Colours(torch.nn.Module):
+    """Logits that are the logarithms of the mean colour."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3)).log()
+
+
+COLOURS = Classifier(Colours(), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+
+
+def test_the_score_is_the_l1_distance_of_the_probabilities() -> None:
+    images = torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.2, 0.1]])[:, :, None, None].expand(-1, -1, 4, 4)
+    scores = FeatureSqueezing(Swapped()).scores(COLOURS, images)
+    assert scores.tolist() == pytest.approx([0.3 + 0 + 0.3, 0], abs=1e-6)
+
+
+@pytest.mark.parametrize("squeezer", [BitDepth(2), Median(3)])
+def test_scores_are_those_of_each_image_alone(squeezer: BitDepth | Median) -> None:
+    images = torch.rand(4, 3, 6, 6, generator=torch.Generator().manual_seed(1)) / 2 + 0.25
+    scorer = FeatureSqueezing(squeezer)
+    scores = scorer.scores(COLOURS, images.clone().requires_grad_())
+    assert isinstance(scorer, Scorer)
+    assert not scores.requires_grad
+    assert (scores > 0).all()
+    alone = torch.cat([scorer.scores(COLOURS, image[None]) for image in images])
+    assert torch.allclose(scores, alone, atol=1e-6)
+
+
+def test_an_image_that_squeezing_does_not_change_scores_zero() -> None:
+    images = torch.ones(2, 3, 4, 4) / 3
+    assert FeatureSqueezing(BitDepth(2)).scores(COLOURS, images).tolist() == [0, 0]
+
+
+def test_joint_is_the_maximum_of_each_image() -> None:
+    assert joint([torch.tensor([0.1, 0.9]), torch.tensor([0.5, 0.2])]).tolist() == pytest.approx([0.5, 0.9])
+
+
+# ------------------------------------------------------------------ calibration
+
+
+@pytest.mark.parametrize("fpr", [0.01, 0.05, 0.2])
+def test_the_false_positive_rate_is_hit_on_average(fpr: float) -> None:
+    """N(0, 1) scores, 400 fits: the mean rate on new scores is what was asked for, up to 1/(n + 1)."""
+    n, fits = 199, 400
+    new = normal(50_000, seed=0)
+    rates = [float(Detector.fit(normal(n, seed), fpr).flag(new).double().mean()) for seed in range(1, fits + 1)]
+    assert np.mean(rates) == pytest.approx(fpr, abs=4 * np.std(rates) / np.sqrt(fits))
+
+
+def test_many_scores_give_the_normal_quantile() -> None:
+    assert Detector.fit(normal(100_000, 1), 0.05).threshold == pytest.approx(1.6449, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("n", "fpr", "above"), [(19, 0.05, 0), (99, 0.05, 4), (100, 0.05, 4), (9, 0.1, 0), (10, 0.3, 2)]
+)
+def test_the_threshold_is_one_of_the_scores(n: int, fpr: float, above: int) -> None:
+    scores = torch.arange(n, dtype=torch.float64)
+    detector = Detector.fit(scores[torch.randperm(n, generator=torch.Generator().manual_seed(0))], fpr)
+    assert detector.threshold == n - 1 - above
+    assert int(detector.flag(scores).sum()) == above
+
+
+def test_ties_never_raise_the_rate() -> None:
+    scores = torch.tensor([0.0] * 10 + [1.0] * 90)
+    detector = Detector.fit(scores, 0.05)
+    assert detector.threshold == 1
+    assert not detector.flag(scores).any()
+
+
+def test_order_and_type_change_no_threshold() -> None:
+    scores = normal(50, 1).float()
+    assert Detector.fit(scores) == Detector.fit(scores.flip(0)) == Detector.fit(scores.double())
+
+
+def test_nothing_to_fit_to_is_refused() -> None:
+    with pytest.raises(UnderfireError, match=r"takes at least 19 benign images to calibrate on, and there are 0"):
+        Detector.fit(torch.zeros(0))
+
+
+@pytest.mark.parametrize(("fpr", "least"), [(0.05, 19), (0.1, 9), (0.01, 99), (0.3, 3), (0.5, 1)])
+def test_too_few_scores_are_refused(fpr: float, least: int) -> None:
+    check_enough(least, fpr)
+    with pytest.raises(
+        UnderfireError, match=f"at least {least} benign images to calibrate on, and there are {least - 1}"
+    ):
+        check_enough(least - 1, fpr)
+
+
+@pytest.mark.parametrize("fpr", [0.0, 1.0, -0.1, 5.0, float("nan")])
+def test_rates_outside_0_to_1_are_refused(fpr: float) -> None:
+    with pytest.raises(UnderfireError, match="must lie between 0 and 1"):
+        Detector.fit(normal(50, 0), fpr)
+
+
+def test_one_value_is_refused() -> None:
+    with pytest.raises(UnderfireError, match=r"All 50 benign images have the same score of 0\.25"):
+        Detector.fit(torch.full((50,), 0.25))
+
+
+def test_nan_is_refused_in_fitting_and_in_flagging() -> None:
+    scores = normal(50, 0)
+    detector = Detector.fit(scores)
+    scores[3:5] = torch.nan
+    with pytest.raises(UnderfireError, match="2 of 50 benign scores are NaN"):
+        Detector.fit(scores)
+    with pytest.raises(UnderfireError, match="2 of 50 suspected scores are NaN"):
+        detector.flag(scores)
+
+
+# ------------------------------------------------------------------ ROC curves
+
+
+def test_the_area_counts_pairs() -> None:
+    benign, attacked = normal(40, 0), normal(30, 1, mean=1)
+    pairs = (attacked[:, None] > benign).double() + 0.5 * (attacked[:, None] == benign)
+    assert roc(benign, attacked).auc == pytest.approx(float(pairs.mean()))
+
+
+@pytest.mark.parametrize("rounded", [False, True])
+def test_the_area_is_that_under_the_curve(rounded: bool) -> None:
+    """Also where scores are tied."""
+    benign, attacked = normal(60, 0), normal(50, 1, mean=0.7)
+    if rounded:
+        benign, attacked = benign.round(), attacked.round()
+    curve = roc(benign, attacked)
+    assert np.trapezoid(curve.tpr, curve.fpr) == pytest.approx(curve.auc)
+    assert (curve.fpr[0], curve.tpr[0], curve.fpr[-1], curve.tpr[-1]) == (0, 0, 1, 1)
+    assert all(a <= b for line in (curve.fpr.tolist(), curve.tpr.tolist()) for a, b in pairwise(line))
+
+
+def test_perfect_and_useless_and_inverted_detectors() -> None:
+    low, high = normal(20, 0), normal(20, 1) + 100
+    assert (roc(low, high).auc, roc(low, low).auc, roc(high, low).auc) == (1, 0.5, 0)
+
+
+@pytest.mark.parametrize(("benign", "attacked"), [(0, 3), (3, 0), (0, 0)])
+def test_a_curve_of_one_class_is_refused(benign: int, attacked: int) -> None:
+    with pytest.raises(UnderfireError, match=f"both benign and attacked images; there are {benign} and {attacked}"):
+        roc(torch.zeros(benign), torch.zeros(attacked))
+
+
+def test_a_curve_of_nan_is_refused() -> None:
+    with pytest.raises(UnderfireError, match="1 of 3 attacked scores are NaN"):
+        roc(normal(3, 0), torch.tensor([0.0, torch.nan, 1.0]))
+
+
+# ------------------------------------------------------------------ names
+
+
+def test_names() -> None:
+    assert [each.name for each in squeezing_named("fs")] == ["bits:2", "bits:3", "median:3", "nlm:11-3-4"]
+    assert squeezing_named("fs:bits:2 + median:3") == (FeatureSqueezing(BitDepth(2)), FeatureSqueezing(Median(3)))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("magnet", "There is no detector 'magnet'"),
+        ("", "There is no detector ''"),
+        ("bits:2", "There is no detector 'bits:2'"),
+        ("fs:", "There is no squeezer ''"),
+        ("fs:bits:2+", "There is no squeezer ''"),
+        ("fs:bits:2+bits:02", "Squeezer 'bits:2' is named twice"),
+        ("fs:bits", "write it like bits:2"),
+    ],
+)
+def test_wrong_names_are_refused(text: str, reason: str) -> None:
+    with pytest.raises(UnderfireError, match=reason):
+        squeezing_named(text)
