@@ -13,16 +13,19 @@ from rich.table import Table
 
 from underfire import demo_training
 from underfire.classifiers import Classifier
+from underfire.cli_detect import detect
 from underfire.cli_study import study_app
 from underfire.cli_train import train_app
 from underfire.cli_transfer import transfer
 from underfire.data import ImageSet, open_images
 from underfire.demo import EPS, SHOWN, demo_images
+from underfire.detectors import DETECTORS
 from underfire.interpreters import INTERPRETERS
 from underfire.metrics import Estimate, summarise
 from underfire.presets import RECIPES, SOLVERS
 from underfire.report import write_report
 from underfire.report.view import ATTACKS
+from underfire.squeezers import SQUEEZERS
 from underfire.store import Run, is_targeted, open_run
 from underfire.studies import effectiveness
 from underfire.studies.effectiveness import Settings
@@ -56,6 +59,7 @@ app = typer.Typer(
 app.add_typer(train_app, name="train")
 app.add_typer(study_app, name="study")
 app.command()(transfer)
+app.command()(detect)
 
 Out = Annotated[Path, typer.Option(help="Run folder; the same command again resumes it.")]
 # the distance to the target map, and the means beside it
@@ -159,6 +163,8 @@ def list_names() -> None:
     say(f"recipes       {', '.join(RECIPES)}")
     say(f"target class  {', '.join(TARGET_CLASSES)}")
     say(f"target map    {', '.join(TARGET_MAPS)}")
+    say(f"detectors     {', '.join(DETECTORS)}")
+    say(f"squeezers     {', '.join(SQUEEZERS)}")
     say("models        torchvision:NAME, path/file.py:builder, demo")
 
 

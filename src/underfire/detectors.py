@@ -27,7 +27,7 @@ from underfire.types import Flags, Images, Row, UnderfireError
 
 JOINT = "joint"
 SQUEEZED = ("bits:2", "bits:3", "median:3", "nlm:11-3-4")  # by default
-DETECTORS = ("fs", "fs:SQUEEZER+SQUEEZER…")
+DETECTORS = ("fs", "fs:SQUEEZER+SQUEEZER")
 
 
 @runtime_checkable

@@ -24,6 +24,7 @@ from underfire import engine, rng
 from underfire.attack import Attack
 from underfire.classifiers import Classifier
 from underfire.data import ImageSet, LocatedObjects, Selection, locate, select
+from underfire.detectors import Scorer
 from underfire.engine import Progress
 from underfire.images import is_constant, to_8bit
 from underfire.interpreters.integrated_gradients import Quadrature
@@ -168,7 +169,29 @@ class Bound:
     version: int = 1
 
 
-Spec = Select | Locate | Aim | Craft | Noise | Explain | ExplainElsewhere | ExplainRandomised | Sketch | Rescore | Bound
+@dataclass(frozen=True)
+class Detect:
+    """How suspicious images are; rows: score. `of` is the key of the stage that holds them, whoever computed it."""
+
+    of: str
+    scorer: Scorer
+    version: int = 1
+
+
+Spec = (
+    Select
+    | Locate
+    | Aim
+    | Craft
+    | Noise
+    | Explain
+    | ExplainElsewhere
+    | ExplainRandomised
+    | Sketch
+    | Rescore
+    | Bound
+    | Detect
+)
 Rows = Iterator[tuple[tuple[str, ...], Mapping[str, Tensor]]]  # some ids and their row tensors, ready to be stored
 
 
@@ -343,6 +366,14 @@ def _(spec: Rescore, ids: tuple[str, ...], context: Context) -> Rows:
     images = context.store.read(key(spec.of), "image", ids)
     for chunk in _chunks(ids, context.width):
         yield ids[chunk], {"predicted": _logits(context.classifier, to_8bit(images[chunk])).argmax(1)}
+        context.on_step(Progress(chunk.stop, 0, chunk.stop, len(ids)))
+
+
+@_compute.register
+def _(spec: Detect, ids: tuple[str, ...], context: Context) -> Rows:
+    images = context.store.read(spec.of, "image", ids)
+    for chunk in _chunks(ids, context.width):
+        yield ids[chunk], {"score": spec.scorer.scores(context.classifier, images[chunk])}
         context.on_step(Progress(chunk.stop, 0, chunk.stop, len(ids)))
 
 

@@ -1,14 +1,19 @@
 """What the commands share: options, devices, image sizes, and printing."""
 
+import shlex
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import torch
 import typer
+from pydantic import BaseModel, ValidationError
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
 
 from underfire import engine
 from underfire.classifiers import Classifier
@@ -16,6 +21,7 @@ from underfire.studies.runs import Planned, Report
 from underfire.types import UnderfireError
 
 console = Console()
+S = TypeVar("S", bound=BaseModel)
 
 Model = Annotated[str, typer.Option(help="torchvision:NAME, path/file.py:builder, or demo.")]
 Weights = Annotated[str | None, typer.Option(help="DEFAULT or another torchvision name, or a state-dict file.")]
@@ -60,6 +66,30 @@ def existing_folder(path: str) -> Path:
     if not folder.is_dir():
         raise UnderfireError(f"There is no folder {path}.")
     return folder
+
+
+def table_of(title: str, names: tuple[str, ...], numbers: tuple[str, ...]) -> Table:
+    """An empty table: columns of names, then columns of numbers."""
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0)
+    for name in names:
+        table.add_column(name, no_wrap=True)
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def command_line() -> str:
+    """The command that is running, as it was typed."""
+    return shlex.join(["underfire", *sys.argv[1:]])
+
+
+def checked(kind: type[S], **values: Any) -> S:
+    """Settings made of options; UnderfireError names the option that is wrong."""
+    try:
+        return kind(**values)
+    except ValidationError as problem:
+        first = problem.errors()[0]
+        raise UnderfireError(f"--{'.'.join(map(str, first['loc']))} {first['input']}: {first['msg']}.") from None
 
 
 @contextmanager

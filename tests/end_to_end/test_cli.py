@@ -167,6 +167,8 @@ def test_list_names_what_attack_takes(underfire: Underfire) -> None:
         "recipes       paper, annealed",
         "target class  random, least-likely, next, N, CSV",
         "target map    benign, patch, random-class, FILE",
+        "detectors     fs, fs:SQUEEZER+SQUEEZER",
+        "squeezers     bits:2, median:3, nlm:11-3-4",
         "models        torchvision:NAME, path/file.py:builder, demo",
     ]
 
@@ -174,9 +176,10 @@ def test_list_names_what_attack_takes(underfire: Underfire) -> None:
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        ((), ("attack", "demo", "report", "list")),
+        ((), ("attack", "demo", "detect", "report", "list")),
         (("attack",), ("--model", "--images", "--interpreter", "--eps", "--seed", "--device", "--out")),
         (("demo",), ("--n", "--seed", "--device", "--out", "--retrain")),
+        (("detect",), ("run", "--detector", "--benign", "--fpr", "--seed", "--device", "--batch")),
         (("report",), ("run",)),
         (("list",), ()),
     ],

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from underfire import engine, rng
 from underfire.classifiers import Classifier
 from underfire.data import ImageSet, open_images
+from underfire.detectors import FeatureSqueezing
 from underfire.engine import Progress
 from underfire.images import is_constant, to_8bit
 from underfire.interpreters import CAM, GRAD, MASK, GradCAM
@@ -22,10 +23,12 @@ from underfire.interpreters.mask_solver import Solver
 from underfire.pictures import ArraySource
 from underfire.presets import adv2, pgd
 from underfire.randomised import DEPTHS, randomised
+from underfire.squeezers import BitDepth, Median
 from underfire.stages import (
     Aim,
     Context,
     Craft,
+    Detect,
     Explain,
     ExplainRandomised,
     Locate,
@@ -58,6 +61,9 @@ SPECS: tuple[Spec, ...] = (
     MAPS,
     Explain(CRAFT, GRAD()),
     Rescore(CRAFT),
+    Detect(key(CRAFT), FeatureSqueezing(BitDepth(2))),
+    Detect(key(CRAFT), FeatureSqueezing(BitDepth(3))),
+    Detect(key(SELECT), FeatureSqueezing(BitDepth(2))),
     LOCATE,
     Explain(LOCATE, CAM()),
     FORGOTTEN,
@@ -280,6 +286,15 @@ def test_rescoring_classifies_the_rounded_images(context: Context) -> None:
     rounded = to_8bit(crafted)
     assert not torch.equal(rounded, crafted)
     assert torch.equal(rows(context, Rescore(CRAFT), "predicted"), context.classifier(rounded).logits.argmax(1))
+
+
+def test_detectors_score_the_images_of_any_stage(context: Context) -> None:
+    compute(context, AIM, CRAFT)
+    scorer = FeatureSqueezing(Median(3))
+    for of in (SELECT, CRAFT):
+        compute(context, Detect(key(of), scorer))
+        expected = scorer.scores(context.classifier, rows(context, of, "image"))
+        assert torch.allclose(rows(context, Detect(key(of), scorer), "score"), expected, atol=1e-6)
 
 
 def test_only_missing_rows_are_computed(context: Context) -> None:

@@ -121,8 +121,9 @@ def perform(planned: Planned, ids: tuple[str, ...], context: Context, on_progres
         return False
     path = context.store.root / "run.json"
     info = read_json(path)
-    seconds = info["wall_seconds"].get(planned.label, 0.0) + time.perf_counter() - begun
-    write_json(path, {**info, "wall_seconds": {**info["wall_seconds"], planned.label: round(seconds, 2)}})
+    spent = info.get("wall_seconds", {})
+    seconds = spent.get(planned.label, 0.0) + time.perf_counter() - begun
+    write_json(path, {**info, "wall_seconds": {**spent, planned.label: round(seconds, 2)}})
     return True
 
 

@@ -1,0 +1,146 @@
+"""`underfire detect`: what it adds to a run folder, what it says, and how it refuses."""
+
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from underfire import open_run, presets
+from underfire.cli import main
+from underfire.store import read_json, write_json
+
+Underfire = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three scenes attacked in a few steps."""
+    out = tmp_path_factory.mktemp("runs") / "demo"
+    command = f"underfire attack --model demo --images demo --interpreter cam,grad --n 3 --steps 4 --out {out}"
+    with pytest.MonkeyPatch.context() as patch:
+        short = replace(presets.RECIPES["annealed"], warm_steps=2, plain_steps=4)
+        patch.setattr(presets, "RECIPES", {**presets.RECIPES, "annealed": short})
+        patch.setattr(sys, "argv", command.split())
+        with pytest.raises(SystemExit):
+            main()
+    return out
+
+
+@pytest.fixture
+def run(demo_run: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(demo_run, tmp_path / "demo")
+
+
+@pytest.fixture
+def underfire(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Underfire:
+    """Run `underfire` in this process on 80 columns: exit code, output, errors."""
+    monkeypatch.setattr("underfire.terminal.console.width", 80)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["underfire", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        return int(ended.value.code or 0), said.out, said.err
+
+    return run
+
+
+def test_a_run_is_scored_by_every_squeezer_and_all_together(underfire: Underfire, run: Path) -> None:
+    code, out, err = underfire("detect", run, "--benign", 40)
+    assert (code, err) == (0, "")
+    rows = pq.read_table(run / "detections.parquet").to_pylist()
+    detectors = ["bits:2", "bits:3", "median:3", "nlm:11-3-4", "joint"]
+    assert list(dict.fromkeys(row["detector"] for row in rows)) == detectors
+    assert len(rows) == 5 * (40 + 3 * 4)
+    assert {(row["attack"], row["interpreter"]) for row in rows if row["part"] == "run"} == {
+        ("benign", None), ("pgd", None), ("adv2", "cam"), ("adv2", "grad")
+    }  # fmt: skip
+    held = read_json(run / "detectors.json")
+    assert [each["name"] for each in held["detectors"]] == detectors
+    assert held["benign"]["found"] == 40
+    assert "Thresholds from 20 benign images, for 5 % false positives; checked on 20 others." in out
+    told = [line for line in out.splitlines() if line and "/" not in line]
+    assert all(len(line) <= 80 for line in told)
+    assert "…" not in out
+    assert sum(line.startswith(" joint") for line in told) == 4  # its threshold, and three attacks
+    assert open_run(run).images("adv2", "cam")[1].shape == (3, 3, 64, 64)
+
+
+def test_the_same_command_again_says_the_same(underfire: Underfire, run: Path) -> None:
+    options = ("--benign", 40, "--detector", "fs:bits:2+median:3")
+    _, first, _ = underfire("detect", run, *options)
+    stages = {path: path.stat().st_mtime_ns for path in run.rglob("shard-*")}
+    code, second, _ = underfire("detect", run, *options)
+    assert code == 0
+    assert second.strip() in first
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("shard-*")} == stages
+
+
+def test_fewer_benign_images_than_asked_for_are_counted(underfire: Underfire, run: Path) -> None:
+    code, out, _ = underfire("detect", run, "--benign", 500, "--detector", "fs:bits:3")
+    found = read_json(run / "detectors.json")["benign"]["found"]
+    assert code == 0
+    assert 150 < found < 198
+    assert f"No more than {found} benign images were found that the run did not attack." in out
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("--detector", "magnet"), "There is no detector 'magnet'"),
+        (("--detector", "fs:bits:99"), "must keep 1 to 16 bits"),
+        (("--fpr", "1.5"), "--fpr 1.5: Input should be less than 1"),
+        (("--benign", "1"), "--benign 1: Input should be greater than or equal to 2"),
+        (("--benign", "20"), "takes at least 19 benign images to calibrate on, and there are 10"),
+        (("--device", "abacus"), "The device 'abacus' cannot be used"),
+    ],
+)
+def test_wrong_options_are_refused_in_one_sentence(
+    underfire: Underfire, run: Path, options: tuple[str, ...], reason: str
+) -> None:
+    before = sorted(run.rglob("*"))
+    code, out, err = underfire("detect", run, *options)
+    assert (code, out.strip()) == (1, "")
+    assert reason in err
+    assert sorted(run.rglob("*")) == before
+
+
+def test_a_folder_without_a_run_is_refused(underfire: Underfire, tmp_path: Path) -> None:
+    code, _, err = underfire("detect", tmp_path)
+    assert code == 1
+    assert "holds no run (no run.json)" in err
+
+
+def test_a_run_whose_model_changed_is_refused(underfire: Underfire, run: Path) -> None:
+    info = read_json(run / "run.json")
+    write_json(run / "run.json", {**info, "spec": {**info["spec"], "model_fingerprint": "0"}})
+    code, _, err = underfire("detect", run)
+    assert code == 1
+    assert "The model demo is not the one that" in err
+
+
+def test_a_run_whose_images_moved_is_refused(
+    underfire: Underfire, tiny_model: str, tiny_photos: Path, tmp_path: Path
+) -> None:
+    photos, out = shutil.copytree(tiny_photos, tmp_path / "photos"), tmp_path / "run"
+    options = ("--model", tiny_model, "--normalize", "none", "--images", photos, "--interpreter", "cam")
+    assert underfire("attack", *options, "--n", 2, "--steps", 2, "--out", out)[0] == 0
+    photos.rename(tmp_path / "elsewhere")
+    code, _, err = underfire("detect", out, "--benign", 8, "--fpr", 0.3)
+    assert code == 1
+    assert "cannot be opened again: there is no" in err
+    assert not (out / "detections.parquet").exists()
+
+
+def test_a_study_without_attacks_is_refused(underfire: Underfire, tmp_path: Path) -> None:
+    out = tmp_path / "sanity"
+    options = ("--model", "demo", "--images", "demo", "--interpreter", "cam")
+    assert underfire("study", "sanity", *options, "--n", 2, "--out", out)[0] == 0
+    code, _, err = underfire("detect", out)
+    assert code == 1
+    assert "holds no attacked images, so there is nothing to detect" in err

@@ -1,0 +1,292 @@
+"""The study of detection: its table follows from the run's images, and it says what a run lacks."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from underfire import presets
+from underfire.classifiers import Classifier
+from underfire.data import ImageSet, open_images
+from underfire.detectors import FeatureSqueezing, roc
+from underfire.engine import Progress
+from underfire.metrics import share
+from underfire.rng import halves
+from underfire.squeezers import squeezer_named
+from underfire.store import Run, Store, open_run, read_json, write_json
+from underfire.studies import detection, effectiveness
+from underfire.studies.detection import DETECTORS, TABLE, Settings, attacked, calibrations, detections, summarise
+from underfire.studies.runs import Planned
+from underfire.types import UnderfireError
+
+SQUEEZERS = ("bits:3", "median:3")
+N, BENIGN, FPR = 4, 8, 0.3
+Found = dict[str, Any]
+Detected = Callable[..., Run]
+
+
+@pytest.fixture
+def classifier(tiny_model: str) -> Classifier:
+    return Classifier.load(tiny_model, None, "none")
+
+
+@pytest.fixture
+def image_set(tiny_photos: Path) -> ImageSet:
+    return open_images(tiny_photos)
+
+
+@pytest.fixture(scope="module")
+def run(tiny_model: str, tiny_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with four of the twelve photos attacked, in so few steps that not every attack succeeds."""
+    settings = effectiveness.Settings(
+        model=tiny_model,
+        images=str(tiny_photos),
+        n=N,
+        steps=5,
+        eps=0.02,
+        interpreters=("cam", "grad"),
+        normalize="none",
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        short = replace(presets.RECIPES["annealed"], warm_steps=2, plain_steps=5)
+        patch.setattr(presets, "RECIPES", {**presets.RECIPES, "annealed": short})
+        classifier = Classifier.load(tiny_model, None, "none")
+        out = tmp_path_factory.mktemp("runs") / "attacked"
+        return effectiveness.execute(settings, classifier, open_images(tiny_photos), out, command="test").path
+
+
+@pytest.fixture
+def detected(run: Path, classifier: Classifier, image_set: ImageSet, tmp_path: Path) -> Detected:
+    """A copy of that run with detections."""
+
+    def execute(name: str = "copy", on_progress: Any = lambda planned, progress: None, **changes: Any) -> Run:
+        out = tmp_path / name
+        if not out.exists():
+            shutil.copytree(run, out)
+        given = {"detector": f"fs:{'+'.join(SQUEEZERS)}", "benign": BENIGN, "fpr": FPR}
+        settings = Settings(**{**given, **changes})
+        return detection.execute(
+            settings, open_run(out), classifier, image_set, command="test", width=2, on_progress=on_progress
+        )
+
+    return execute
+
+
+def rows_of(run: Run, **wanted: Any) -> list[Found]:
+    return [row for row in detections(run).to_pylist() if all(row[name] == value for name, value in wanted.items())]
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# ------------------------------------------------------------------ the table
+
+
+def test_there_is_a_row_for_each_image_attack_and_detector(detected: Detected) -> None:
+    found = detected()
+    assert detections(found).schema == detection.COLUMNS
+    attacks = {("benign", None), ("pgd", None), ("adv2", "cam"), ("adv2", "grad")}
+    for detector in (*SQUEEZERS, "joint"):
+        rows = rows_of(found, detector=detector)
+        assert {(row["attack"], row["interpreter"]) for row in rows if row["part"] == "run"} == attacks
+        assert len(rows) == BENIGN + N * len(attacks)
+        assert [sum(row["part"] == part for row in rows) for part in ("fit", "check")] == [4, 4]
+        assert len({(row["id"], row["part"], row["attack"], row["interpreter"]) for row in rows}) == len(rows)
+        assert all((row["success"] is None) == (row["attack"] == "benign") for row in rows)
+        assert all(row["flagged"] == (row["score"] > row["threshold"]) for row in rows)
+
+
+def test_scores_are_those_of_the_stored_images(detected: Detected, classifier: Classifier) -> None:
+    found = detected()
+    for attack, interpreter in (("benign", None), ("pgd", None), ("adv2", "grad")):
+        ids, images = found.images(attack, interpreter)
+        for name in SQUEEZERS:
+            expected = FeatureSqueezing(squeezer_named(name)).scores(classifier, torch.from_numpy(images)).tolist()
+            rows = rows_of(found, detector=name, attack=attack, interpreter=interpreter, part="run")
+            assert [row["id"] for row in rows] == list(ids)
+            assert [row["score"] for row in rows] == pytest.approx(expected, abs=1e-5)
+
+
+def test_joint_is_the_maximum_and_success_is_that_of_the_attack(detected: Detected) -> None:
+    found = detected()
+    by_image = {
+        (row["detector"], row["part"], row["attack"], row["interpreter"], row["id"]): row["score"]
+        for row in rows_of(found)
+    }
+    for (detector, *image), score in by_image.items():
+        if detector == "joint":
+            assert score == max(by_image[(name, *image)] for name in SQUEEZERS)
+    successes = {(row["id"], row["attack"], row["interpreter"]): row["success"] for row in found.outcomes().to_pylist()}
+    for row in rows_of(found, part="run"):
+        if row["attack"] != "benign":
+            assert row["success"] == successes[row["id"], row["attack"], row["interpreter"] or "cam"]
+
+
+def test_calibration_images_are_others_classified_correctly_and_halved(
+    detected: Detected, classifier: Classifier, image_set: ImageSet
+) -> None:
+    found = detected()
+    parts = {part: {row["id"] for row in rows_of(found, part=part)} for part in ("fit", "check", "run")}
+    assert not parts["fit"] & parts["check"]
+    assert not parts["run"] & (parts["fit"] | parts["check"])
+    assert parts["run"] == set(found.images("benign")[0])
+    ids = Store(found.path).done(read_json(found.path / DETECTORS)["benign"]["stage"])
+    assert {ids[i] for i in halves(ids, 0)[0].tolist()} == parts["fit"]
+    for name in ids:
+        i = image_set.ids.index(name)
+        assert classifier(image_set.read(i)[None]).logits.argmax(1).item() == image_set.labels[i]
+
+
+def test_thresholds_come_from_one_half_and_rates_from_the_other(detected: Detected) -> None:
+    found = detected()
+    noted = {each["name"]: each for each in read_json(found.path / DETECTORS)["detectors"]}
+    for each in calibrations(detections(found)):
+        fitted = sorted(row["score"] for row in rows_of(found, detector=each.detector, part="fit"))
+        flags = [row["flagged"] for row in rows_of(found, detector=each.detector, part="check")]
+        assert each.threshold == fitted[-1]  # floor(5 * .3) = 1 of four and a new one may exceed it
+        assert each.false_positives == share(flags)
+        told = noted[each.detector]
+        assert (told["threshold"], told["fpr"], told["fpr_target"]) == (each.threshold, each.false_positives.value, FPR)
+        assert (told["fitted"], told["checked"]) == (4, 4)
+        assert (told["fpr_low"], told["fpr_high"]) == (each.false_positives.low, each.false_positives.high)
+
+
+def test_the_summary_counts_the_table(detected: Detected) -> None:
+    found = detected()
+    summaries = summarise(detections(found))
+    assert [(each.detector, each.attack, each.interpreter) for each in summaries] == [
+        (detector, attack, interpreter)
+        for detector in (*SQUEEZERS, "joint")
+        for attack, interpreter in (("pgd", None), ("adv2", "cam"), ("adv2", "grad"))
+    ]
+    for each in summaries:
+        rows = rows_of(found, detector=each.detector, attack=each.attack, interpreter=each.interpreter)
+        assert each.successes == share([row["flagged"] for row in rows if row["success"]])
+        assert each.failures == share([row["flagged"] for row in rows if not row["success"]])
+        scores = [row["score"] for row in rows if row["success"]]
+        held_out = [row["score"] for row in rows_of(found, detector=each.detector, part="check")]
+        if each.auc is None:
+            assert not scores
+        else:
+            expected = roc(torch.tensor(held_out).double(), torch.tensor(scores).double()).auc
+            assert each.auc == pytest.approx(expected)
+
+
+def test_one_squeezer_has_no_joint_score(detected: Detected) -> None:
+    found = detected(detector="fs:bits:3")
+    assert {row["detector"] for row in rows_of(found)} == {"bits:3"}
+
+
+# ------------------------------------------------------------------ resuming
+
+
+def test_detecting_again_computes_nothing(detected: Detected) -> None:
+    first = detected()
+    before = snapshot(first.path)
+    computed: list[Planned] = []
+    detected(on_progress=lambda planned, progress: computed.append(planned))
+    assert not computed
+    assert snapshot(first.path) == before
+
+
+def test_another_rate_takes_no_new_scores(detected: Detected) -> None:
+    stages = {path for path in snapshot(detected().path) if path.startswith("stages")}
+    computed: list[Planned] = []
+    again = detected(on_progress=lambda planned, progress: computed.append(planned), fpr=0.5)
+    assert not computed
+    assert {path for path in snapshot(again.path) if path.startswith("stages")} == stages
+    assert read_json(again.path / DETECTORS)["spec"]["fpr"] == 0.5
+    assert {row["fpr_target"] for row in read_json(again.path / DETECTORS)["detectors"]} == {0.5}
+
+
+@pytest.mark.parametrize("killed_after", [1, 3, 8, 15])
+def test_killed_and_run_again_is_as_if_never_killed(detected: Detected, killed_after: int) -> None:
+    whole = detected("whole")
+    steps = 0
+
+    def give_up(planned: Planned, progress: Progress) -> None:
+        nonlocal steps
+        steps += 1
+        if steps == killed_after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        detected("killed", give_up)
+    resumed = detected("killed")
+    assert detections(resumed) == detections(whole)
+    assert read_json(resumed.path / DETECTORS) == read_json(whole.path / DETECTORS)
+
+
+def test_the_run_itself_stays_as_it_was(run: Path, detected: Detected) -> None:
+    before, after = snapshot(run), snapshot(detected().path)
+    assert {path for path in before if before[path] != after[path]} == {"run.json"}
+    old, new = (json.loads(files["run.json"]) for files in (before, after))
+    assert {name for name in new if new[name] != old[name]} == {"wall_seconds"}
+    assert {"detect, bits:3", "detect, median:3"} == set(new["wall_seconds"]) - set(old["wall_seconds"])
+
+
+# ------------------------------------------------------------------ partial and hostile folders
+
+
+def with_info(run: Path, tmp_path: Path, **changes: Any) -> Run:
+    out = shutil.copytree(run, tmp_path / "changed")
+    write_json(out / "run.json", {**read_json(out / "run.json"), **changes})
+    return open_run(out)
+
+
+def test_a_run_that_was_killed_is_scored_as_far_as_it_got(run: Path, detected: Detected, tmp_path: Path) -> None:
+    partial = shutil.copytree(run, tmp_path / "partial")
+    last = next(e["key"] for e in reversed(read_json(run / "run.json")["stages"]) if e["kind"] == "image")
+    shutil.rmtree(partial / "stages" / last)
+    (partial / "outcomes.parquet").unlink()
+    found = detected("partial")
+    assert {(row["attack"], row["interpreter"]) for row in rows_of(found, part="run")} == {
+        ("benign", None), ("pgd", None), ("adv2", "cam")
+    }  # fmt: skip
+
+
+def test_a_run_without_attacks_is_refused(run: Path, tmp_path: Path) -> None:
+    stages = [each for each in read_json(run / "run.json")["stages"] if each["attack"] == "benign"]
+    with pytest.raises(UnderfireError, match="holds no attacked images, so there is nothing to detect"):
+        attacked(with_info(run, tmp_path, stages=stages))
+
+
+@pytest.mark.parametrize("stages", [None, 3, ["a"], [{"kind": "image"}], [{}]])
+def test_a_run_that_does_not_list_its_stages_is_refused(run: Path, tmp_path: Path, stages: Any) -> None:
+    with pytest.raises(UnderfireError, match=r"run\.json in .* does not list its stages"):
+        attacked(with_info(run, tmp_path, stages=stages))
+
+
+def test_nothing_is_written_where_too_few_benign_images_are_left(run: Path, detected: Detected, tmp_path: Path) -> None:
+    with pytest.raises(UnderfireError, match="at least 19 benign images to calibrate on, and there are 4"):
+        detected(fpr=0.05, benign=100)
+    with pytest.raises(UnderfireError, match="at least 3 benign images to calibrate on, and there are 2"):
+        detected(benign=5)
+    assert snapshot(tmp_path / "copy") == snapshot(run)
+
+
+def test_a_run_that_attacked_everything_is_refused(run: Path, classifier: Classifier, image_set: ImageSet) -> None:
+    seen = open_run(run).images("benign")[0]
+    only = image_set.take([image_set.ids.index(name) for name in seen])
+    with pytest.raises(UnderfireError, match="attacked all of its 4 images and leaves none to calibrate on"):
+        detection.execute(Settings(fpr=FPR), open_run(run), classifier, only, command="test")
+
+
+def test_scores_that_do_not_differ_are_refused(detected: Detected) -> None:
+    with pytest.raises(UnderfireError, match=r"The detector bits:8 cannot be calibrated\. All 4 benign images have"):
+        detected(detector="fs:bits:8")
+
+
+def test_a_run_without_detections_says_so(run: Path, detected: Detected) -> None:
+    with pytest.raises(UnderfireError, match="holds no detections; make them with: underfire detect"):
+        detections(open_run(run))
+    found = detected()
+    (found.path / TABLE).write_bytes(b"PAR1")
+    with pytest.raises(UnderfireError, match="is damaged; run underfire detect again"):
+        detections(found)
