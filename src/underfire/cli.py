@@ -1,15 +1,11 @@
 """The command line: parse, call, print."""
 
-import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from pydantic import ValidationError
-from rich.box import SIMPLE_HEAD
 from rich.progress import Progress
-from rich.table import Table
 
 from underfire import demo_training
 from underfire.classifiers import Classifier
@@ -21,7 +17,7 @@ from underfire.data import ImageSet, open_images
 from underfire.demo import EPS, SHOWN, demo_images
 from underfire.detectors import DETECTORS
 from underfire.interpreters import INTERPRETERS
-from underfire.metrics import Estimate, summarise
+from underfire.metrics import summarise
 from underfire.presets import RECIPES, SOLVERS
 from underfire.report import write_report
 from underfire.report.view import ATTACKS
@@ -42,11 +38,16 @@ from underfire.terminal import (
     Resize,
     Seed,
     Weights,
+    bracketed,
+    checked,
     chosen_device,
+    command_line,
     console,
+    listed,
     progress_bars,
     say,
     sizes,
+    table_of,
 )
 from underfire.types import UnderfireError
 
@@ -101,7 +102,8 @@ def attack(
     out: Out = Path("runs/attack"),
 ) -> None:
     """Attack classifier and interpreters with PGD or StAdv and its ADV2; leaves a run folder and its report."""
-    settings = _settings(
+    settings = checked(
+        Settings,
         model=model,
         weights=weights,
         normalize=normalize,
@@ -110,7 +112,7 @@ def attack(
         labels=labels,
         crop=crop,
         resize=resize,
-        interpreters=tuple(name.strip() for name in interpreter.split(",")),
+        interpreters=listed(interpreter),
         solver=solver,
         recipe=recipe,
         n=n,
@@ -139,7 +141,7 @@ def demo(
     if retrain:
         _retrain(out)
         return
-    settings = _settings(model="demo", images="demo", interpreters=SHOWN, n=n, eps=EPS, seed=seed)
+    settings = checked(Settings, model="demo", images="demo", interpreters=SHOWN, n=n, eps=EPS, seed=seed)
     _attack(settings, Classifier.load("demo", device=chosen_device(device)), demo_images(), out, batch=16)
     say(
         "\nTry your own model next:\n"
@@ -180,15 +182,10 @@ def main() -> None:
 def _attack(settings: Settings, classifier: Classifier, image_set: ImageSet, out: Path, batch: int) -> None:
     normalization = classifier.origin.normalization if classifier.origin else "given"
     say(f"Model {settings.model} on {classifier.device}; normalisation: {normalization}.")
-    command = shlex.join(["underfire", *sys.argv[1:]])
-    try:
-        with progress_bars() as on_progress:
-            run = effectiveness.execute(
-                settings, classifier, image_set, out, command=command, width=batch, on_progress=on_progress
-            )
-    except KeyboardInterrupt:
-        typer.echo("underfire: interrupted; the same command again goes on from here.", err=True)
-        raise typer.Exit(130) from None
+    with progress_bars() as on_progress:
+        run = effectiveness.execute(
+            settings, classifier, image_set, out, command=command_line(), width=batch, on_progress=on_progress
+        )
     _print_summary(run)
     say(f"\nRun folder: {out}\nReport:     {write_report(run, out / 'report.html')}")
 
@@ -197,14 +194,12 @@ def _print_summary(run: Run) -> None:
     selection, skipped = run.info["selection"], run.info["skipped"]
     found = selection["examined"] - selection["misclassified"]
     title = f"{found} images; means, with their 95 % interval in brackets"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0)
     distance, further = TARGETED_COLUMNS if is_targeted(run.info) else COLUMNS
-    for name in ("interpreter", "attack", "ASR", "MC", distance, *further):
-        table.add_column(name, justify="left" if name in ("interpreter", "attack") else "right", no_wrap=True)
+    table = table_of(title, ("interpreter", "attack"), ("ASR", "MC", distance, *further))
     for row in summarise(run.outcomes()):
         shown = row.all_images
         means = [f"{shown[metric].value:.3f}" for metric in further.values()]
-        cells = (f"{row.asr.value:.3f}", f"{row.mc.value:.3f}", _with_interval(shown["map_l1"]), *means)
+        cells = (f"{row.asr.value:.3f}", f"{row.mc.value:.3f}", bracketed(shown["map_l1"]), *means)
         table.add_row(row.interpreter, row.attack, *cells)
     console.print(table)
     if skipped:
@@ -214,10 +209,6 @@ def _print_summary(run: Run) -> None:
         say(f"No more than {found} images were found: of {examined} examined, {wrong} were misclassified.")
     if passed_over := selection.get("passed_over"):
         say(f"{passed_over} images were passed over: they have no target class other than their own.")
-
-
-def _with_interval(value: Estimate) -> str:
-    return f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
 
 
 def _retrain(out: Path) -> None:
@@ -234,11 +225,3 @@ def _fraction(text: str) -> float:
         return float(numerator) / float(denominator or 1)
     except (ValueError, ZeroDivisionError):
         raise UnderfireError(f"--eps {text} is no number; write it like 8/255 or 0.031.") from None
-
-
-def _settings(**values: Any) -> Settings:
-    try:
-        return Settings(**values)
-    except ValidationError as problem:
-        first = problem.errors()[0]
-        raise UnderfireError(f"--{'.'.join(map(str, first['loc']))} {first['input']}: {first['msg']}.") from None

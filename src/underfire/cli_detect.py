@@ -40,14 +40,10 @@ def detect(
     opened = open_run(run)
     detection.attacked(opened)
     classifier, image_set = reopen(opened, chosen_device(device))
-    try:
-        with progress_bars() as on_progress:
-            detection.execute(
-                settings, opened, classifier, image_set, command=command_line(), width=batch, on_progress=on_progress
-            )
-    except KeyboardInterrupt:
-        typer.echo("underfire: interrupted; the same command again goes on from here.", err=True)
-        raise typer.Exit(130) from None
+    with progress_bars() as on_progress:
+        detection.execute(
+            settings, opened, classifier, image_set, command=command_line(), width=batch, on_progress=on_progress
+        )
     _print(opened, settings)
     say(f"\nRun folder: {run}")
 

@@ -1,15 +1,9 @@
 """`underfire study`: what the paper's tables ask, one command each."""
 
-import shlex
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
 import typer
-from pydantic import ValidationError
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 
 from underfire.classifiers import Classifier
 from underfire.data import object_masks, open_images
@@ -18,7 +12,6 @@ from underfire.interpreters import INTERPRETERS
 from underfire.metrics import Estimate
 from underfire.store import Run
 from underfire.studies import effectiveness, gap, localisation, sanity
-from underfire.studies.runs import Inputs, Report
 from underfire.terminal import (
     Batch,
     Crop,
@@ -30,12 +23,17 @@ from underfire.terminal import (
     Resize,
     Seed,
     Weights,
+    bracketed,
+    checked,
     chosen_device,
+    command_line,
     console,
     existing_folder,
+    listed,
     progress_bars,
     say,
     sizes,
+    table_of,
 )
 from underfire.types import UnderfireError
 
@@ -44,7 +42,6 @@ study_app = typer.Typer(help="Ask what the paper's tables ask.", no_args_is_help
 Names = Annotated[str, typer.Option(help=f"Comma-separated: {', '.join(INTERPRETERS)}; with its masker, rts:FILE.")]
 FeaturesLayer = Annotated[str | None, typer.Option(help="Layer that CAM and Grad-CAM explain; default: found.")]
 DEMO_SCENES = 200  # at least
-S = TypeVar("S", bound=Inputs)
 
 
 @study_app.callback()
@@ -74,8 +71,8 @@ def study_localisation(
 ) -> None:
     """Find the object from maps alone (Table 2): error of the box around what is salient, and the pointing game."""
     given = {"model": model, "weights": weights, "normalize": normalize, "features": features, "images": images}
-    settings = _checked(
-        localisation.Settings, **given, labels=labels, masks=masks, interpreters=_names(interpreter), n=n, seed=seed
+    settings = checked(
+        localisation.Settings, **given, labels=labels, masks=masks, interpreters=listed(interpreter), n=n, seed=seed
     )
     if (images == "demo") != (masks == "demo"):
         raise UnderfireError("The demo's scenes bring their own masks: give --images demo together with --masks demo.")
@@ -87,11 +84,10 @@ def study_localisation(
     else:
         image_set = open_images(images, labels, crop, resize)
         pictured = object_masks(image_set, existing_folder(masks))
-    run = _executed(
-        lambda on_progress: localisation.execute(
-            settings, classifier, image_set, pictured, out, command=_command(), width=batch, on_progress=on_progress
+    with progress_bars() as on_progress:
+        run = localisation.execute(
+            settings, classifier, image_set, pictured, out, command=command_line(), width=batch, on_progress=on_progress
         )
-    )
     _print_localisation(run)
     say(f"\nRun folder: {out}")
 
@@ -115,16 +111,15 @@ def study_sanity(
 ) -> None:
     """Re-initialise the classifier's head or all its layers: maps that stay the same show nothing it has learned."""
     given = {"model": model, "weights": weights, "normalize": normalize, "features": features, "images": images}
-    settings = _checked(sanity.Settings, **given, labels=labels, interpreters=_names(interpreter), n=n, seed=seed)
+    settings = checked(sanity.Settings, **given, labels=labels, interpreters=listed(interpreter), n=n, seed=seed)
     classifier = Classifier.load(model, weights, normalize, features=features, device=chosen_device(device))
     crop, resize = sizes(classifier, crop, resize)
     settings = settings.model_copy(update={"crop": crop, "resize": resize})
     image_set = demo_images(DEMO_SCENES) if images == "demo" else open_images(images, labels, crop, resize)
-    run = _executed(
-        lambda on_progress: sanity.execute(
-            settings, classifier, image_set, out, command=_command(), width=batch, on_progress=on_progress
+    with progress_bars() as on_progress:
+        run = sanity.execute(
+            settings, classifier, image_set, out, command=command_line(), width=batch, on_progress=on_progress
         )
-    )
     _print_sanity(run)
     say(f"\nRun folder: {out}")
 
@@ -148,35 +143,23 @@ def study_gap(
 ) -> None:
     """Attack, then compare what the probability and its integrated gradients gain (Proposition 1)."""
     given = {"model": model, "weights": weights, "normalize": normalize, "features": features, "images": images}
-    settings = _checked(
-        effectiveness.Settings, **given, labels=labels, interpreters=_names(interpreter), n=n, seed=seed
-    )
+    settings = checked(effectiveness.Settings, **given, labels=labels, interpreters=listed(interpreter), n=n, seed=seed)
     classifier = Classifier.load(model, weights, normalize, features=features, device=chosen_device(device))
     crop, resize = sizes(classifier, crop, resize)
     settings = settings.model_copy(update={"crop": crop, "resize": resize})
     image_set = demo_images() if images == "demo" else open_images(images, labels, crop, resize)
-    run = _executed(
-        lambda on_progress: gap.execute(
-            settings, classifier, image_set, out, command=_command(), width=batch, on_progress=on_progress
+    with progress_bars() as on_progress:
+        run = gap.execute(
+            settings, classifier, image_set, out, command=command_line(), width=batch, on_progress=on_progress
         )
-    )
     _print_gap(run)
     say(f"\nRun folder: {out}\nPlot:       {out / gap.PLOT}")
-
-
-def _executed(execute: Callable[[Report], Run]) -> Run:
-    try:
-        with progress_bars() as on_progress:
-            return execute(on_progress)
-    except KeyboardInterrupt:
-        typer.echo("underfire: interrupted; the same command again goes on from here.", err=True)
-        raise typer.Exit(130) from None
 
 
 def _print_localisation(run: Run) -> None:
     rows = localisation.summarise(localisation.localisations(run))
     n = rows[0].error.n
-    table = _table(
+    table = table_of(
         f"{n} images of the test half; %, 95 % interval in brackets; * best on the other half",
         ("interpreter", "rule"),
         ("at", "error", "wrong box", "pointing", "no box", "paper"),
@@ -199,59 +182,30 @@ def _print_localisation(run: Run) -> None:
 
 def _print_sanity(run: Run) -> None:
     rows = sanity.summarise(sanity.comparisons(run))
-    table = _table(
+    table = table_of(
         f"{rows[0].map_l1.n} images; means, with 95 % intervals in brackets",
         ("interpreter", "compared with"),
         ("rank correlation", "map ΔL1", "blank"),
     )
     for row in rows:
-        shown = (_bracketed(row.rank_correlation), _bracketed(row.map_l1), str(row.constant))
+        shown = (bracketed(row.rank_correlation), bracketed(row.map_l1), str(row.constant))
         table.add_row(row.interpreter, row.compared_with, *shown)
     console.print(table)
 
 
 def _print_gap(run: Run) -> None:
     rows = gap.summarise(gap.gaps(run))
-    table = _table(
+    table = table_of(
         f"{rows[0].gap.n} images; means, with 95 % intervals in brackets",
         ("attack", "made for"),
         ("prediction", "interpretation", "error", "beyond"),
     )
     for row in rows:
-        losses = (_bracketed(row.prediction_loss), _bracketed(row.interpretation_loss))
+        losses = (bracketed(row.prediction_loss), bracketed(row.interpretation_loss))
         table.add_row(row.attack, row.interpreter or "", *losses, f"{row.error:.3f}", str(row.beyond))
     console.print(table)
     say("Proposition 1: prediction ≤ interpretation, but for the error of the integral; beyond: images for which not.")
 
 
-def _table(title: str, names: tuple[str, ...], numbers: tuple[str, ...]) -> Table:
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0)
-    for name in names:
-        table.add_column(name, no_wrap=True)
-    for name in numbers:
-        table.add_column(name, justify="right", no_wrap=True)
-    return table
-
-
-def _bracketed(value: Estimate) -> str:
-    return f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
-
-
 def _percent(value: Estimate) -> str:
     return f"{100 * value.value:.1f} [{100 * value.low:.0f}, {100 * value.high:.0f}]"
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(","))
-
-
-def _command() -> str:
-    return shlex.join(["underfire", *sys.argv[1:]])
-
-
-def _checked(kind: type[S], **values: Any) -> S:
-    try:
-        return kind(**values)
-    except ValidationError as problem:
-        first = problem.errors()[0]
-        raise UnderfireError(f"--{'.'.join(map(str, first['loc']))} {first['input']}: {first['msg']}.") from None

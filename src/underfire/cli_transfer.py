@@ -4,8 +4,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 
 from underfire.classifiers import Classifier
 from underfire.interpreters import INTERPRETERS, interpreter_named
@@ -14,7 +12,18 @@ from underfire.store import open_run
 from underfire.studies import transfer as study
 from underfire.studies.runs import reopen
 from underfire.studies.transfer import Cell, Elsewhere
-from underfire.terminal import Batch, Device, Normalize, Weights, chosen_device, console, progress_bars, say
+from underfire.terminal import (
+    Batch,
+    Device,
+    Normalize,
+    Weights,
+    chosen_device,
+    console,
+    listed,
+    progress_bars,
+    say,
+    table_of,
+)
 from underfire.types import UnderfireError
 
 
@@ -37,7 +46,7 @@ def transfer(
         raise UnderfireError(
             "--weights, --normalize and --features are those of another --model; name it or leave them out."
         )
-    opened, names = open_run(run), None if interpreter is None else [name.strip() for name in interpreter.split(",")]
+    opened, names = open_run(run), None if interpreter is None else listed(interpreter)
     if names is not None and len({name.partition(":")[0] for name in names}) < len(names):
         raise UnderfireError(f"--interpreter {interpreter} names an interpreter twice; name it once.")
     shown = None if names is None else [interpreter_named(name) for name in names]
@@ -46,12 +55,8 @@ def transfer(
     if model is not None:
         other = Classifier.load(model, weights, normalize, features=features, device=classifier.device)
         elsewhere = Elsewhere(model, other)
-    try:
-        with progress_bars() as on_progress:
-            table = study.execute(opened, classifier, shown, elsewhere, width=batch, on_progress=on_progress)
-    except KeyboardInterrupt:
-        typer.echo("underfire: interrupted; the same command again goes on from here.", err=True)
-        raise typer.Exit(130) from None
+    with progress_bars() as on_progress:
+        table = study.execute(opened, classifier, shown, elsewhere, width=batch, on_progress=on_progress)
     cells = study.summarise(table)
     _print_matrix(cells)
     _print_differences(cells)
@@ -61,7 +66,7 @@ def transfer(
 def _print_matrix(cells: list[Cell]) -> None:
     rows, columns = (dict.fromkeys(names) for names in ([c.made_for for c in cells], [c.interpreter for c in cells]))
     means = {(c.made_for, c.interpreter): f"{c.map_l1.value:.3f}{'*' if c.own else ' '}" for c in cells}
-    table = _table(("made for", *columns))
+    table = table_of("", ("made for",), tuple(columns))
     for row in rows:
         table.add_row(row, *(means[row, column] for column in columns))
     say(f"Mean ΔL1 to the benign map over {cells[0].map_l1.n} images (* own interpreter); model: {cells[0].model}")
@@ -69,19 +74,12 @@ def _print_matrix(cells: list[Cell]) -> None:
 
 
 def _print_differences(cells: list[Cell]) -> None:
-    table = _table(("made for", "shown by", "ΔL1", "IoU", "says", "own − ΔL1"), left=2)
+    table = table_of("", ("made for", "shown by"), ("ΔL1", "IoU", "says", "own − ΔL1"))
     for cell in cells:
         shown = (_bracketed(cell.map_l1), _short(cell.iou_mean.value, 2), _short(cell.predicted.value, 2))
         table.add_row(cell.made_for, cell.interpreter, *shown, _bracketed(cell.difference) if cell.difference else "")
     say("95 % intervals in brackets; says: how often the model reports the explained class")
     console.print(table)
-
-
-def _table(columns: tuple[str, ...], left: int = 1) -> Table:
-    table = Table(box=SIMPLE_HEAD, padding=0)
-    for place, name in enumerate(columns):
-        table.add_column(name, justify="left" if place < left else "right", no_wrap=True)
-    return table
 
 
 def _bracketed(value: Estimate) -> str:

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from underfire import engine
 from underfire.classifiers import Classifier
+from underfire.metrics import Estimate
 from underfire.studies.runs import Planned, Report
 from underfire.types import UnderfireError
 
@@ -78,6 +79,16 @@ def table_of(title: str, names: tuple[str, ...], numbers: tuple[str, ...]) -> Ta
     return table
 
 
+def bracketed(value: Estimate) -> str:
+    """A mean and its interval."""
+    return f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
+
+
+def listed(text: str) -> tuple[str, ...]:
+    """The names in a comma-separated list."""
+    return tuple(name.strip() for name in text.split(","))
+
+
 def command_line() -> str:
     """The command that is running, as it was typed."""
     return shlex.join(["underfire", *sys.argv[1:]])
@@ -94,7 +105,7 @@ def checked(kind: type[S], **values: Any) -> S:
 
 @contextmanager
 def progress_bars() -> Iterator[Report]:
-    """One bar per stage, drawn when it first reports."""
+    """One bar per stage, drawn when it first reports; an interrupt says how to go on."""
     columns = (
         TextColumn("{task.description:24}"),
         BarColumn(),
@@ -113,4 +124,9 @@ def progress_bars() -> Iterator[Report]:
                 state += f", {progress.successes} succeeded"
             bars.update(tasks[planned.label], completed=progress.steps, total=progress.planned_steps, state=state)
 
-        yield on_progress
+        try:
+            yield on_progress
+        except KeyboardInterrupt:
+            bars.stop()
+            typer.echo("underfire: interrupted; the same command again goes on from here.", err=True)
+            raise typer.Exit(130) from None
