@@ -167,11 +167,6 @@ def is_targeted(info: Mapping[str, Any]) -> bool:
     return bool(info.get("spec", {}).get("target_map", "benign") != "benign")
 
 
-def write_outcomes(root: Path, table: pa.Table) -> None:
-    """Replace the run's outcomes.parquet."""
-    write_table(root / OUTCOMES, table)
-
-
 def write_table(path: Path, table: pa.Table) -> None:
     """Write a parquet file in one move."""
     write_atomically(path, lambda temporary: pq.write_table(table, temporary))

@@ -11,7 +11,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from underfire.store import COLUMNS_SCHEMA, Store, open_run, read_json, write_atomically, write_json, write_outcomes
+from underfire.store import (
+    COLUMNS_SCHEMA,
+    OUTCOMES,
+    Store,
+    open_run,
+    read_json,
+    write_atomically,
+    write_json,
+    write_table,
+)
 from underfire.types import UnderfireError
 
 
@@ -230,7 +239,7 @@ def test_outcomes_come_back_as_they_were(tmp_path: Path) -> None:
     write_json(tmp_path / "run.json", {})
     columns = {field.name: pa.nulls(2, field.type) for field in COLUMNS_SCHEMA}
     table = pa.table({**columns, "confidence": pa.array([0.1, float("nan")]), "id": ["a", "b"]}, COLUMNS_SCHEMA)
-    write_outcomes(tmp_path, table)
+    write_table(tmp_path / OUTCOMES, table)
     assert open_run(tmp_path).outcomes().to_pydict()["id"] == ["a", "b"]
     assert open_run(tmp_path).outcomes().schema.equals(COLUMNS_SCHEMA)
 

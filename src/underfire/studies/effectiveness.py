@@ -6,11 +6,9 @@ With another target map than the benign one: can the map be led elsewhere (Table
 run = execute(settings, classifier, image_set, Path("runs/x"), command="…")
 """
 
-import time
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +27,6 @@ from underfire.presets import SOLVERS
 from underfire.rng import image_keys
 from underfire.stages import (
     Aim,
-    Context,
     Craft,
     Explain,
     Rescore,
@@ -43,8 +40,8 @@ from underfire.stages import (
     key,
     targets_of,
 )
-from underfire.store import COLUMNS, COLUMNS_SCHEMA, OUTCOMES, Run, Store, open_run, write_json, write_outcomes
-from underfire.studies.runs import Inputs, Planned, Report, even_width, is_begun, listed, perform, surroundings
+from underfire.store import COLUMNS, COLUMNS_SCHEMA, OUTCOMES, Run, Store
+from underfire.studies.runs import Chosen, Inputs, Planned, Report, Study, carry_out, listed, surroundings
 from underfire.target_classes import target_class_named
 from underfire.target_maps import NOBODY, Pool, Wanted, target_map_named
 from underfire.types import Samples, UnderfireError
@@ -83,23 +80,17 @@ def execute(
     """
     candidates = target_class_named(settings.target_class).candidates(image_set)
     select = Select(classifier.fingerprint(), candidates.digest, settings.n, settings.seed)
-    store, begun = Store(out), is_begun(out, _spec(settings, select), listed(plan(settings, select)))
-    if not store.done(key(select)):
-        started = time.perf_counter()
+
+    def chosen() -> Chosen:
         selection = choose(select, candidates, classifier)
         _rehearse(settings, select, classifier, selection.samples, width)
-        if not begun:
-            passed_over = len(image_set) - len(candidates)
-            content = _describe(settings, select, classifier, image_set, selection, passed_over)
-            seconds = {"images": round(time.perf_counter() - started, 2)}
-            write_json(out / "run.json", {"command": command, **content, "wall_seconds": seconds})
-        keep(select, selection, store)
-    ids = store.done(key(select))
-    context = Context(classifier, store, even_width(len(ids), width))
-    computed = [perform(planned, ids, context, on_progress) for planned in plan(settings, select)]
-    if any(computed) or not (out / OUTCOMES).exists():
-        write_outcomes(out, outcome_table(settings, select, ids, store))
-    return open_run(out)
+        passed_over = len(image_set) - len(candidates)
+        description = _describe(settings, select, classifier, image_set, selection, passed_over)
+        return Chosen(description, partial(keep, select, selection))
+
+    stages, table = tuple(plan(settings, select)), partial(outcome_table, settings, select)
+    study = Study(_spec(settings, select), stages, OUTCOMES, table)
+    return carry_out(study, chosen, out, classifier, command=command, width=width, on_progress=on_progress)
 
 
 def recorded(run: Run) -> tuple[Settings, Select]:
@@ -256,12 +247,9 @@ def _describe(
     selection: Selection,
     passed_over: int,
 ) -> dict[str, Any]:
-    """run.json before the first stage is computed."""
+    """What run.json says of the model, the images and the attacks."""
     attacks = [_plain(settings, select), *(_map_aware(settings, select, each) for each in settings.explainers())]
     return {
-        "underfire": version("underfire"),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "spec": _spec(settings, select),
         "recipe": describe([craft.attack for craft in attacks]),
         **surroundings(settings, classifier, image_set),
         "selection": {
@@ -271,5 +259,4 @@ def _describe(
             "passed_over": passed_over,
         },
         "skipped": [{"id": name, "reason": reason} for name, reason in selection.skipped],
-        "stages": listed(plan(settings, select)),
     }

@@ -7,11 +7,9 @@ All images count, whatever the classifier makes of them: maps explain the class 
 error. Parameters are chosen on one half of the images and scored on the other.
 """
 
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -30,19 +28,9 @@ from underfire.interpreters.protocol import Explainer
 from underfire.localisation import fit_all, hits, is_wrong, upscaled
 from underfire.metrics import Estimate, boxes, mean_interval
 from underfire.rng import halves
-from underfire.stages import Context, Explain, Locate, describe, find, keep_located, key
-from underfire.store import Run, Store, open_run, write_json, write_table
-from underfire.studies.runs import (
-    Inputs,
-    Planned,
-    Report,
-    even_width,
-    is_begun,
-    listed,
-    perform,
-    rehearse,
-    surroundings,
-)
+from underfire.stages import Explain, Locate, describe, find, keep_located, key
+from underfire.store import Run, Store
+from underfire.studies.runs import Chosen, Inputs, Planned, Report, Study, carry_out, rehearse, surroundings
 from underfire.types import Labels
 
 TABLE = "localisation.parquet"
@@ -72,24 +60,17 @@ def execute(
     What cannot be classified or explained is found out before anything is written.
     """
     source = Locate(classifier.fingerprint(), image_set.digest, masks.digest, settings.n, settings.seed)
-    stages = listed(plan(settings, source))
-    store, begun = Store(out), is_begun(out, _spec(settings, source), stages)
-    if not store.done(key(source)):
-        started = time.perf_counter()
+
+    def chosen() -> Chosen:
         located, predicted = find(source, image_set, masks, classifier)
         halves(located.samples.ids, settings.seed)
         rehearse(settings.explainers(), classifier, located.samples)
-        if not begun:
-            content = _describe(settings, source, classifier, image_set, located, predicted)
-            seconds = {"images": round(time.perf_counter() - started, 2)}
-            write_json(out / "run.json", {"command": command, **content, "stages": stages, "wall_seconds": seconds})
-        keep_located(source, located, predicted, store)
-    ids = store.done(key(source))
-    context = Context(classifier, store, even_width(len(ids), width))
-    computed = [perform(planned, ids, context, on_progress) for planned in plan(settings, source)]
-    if any(computed) or not (out / TABLE).exists():
-        write_table(out / TABLE, localisation_table(settings, source, ids, store))
-    return open_run(out)
+        description = _describe(settings, classifier, image_set, located, predicted)
+        return Chosen(description, partial(keep_located, source, located, predicted))
+
+    stages, table = tuple(plan(settings, source)), partial(localisation_table, settings, source)
+    study = Study(_spec(settings, source), stages, TABLE, table)
+    return carry_out(study, chosen, out, classifier, command=command, width=width, on_progress=on_progress)
 
 
 def plan(settings: Settings, source: Locate) -> Iterator[Planned]:
@@ -186,17 +167,13 @@ def _spec(settings: Settings, source: Locate) -> dict[str, Any]:
 
 def _describe(
     settings: Settings,
-    source: Locate,
     classifier: Classifier,
     image_set: ImageSet,
     located: LocatedObjects,
     predicted: Labels,
 ) -> dict[str, Any]:
-    """run.json before the first stage is computed."""
+    """What run.json says of the model, the images and the interpreters."""
     return {
-        "underfire": version("underfire"),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "spec": _spec(settings, source),
         "interpreters": describe(_explainers(settings)),
         **surroundings(settings, classifier, image_set),
         "selection": {

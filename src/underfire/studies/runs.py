@@ -4,10 +4,12 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -18,7 +20,7 @@ from underfire.engine import Progress
 from underfire.interpreters import Interpreter, interpreter_named
 from underfire.rng import image_keys
 from underfire.stages import Context, Spec, in_one_sentence, key, run_stage
-from underfire.store import Run, read_json, write_json
+from underfire.store import Run, Store, open_run, read_json, write_json, write_table
 from underfire.target_classes import target_class_named
 from underfire.types import Samples, UnderfireError
 
@@ -113,6 +115,58 @@ def reopen(run: Run, device: torch.device | str = "cpu") -> tuple[Classifier, Im
     return classifier, image_set
 
 
+@dataclass(frozen=True)
+class Study:
+    """What a study computes: its stages, the first of which holds its images, and the table that they fill.
+
+    `spec` is what two runs must share to be the same run.
+    """
+
+    spec: Mapping[str, Any]
+    plan: tuple[Planned, ...]
+    table: str  # the file's name
+    tabulate: Callable[[tuple[str, ...], Store], pa.Table]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The images of a run before anything is written: what run.json says of them, and how they are stored."""
+
+    description: Mapping[str, Any]
+    keep: Callable[[Store], None]
+
+
+def carry_out(
+    study: Study,
+    choose: Callable[[], Chosen],
+    out: Path,
+    classifier: Classifier,
+    *,
+    command: str,
+    width: int,
+    on_progress: Report,
+) -> Run:
+    """Compute what the folder `out` does not hold yet; UnderfireError if it holds a run with other settings.
+
+    `choose` finds the images, and whatever cannot be done with them, before anything is written.
+    """
+    store, begun, images = Store(out), _is_begun(out, study), key(study.plan[0].spec)
+    if not store.done(images):
+        started = time.perf_counter()
+        chosen = choose()
+        if not begun:
+            seconds = {"images": round(time.perf_counter() - started, 2)}
+            content = {"spec": study.spec, **chosen.description, "stages": listed(study.plan), "wall_seconds": seconds}
+            write_json(out / "run.json", {"command": command, **_origin(), **content})
+        chosen.keep(store)
+    ids = store.done(images)
+    context = Context(classifier, store, even_width(len(ids), width))
+    computed = [perform(planned, ids, context, on_progress) for planned in study.plan]
+    if any(computed) or not (out / study.table).exists():
+        write_table(out / study.table, study.tabulate(ids, store))
+    return open_run(out)
+
+
 def perform(planned: Planned, ids: tuple[str, ...], context: Context, on_progress: Report) -> bool:
     """Compute what a stage lacks and add the time to run.json; False if it lacked nothing."""
     begun = time.perf_counter()
@@ -133,26 +187,6 @@ def rehearse(interpreters: Iterable[Interpreter], classifier: Classifier, sample
     for each in interpreters:
         with in_one_sentence(f"The model cannot be explained by {each.name}"):
             each.explain(classifier, *(rows.to(classifier.device) for rows in (x, y, keys)))
-
-
-def is_begun(out: Path, spec: Mapping[str, Any], stages: list[dict[str, Any]]) -> bool:
-    """Whether the folder holds this very run; UnderfireError if it holds another one or anything else."""
-    if not (out / "run.json").exists():
-        if out.is_dir() and any(not file.name.startswith(".") for file in out.iterdir()):
-            raise UnderfireError(f"{out} is not empty and holds no run; choose another --out.")
-        return False
-    info = read_json(out / "run.json")
-    held = info.get("spec", {})
-    differing = [name for name in {**held, **spec} if held.get(name) != spec.get(name)]
-    if differing:
-        changes = "; ".join(f"{name} was {held.get(name)} and is now {spec.get(name)}" for name in differing)
-        raise UnderfireError(f"{out} holds a run with other settings: {changes}. Choose another --out.")
-    if info["stages"] != stages:
-        raise UnderfireError(
-            f"{out} was begun by underfire {info['underfire']}, whose attacks are not those of this version, "
-            "or with maskers or targets of other content. Choose another --out."
-        )
-    return True
 
 
 def listed(plan: Iterable[Planned]) -> list[dict[str, Any]]:
@@ -187,6 +221,31 @@ def even_width(n: int, width: int) -> int:
     """The largest width <= `width` that leaves the fewest seats empty over the batches it takes."""
     batches = -(-n // width)
     return -(-n // batches)
+
+
+def _origin() -> dict[str, str]:
+    return {"underfire": version("underfire"), "created": datetime.now(UTC).isoformat(timespec="seconds")}
+
+
+def _is_begun(out: Path, study: Study) -> bool:
+    """Whether the folder holds this very run; UnderfireError if it holds another one or anything else."""
+    if not (out / "run.json").exists():
+        if out.is_dir() and any(not file.name.startswith(".") for file in out.iterdir()):
+            raise UnderfireError(f"{out} is not empty and holds no run; choose another --out.")
+        return False
+    info = read_json(out / "run.json")
+    held = info.get("spec", {})
+    spec = study.spec
+    differing = [name for name in {**held, **spec} if held.get(name) != spec.get(name)]
+    if differing:
+        changes = "; ".join(f"{name} was {held.get(name)} and is now {spec.get(name)}" for name in differing)
+        raise UnderfireError(f"{out} holds a run with other settings: {changes}. Choose another --out.")
+    if info["stages"] != listed(study.plan):
+        raise UnderfireError(
+            f"{out} was begun by underfire {info['underfire']}, whose attacks are not those of this version, "
+            "or with maskers or targets of other content. Choose another --out."
+        )
+    return True
 
 
 def _class_names(image_set: ImageSet, of_weights: tuple[str, ...]) -> list[str]:

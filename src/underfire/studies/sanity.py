@@ -7,11 +7,9 @@ Each map of the trained classifier is compared with the map of the same image an
 re-initialised, with a map made again (the ceiling), and with another image's map (the floor).
 """
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +24,9 @@ from underfire.images import is_constant
 from underfire.interpreters import Interpreter
 from underfire.metrics import Estimate, map_l1, mean_interval, rank_correlation
 from underfire.randomised import DEPTHS
-from underfire.stages import Context, Explain, ExplainRandomised, Select, choose, describe, keep, key
-from underfire.store import Run, Store, open_run, write_json, write_table
-from underfire.studies.runs import (
-    Inputs,
-    Planned,
-    Report,
-    even_width,
-    is_begun,
-    listed,
-    perform,
-    rehearse,
-    surroundings,
-)
+from underfire.stages import Explain, ExplainRandomised, Select, choose, describe, keep, key
+from underfire.store import Run, Store
+from underfire.studies.runs import Chosen, Inputs, Planned, Report, Study, carry_out, rehearse, surroundings
 from underfire.types import UnderfireError
 
 TABLE = "sanity.parquet"
@@ -65,25 +53,18 @@ def execute(
     What cannot be classified or explained is found out before anything is written.
     """
     select = Select(classifier.fingerprint(), image_set.digest, settings.n, settings.seed)
-    stages = listed(plan(settings, select))
-    store, begun = Store(out), is_begun(out, _spec(settings, select), stages)
-    if not store.done(key(select)):
-        started = time.perf_counter()
+
+    def chosen() -> Chosen:
         selection = choose(select, image_set, classifier)
         if len(selection.samples.ids) < 2:
             raise UnderfireError("One image has no other to be compared with; give two or more (--n).")
         rehearse(settings.explainers(), classifier, selection.samples)
-        if not begun:
-            content = _describe(settings, select, classifier, image_set, selection)
-            seconds = {"images": round(time.perf_counter() - started, 2)}
-            write_json(out / "run.json", {"command": command, **content, "stages": stages, "wall_seconds": seconds})
-        keep(select, selection, store)
-    ids = store.done(key(select))
-    context = Context(classifier, store, even_width(len(ids), width))
-    computed = [perform(planned, ids, context, on_progress) for planned in plan(settings, select)]
-    if any(computed) or not (out / TABLE).exists():
-        write_table(out / TABLE, sanity_table(settings, select, ids, store))
-    return open_run(out)
+        description = _describe(settings, classifier, image_set, selection)
+        return Chosen(description, partial(keep, select, selection))
+
+    stages, table = tuple(plan(settings, select)), partial(sanity_table, settings, select)
+    study = Study(_spec(settings, select), stages, TABLE, table)
+    return carry_out(study, chosen, out, classifier, command=command, width=width, on_progress=on_progress)
 
 
 def plan(settings: Settings, select: Select) -> Iterator[Planned]:
@@ -161,14 +142,9 @@ def _spec(settings: Settings, select: Select) -> dict[str, Any]:
     return {"study": "sanity", **settings.model_dump(mode="json"), **digests}
 
 
-def _describe(
-    settings: Settings, select: Select, classifier: Classifier, image_set: ImageSet, selection: Selection
-) -> dict[str, Any]:
-    """run.json before the first stage is computed."""
+def _describe(settings: Settings, classifier: Classifier, image_set: ImageSet, selection: Selection) -> dict[str, Any]:
+    """What run.json says of the model, the images and the interpreters."""
     return {
-        "underfire": version("underfire"),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "spec": _spec(settings, select),
         "interpreters": describe(settings.explainers()),
         **surroundings(settings, classifier, image_set),
         "selection": {
