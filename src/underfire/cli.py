@@ -13,7 +13,7 @@ from underfire.cli_detect import detect
 from underfire.cli_study import study_app
 from underfire.cli_train import train_app
 from underfire.cli_transfer import transfer
-from underfire.data import ImageSet, open_images
+from underfire.data import ImageSet
 from underfire.demo import EPS, SHOWN, demo_images
 from underfire.detectors import DETECTORS
 from underfire.interpreters import INTERPRETERS
@@ -31,7 +31,9 @@ from underfire.terminal import (
     Batch,
     Crop,
     Device,
+    FeaturesLayer,
     ImagesAt,
+    InterpreterNames,
     LabelTable,
     Model,
     Normalize,
@@ -43,10 +45,10 @@ from underfire.terminal import (
     chosen_device,
     command_line,
     console,
-    listed,
+    names_in,
+    opened,
     progress_bars,
     say,
-    sizes,
     table_of,
 )
 from underfire.types import UnderfireError
@@ -76,9 +78,7 @@ def attack(
     images: ImagesAt,
     weights: Weights = None,
     labels: LabelTable = None,
-    interpreter: Annotated[
-        str, typer.Option(help=f"Comma-separated: {', '.join(INTERPRETERS)}; with its masker, rts:FILE.")
-    ] = "cam,grad",
+    interpreter: InterpreterNames = "cam,grad",
     solver: Annotated[str, typer.Option(help="pgd changes pixel values, stadv bends the image.")] = "pgd",
     recipe: Annotated[str, typer.Option(help=f"{' or '.join(RECIPES)}.")] = "annealed",
     n: Count = 16,
@@ -93,7 +93,7 @@ def attack(
         str, typer.Option(help=f"{', '.join(TARGET_MAPS)}: a picture, white where important.")
     ] = "benign",
     normalize: Normalize = None,
-    features: Annotated[str | None, typer.Option(help="Layer that CAM and Grad-CAM explain; default: found.")] = None,
+    features: FeaturesLayer = None,
     crop: Crop = None,
     resize: Resize = None,
     seed: Seed = 0,
@@ -112,7 +112,7 @@ def attack(
         labels=labels,
         crop=crop,
         resize=resize,
-        interpreters=listed(interpreter),
+        interpreters=names_in(interpreter),
         solver=solver,
         recipe=recipe,
         n=n,
@@ -122,11 +122,8 @@ def attack(
         target_map=target_map,
         seed=seed,
     )
-    classifier = Classifier.load(model, weights, normalize, features=features, device=chosen_device(device))
-    crop, resize = sizes(classifier, crop, resize)
-    settings = settings.model_copy(update={"crop": crop, "resize": resize})
-    image_set = demo_images() if images == "demo" else open_images(images, labels, crop, resize)
-    _attack(settings, classifier, image_set, out, batch)
+    settings, classifier = opened(settings, device)
+    _attack(settings, classifier, settings.open_images(), out, batch)
 
 
 @app.command()

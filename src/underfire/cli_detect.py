@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from underfire.detectors import SQUEEZED
-from underfire.metrics import Estimate
 from underfire.store import Run, open_run
 from underfire.studies import detection
 from underfire.studies.runs import reopen
@@ -18,6 +17,7 @@ from underfire.terminal import (
     chosen_device,
     command_line,
     console,
+    percentage,
     progress_bars,
     say,
     table_of,
@@ -60,7 +60,7 @@ def _print(run: Run, settings: detection.Settings) -> None:
         ("threshold", "false positives, %"),
     )
     for each in calibrations:
-        thresholds.add_row(each.detector, f"{each.threshold:.4f}", _percent(each.false_positives))
+        thresholds.add_row(each.detector, f"{each.threshold:.4f}", percentage(each.false_positives))
     console.print(thresholds)
     say("Flagged, % of the images on which the attack succeeded and on which it failed:")
     rates = table_of(
@@ -73,16 +73,12 @@ def _print(run: Run, settings: detection.Settings) -> None:
             row.detector,
             row.attack,
             row.interpreter or "",
-            _percent(row.successes),
+            percentage(row.successes),
             str(row.successes.n),
-            _percent(row.failures),
+            percentage(row.failures),
             str(row.failures.n),
             "" if row.auc is None else f"{row.auc:.3f}",
         )
     console.print(rates)
     if fitted + held_out < settings.benign:
         say(f"No more than {fitted + held_out} benign images were found that the run did not attack.")
-
-
-def _percent(value: Estimate) -> str:
-    return f"{100 * value.value:.1f} [{100 * value.low:.0f}, {100 * value.high:.0f}]" if value.n else ""

@@ -1,22 +1,21 @@
 """`underfire study`: what the paper's tables ask, one command each."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from underfire.classifiers import Classifier
-from underfire.data import object_masks, open_images
+from underfire.data import object_masks
 from underfire.demo import demo_images, demo_masks
-from underfire.interpreters import INTERPRETERS
-from underfire.metrics import Estimate
 from underfire.store import Run
 from underfire.studies import effectiveness, gap, localisation, sanity
 from underfire.terminal import (
     Batch,
     Crop,
     Device,
+    FeaturesLayer,
     ImagesAt,
+    InterpreterNames,
     LabelTable,
     Model,
     Normalize,
@@ -25,22 +24,20 @@ from underfire.terminal import (
     Weights,
     bracketed,
     checked,
-    chosen_device,
     command_line,
     console,
     existing_folder,
-    listed,
+    names_in,
+    opened,
+    percentage,
     progress_bars,
     say,
-    sizes,
     table_of,
 )
 from underfire.types import UnderfireError
 
 study_app = typer.Typer(help="Ask what the paper's tables ask.", no_args_is_help=True)
 
-Names = Annotated[str, typer.Option(help=f"Comma-separated: {', '.join(INTERPRETERS)}; with its masker, rts:FILE.")]
-FeaturesLayer = Annotated[str | None, typer.Option(help="Layer that CAM and Grad-CAM explain; default: found.")]
 DEMO_SCENES = 200  # at least
 
 
@@ -56,7 +53,7 @@ def study_localisation(
     masks: Annotated[str, typer.Option(help="Folder of NAME.png, white where the object is; the demo has its own.")],
     weights: Weights = None,
     labels: LabelTable = None,
-    interpreter: Names = "cam,grad",
+    interpreter: InterpreterNames = "cam,grad",
     n: Annotated[int, typer.Option("--n", min=2, help="How many images: half to choose parameters on.")] = 200,
     normalize: Normalize = None,
     features: FeaturesLayer = None,
@@ -70,19 +67,16 @@ def study_localisation(
     ),
 ) -> None:
     """Find the object from maps alone (Table 2): error of the box around what is salient, and the pointing game."""
-    given = {"model": model, "weights": weights, "normalize": normalize, "features": features, "images": images}
-    settings = checked(
-        localisation.Settings, **given, labels=labels, masks=masks, interpreters=listed(interpreter), n=n, seed=seed
-    )
+    given: dict[str, Any] = {"model": model, "weights": weights, "normalize": normalize, "features": features}
+    given |= {"images": images, "labels": labels, "crop": crop, "resize": resize}
+    settings = checked(localisation.Settings, **given, masks=masks, interpreters=names_in(interpreter), n=n, seed=seed)
     if (images == "demo") != (masks == "demo"):
         raise UnderfireError("The demo's scenes bring their own masks: give --images demo together with --masks demo.")
-    classifier = Classifier.load(model, weights, normalize, features=features, device=chosen_device(device))
-    crop, resize = sizes(classifier, crop, resize)
-    settings = settings.model_copy(update={"crop": crop, "resize": resize})
+    settings, classifier = opened(settings, device)
     if images == "demo":
         image_set, pictured = demo_images(max(n, DEMO_SCENES)), demo_masks(max(n, DEMO_SCENES))
     else:
-        image_set = open_images(images, labels, crop, resize)
+        image_set = settings.open_images()
         pictured = object_masks(image_set, existing_folder(masks))
     with progress_bars() as on_progress:
         run = localisation.execute(
@@ -98,7 +92,7 @@ def study_sanity(
     images: ImagesAt,
     weights: Weights = None,
     labels: LabelTable = None,
-    interpreter: Names = "cam,grad",
+    interpreter: InterpreterNames = "cam,grad",
     n: Annotated[int, typer.Option("--n", min=2, help="How many correctly classified images.")] = 32,
     normalize: Normalize = None,
     features: FeaturesLayer = None,
@@ -110,12 +104,11 @@ def study_sanity(
     out: Annotated[Path, typer.Option(help="Run folder; the same command again resumes it.")] = Path("runs/sanity"),
 ) -> None:
     """Re-initialise the classifier's head or all its layers: maps that stay the same show nothing it has learned."""
-    given = {"model": model, "weights": weights, "normalize": normalize, "features": features, "images": images}
-    settings = checked(sanity.Settings, **given, labels=labels, interpreters=listed(interpreter), n=n, seed=seed)
-    classifier = Classifier.load(model, weights, normalize, features=features, device=chosen_device(device))
-    crop, resize = sizes(classifier, crop, resize)
-    settings = settings.model_copy(update={"crop": crop, "resize": resize})
-    image_set = demo_images(DEMO_SCENES) if images == "demo" else open_images(images, labels, crop, resize)
+    given: dict[str, Any] = {"model": model, "weights": weights, "normalize": normalize, "features": features}
+    given |= {"images": images, "labels": labels, "crop": crop, "resize": resize}
+    settings = checked(sanity.Settings, **given, interpreters=names_in(interpreter), n=n, seed=seed)
+    settings, classifier = opened(settings, device)
+    image_set = demo_images(DEMO_SCENES) if images == "demo" else settings.open_images()
     with progress_bars() as on_progress:
         run = sanity.execute(
             settings, classifier, image_set, out, command=command_line(), width=batch, on_progress=on_progress
@@ -130,7 +123,7 @@ def study_gap(
     images: ImagesAt,
     weights: Weights = None,
     labels: LabelTable = None,
-    interpreter: Names = "cam,grad",
+    interpreter: InterpreterNames = "cam,grad",
     n: Annotated[int, typer.Option("--n", min=1, help="How many correctly classified images to attack.")] = 32,
     normalize: Normalize = None,
     features: FeaturesLayer = None,
@@ -142,12 +135,11 @@ def study_gap(
     out: Annotated[Path, typer.Option(help="Run folder; the same command again resumes it.")] = Path("runs/gap"),
 ) -> None:
     """Attack, then compare what the probability and its integrated gradients gain (Proposition 1)."""
-    given = {"model": model, "weights": weights, "normalize": normalize, "features": features, "images": images}
-    settings = checked(effectiveness.Settings, **given, labels=labels, interpreters=listed(interpreter), n=n, seed=seed)
-    classifier = Classifier.load(model, weights, normalize, features=features, device=chosen_device(device))
-    crop, resize = sizes(classifier, crop, resize)
-    settings = settings.model_copy(update={"crop": crop, "resize": resize})
-    image_set = demo_images() if images == "demo" else open_images(images, labels, crop, resize)
+    given: dict[str, Any] = {"model": model, "weights": weights, "normalize": normalize, "features": features}
+    given |= {"images": images, "labels": labels, "crop": crop, "resize": resize}
+    settings = checked(effectiveness.Settings, **given, interpreters=names_in(interpreter), n=n, seed=seed)
+    settings, classifier = opened(settings, device)
+    image_set = settings.open_images()
     with progress_bars() as on_progress:
         run = gap.execute(
             settings, classifier, image_set, out, command=command_line(), width=batch, on_progress=on_progress
@@ -170,7 +162,7 @@ def _print_localisation(run: Run) -> None:
             row.interpreter,
             f"{row.rule}{'*' if row.best else ''}",
             f"{row.parameter:g}",
-            _percent(row.error),
+            percentage(row.error),
             f"{100 * row.box_error.value:.1f}",
             f"{100 * row.points_at_object.value:.1f}",
             str(row.constant),
@@ -205,7 +197,3 @@ def _print_gap(run: Run) -> None:
         table.add_row(row.attack, row.interpreter or "", *losses, f"{row.error:.3f}", str(row.beyond))
     console.print(table)
     say("Proposition 1: prediction ≤ interpretation, but for the error of the integral; beyond: images for which not.")
-
-
-def _percent(value: Estimate) -> str:
-    return f"{100 * value.value:.1f} [{100 * value.low:.0f}, {100 * value.high:.0f}]"

@@ -19,7 +19,7 @@ from underfire.terminal import (
     Weights,
     chosen_device,
     console,
-    listed,
+    names_in,
     progress_bars,
     say,
     table_of,
@@ -46,7 +46,7 @@ def transfer(
         raise UnderfireError(
             "--weights, --normalize and --features are those of another --model; name it or leave them out."
         )
-    opened, names = open_run(run), None if interpreter is None else listed(interpreter)
+    opened, names = open_run(run), None if interpreter is None else names_in(interpreter)
     if names is not None and len({name.partition(":")[0] for name in names}) < len(names):
         raise UnderfireError(f"--interpreter {interpreter} names an interpreter twice; name it once.")
     shown = None if names is None else [interpreter_named(name) for name in names]

@@ -259,18 +259,10 @@ def find(spec: Locate, image_set: ImageSet, masks: ImageSet, classifier: Classif
     return located, torch.cat(predicted)
 
 
-def keep(spec: Select, selection: Selection, store: Store) -> None:
-    """Store the chosen images and their labels."""
-    samples = selection.samples
+def keep(spec: Select | Locate, samples: Samples, store: Store, **further: Tensor) -> None:
+    """Store the chosen images with their labels and further row tensors."""
     store.create(key(spec), describe(spec))
-    store.append(key(spec), samples.ids, {"image": samples.images, "label": samples.labels})
-
-
-def keep_located(spec: Locate, located: LocatedObjects, predicted: Labels, store: Store) -> None:
-    """Store images with their labels, objects and the classes that the classifier reports."""
-    samples, rows = located.samples, {"object": located.objects, "predicted": predicted}
-    store.create(key(spec), describe(spec))
-    store.append(key(spec), samples.ids, {"image": samples.images, "label": samples.labels, **rows})
+    store.append(key(spec), samples.ids, {"image": samples.images, "label": samples.labels, **further})
 
 
 def targets_of(spec: Aim, samples: Samples, classifier: Classifier, width: int) -> Labels:
@@ -344,10 +336,12 @@ def _(spec: Noise, ids: tuple[str, ...], context: Context) -> Rows:
 def _(spec: Bound, ids: tuple[str, ...], context: Context) -> Rows:
     x, x0 = (context.store.read(key(of), "image", ids) for of in (spec.of, spec.aim.of))
     target = context.store.read(key(spec.aim), "target", ids)
-    for chunk in _chunks(ids, context.width):
+
+    def compute(chunk: slice) -> Mapping[str, Tensor]:
         at, origin, y = (rows[chunk].to(context.classifier.device) for rows in (x, x0, target))
-        yield ids[chunk], vars(both_sides(context.classifier, at, origin, y, spec.quadrature))
-        context.on_step(Progress(chunk.stop, 0, chunk.stop, len(ids)))
+        return vars(both_sides(context.classifier, at, origin, y, spec.quadrature))
+
+    yield from _by_chunks(ids, context, compute)
 
 
 @_compute.register
@@ -364,17 +358,15 @@ def _(spec: ExplainRandomised, ids: tuple[str, ...], context: Context) -> Rows:
 @_compute.register
 def _(spec: Rescore, ids: tuple[str, ...], context: Context) -> Rows:
     images = context.store.read(key(spec.of), "image", ids)
-    for chunk in _chunks(ids, context.width):
-        yield ids[chunk], {"predicted": _logits(context.classifier, to_8bit(images[chunk])).argmax(1)}
-        context.on_step(Progress(chunk.stop, 0, chunk.stop, len(ids)))
+    yield from _by_chunks(
+        ids, context, lambda chunk: {"predicted": _logits(context.classifier, to_8bit(images[chunk])).argmax(1)}
+    )
 
 
 @_compute.register
 def _(spec: Detect, ids: tuple[str, ...], context: Context) -> Rows:
     images = context.store.read(spec.of, "image", ids)
-    for chunk in _chunks(ids, context.width):
-        yield ids[chunk], {"score": spec.scorer.scores(context.classifier, images[chunk])}
-        context.on_step(Progress(chunk.stop, 0, chunk.stop, len(ids)))
+    yield from _by_chunks(ids, context, lambda chunk: {"score": spec.scorer.scores(context.classifier, images[chunk])})
 
 
 @_compute.register
@@ -414,10 +406,18 @@ def _maps(
     drawn: Keys,
     context: Context,
 ) -> Rows:
-    for chunk in _chunks(ids, context.width):
+    def compute(chunk: slice) -> Mapping[str, Tensor]:
         x, y, keys = (rows[chunk].to(classifier.device) for rows in (images, classes, drawn))
         maps = interpreter.explain(classifier, x, y, keys)
-        yield ids[chunk], {"map": maps.float(), "constant": is_constant(maps)}
+        return {"map": maps.float(), "constant": is_constant(maps)}
+
+    yield from _by_chunks(ids, context, compute)
+
+
+def _by_chunks(ids: tuple[str, ...], context: Context, compute: Callable[[slice], Mapping[str, Tensor]]) -> Rows:
+    """The rows of each batch as soon as they are there, reporting how many are done."""
+    for chunk in _chunks(ids, context.width):
+        yield ids[chunk], compute(chunk)
         context.on_step(Progress(chunk.stop, 0, chunk.stop, len(ids)))
 
 

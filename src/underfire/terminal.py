@@ -17,12 +17,14 @@ from rich.table import Table
 
 from underfire import engine
 from underfire.classifiers import Classifier
+from underfire.interpreters import INTERPRETERS
 from underfire.metrics import Estimate
-from underfire.studies.runs import Planned, Report
+from underfire.studies.runs import Inputs, Planned, Report
 from underfire.types import UnderfireError
 
 console = Console()
 S = TypeVar("S", bound=BaseModel)
+N = TypeVar("N", bound=Inputs)
 
 Model = Annotated[str, typer.Option(help="torchvision:NAME, path/file.py:builder, or demo.")]
 Weights = Annotated[str | None, typer.Option(help="DEFAULT or another torchvision name, or a state-dict file.")]
@@ -31,6 +33,10 @@ ImagesAt = Annotated[str, typer.Option(help="Folder of images, .npz with images 
 LabelTable = Annotated[str | None, typer.Option(help="CSV with columns file, class_index [, class_name].")]
 Crop = Annotated[int | None, typer.Option(help="Centre crop in pixels; default: the weights' own.")]
 Resize = Annotated[int | None, typer.Option(help="Short side in pixels, before the crop.")]
+InterpreterNames = Annotated[
+    str, typer.Option(help=f"Comma-separated: {', '.join(INTERPRETERS)}; with its masker, rts:FILE.")
+]
+FeaturesLayer = Annotated[str | None, typer.Option(help="Layer that CAM and Grad-CAM explain; default: found.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …; auto takes a GPU if there is one.")]
 Seed = Annotated[int, typer.Option(help="Seed of every random choice.")]
 Batch = Annotated[int, typer.Option(min=1, help="Images worked on at a time.")]
@@ -46,6 +52,15 @@ def chosen_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as problem:
         raise UnderfireError(f"The device '{name}' cannot be used: {str(problem).splitlines()[0]}") from problem
     return device
+
+
+def opened(settings: N, device: str) -> tuple[N, Classifier]:
+    """The classifier that the settings name, and the settings with the image sizes that its weights want."""
+    classifier = Classifier.load(
+        settings.model, settings.weights, settings.normalize, features=settings.features, device=chosen_device(device)
+    )
+    crop, resize = sizes(classifier, settings.crop, settings.resize)
+    return settings.model_copy(update={"crop": crop, "resize": resize}), classifier
 
 
 def sizes(classifier: Classifier, crop: int | None, resize: int | None) -> tuple[int | None, int | None]:
@@ -84,7 +99,12 @@ def bracketed(value: Estimate) -> str:
     return f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
 
 
-def listed(text: str) -> tuple[str, ...]:
+def percentage(value: Estimate) -> str:
+    """A share and its interval in percent; nothing where it is a share of none."""
+    return f"{100 * value.value:.1f} [{100 * value.low:.0f}, {100 * value.high:.0f}]" if value.n else ""
+
+
+def names_in(text: str) -> tuple[str, ...]:
     """The names in a comma-separated list."""
     return tuple(name.strip() for name in text.split(","))
 

@@ -39,7 +39,6 @@ from underfire.stages import (
     describe,
     find,
     keep,
-    keep_located,
     key,
     run_stage,
 )
@@ -179,7 +178,7 @@ def test_what_is_wrong_with_the_logits_keeps_its_own_words(image_set: ImageSet) 
 
 def test_chosen_images_are_kept_with_their_labels(tmp_path: Path, image_set: ImageSet, classifier: Classifier) -> None:
     selection, store = choose(SELECT, image_set, classifier), Store(tmp_path)
-    keep(SELECT, selection, store)
+    keep(SELECT, selection.samples, store)
     samples = selection.samples
     assert store.done(key(SELECT)) == samples.ids
     assert torch.equal(store.read(key(SELECT), "image", samples.ids), samples.images)
@@ -193,7 +192,7 @@ def test_chosen_images_are_kept_with_their_labels(tmp_path: Path, image_set: Ima
 def context(tmp_path: Path, image_set: ImageSet, classifier: Classifier) -> Context:
     """A store that holds five chosen images; two are worked on at a time."""
     store = Store(tmp_path)
-    keep(SELECT, choose(SELECT, image_set, classifier), store)
+    keep(SELECT, choose(SELECT, image_set, classifier).samples, store)
     return Context(classifier, store, width=2)
 
 
@@ -235,7 +234,7 @@ def test_located_images_are_explained_for_the_class_that_the_classifier_reports(
     wrong = replace(image_set, labels=(image_set.labels + 1) % 3)
     store, white = Store(tmp_path), replace(image_set, source=ArraySource(np.full((12, 16, 16, 3), 255, np.uint8)))
     located, predicted = find(LOCATE, wrong, white, classifier)
-    keep_located(LOCATE, located, predicted, store)
+    keep(LOCATE, located.samples, store, object=located.objects, predicted=predicted)
     ids = store.done(key(LOCATE))
     run_stage(Explain(LOCATE, CAM()), ids, Context(classifier, store, width=2))
     assert ids == located.samples.ids

@@ -95,7 +95,7 @@ def execute(
     if not store.done(key(select)):
         selection = choose(select, unseen, classifier)
         check_enough(len(selection.samples.ids) // 2, settings.fpr)
-        keep(select, selection, store)
+        keep(select, selection.samples, store)
     others = Pictured(key(select), "benign", None, store.done(key(select)))
     everything = [others, *pictured]
     context = Context(classifier, store, even_width(max(len(each.ids) for each in everything), width))

@@ -86,7 +86,7 @@ def execute(
         _rehearse(settings, select, classifier, selection.samples, width)
         passed_over = len(image_set) - len(candidates)
         description = _describe(settings, select, classifier, image_set, selection, passed_over)
-        return Chosen(description, partial(keep, select, selection))
+        return Chosen(description, partial(keep, select, selection.samples))
 
     stages, table = tuple(plan(settings, select)), partial(outcome_table, settings, select)
     study = Study(_spec(settings, select), stages, OUTCOMES, table)

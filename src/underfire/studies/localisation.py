@@ -28,7 +28,7 @@ from underfire.interpreters.protocol import Explainer
 from underfire.localisation import fit_all, hits, is_wrong, upscaled
 from underfire.metrics import Estimate, boxes, mean_interval
 from underfire.rng import halves
-from underfire.stages import Explain, Locate, describe, find, keep_located, key
+from underfire.stages import Explain, Locate, describe, find, keep, key
 from underfire.store import Run, Store
 from underfire.studies.runs import Chosen, Inputs, Planned, Report, Study, carry_out, rehearse, surroundings
 from underfire.types import Labels
@@ -66,7 +66,7 @@ def execute(
         halves(located.samples.ids, settings.seed)
         rehearse(settings.explainers(), classifier, located.samples)
         description = _describe(settings, classifier, image_set, located, predicted)
-        return Chosen(description, partial(keep_located, source, located, predicted))
+        return Chosen(description, partial(keep, source, located.samples, object=located.objects, predicted=predicted))
 
     stages, table = tuple(plan(settings, source)), partial(localisation_table, settings, source)
     study = Study(_spec(settings, source), stages, TABLE, table)

@@ -60,7 +60,7 @@ def execute(
             raise UnderfireError("One image has no other to be compared with; give two or more (--n).")
         rehearse(settings.explainers(), classifier, selection.samples)
         description = _describe(settings, classifier, image_set, selection)
-        return Chosen(description, partial(keep, select, selection))
+        return Chosen(description, partial(keep, select, selection.samples))
 
     stages, table = tuple(plan(settings, select)), partial(sanity_table, settings, select)
     study = Study(_spec(settings, select), stages, TABLE, table)
