@@ -20,6 +20,7 @@ from underfire.interpreters import (
     IG,
     MASK,
     Blind,
+    Ensemble,
     FiniteDifferences,
     GaussLegendre,
     GradCAM,
@@ -47,6 +48,7 @@ FIXED: Mapping[str, Interpreter] = {
     "ig": IG(GaussLegendre(3), together=2),
     "mask": MASK(Solver(steps=2), Replay(follow=1, horizon=2)),
     "mask-unrolled": MASK(Solver(steps=2), Unrolled(follow=1, lookahead=2)),
+    "ensemble": Ensemble((CAM(), GRAD(FiniteDifferences())), (2.0, 1.0)),
 }
 TRAINED: Mapping[str, Callable[[Classifier], Interpreter]] = {"rts": tiny_rts}
 INTERPRETERS = (*FIXED, *TRAINED)

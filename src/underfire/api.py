@@ -5,6 +5,7 @@ attack = adv2(model, CAM(), eps=8 / 255)
 result = attack(images, target=classes)      # result.adversarial, result.success, result.map_l1
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,7 @@ from underfire.classifiers import Classifier
 from underfire.images import check_images
 from underfire.interpreters import Blind, Interpreter
 from underfire.metrics import linf, map_l1
+from underfire.squeezers import Squeezer
 from underfire.target_classes import RandomClass, TargetClass, check_targets
 from underfire.target_maps import Pool, TargetMap, Wanted
 from underfire.types import Flags, Goal, Images, Labels, Maps, Row, UnderfireError
@@ -121,12 +123,15 @@ def adv2(
     recipe: str = "annealed",
     steps: int | None = None,
     map_weight: float | None = None,
+    evade: Sequence[Squeezer] = (),
     seed: int = 0,
     batch: int = 16,
 ) -> Attacker:
-    """ADV2 on PGD against the classifier and one interpreter."""
-    attack = presets.adv2(interpreter, eps=eps, recipe=recipe, steps=steps, map_weight=map_weight, seed=seed)
-    return Attacker(classifier, attack, interpreter, seed, batch)
+    """ADV2 on PGD against the classifier and one interpreter, or an Ensemble; it may evade squeezers, too."""
+    attack = presets.adv2(
+        interpreter, eps=eps, recipe=recipe, steps=steps, map_weight=map_weight, evade=evade, seed=seed
+    )
+    return Attacker(classifier, attack, attack.interpreter, seed, batch)
 
 
 def stadv(
@@ -149,12 +154,13 @@ def adv2_stadv(
     recipe: str = "annealed",
     steps: int | None = None,
     map_weight: float | None = None,
+    evade: Sequence[Squeezer] = (),
     seed: int = 0,
     batch: int = 16,
 ) -> Attacker:
-    """ADV2 on StAdv against the classifier and one interpreter."""
-    attack = presets.adv2_stadv(interpreter, recipe=recipe, steps=steps, map_weight=map_weight, seed=seed)
-    return Attacker(classifier, attack, interpreter, seed, batch)
+    """ADV2 on StAdv against the classifier and one interpreter, or an Ensemble; it may evade squeezers, too."""
+    attack = presets.adv2_stadv(interpreter, recipe=recipe, steps=steps, map_weight=map_weight, evade=evade, seed=seed)
+    return Attacker(classifier, attack, attack.interpreter, seed, batch)
 
 
 def _check_maps(maps: Tensor, benign: Maps) -> Maps:

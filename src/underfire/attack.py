@@ -88,6 +88,7 @@ class Attack:
     `weights` are schedules by term name; a term that is not named has weight 1. In the choice of the best
     iterate those that report the target class with p >= `confidence` come first.
     `warm_start` is run first and its theta seeds this attack; interpreters share it where it is Blind.
+    `anchor` is run first, too, and the class probabilities of its images become the goal's.
     """
 
     name: str
@@ -102,6 +103,7 @@ class Attack:
     confidence: float = 0.95
     stop: StopRule | None = None
     warm_start: "Attack | None" = None
+    anchor: "Attack | None" = None
 
     def objective(self, classifier: Classifier, goal: Goal, belief: Any, step: Labels) -> Objective:
         """The per-image loss as a function of theta."""

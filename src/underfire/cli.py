@@ -24,7 +24,7 @@ from underfire.report.view import ATTACKS
 from underfire.squeezers import SQUEEZERS
 from underfire.store import Run, is_targeted, open_run
 from underfire.studies import effectiveness
-from underfire.studies.effectiveness import Settings
+from underfire.studies.attacks import Settings
 from underfire.target_classes import TARGET_CLASSES
 from underfire.target_maps import TARGET_MAPS
 from underfire.terminal import (
@@ -79,7 +79,7 @@ def attack(
     weights: Weights = None,
     labels: LabelTable = None,
     interpreter: InterpreterNames = "cam,grad",
-    solver: Annotated[str, typer.Option(help="pgd changes pixel values, stadv bends the image.")] = "pgd",
+    solver: Annotated[str, typer.Option(help="pgd changes pixel values, stadv bends the image; or both.")] = "pgd",
     recipe: Annotated[str, typer.Option(help=f"{' or '.join(RECIPES)}.")] = "annealed",
     n: Count = 16,
     eps: Annotated[
@@ -92,6 +92,10 @@ def attack(
     target_map: Annotated[
         str, typer.Option(help=f"{', '.join(TARGET_MAPS)}: a picture, white where important.")
     ] = "benign",
+    evade: Annotated[
+        str | None,
+        typer.Option(help="Detectors to hide from as well, such as fs:median:3,fs,ensemble: attacks of their own."),
+    ] = None,
     normalize: Normalize = None,
     features: FeaturesLayer = None,
     crop: Crop = None,
@@ -113,13 +117,14 @@ def attack(
         crop=crop,
         resize=resize,
         interpreters=names_in(interpreter),
-        solver=solver,
+        solvers=names_in(solver),
         recipe=recipe,
         n=n,
         eps=None if eps is None else _fraction(eps),
         steps=steps,
         target_class=target_class,
         target_map=target_map,
+        evade=() if evade is None else names_in(evade),
         seed=seed,
     )
     settings, classifier = opened(settings, device)

@@ -8,7 +8,7 @@ import typer
 from underfire.data import object_masks
 from underfire.demo import demo_images, demo_masks
 from underfire.store import Run
-from underfire.studies import effectiveness, gap, localisation, sanity
+from underfire.studies import attacks, gap, localisation, sanity
 from underfire.terminal import (
     Batch,
     Crop,
@@ -137,7 +137,7 @@ def study_gap(
     """Attack, then compare what the probability and its integrated gradients gain (Proposition 1)."""
     given: dict[str, Any] = {"model": model, "weights": weights, "normalize": normalize, "features": features}
     given |= {"images": images, "labels": labels, "crop": crop, "resize": resize}
-    settings = checked(effectiveness.Settings, **given, interpreters=names_in(interpreter), n=n, seed=seed)
+    settings = checked(attacks.Settings, **given, interpreters=names_in(interpreter), n=n, seed=seed)
     settings, classifier = opened(settings, device)
     image_set = settings.open_images()
     with progress_bars() as on_progress:

@@ -59,10 +59,12 @@ def run(
     width: int = 16,
     on_step: Callable[[Progress], None] = lambda progress: None,
 ) -> Outcome:
-    """Attack all N images, `width` at a time, after the warm start; outcomes in the order of the goals."""
+    """Attack all N images, `width` at a time, after what must be run first; outcomes in the order of the goals."""
     start = None
     if attack.warm_start is not None:
         start = run(attack.warm_start, classifier, goal, width, on_step).theta
+    if attack.anchor is not None:
+        goal = replace(goal, anchor=run(attack.anchor, classifier, goal, width, on_step).probabilities)
     indices, outcomes = zip(*stream(attack, classifier, goal, width, on_step, start), strict=True)
     outcome: Outcome = rows.cat(list(outcomes))
     return rows.take(outcome, torch.cat(indices).argsort())
@@ -198,6 +200,7 @@ def _outcome(attack: Attack, classifier: Classifier, slots: Slots, converged: Fl
     return Outcome(
         image=image,
         theta=slots.best.theta,
+        probabilities=logits.softmax(1),
         predicted=predicted,
         confidence=confidence(logits, slots.goal.target),
         success=predicted == slots.goal.target,

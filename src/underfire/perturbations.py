@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from underfire.images import sample
+from underfire.squeezers import BitDepth
 from underfire.types import Flows, Images, Row
 
 
@@ -66,6 +67,40 @@ class Pixels:
 
     def measures(self, theta: Tensor) -> Mapping[str, Row]:
         return {}
+
+
+@dataclass(frozen=True)
+class Levels:
+    """x = psi(x0) + theta, every value one of 2^bits levels that psi(x') takes for some x' within eps of x0 (Alg. 2).
+
+    A step of more than half the distance of two levels, such as 1 / 2^bits, moves a value by one level.
+    """
+
+    bits: int
+    eps: float = 8 / 255
+
+    def init(self, x0: Images) -> Tensor:
+        return torch.zeros_like(x0)
+
+    def decode(self, x0: Images, theta: Tensor) -> Images:
+        return self._nearest(x0) + theta
+
+    def project(self, x0: Images, theta: Tensor) -> Tensor:
+        squeezed = self._nearest(x0)
+        low, high = (self._nearest((x0 + change).clamp(0, 1)) for change in (-self.eps, self.eps))
+        return self._nearest(squeezed + theta).clamp(low, high) - squeezed
+
+    def cost(self, theta: Tensor) -> Row:
+        return theta.new_zeros(len(theta))
+
+    def size(self, theta: Tensor) -> Row:
+        return theta.abs().flatten(1).amax(1)
+
+    def measures(self, theta: Tensor) -> Mapping[str, Row]:
+        return {}
+
+    def _nearest(self, images: Images) -> Images:
+        return BitDepth(self.bits)(images)
 
 
 @dataclass(frozen=True)

@@ -9,23 +9,29 @@ an attack that ignores the map and an ADV2, and each recipe has its parameters f
                where the map follows the image smoothly (all but GRAD and MASK) PGD steps with momentum and on a
                margin in place of the cross-entropy
 
+`evade` makes ADV2 adaptive (A*): it hides from feature squeezing with these squeezers as well. The recipe "paper" meets
+bit depth by Algorithm 2; ours treats all squeezers alike, with the gradient that each of them passes on.
+
 The paper's lambda multiplies the *sum* over the map's cells; c multiplies the mean, so c = lambda * h * w
 on the paper's grids (CAM 7 x 7, GRAD and RTS 56 x 56) whatever the size of the map at hand. Its MASK on StAdv
 is the exception: Algorithm 1 takes the mean over cells, so c = lambda. tau multiplies a sum over pixels.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from underfire.attack import Attack, CrossEntropy, Margin, PredictionLoss, SmoothedCrossEntropy, StopRule
+from underfire.attack import Attack, CrossEntropy, ExtraTerm, Margin, PredictionLoss, SmoothedCrossEntropy, StopRule
+from underfire.evasion import Agreement, Likeness
+from underfire.interpreters.ensemble import Ensemble
 from underfire.interpreters.gates import PaperGate
 from underfire.interpreters.grad import GRAD
 from underfire.interpreters.input_gradients import SmoothedReLU
 from underfire.interpreters.mask import MASK
 from underfire.interpreters.mask_attacker import Unrolled
 from underfire.interpreters.protocol import Blind, Interpreter
-from underfire.perturbations import Flow, Perturbation, Pixels
+from underfire.perturbations import Flow, Levels, Perturbation, Pixels
 from underfire.schedules import Constant, Cosine, Linear, Schedule
+from underfire.squeezers import BitDepth, Squeezer
 from underfire.steps import AdamStep, MomentumSignStep, SignStep, StepRule, TwoPhaseStep
 from underfire.types import UnderfireError
 
@@ -44,6 +50,15 @@ class MapAttack:
 
 
 @dataclass(frozen=True)
+class Evasion:
+    """What hides an attack: further terms, all of one weight, and the attack that must be run first, if any."""
+
+    terms: tuple[ExtraTerm, ...]
+    weight: float
+    anchor: Attack | None = None
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A solver's family of attacks; `map_attacks` goes by interpreter name, with `otherwise` for any other."""
 
@@ -56,6 +71,7 @@ class Recipe:
     weight: Callable[[float, int], Schedule]  # of the final weight and the number of steps
     map_attacks: Mapping[str, MapAttack]
     otherwise: MapAttack
+    evasion: Callable[[Sequence[Squeezer], Perturbation], Evasion]
     further: Mapping[str, float] = field(default_factory=dict)  # weights of other terms in all its attacks, by name
 
 
@@ -98,6 +114,22 @@ def _paper_smoothing(steps: int, seed: int) -> PredictionLoss:
     return SmoothedCrossEntropy(Linear(0.05, 0.01, steps), seed)
 
 
+def _agreement(squeezers: Sequence[Squeezer], perturbation: Perturbation) -> Evasion:
+    return Evasion(tuple(Agreement(each) for each in squeezers), weight=0.1)
+
+
+def _algorithm_2(squeezers: Sequence[Squeezer], perturbation: Perturbation) -> Evasion:
+    """Agreement with smoothing squeezers, and likeness to an image of the coarsest bit depth."""
+    smoothing = tuple(Agreement(each) for each in squeezers if not isinstance(each, BitDepth))
+    depths = [each.bits for each in squeezers if isinstance(each, BitDepth)]
+    if not depths:
+        return Evasion(smoothing, weight=1.0)
+    bits, within = min(depths), perturbation if isinstance(perturbation, Pixels) else Pixels()
+    rule = SignStep(Constant(1 / 2**bits))
+    anchor = Attack(f"pgd-on-bits:{bits}", Blind(), Levels(bits, within.eps), rule, steps=400)
+    return Evasion((*smoothing, Likeness()), weight=1.0, anchor=anchor)
+
+
 RECIPES: Mapping[str, Recipe] = {
     "paper": Recipe(
         perturbation=Pixels(0.031),
@@ -114,6 +146,7 @@ RECIPES: Mapping[str, Recipe] = {
             "rts": MapAttack(1200, 0.002 * 56 * 56, {"encoder": 0.1}),
         },
         otherwise=MapAttack(1200, 0.204 * 7 * 7),
+        evasion=_algorithm_2,
     ),
     "annealed": Recipe(
         perturbation=Pixels(8 / 255),
@@ -130,6 +163,7 @@ RECIPES: Mapping[str, Recipe] = {
             "rts": MapAttack(200, 20.0, {"encoder": 0.1}, rule=_annealed_momentum, prediction=_margin),
         },
         otherwise=MapAttack(100, 20.0, rule=_annealed_momentum, prediction=_margin),
+        evasion=_agreement,
     ),
 }
 
@@ -150,6 +184,7 @@ FLOW_RECIPES: Mapping[str, Recipe] = {
             "rts": MapAttack(600, 0.0408 * 56 * 56, {"encoder": 0.1}),
         },
         otherwise=MapAttack(600, 0.653 * 7 * 7),
+        evasion=_algorithm_2,
         further={"cost": 0.0005},
     ),
     "annealed": Recipe(
@@ -167,6 +202,7 @@ FLOW_RECIPES: Mapping[str, Recipe] = {
             "rts": MapAttack(200, 100.0, {"encoder": 0.1}, prediction=_margin),
         },
         otherwise=MapAttack(200, 100.0, prediction=_margin),
+        evasion=_agreement,
         further={"cost": 0.0005},
     ),
 }
@@ -184,10 +220,11 @@ def adv2(
     recipe: str = "annealed",
     steps: int | None = None,
     map_weight: float | None = None,
+    evade: Sequence[Squeezer] = (),
     seed: int = 0,
 ) -> Attack:
     """ADV2 on PGD (Eq. 3 and 4): fools the classifier and shows the target map, benign by default."""
-    return _map_aware("adv2", _within(eps, _recipe(RECIPES, recipe)), interpreter, steps, map_weight, seed)
+    return _map_aware("adv2", _within(eps, _recipe(RECIPES, recipe)), interpreter, steps, map_weight, evade, seed)
 
 
 def stadv(*, recipe: str = "annealed", steps: int | None = None) -> Attack:
@@ -201,10 +238,11 @@ def adv2_stadv(
     recipe: str = "annealed",
     steps: int | None = None,
     map_weight: float | None = None,
+    evade: Sequence[Squeezer] = (),
     seed: int = 0,
 ) -> Attack:
     """ADV2 on StAdv (Eq. 14): bends the image until it fools the classifier and shows the target map."""
-    return _map_aware("adv2-stadv", _recipe(FLOW_RECIPES, recipe), interpreter, steps, map_weight, seed)
+    return _map_aware("adv2-stadv", _recipe(FLOW_RECIPES, recipe), interpreter, steps, map_weight, evade, seed)
 
 
 SOLVERS: Mapping[str, Solver] = {"pgd": Solver(pgd, adv2, budget=("eps",)), "stadv": Solver(stadv, adv2_stadv)}
@@ -225,9 +263,16 @@ def _plain(name: str, recipe: Recipe, steps: int | None) -> Attack:
 
 
 def _map_aware(
-    name: str, recipe: Recipe, interpreter: Interpreter, steps: int | None, map_weight: float | None, seed: int
+    name: str,
+    recipe: Recipe,
+    interpreter: Interpreter,
+    steps: int | None,
+    map_weight: float | None,
+    evade: Sequence[Squeezer],
+    seed: int,
 ) -> Attack:
-    parameters = recipe.map_attacks.get(interpreter.name, recipe.otherwise)
+    parameters = _parameters(recipe, interpreter)
+    evasion = recipe.evasion(evade, recipe.perturbation)
     steps = parameters.steps if steps is None else steps
     return Attack(
         name=name,
@@ -237,11 +282,30 @@ def _map_aware(
         weights={
             "map": recipe.weight(parameters.weight if map_weight is None else map_weight, steps),
             **_constant({**recipe.further, **parameters.further}),
+            **_constant({term.name: evasion.weight for term in evasion.terms}),
         },
         prediction=parameters.prediction(steps, seed),
+        extra_terms=evasion.terms,
         steps=steps,
         quantum=parameters.quantum,
         warm_start=_warm_start(recipe),
+        anchor=evasion.anchor,
+    )
+
+
+def _parameters(recipe: Recipe, interpreter: Interpreter) -> MapAttack:
+    """An interpreter's row; for an ensemble as many steps as its slowest member takes, the weights those of all."""
+    if not isinstance(interpreter, Ensemble):
+        return recipe.map_attacks.get(interpreter.name, recipe.otherwise)
+    rows = [_parameters(recipe, each) for each in interpreter.members]
+    members = tuple(row.model(each) for row, each in zip(rows, interpreter.members, strict=True))
+    weights = tuple(row.weight for row in rows)
+    return MapAttack(
+        steps=max(row.steps for row in rows),
+        weight=len(weights) * max(weights),  # so that each member's loss has its own weight
+        further={name: weight for row in rows for name, weight in row.further.items() if weight},
+        quantum=max(row.quantum for row in rows),
+        model=lambda _: Ensemble(members, weights),
     )
 
 

@@ -1,4 +1,6 @@
-"""take / put / where over row records: frozen dataclasses (nested at will) of tensors with leading dimension N.
+"""take / put / where over row records: frozen dataclasses and tuples, nested at will, whose leaves have N rows each.
+
+A leaf is a tensor with leading dimension N, or None where there is nothing to hold.
 
 Lets the engine move images between slots without knowing what an attack remembers about them.
 """
@@ -39,8 +41,12 @@ def cat(records: list[R]) -> R:
 
 
 def _map(function: Callable[..., Tensor], first: R, *others: R) -> R:
+    if first is None:
+        return first
     if isinstance(first, Tensor):
         return cast(R, function(first, *others))
+    if isinstance(first, tuple):
+        return cast(R, tuple(_map(function, *leaves) for leaves in zip(first, *others, strict=True)))
     if dataclasses.is_dataclass(first) and not isinstance(first, type):
         names = [f.name for f in dataclasses.fields(first)]
         return cast(R, type(first)(**{n: _map(function, *(getattr(r, n) for r in (first, *others))) for n in names}))

@@ -76,12 +76,16 @@ class Aim:
 
 @dataclass(frozen=True)
 class Craft:
-    """Adversarial images; rows as in Outcome. goal holds the target maps, start the thetas to begin from."""
+    """Adversarial images; rows as in Outcome.
+
+    goal holds the target maps, start the thetas to begin from, anchor the class probabilities to come close to.
+    """
 
     of: Aim
     attack: Attack
     goal: "Explain | Sketch | None"
     start: "Craft | None"
+    anchor: "Craft | None" = None
     version: int = 1
 
 
@@ -379,7 +383,8 @@ def _(spec: Craft, ids: tuple[str, ...], context: Context) -> Rows:
         if spec.goal is None
         else context.store.read(key(spec.goal), "map", ids)
     )
-    goal = Goal(keys, image, target, goal_map)
+    anchor = None if spec.anchor is None else context.store.read(key(spec.anchor), "probabilities", ids)
+    goal = Goal(keys, image, target, goal_map, anchor)
     start = None if spec.start is None else context.store.read(key(spec.start), "theta", ids)
     stream = engine.stream(spec.attack, context.classifier, goal, context.width, context.on_step, start)
     for index, outcome in stream:

@@ -42,6 +42,7 @@ class Goal:
     image: Images  # the benign image x0
     target: Labels  # the class ct to be reported
     target_map: Maps  # the map mt to be shown; unread by attacks that look at no map
+    anchor: Float[Tensor, "n k"] | None = None  # class probabilities to come close to, for attacks that ask for them
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ class Outcome:
 
     image: Images
     theta: Float[Tensor, "n ..."]  # the perturbation's parameters that decode to `image`
+    probabilities: Float[Tensor, "n k"]
     predicted: Labels
     confidence: Row  # p of the target class
     success: Flags  # predicted == target

@@ -23,7 +23,8 @@ from underfire.engine import Progress
 from underfire.interpreters import MASK
 from underfire.interpreters.mask_solver import Solver
 from underfire.store import Run, open_run
-from underfire.studies.effectiveness import Planned, Settings, execute
+from underfire.studies.attacks import Settings
+from underfire.studies.effectiveness import Planned, execute
 from underfire.types import UnderfireError
 
 Report = Callable[[Planned, Progress], None]

@@ -10,7 +10,8 @@ import pytest
 
 from underfire import Classifier, open_run
 from underfire.demo import EPS, demo_images
-from underfire.studies.effectiveness import Settings, execute
+from underfire.studies.attacks import Settings
+from underfire.studies.effectiveness import execute
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

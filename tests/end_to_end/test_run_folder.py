@@ -17,7 +17,8 @@ from underfire.classifiers import Classifier
 from underfire.data import open_images
 from underfire.report import write_report
 from underfire.store import Run
-from underfire.studies.effectiveness import Settings, execute
+from underfire.studies.attacks import Settings
+from underfire.studies.effectiveness import execute
 
 N, EPS = 5, 0.03
 COLUMNS = {

@@ -19,7 +19,7 @@ from underfire.metrics import share
 from underfire.rng import halves
 from underfire.squeezers import squeezer_named
 from underfire.store import Run, Store, open_run, read_json, write_json
-from underfire.studies import detection, effectiveness
+from underfire.studies import attacks, detection, effectiveness
 from underfire.studies.detection import DETECTORS, TABLE, Settings, attacked, calibrations, detections, summarise
 from underfire.studies.runs import Planned
 from underfire.types import UnderfireError
@@ -43,7 +43,7 @@ def image_set(tiny_photos: Path) -> ImageSet:
 @pytest.fixture(scope="module")
 def run(tiny_model: str, tiny_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with four of the twelve photos attacked, in so few steps that not every attack succeeds."""
-    settings = effectiveness.Settings(
+    settings = attacks.Settings(
         model=tiny_model,
         images=str(tiny_photos),
         n=N,

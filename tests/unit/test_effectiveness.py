@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,20 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from underfire import presets
+from underfire import engine, presets
 from underfire.classifiers import Classifier
 from underfire.data import ImageSet, open_images
 from underfire.interpreters import CAM, GRAD, Interpreter
 from underfire.metrics import linf
 from underfire.perturbations import Flow
 from underfire.rng import image_keys
-from underfire.stages import Select
-from underfire.store import Run
-from underfire.studies.effectiveness import Planned, Settings, execute, plan
+from underfire.rows import cat, take
+from underfire.stages import Craft, Select, key
+from underfire.store import Run, Store
+from underfire.studies.attacks import Settings
+from underfire.studies.effectiveness import Planned, execute, plan
 from underfire.target_maps import Patch, Pool, Wanted
-from underfire.types import UnderfireError
+from underfire.types import Goal, UnderfireError
 
 
 @pytest.fixture(autouse=True)
@@ -56,11 +59,14 @@ def run_of(
 
 
 def test_stages_are_planned_once_and_after_what_they_need() -> None:
-    planned = list(plan(settings(interpreters=("cam", "grad")), Select("m", "i", 5, 0)))
+    wanted = settings(solvers=("pgd", "stadv"), recipe="paper", evade=("fs:bits:2", "fs", "ensemble"))
+    planned = list(plan(wanted, Select("m", "i", 5, 0)))
     specs = [each.spec for each in planned]
     assert len(set(map(repr, specs))) == len(specs)
     for place, spec in enumerate(specs):
-        needed = [getattr(spec, name) for name in ("of", "goal", "start") if getattr(spec, name, None) is not None]
+        needed = [
+            getattr(spec, name) for name in ("of", "goal", "start", "anchor") if getattr(spec, name, None) is not None
+        ]
         assert all(each in specs[:place] for each in needed), spec
     assert len({each.label for each in planned}) == len(planned)
 
@@ -73,8 +79,8 @@ def test_the_plan_says_what_readers_find_where() -> None:
     ]
     assert shown == [
         ("image", "benign", None),
-        ("image", "pgd", None),
         ("map", "benign", "grad"),
+        ("image", "pgd", None),
         ("map", "pgd", "grad"),
         ("image", "adv2", "grad"),
         ("map", "adv2", "grad"),
@@ -82,12 +88,12 @@ def test_the_plan_says_what_readers_find_where() -> None:
 
 
 def test_another_solver_has_a_plan_and_a_recipe_of_its_own() -> None:
-    wanted, of_pixels = (settings(interpreters=("cam",), solver=solver) for solver in ("stadv", "pgd"))
+    wanted, of_pixels = (settings(interpreters=("cam",), solvers=(solver,)) for solver in ("stadv", "pgd"))
     planned, others = (list(plan(each, Select("m", "i", 5, 0))) for each in (wanted, of_pixels))
     assert [(each.kind, each.attack) for each in planned if each.kind != "step"] == [
         ("image", "benign"),
-        ("image", "stadv"),
         ("map", "benign"),
+        ("image", "stadv"),
         ("map", "stadv"),
         ("image", "adv2-stadv"),
         ("map", "adv2-stadv"),
@@ -113,6 +119,23 @@ def test_unknown_and_repeated_interpreters_are_refused(names: tuple[str, ...], s
 )
 def test_settings_out_of_range_are_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
+        settings(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"evade": ("fs:gauss:3",)}, "There is no squeezer 'gauss:3'"),
+        ({"evade": ("fence",)}, "There is no detector 'fence'"),
+        ({"evade": ("fs", "fs")}, "'fs' is named twice"),
+        ({"solvers": ("pgd", "pgd")}, "'pgd' is named twice"),
+        ({"evade": ("ensemble",), "interpreters": ("cam",)}, "name two or more"),
+        ({"evade": ("ensemble",), "target_map": "patch"}, "no --target-map"),
+        ({"solvers": ("stadv",), "eps": 0.1}, "leave out --eps"),
+    ],
+)
+def test_attacks_that_make_no_sense_are_refused(changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UnderfireError, match=sentence):
         settings(**changes)
 
 
@@ -166,7 +189,7 @@ def test_flows_have_columns_that_other_attacks_leave_empty(
 ) -> None:
     short = replace(presets.FLOW_RECIPES["annealed"], warm_steps=4, plain_steps=5)
     monkeypatch.setattr(presets, "FLOW_RECIPES", {"annealed": short})
-    bent = run_of(classifier, image_set, tmp_path / "bent", settings(solver="stadv", interpreters=("cam",)))
+    bent = run_of(classifier, image_set, tmp_path / "bent", settings(solvers=("stadv",), interpreters=("cam",)))
     for attack in ("stadv", "adv2-stadv"):
         rows, theta = rows_of(bent, attack, "cam"), torch.from_numpy(bent.thetas(attack, "cam")[1])
         assert close(rows["flow_mean"], Flow().size(theta))
@@ -178,6 +201,47 @@ def test_flows_have_columns_that_other_attacks_leave_empty(
     for name in ("flow_mean", "flow_smoothness"):
         assert changed.outcomes()[name].null_count == changed.outcomes().num_rows
     assert bent.outcomes().schema == changed.outcomes().schema
+
+
+def test_attacks_that_evade_have_images_and_rows_of_their_own(
+    classifier: Classifier, image_set: ImageSet, tmp_path: Path
+) -> None:
+    run = run_of(classifier, image_set, tmp_path / "run", settings(evade=("fs:median:3", "ensemble")))
+    assert run.outcomes().num_rows == 5 * 2 * 4
+    for name in ("cam", "grad"):
+        images = [run.images(attack, name)[1] for attack in ("adv2", "adv2-evading-fs:median:3", "adv2-ensemble")]
+        assert all((one != other).any() for one, other in combinations(images, 2))
+        rows, benign = rows_of(run, "adv2-ensemble", name), torch.from_numpy(run.maps("benign", name)[1])
+        assert close(rows["map_l1"], (torch.from_numpy(run.maps("adv2-ensemble", name)[1]) - benign).abs().mean((1, 2)))
+    of_each = [run.images("adv2-ensemble", name)[1] for name in ("cam", "grad")]
+    assert (of_each[0] == of_each[1]).all(), "one image serves all interpreters"
+
+
+def test_algorithm_2_draws_on_the_images_that_its_first_stage_has_left(
+    classifier: Classifier, image_set: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(presets.RECIPES, "paper", replace(presets.RECIPES["paper"], warm_steps=2, plain_steps=2))
+    wanted = settings(recipe="paper", interpreters=("cam",), evade=("fs:bits:2",))
+    run = run_of(classifier, image_set, tmp_path / "run", wanted)
+    stages = {each.label: each.spec for each in plan(wanted, Select(classifier.fingerprint(), image_set.digest, 5, 0))}
+    first, second = (
+        stages[label] for label in ("first stage of adv2-evading-fs:bits:2", "adv2-evading-fs:bits:2, cam")
+    )
+    assert isinstance(first, Craft)
+    assert isinstance(second, Craft)
+    ids, store = run.images()[0], Store(run.path)
+    goal = Goal(
+        image_keys(ids),
+        torch.from_numpy(run.images()[1]),
+        store.read(key(first.of), "target", ids),
+        torch.from_numpy(run.maps("benign", "cam")[1]),
+        classifier(store.read(key(first), "image", ids)).logits.softmax(1),
+    )
+    assert second.start is not None
+    start = store.read(key(second.start), "theta", ids)
+    index, outcomes = zip(*engine.stream(second.attack, classifier, goal, 4, start=start), strict=True)
+    again = take(cat(list(outcomes)), torch.cat(index).argsort()).image
+    assert torch.allclose(again, torch.from_numpy(run.images("adv2-evading-fs:bits:2", "cam")[1]), atol=1e-5)
 
 
 def test_labels_are_those_of_the_image_set(classifier: Classifier, image_set: ImageSet, tmp_path: Path) -> None:
@@ -221,7 +285,7 @@ def test_each_stage_reports_its_progress(classifier: Classifier, image_set: Imag
 
     execute(settings(), classifier, image_set, tmp_path / "run", command="test", width=4, on_progress=listen)
     assert last["pgd"] == last["adv2, cam"] == (5, 25, 25)
-    assert last["warm start"] == (5, 20, 20)
+    assert last["warm start of pgd"] == (5, 20, 20)
     assert last["adv2 maps, grad"] == (5, 5, 5)
 
 

@@ -79,7 +79,17 @@ def test_a_bare_tensor_is_a_record() -> None:
     assert rows.take(torch.arange(5), torch.tensor([4, 0])).tolist() == [4, 0]
 
 
-@pytest.mark.parametrize("leaf", [None, 3, [torch.zeros(2)], Inner])
+@pytest.mark.parametrize("leaf", ["none", 3, [torch.zeros(2)], Inner])
 def test_other_leaves_are_refused(leaf: object) -> None:
     with pytest.raises(TypeError, match="a row record holds tensors and row records, not"):
         rows.take(Inner(torch.zeros(2), leaf), torch.tensor([0]))
+
+
+def test_tuples_are_nested_and_nothing_stays_nothing() -> None:
+    record = (torch.arange(3), (torch.arange(6).view(3, 2), None))
+    numbers, (pairs, nothing) = rows.take(record, torch.tensor([2, 0]))
+    assert numbers.tolist() == [2, 0]
+    assert pairs.tolist() == [[4, 5], [0, 1]]
+    assert nothing is None
+    with pytest.raises(ValueError, match="shorter"):
+        rows.where(torch.tensor([True, False, True]), record, (torch.arange(3),))

@@ -20,7 +20,7 @@ from underfire.engine import Progress
 from underfire.interpreters import CAM, GRAD, IG, MASK, GradCAM, Midpoints
 from underfire.interpreters.mask_solver import Solver
 from underfire.store import Run
-from underfire.studies import effectiveness, gap, transfer
+from underfire.studies import attacks, effectiveness, gap, transfer
 from underfire.studies.runs import Planned
 from underfire.studies.transfer import Elsewhere
 from underfire.types import UnderfireError
@@ -36,7 +36,7 @@ def attack(tiny_model: str, tiny_photos: Path) -> Attack:
 
     def run(out: Path, study: Any = effectiveness, **changes: Any) -> Run:
         given = {"model": tiny_model, "images": str(tiny_photos), "n": N, "eps": 0.03, "steps": 4, "normalize": "none"}
-        settings = effectiveness.Settings(**{**given, **changes})
+        settings = attacks.Settings(**{**given, **changes})
         finished: Run = study.execute(
             settings, model(tiny_model), open_images(tiny_photos), out, command="test", width=2
         )
@@ -150,7 +150,7 @@ def test_noise_has_a_random_sign_of_the_attack_s_size_and_explains_the_true_clas
 
 def test_images_that_were_bent_transfer_too(attack: Attack, tmp_path: Path, tiny_model: str) -> None:
     """Their noise is as large as the largest change of a pixel."""
-    run = attack(tmp_path / "bent", solver="stadv", eps=None, interpreters=("cam",))
+    run = attack(tmp_path / "bent", solvers=("stadv",), eps=None, interpreters=("cam",))
     table = transfer.execute(run, model(tiny_model), [CAM(), GRAD()])
     assert [cell.made_for for cell in transfer.summarise(table)[::2]] == ["adv2-stadv cam", "stadv", "noise"]
     rows, own = of(table, attack="adv2-stadv", interpreter="cam"), of(run.outcomes(), attack="adv2-stadv")

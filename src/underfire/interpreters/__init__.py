@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from underfire.interpreters.cam import CAM, GradCAM
+from underfire.interpreters.ensemble import Ensemble
 from underfire.interpreters.gates import LogisticGate, MonotoneGate, PaperGate
 from underfire.interpreters.grad import GRAD
 from underfire.interpreters.input_gradients import FiniteDifferences, OneSidedDifferences, SmoothedReLU
@@ -54,6 +55,7 @@ __all__ = [
     "MASK",
     "RTS",
     "Blind",
+    "Ensemble",
     "FiniteDifferences",
     "GaussLegendre",
     "GradCAM",

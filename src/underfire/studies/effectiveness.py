@@ -10,23 +10,20 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, cast
 
 import pyarrow as pa
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor
 
 from underfire.api import Attacker
 from underfire.attack import Attack
 from underfire.classifiers import Classifier
 from underfire.data import ImageSet, Selection
-from underfire.interpreters import Interpreter
+from underfire.interpreters import Ensemble, Interpreter
 from underfire.metrics import compare_maps, linf, map_l1
-from underfire.presets import SOLVERS
 from underfire.rng import image_keys
 from underfire.stages import (
-    Aim,
     Craft,
     Explain,
     Rescore,
@@ -41,27 +38,11 @@ from underfire.stages import (
     targets_of,
 )
 from underfire.store import COLUMNS, COLUMNS_SCHEMA, OUTCOMES, Run, Store
-from underfire.studies.runs import Chosen, Inputs, Planned, Report, Study, carry_out, listed, surroundings
+from underfire.studies.attacks import Attacked, Settings, aim_of, attacks, goal_of
+from underfire.studies.runs import Chosen, Planned, Report, Study, carry_out, listed, surroundings
 from underfire.target_classes import target_class_named
 from underfire.target_maps import NOBODY, Pool, Wanted, target_map_named
 from underfire.types import Samples, UnderfireError
-
-
-class Settings(Inputs):
-    """Everything that decides what a run computes; running again with other settings is another run."""
-
-    solver: Literal["pgd", "stadv"] = "pgd"
-    recipe: Literal["annealed", "paper"] = "annealed"
-    eps: float | None = Field(default=None, gt=0, le=1)
-    steps: int | None = Field(default=None, ge=1)
-    target_class: str = "random"
-    target_map: str = "benign"
-
-    @model_validator(mode="after")
-    def _budget_of_this_solver(self) -> "Settings":
-        if self.eps is not None and "eps" not in SOLVERS[self.solver].budget:
-            raise UnderfireError(f"Solver '{self.solver}' moves pixels in place of changing them; leave out --eps.")
-        return self
 
 
 def execute(
@@ -112,42 +93,52 @@ def recorded(run: Run) -> tuple[Settings, Select]:
 
 def plan(settings: Settings, select: Select) -> Iterator[Planned]:
     """The stages in the order in which they are computed; shared ones come once."""
-    aim, plain = _aim(settings, select), _plain(settings, select)
-    baseline = plain.attack.name
+    planned = set()
+    for each in _stages(settings, select):
+        if key(each.spec) not in planned:
+            planned.add(key(each.spec))
+            yield each
+
+
+def _stages(settings: Settings, select: Select) -> Iterator[Planned]:
+    explainers = settings.explainers()
     yield Planned("images", select, "image", "benign", None)
-    yield Planned("targets", aim, "step", "benign", None)
-    yield Planned("warm start", _warm_start(aim, plain.attack), "step", "warm-start", None)
-    yield Planned(baseline, plain, "image", baseline, None)
-    yield Planned(f"{baseline} in 8 bits", Rescore(plain), "step", baseline, None)
-    for interpreter in settings.explainers():
-        name, adv2 = interpreter.name, _map_aware(settings, select, interpreter)
-        attack = adv2.attack.name
-        yield Planned(f"benign maps, {name}", Explain(select, interpreter), "map", "benign", name)
-        yield Planned(f"benign maps again, {name}", Explain(select, interpreter, draw=1), "step", "benign", name)
-        if isinstance(adv2.goal, Sketch):
-            yield Planned(f"target maps, {name}", adv2.goal, "map", "target", name)
-        yield Planned(f"{baseline} maps, {name}", Explain(plain, interpreter), "map", baseline, name)
-        yield Planned(f"{attack}, {name}", adv2, "image", attack, name)
-        yield Planned(f"{attack} maps, {name}", Explain(adv2, interpreter), "map", attack, name)
-        yield Planned(f"{attack} in 8 bits, {name}", Rescore(adv2), "step", attack, name)
+    yield Planned("targets", aim_of(settings, select), "step", "benign", None)
+    for each in explainers:
+        goal = goal_of(settings, aim_of(settings, select), each)
+        yield Planned(f"benign maps, {each.name}", Explain(select, each), "map", "benign", each.name)
+        yield Planned(f"benign maps again, {each.name}", Explain(select, each, draw=1), "step", "benign", each.name)
+        if isinstance(goal, Sketch):
+            yield Planned(f"target maps, {each.name}", goal, "map", "target", each.name)
+    for attacked in attacks(settings, select):
+        yield from _stages_of(attacked, explainers)
 
 
-def crafted(settings: Settings, select: Select) -> Iterator[tuple[str | None, Craft]]:
-    """The run's attacks and the interpreter whose map each was after: none, then one after another."""
-    yield None, _plain(settings, select)
-    for interpreter in settings.explainers():
-        yield interpreter.name, _map_aware(settings, select, interpreter)
+def _stages_of(attacked: Attacked, explainers: list[Interpreter]) -> Iterator[Planned]:
+    """What must be there before an attack, the attack, and what is measured on its images."""
+    craft, attack = attacked.craft, attacked.name
+    after = None if attacked.interpreter is None else attacked.interpreter.name
+    against = "" if after is None else f", {after}"
+    if craft.start is not None:
+        yield Planned(f"warm start of {attack}", craft.start, "step", craft.start.attack.name, None)
+    if craft.anchor is not None:
+        yield Planned(f"first stage of {attack}", craft.anchor, "step", craft.anchor.attack.name, None)
+    if isinstance(craft.attack.interpreter, Ensemble):
+        yield Planned(f"benign maps for {attack}", cast(Explain, craft.goal), "step", "benign", None)
+    yield Planned(f"{attack}{against}", craft, "image", attack, after)
+    yield Planned(f"{attack} in 8 bits{against}", Rescore(craft), "step", attack, after)
+    for each in attacked.judged_by(explainers):
+        yield Planned(f"{attack} maps, {each.name}", Explain(craft, each), "map", attack, each.name)
 
 
 def outcome_table(settings: Settings, select: Select, ids: tuple[str, ...], store: Store) -> pa.Table:
     """One row per image x attack x interpreter, each attack's map against the target map and the benign one."""
-    plain = _plain(settings, select)
     tables = []
     for interpreter in settings.explainers():
-        adv2 = _map_aware(settings, select, interpreter)
-        assert adv2.goal is not None
-        for craft in (plain, adv2):
-            tables.append(_outcomes(craft, interpreter, adv2.goal, ids, store))
+        goal = goal_of(settings, aim_of(settings, select), interpreter)
+        for each in attacks(settings, select):
+            if each.interpreter in (None, interpreter):
+                tables.append(_outcomes(each.craft, interpreter, goal, ids, store))
     return pa.concat_tables(tables)
 
 
@@ -188,50 +179,25 @@ def _outcomes(
     return pa.table(columns, COLUMNS_SCHEMA)
 
 
-def _aim(settings: Settings, select: Select) -> Aim:
-    return Aim(select, settings.seed, target_class_named(settings.target_class))
-
-
-def _goal(settings: Settings, aim: Aim, interpreter: Interpreter) -> Explain | Sketch:
-    """The stage that holds the target maps."""
-    benign, rule = Explain(aim.of, interpreter), target_map_named(settings.target_map)
-    return benign if rule is None else Sketch(aim, benign, rule, settings.seed)
-
-
-def _plain(settings: Settings, select: Select) -> Craft:
-    aim, attack = _aim(settings, select), SOLVERS[settings.solver].plain(**_recipe(settings))
-    return Craft(aim, attack, None, _warm_start(aim, attack))
-
-
-def _map_aware(settings: Settings, select: Select, interpreter: Interpreter) -> Craft:
-    aim, preset = _aim(settings, select), SOLVERS[settings.solver].map_aware
-    attack = preset(interpreter, **_recipe(settings), steps=settings.steps, seed=settings.seed)
-    return Craft(aim, attack, _goal(settings, aim, interpreter), _warm_start(aim, attack))
-
-
-def _recipe(settings: Settings) -> dict[str, Any]:
-    """What the solver's two presets have in common."""
-    budget = {name: getattr(settings, name) for name in SOLVERS[settings.solver].budget}
-    return {"recipe": settings.recipe, **budget}
-
-
-def _warm_start(aim: Aim, attack: Attack) -> Craft:
-    assert attack.warm_start is not None
-    return Craft(aim, attack.warm_start, None, None)
-
-
 def _rehearse(settings: Settings, select: Select, classifier: Classifier, samples: Samples, width: int) -> None:
     """The choice of targets, and one step of each attack on one image: whatever cannot be attacked fails at once."""
-    aim, target_map, image = _aim(settings, select), target_map_named(settings.target_map), samples.images[:1]
+    aim, target_map, image = aim_of(settings, select), target_map_named(settings.target_map), samples.images[:1]
     target = targets_of(aim, samples, classifier, width)
     if target_map is not None:
         keys = image_keys(samples.ids)
         pool = Pool(keys, samples.labels, torch.zeros(len(keys), 1, 1))
         target_map.maps(Wanted(keys, target, pool), settings.seed)
-    for interpreter in settings.explainers():
-        attack = replace(_map_aware(settings, select, interpreter).attack, steps=1, warm_start=None)
-        with in_one_sentence(f"The model cannot be attacked through {interpreter.name}"):
-            Attacker(classifier, attack, interpreter)(image)
+    for each in attacks(settings, select):
+        if each.craft.goal is not None:
+            attack, interpreter = _briefly(each.craft.attack), each.craft.attack.interpreter
+            with in_one_sentence(f"The model cannot be attacked through {interpreter.name}"):
+                Attacker(classifier, attack, interpreter)(image)
+
+
+def _briefly(attack: Attack) -> Attack:
+    """One step of it, and of the anchor that it may need."""
+    anchor = attack.anchor and replace(attack.anchor, steps=1)
+    return replace(attack, steps=1, warm_start=None, anchor=anchor)
 
 
 def _spec(settings: Settings, select: Select) -> dict[str, Any]:
@@ -248,9 +214,8 @@ def _describe(
     passed_over: int,
 ) -> dict[str, Any]:
     """What run.json says of the model, the images and the attacks."""
-    attacks = [_plain(settings, select), *(_map_aware(settings, select, each) for each in settings.explainers())]
     return {
-        "recipe": describe([craft.attack for craft in attacks]),
+        "recipe": describe([each.craft.attack for each in attacks(settings, select)]),
         **surroundings(settings, classifier, image_set),
         "selection": {
             "requested": settings.n,

@@ -19,10 +19,10 @@ from underfire.data import ImageSet
 from underfire.interpreters import Midpoints
 from underfire.metrics import Estimate, mean_interval
 from underfire.report.plots import bound
-from underfire.stages import Aim, Bound, Context, Noise, Select, key
+from underfire.stages import Bound, Context, Noise, Select, key
 from underfire.store import Run, Store, read_table, write_atomically, write_table
 from underfire.studies import effectiveness
-from underfire.studies.effectiveness import Settings
+from underfire.studies.attacks import Settings, aim_of, attacks
 from underfire.studies.runs import Planned, Report, even_width, perform
 
 TABLE, PLOT = "gap.parquet", "gap.svg"
@@ -99,13 +99,13 @@ def gap_table(settings: Settings, select: Select, ids: tuple[str, ...], store: S
 
 def _bounds(settings: Settings, select: Select) -> Iterator[tuple[str, str | None, Bound]]:
     """(attack, interpreter that it was made for, spec) of every kind of images."""
-    crafts = list(effectiveness.crafted(settings, select))
-    plain = crafts[0][1]
-    aim: Aim = plain.of
+    made = list(attacks(settings, select))
+    first, aim = made[0].craft, aim_of(settings, select)
     yield "benign", None, Bound(select, aim, QUADRATURE)
-    yield "noise", None, Bound(Noise(plain, settings.seed), aim, QUADRATURE)
-    for interpreter, craft in crafts:
-        yield craft.attack.name, interpreter, Bound(craft, aim, QUADRATURE)
+    yield "noise", None, Bound(Noise(first, settings.seed), aim, QUADRATURE)
+    for each in made:
+        after = None if each.interpreter is None else each.interpreter.name
+        yield each.name, after, Bound(each.craft, aim, QUADRATURE)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from underfire.report.view import INTERPRETERS
 from underfire.stages import Context, Craft, Explain, ExplainElsewhere, Noise, Select, in_one_sentence, key
 from underfire.store import Run, Store, read_table, write_atomically, write_table
 from underfire.studies import effectiveness
-from underfire.studies.effectiveness import Settings
+from underfire.studies.attacks import Settings, attacks
 from underfire.studies.runs import Planned, Report, even_width, perform, rehearse
 from underfire.types import Samples, UnderfireError
 
@@ -116,10 +116,11 @@ def execute(
 
 
 def sources(settings: Settings, select: Select) -> list[Source]:
-    """ADV2 for each interpreter, then the null rows."""
-    (_, plain), *map_aware = effectiveness.crafted(settings, select)
-    made = [Source(craft.attack.name, g, craft) for g, (_, craft) in zip(settings.explainers(), map_aware, strict=True)]
-    return [*made, Source(plain.attack.name, None, plain), Source(NOISE, None, Noise(plain, settings.seed))]
+    """ADV2 for each interpreter, then the null rows: attacks after no single map, and noise of the first one's size."""
+    made = list(attacks(settings, select))
+    ordered = sorted(made, key=lambda each: each.interpreter is None)
+    noise = Source(NOISE, None, Noise(made[0].craft, settings.seed))
+    return [*(Source(each.name, each.interpreter, each.craft) for each in ordered), noise]
 
 
 def plan(

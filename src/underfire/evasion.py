@@ -1,0 +1,41 @@
+"""Terms that hide an attack from feature squeezing: the adaptive ADV2 (A*, Sec. 4 Q3).
+
+    attack = presets.adv2(CAM(), evade=(Median(3),))
+
+Against a squeezer psi whose copy the attacker can follow, p(psi(x)) is drawn to p(x); against bit depth Algorithm 2
+draws p(x) to p(x+) in place, with x+ an adversarial image among the squeezed ones (see `perturbations.Levels`).
+"""
+
+from dataclasses import dataclass
+
+from underfire.classifiers import Classifier
+from underfire.squeezers import Squeezer
+from underfire.types import Goal, Images, Labels, Reading, Row
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """l_sqz = -sum over k of p_k(x) log p_k(psi(x)): the prediction should survive the squeezer."""
+
+    squeezer: Squeezer
+
+    @property
+    def name(self) -> str:
+        return f"agreement {self.squeezer.name}"
+
+    def __call__(self, classifier: Classifier, reading: Reading, x: Images, goal: Goal, step: Labels) -> Row:
+        squeezed = classifier(self.squeezer(x)).logits
+        return -(reading.logits.softmax(1) * squeezed.log_softmax(1)).sum(1)
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """|| p(x) - p(x+) ||_1, stage 2 of Algorithm 2; p(x+) is the goal's anchor (see `Attack.anchor`)."""
+
+    @property
+    def name(self) -> str:
+        return "likeness"
+
+    def __call__(self, classifier: Classifier, reading: Reading, x: Images, goal: Goal, step: Labels) -> Row:
+        assert goal.anchor is not None
+        return (reading.logits.softmax(1) - goal.anchor).abs().sum(1)

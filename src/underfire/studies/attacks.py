@@ -1,0 +1,140 @@
+"""Which attacks a run consists of: the plain ones, ADV2 for each interpreter, and those that evade detectors."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from underfire.attack import Attack
+from underfire.detectors import squeezing_named
+from underfire.interpreters import Ensemble, Interpreter
+from underfire.presets import SOLVERS
+from underfire.stages import Aim, Craft, Explain, Select, Sketch
+from underfire.studies.runs import Inputs
+from underfire.target_classes import target_class_named
+from underfire.target_maps import target_map_named
+from underfire.types import UnderfireError
+
+ENSEMBLE = "ensemble"  # the detector that compares the maps of all interpreters
+
+
+class Settings(Inputs):
+    """Everything that decides what a run computes; running again with other settings is another run."""
+
+    solvers: tuple[Literal["pgd", "stadv"], ...] = Field(default=("pgd",), min_length=1)
+    recipe: Literal["annealed", "paper"] = "annealed"
+    eps: float | None = Field(default=None, gt=0, le=1)
+    steps: int | None = Field(default=None, ge=1)
+    target_class: str = "random"
+    target_map: str = "benign"
+    evade: tuple[str, ...] = ()  # detectors that further attacks of the first solver hide from
+
+    @field_validator("solvers", "evade")
+    @classmethod
+    def _named_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if repeated := [name for name in names if names.count(name) > 1]:
+            raise UnderfireError(f"'{repeated[0]}' is named twice; name it once.")
+        return names
+
+    @model_validator(mode="after")
+    def _budget_of_a_solver(self) -> "Settings":
+        if self.eps is not None and not any("eps" in SOLVERS[each].budget for each in self.solvers):
+            raise UnderfireError("Solver 'stadv' moves pixels in place of changing them; leave out --eps.")
+        return self
+
+    @model_validator(mode="after")
+    def _evadable(self) -> "Settings":
+        for name in self.evade:
+            if name != ENSEMBLE:
+                squeezing_named(name)
+        if ENSEMBLE in self.evade and (len(self.interpreters) < 2 or self.target_map != "benign"):
+            raise UnderfireError(
+                f"To evade '{ENSEMBLE}' is to show the benign maps of all interpreters at once; name two or more "
+                "and no --target-map."
+            )
+        return self
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """One attack of a run, and the interpreter whose map it is after; None if it is after none, or after all."""
+
+    craft: Craft
+    interpreter: Interpreter | None
+
+    @property
+    def name(self) -> str:
+        return self.craft.attack.name
+
+    def judged_by(self, interpreters: Iterable[Interpreter]) -> list[Interpreter]:
+        """The interpreters whose maps say what became of it."""
+        return list(interpreters) if self.interpreter is None else [self.interpreter]
+
+
+def attacks(settings: Settings, select: Select) -> Iterator[Attacked]:
+    """For each solver the plain attack and ADV2 for each interpreter; then, with the first solver, those that evade."""
+    explainers, (first, *_) = settings.explainers(), settings.solvers
+    for solver in settings.solvers:
+        yield Attacked(_plain(settings, select, solver), None)
+        for interpreter in explainers:
+            yield Attacked(_map_aware(settings, select, solver, interpreter), interpreter)
+    for name in settings.evade:
+        if name == ENSEMBLE:
+            yield Attacked(_on_all(settings, select, first, explainers), None)
+        else:
+            for interpreter in explainers:
+                yield Attacked(_map_aware(settings, select, first, interpreter, name), interpreter)
+
+
+def aim_of(settings: Settings, select: Select) -> Aim:
+    return Aim(select, settings.seed, target_class_named(settings.target_class))
+
+
+def goal_of(settings: Settings, aim: Aim, interpreter: Interpreter) -> Explain | Sketch:
+    """The stage that holds the target maps."""
+    benign, rule = Explain(aim.of, interpreter), target_map_named(settings.target_map)
+    return benign if rule is None else Sketch(aim, benign, rule, settings.seed)
+
+
+def _plain(settings: Settings, select: Select, solver: str) -> Craft:
+    aim, attack = aim_of(settings, select), SOLVERS[solver].plain(**_recipe(settings, solver))
+    return Craft(aim, attack, None, _first(aim, attack.warm_start))
+
+
+def _map_aware(
+    settings: Settings, select: Select, solver: str, interpreter: Interpreter, evaded: str | None = None
+) -> Craft:
+    """ADV2 for one interpreter, hidden from the squeezers of a detector if one is named."""
+    squeezers = () if evaded is None else tuple(each.squeezer for each in squeezing_named(evaded))
+    attack = _adv2(settings, solver, interpreter, evade=squeezers)
+    if evaded is not None:
+        attack = replace(attack, name=f"{attack.name}-evading-{evaded}")
+    aim = aim_of(settings, select)
+    return Craft(
+        aim, attack, goal_of(settings, aim, interpreter), _first(aim, attack.warm_start), _first(aim, attack.anchor)
+    )
+
+
+def _on_all(settings: Settings, select: Select, solver: str, interpreters: list[Interpreter]) -> Craft:
+    """ADV2 for all interpreters at once."""
+    attack = _adv2(settings, solver, Ensemble(tuple(interpreters), (1.0,) * len(interpreters)))
+    attack = replace(attack, name=f"{attack.name}-{ENSEMBLE}")
+    aim = aim_of(settings, select)
+    return Craft(aim, attack, Explain(select, attack.interpreter), _first(aim, attack.warm_start))
+
+
+def _adv2(settings: Settings, solver: str, interpreter: Interpreter, **further: Any) -> Attack:
+    recipe = _recipe(settings, solver)
+    return SOLVERS[solver].map_aware(interpreter, **recipe, steps=settings.steps, seed=settings.seed, **further)
+
+
+def _recipe(settings: Settings, solver: str) -> dict[str, Any]:
+    """What the solver's two presets have in common."""
+    budget = {name: getattr(settings, name) for name in SOLVERS[solver].budget}
+    return {"recipe": settings.recipe, **budget}
+
+
+def _first(aim: Aim, attack: Attack | None) -> Craft | None:
+    """An attack that must be run before another one."""
+    return None if attack is None else Craft(aim, attack, None, None)
