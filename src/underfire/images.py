@@ -62,6 +62,12 @@ def resize(x: Float[Tensor, "n c h w"], rows: int, columns: int) -> Float[Tensor
     return vertical @ x @ horizontal.T
 
 
+def central(x: Float[Tensor, "n c h w"], share: float) -> Float[Tensor, "n c h w"]:
+    """The central share of each side resized back to the whole, as `resize` does."""
+    vertical, horizontal = (_interpolation(side, side, x, share) for side in x.shape[2:])
+    return vertical @ x @ horizontal.T
+
+
 def area_mean(x: Float[Tensor, "n c h w"], rows: int, columns: int) -> Float[Tensor, "n c i j"]:
     """Averages over the equal cells of a grid of any size, each pixel weighted by its share of the cell."""
     vertical, horizontal = (_shares(*sides, x) for sides in ((x.shape[2], rows), (x.shape[3], columns)))
@@ -145,10 +151,11 @@ def _banded(side: int, kernel: Float[Tensor, " taps"]) -> Float[Tensor, "side si
     return weights / weights.sum(1, keepdim=True)
 
 
-def _interpolation(old: int, new: int, like: Tensor) -> Float[Tensor, "new old"]:
-    """Row i weighs the cells on either side of where the centre of new cell i lies among the old ones."""
+def _interpolation(old: int, new: int, like: Tensor, share: float = 1.0) -> Float[Tensor, "new old"]:
+    """Row i weighs the old cells on either side of the centre of new cell i; these cover the central share of those."""
     centres = torch.arange(old, device=like.device, dtype=torch.float64)
-    place = ((torch.arange(new, device=like.device, dtype=torch.float64) + 0.5) * old / new - 0.5).clamp(0, old - 1)
+    place = (torch.arange(new, device=like.device, dtype=torch.float64) + 0.5) * (share * old) / new
+    place = (place + (1 - share) / 2 * old - 0.5).clamp(0, old - 1)
     return (1 - (place[:, None] - centres).abs()).clamp_min(0).to(like.dtype)
 
 

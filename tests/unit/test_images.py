@@ -14,6 +14,7 @@ from underfire.images import (
     blur,
     blur_kernel,
     cell_side,
+    central,
     check_images,
     convolve,
     is_constant,
@@ -119,6 +120,18 @@ def test_resize_is_bilinear_between_the_centres_of_cells(old: tuple[int, int], n
 def test_resize_to_the_same_size_changes_no_bit() -> None:
     x = torch.randn(2, 3, 5, 7, generator=torch.Generator().manual_seed(0))
     assert torch.equal(resize(x, 5, 7), x)
+
+
+@pytest.mark.parametrize("side", [4, 6])
+def test_the_central_cells_are_what_is_resized(side: int) -> None:
+    """A centre of whole cells, away from the edges that resize repeats."""
+    x = torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    border = (12 - side) // 2
+    inside = slice(12 // side, 12 - 12 // side)
+    expected = resize(x[:, :, border:-border, border:-border], 12, 12)
+    found = central(x, side / 12)
+    torch.testing.assert_close(found[:, :, inside, inside], expected[:, :, inside, inside])
+    assert torch.equal(central(x, 1.0), x)
 
 
 def test_blur_is_a_gaussian_average() -> None:

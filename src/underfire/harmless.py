@@ -1,0 +1,145 @@
+"""Harmless changes of an image: small enough that neither its class nor its map should change.
+
+    noisy = Noise()(images, keys)          # or JPEG(), Blur(), Crop()
+    expected = Crop().moved(maps)          # where the change takes a map of the image before it
+
+The default strengths leave the class of about 95 % of benign images as it is (measured on CIFAR-10, see
+docs/detectors.md).
+"""
+
+import io
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import Image
+
+from underfire.images import blur, central
+from underfire.rng import uniform
+from underfire.types import Images, Keys, Maps, UnderfireError
+
+
+@runtime_checkable
+class Change(Protocol):
+    """A frozen record of parameters; each image is changed by itself, and what is drawn comes from its key alone."""
+
+    @property
+    def name(self) -> str:
+        """As on the command line and in tables."""
+        ...
+
+    def __call__(self, images: Images, keys: Keys) -> Images:
+        """The changed images, of the same shape, type and device, in [0, 1]; keys are in memory."""
+        ...
+
+    def moved(self, maps: Maps) -> Maps:
+        """What maps of the images should look like after the change."""
+        ...
+
+
+def _check(possible: bool, problem: str) -> None:
+    if not possible:
+        raise UnderfireError(f"{problem}; give another.")
+
+
+class InPlace:
+    """`moved` of a change that leaves everything where it was."""
+
+    def moved(self, maps: Maps) -> Maps:
+        return maps
+
+
+@dataclass(frozen=True)
+class Noise(InPlace):
+    """A normal deviate of this deviation added to every value, then cut to [0, 1]."""
+
+    deviation: float = 0.035
+
+    def __post_init__(self) -> None:
+        _check(0 <= self.deviation < math.inf, f"Noise cannot have a deviation of {self.deviation:g}")
+
+    @property
+    def name(self) -> str:
+        return "noise"
+
+    def __call__(self, images: Images, keys: Keys) -> Images:
+        shape = images.shape[1:]
+        drawn = torch.special.ndtri(uniform(0, "harmless noise", keys, torch.zeros_like(keys), shape.numel()))
+        noise: Images = drawn.view(-1, *shape).to(images)
+        return (images + self.deviation * noise).clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class JPEG(InPlace):
+    """Rounded to 8 bits, compressed with this quality and decompressed; colours at full resolution."""
+
+    quality: int = 65
+
+    def __post_init__(self) -> None:
+        _check(1 <= self.quality <= 100, f"JPEG cannot have a quality of {self.quality}")
+
+    @property
+    def name(self) -> str:
+        return "jpeg"
+
+    def __call__(self, images: Images, keys: Keys) -> Images:
+        pixels = (images * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+        decoded = torch.from_numpy(np.stack([self._through(each) for each in pixels]))
+        return decoded.permute(0, 3, 1, 2).to(images) / 255
+
+    def _through(self, pixels: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "JPEG", quality=self.quality, subsampling=0)
+        return np.asarray(Image.open(file))
+
+
+@dataclass(frozen=True)
+class Blur(InPlace):
+    """Gaussian average with this deviation in pixels."""
+
+    sigma: float = 0.52
+
+    def __post_init__(self) -> None:
+        _check(0 < self.sigma < math.inf, f"Blur cannot have a deviation of {self.sigma:g} pixels")
+
+    @property
+    def name(self) -> str:
+        return "blur"
+
+    def __call__(self, images: Images, keys: Keys) -> Images:
+        return blur(images, self.sigma)
+
+
+@dataclass(frozen=True)
+class Crop:
+    """The central share of each side, resized back; maps likewise."""
+
+    share: float = 0.96
+
+    def __post_init__(self) -> None:
+        _check(0 < self.share <= 1, f"Crop cannot keep a share of {self.share:g} of each side")
+
+    @property
+    def name(self) -> str:
+        return "crop"
+
+    def __call__(self, images: Images, keys: Keys) -> Images:
+        return central(images, self.share)
+
+    def moved(self, maps: Maps) -> Maps:
+        return central(maps[:, None], self.share)[:, 0]
+
+
+CHANGES: Mapping[str, Change] = MappingProxyType({each.name: each for each in (Noise(), JPEG(), Blur(), Crop())})
+
+
+def change_named(name: str) -> Change:
+    """The change of that name in its default strength, as on the command line; UnderfireError if it is none."""
+    if name not in CHANGES:
+        raise UnderfireError(f"There is no harmless change '{name}'; there are {', '.join(CHANGES)}.")
+    return CHANGES[name]
