@@ -15,7 +15,8 @@ from underfire.cli_train import train_app
 from underfire.cli_transfer import transfer
 from underfire.data import ImageSet
 from underfire.demo import EPS, SHOWN, demo_images
-from underfire.detectors import DETECTORS
+from underfire.families import DETECTORS
+from underfire.harmless import CHANGES
 from underfire.interpreters import INTERPRETERS
 from underfire.metrics import summarise
 from underfire.presets import RECIPES, SOLVERS
@@ -169,6 +170,7 @@ def list_names() -> None:
     say(f"target map    {', '.join(TARGET_MAPS)}")
     say(f"detectors     {', '.join(DETECTORS)}")
     say(f"squeezers     {', '.join(SQUEEZERS)}")
+    say(f"changes       {', '.join(CHANGES)}")
     say("models        torchvision:NAME, path/file.py:builder, demo")
 
 

@@ -1,13 +1,17 @@
 """`underfire detect`: would a detector have noticed the attacks of a run?"""
 
+from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from underfire.detectors import SQUEEZED
+from underfire.families import DETECTORS
+from underfire.metrics import Estimate
 from underfire.store import Run, open_run
 from underfire.studies import detection
+from underfire.studies.detection import Calibration, Cell
 from underfire.studies.runs import reopen
 from underfire.terminal import (
     Batch,
@@ -17,7 +21,7 @@ from underfire.terminal import (
     chosen_device,
     command_line,
     console,
-    percentage,
+    names_in,
     progress_bars,
     say,
     table_of,
@@ -26,59 +30,92 @@ from underfire.terminal import (
 
 def detect(
     run: Annotated[Path, typer.Argument(help="A run folder that underfire attack has left.")],
-    detector: Annotated[
-        str, typer.Option(help=f"fs (feature squeezing), or fs: with its squeezers: fs:{'+'.join(SQUEEZED)}.")
-    ] = "fs",
+    detector: Annotated[str, typer.Option(help=f"Comma-separated: {', '.join(DETECTORS)}.")] = "fs",
+    attack: Annotated[
+        str | None, typer.Option(help="Comma-separated names of the run's attacks; default: all of them.")
+    ] = None,
     benign: Annotated[int, typer.Option(help="Benign images to calibrate on, half of them to check.")] = 200,
     fpr: Annotated[float, typer.Option(help="False-positive rate to calibrate for.")] = 0.05,
     seed: Seed = 0,
     device: Device = "auto",
     batch: Batch = 16,
 ) -> None:
-    """Score every image of a run by calibrated detectors; adds detections.parquet and detectors.json to it."""
-    settings = checked(detection.Settings, detector=detector, benign=benign, fpr=fpr, seed=seed)
+    """Score a run's images by calibrated detectors; adds a table, a matrix and the detectors' thresholds to it."""
+    attacks = () if attack is None else names_in(attack)
+    settings = checked(detection.Settings, detector=detector, attacks=attacks, benign=benign, fpr=fpr, seed=seed)
     opened = open_run(run)
-    detection.attacked(opened)
+    detection.attacked(opened, settings.attacks)
+    detection.judgements(settings, opened)
     classifier, image_set = reopen(opened, chosen_device(device))
     with progress_bars() as on_progress:
         detection.execute(
             settings, opened, classifier, image_set, command=command_line(), width=batch, on_progress=on_progress
         )
     _print(opened, settings)
-    say(f"\nRun folder: {run}")
+    say(f"\nMatrix:     {run / detection.MATRIX}\nRun folder: {run}")
 
 
 def _print(run: Run, settings: detection.Settings) -> None:
-    table = detection.detections(run)
-    calibrations = detection.calibrations(table)
-    fitted, held_out = calibrations[0].fitted, calibrations[0].false_positives.n
+    cells = detection.matrix(detection.detections(run))
+    fitted, held_out = cells[0].calibration.fitted, cells[0].calibration.false_positives.n
     rate = f"{100 * settings.fpr:g} % false positives"
     say(f"\nThresholds from {fitted} benign images, for {rate}; checked on {held_out} others.")
-    thresholds = table_of(
-        "",
-        ("detector",),
-        ("threshold", "false positives, %"),
-    )
-    for each in calibrations:
-        thresholds.add_row(each.detector, f"{each.threshold:.4f}", percentage(each.false_positives))
-    console.print(thresholds)
-    say("Flagged, % of the images on which the attack succeeded and on which it failed:")
-    rates = table_of(
-        "",
-        ("detector", "attack", "map"),
-        ("succeeded", "n", "failed", "n", "AUC"),
-    )
-    for row in detection.summarise(table):
-        rates.add_row(
-            row.detector,
-            row.attack,
-            row.interpreter or "",
-            percentage(row.successes),
-            str(row.successes.n),
-            percentage(row.failures),
-            str(row.failures.n),
-            "" if row.auc is None else f"{row.auc:.3f}",
-        )
-    console.print(rates)
+    for family, group in groupby(cells, lambda cell: cell.calibration.family):
+        by_detector = [list(same) for _, same in groupby(group, lambda cell: cell.calibration.detector)]
+        attackers = [" ".join(filter(None, (cell.attack, cell.interpreter))) for cell in by_detector[0]]
+        say(f"\n{family}: % flagged of the n successful images, with 95 % intervals")
+        numbers = Column("n", [str(cell.successes.n) for cell in by_detector[0]] + [str(held_out)])
+        _print_columns([*attackers, "benign, held out"], [numbers, *map(_rates, by_detector)])
+        say(f"{family}: AUC of the successful images against benign ones held out")
+        _print_columns(attackers, [*map(_areas, by_detector)])
     if fitted + held_out < settings.benign:
         say(f"No more than {fitted + held_out} benign images were found that the run did not attack.")
+
+
+@dataclass(frozen=True)
+class Column:
+    heading: str
+    values: list[str]
+
+    @property
+    def width(self) -> int:
+        return max(len(each) for each in (self.heading, *self.values))
+
+
+def _rates(cells: list[Cell]) -> Column:
+    """One detector's rates, and its false-positive rate."""
+    rates = [*(cell.successes for cell in cells), cells[0].calibration.false_positives]
+    return Column(_heading(cells[0].calibration), [_percent(each) for each in rates])
+
+
+def _areas(cells: list[Cell]) -> Column:
+    areas = ["" if cell.auc is None else f"{cell.auc:.2f}" for cell in cells]
+    return Column(_heading(cells[0].calibration), areas)
+
+
+def _heading(calibration: Calibration) -> str:
+    """The detector's name within its family."""
+    return calibration.detector.removeprefix(f"{calibration.family}:")
+
+
+def _print_columns(names: list[str], columns: list[Column]) -> None:
+    """One table below another where the terminal is too narrow for all columns."""
+    beside, room = list[Column](), console.width - Column("", names).width - 2
+    for column in columns:
+        if beside and sum(each.width + 1 for each in (*beside, column)) > room:
+            _print_table(names, beside)
+            beside = []
+        beside.append(column)
+    _print_table(names, beside)
+
+
+def _print_table(names: list[str], columns: list[Column]) -> None:
+    table = table_of("", ("",), tuple(each.heading for each in columns))
+    for row in zip(names, *(each.values for each in columns), strict=True):
+        table.add_row(*row)
+    console.print(table)
+
+
+def _percent(value: Estimate) -> str:
+    """A share and its interval in whole percent; nothing where it is a share of none."""
+    return f"{100 * value.value:.0f} [{100 * value.low:.0f}, {100 * value.high:.0f}]" if value.n else ""

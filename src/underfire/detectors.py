@@ -1,19 +1,17 @@
-"""Detectors: a score for each image, and a threshold that few benign images exceed.
+"""Detectors: a threshold that the scores of few benign images exceed (for the scores see `underfire.scorers`).
 
-    squeezing = FeatureSqueezing(Median(3))
-    detector = Detector.fit(squeezing.scores(classifier, benign), fpr=0.05)
-    flagged = detector.flag(squeezing.scores(classifier, suspects))
+    detector = Detector.fit(benign, fpr=0.05)
+    flagged = detector.flag(suspected)
 
-Feature squeezing (Xu, Evans and Qi 2018) asks how far a squeezer psi moves the class probabilities p = softmax f:
+Several scores of each image become one by their maximum, as they are or, where their scales differ, in units of what
+benign images have:
 
-    score(x) = || p(x) - p(psi(x)) ||_1        between 0 and 2
-    joint(x) = max over squeezers of score(x)
+    joint(x) = max over parts of score(x)        or        max over parts of (score(x) - mean) / deviation
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -21,47 +19,30 @@ from jaxtyping import Float
 from scipy.stats import rankdata
 from torch import Tensor
 
-from underfire.classifiers import Classifier
-from underfire.squeezers import Squeezer, squeezer_named
-from underfire.types import Flags, Images, Row, UnderfireError
-
-JOINT = "joint"
-SQUEEZED = ("bits:2", "bits:3", "median:3", "nlm:11-3-4")  # by default
-DETECTORS = ("fs", "fs:SQUEEZER+SQUEEZER")
-
-
-@runtime_checkable
-class Scorer(Protocol):
-    """Says how suspicious each image is; a frozen record of parameters."""
-
-    @property
-    def name(self) -> str:
-        """As in tables."""
-        ...
-
-    def scores(self, classifier: Classifier, images: Images) -> Row:
-        """One number per image, higher where it is more suspicious, in memory and without a graph."""
-        ...
-
-
-@dataclass(frozen=True)
-class FeatureSqueezing:
-    """How far one squeezer moves the class probabilities, in the sum of absolute differences."""
-
-    squeezer: Squeezer
-
-    @property
-    def name(self) -> str:
-        return self.squeezer.name
-
-    def scores(self, classifier: Classifier, images: Images) -> Row:
-        before, after = (_probabilities(classifier, each) for each in (images, self.squeezer(images)))
-        return (before - after).abs().sum(1)
+from underfire.types import Flags, Row, UnderfireError
 
 
 def joint(scores: Sequence[Row]) -> Row:
-    """The maximum over squeezers, image by image."""
+    """The maximum over parts, image by image."""
     return torch.stack(list(scores)).amax(0)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What scores are measured from, and in units of what; as it stands, it leaves them as they are."""
+
+    mean: float = 0.0
+    deviation: float = 1.0
+
+    @classmethod
+    def fit(cls, benign: Row) -> "Scale":
+        """Mean and deviation of benign scores; UnderfireError where there are none, or all are equal, or one is NaN."""
+        scores = _checked(benign, "benign")
+        _check_unequal(scores)
+        return cls(float(scores.mean()), float(scores.std()))
+
+    def __call__(self, scores: Row) -> Row:
+        return (scores.double() - self.mean) / self.deviation
 
 
 @dataclass(frozen=True)
@@ -80,11 +61,7 @@ class Detector:
         """
         ordered = _checked(benign, "benign").sort().values
         check_enough(len(ordered), fpr)
-        if ordered[0] == ordered[-1]:
-            raise UnderfireError(
-                f"All {len(ordered)} benign images have the same score of {ordered[0]:g}, so no threshold means "
-                "anything; use another detector."
-            )
+        _check_unequal(ordered)
         return cls(float(ordered[len(ordered) - _exceeding(len(ordered), fpr)]))
 
     def flag(self, scores: Row) -> Flags:
@@ -129,21 +106,19 @@ def roc(benign: Float[Tensor, " n"], attacked: Float[Tensor, " m"]) -> Roc:
     return Roc(_shares_reaching(falling, ours), _shares_reaching(falling, theirs), float(exceeding / (n * m)))
 
 
-def squeezing_named(text: str) -> tuple[FeatureSqueezing, ...]:
-    """fs, or fs: and squeezers joined by +, as on the command line; UnderfireError if it is neither."""
-    name, colon, listed = text.partition(":")
-    if name != "fs":
-        raise UnderfireError(f"There is no detector '{text}'; there are {', '.join(DETECTORS)}.")
-    squeezers = [squeezer_named(each.strip()) for each in (listed.split("+") if colon else SQUEEZED)]
-    names = [each.name for each in squeezers]
-    if repeated := [each for each in names if names.count(each) > 1]:
-        raise UnderfireError(f"Squeezer '{repeated[0]}' is named twice; name it once.")
-    return tuple(FeatureSqueezing(each) for each in squeezers)
-
-
 def _exceeding(n: int, fpr: float) -> int:
     """How many of n + 1 images may exceed the threshold."""
     return math.floor((n + 1) * fpr + 1e-9)
+
+
+def _check_unequal(scores: Float[Tensor, " n"]) -> None:
+    if not len(scores):
+        raise UnderfireError("There are no scores of benign images to calibrate on; give some.")
+    if scores.min() == scores.max():
+        raise UnderfireError(
+            f"All {len(scores)} benign images have the same score of {scores[0]:g}, so no threshold means "
+            "anything; use another detector."
+        )
 
 
 def _checked(scores: Row, kind: str) -> Float[Tensor, " n"]:
@@ -151,8 +126,8 @@ def _checked(scores: Row, kind: str) -> Float[Tensor, " n"]:
     scores = scores.detach().cpu().double()
     if wrong := int(scores.isnan().sum()):
         raise UnderfireError(
-            f"{wrong} of {len(scores)} {kind} scores are NaN: the classifier gives no probabilities there; check its "
-            "weights and its normalisation."
+            f"{wrong} of {len(scores)} {kind} scores are NaN: the classifier gives no probabilities there, or an "
+            "interpreter no map; check its weights and its normalisation."
         )
     return scores
 
@@ -161,8 +136,3 @@ def _shares_reaching(falling: Float[np.ndarray, " v"], scores: Float[np.ndarray,
     """Which share of the scores is at least each value, after the 0 that reaches more than the highest."""
     reached = len(scores) - np.searchsorted(np.sort(scores), falling, side="left")
     return torch.from_numpy(np.concatenate([[0.0], reached / len(scores)]))
-
-
-def _probabilities(classifier: Classifier, images: Images) -> Float[Tensor, "n k"]:
-    with torch.no_grad():
-        return classifier(images.to(classifier.device)).logits.cpu().double().softmax(1)

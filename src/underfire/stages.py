@@ -24,7 +24,6 @@ from underfire import engine, rng
 from underfire.attack import Attack
 from underfire.classifiers import Classifier
 from underfire.data import ImageSet, LocatedObjects, Selection, locate, select
-from underfire.detectors import Scorer
 from underfire.engine import Progress
 from underfire.images import is_constant, to_8bit
 from underfire.interpreters.integrated_gradients import Quadrature
@@ -32,6 +31,7 @@ from underfire.interpreters.protocol import Blind, Explainer
 from underfire.metrics import linf
 from underfire.proposition import both_sides
 from underfire.randomised import DEPTHS, adopted, randomised
+from underfire.scorers import Scorer, Seen, Shown, shown
 from underfire.store import Store
 from underfire.target_classes import RandomClass, TargetClass, check_targets
 from underfire.target_maps import Pool, TargetMap, Wanted
@@ -174,8 +174,23 @@ class Bound:
 
 
 @dataclass(frozen=True)
+class Reported:
+    """Deployed maps of the class that the classifier reports, true or not; rows: map, constant, predicted.
+
+    `of` is the key of the stage that holds the images, whoever computed it.
+    """
+
+    of: str
+    interpreter: Explainer
+    version: int = 1
+
+
+@dataclass(frozen=True)
 class Detect:
-    """How suspicious images are; rows: score. `of` is the key of the stage that holds them, whoever computed it."""
+    """How suspicious images are; rows: score. `of` is the key of the stage that holds them, whoever computed it.
+
+    The maps that the scorer looks at are those of their `Reported`.
+    """
 
     of: str
     scorer: Scorer
@@ -194,6 +209,7 @@ Spec = (
     | Sketch
     | Rescore
     | Bound
+    | Reported
     | Detect
 )
 Rows = Iterator[tuple[tuple[str, ...], Mapping[str, Tensor]]]  # some ids and their row tensors, ready to be stored
@@ -368,9 +384,27 @@ def _(spec: Rescore, ids: tuple[str, ...], context: Context) -> Rows:
 
 
 @_compute.register
+def _(spec: Reported, ids: tuple[str, ...], context: Context) -> Rows:
+    images, keys = context.store.read(spec.of, "image", ids), rng.image_keys(ids)
+
+    def compute(chunk: slice) -> Mapping[str, Tensor]:
+        found = shown(spec.interpreter, context.classifier, images[chunk], keys[chunk])
+        return {"map": found.maps.float(), "constant": is_constant(found.maps), "predicted": found.reported}
+
+    yield from _by_chunks(ids, context, compute)
+
+
+@_compute.register
 def _(spec: Detect, ids: tuple[str, ...], context: Context) -> Rows:
-    images = context.store.read(spec.of, "image", ids)
-    yield from _by_chunks(ids, context, lambda chunk: {"score": spec.scorer.scores(context.classifier, images[chunk])})
+    images, keys = context.store.read(spec.of, "image", ids), rng.image_keys(ids)
+    held = [key(Reported(spec.of, each)) for each in spec.scorer.interpreters]
+    maps = [tuple(context.store.read(each, name, ids) for name in ("predicted", "map")) for each in held]
+
+    def compute(chunk: slice) -> Mapping[str, Tensor]:
+        seen = Seen(images[chunk], keys[chunk], tuple(Shown(classes[chunk], m[chunk]) for classes, m in maps))
+        return {"score": spec.scorer.scores(context.classifier, seen)}
+
+    yield from _by_chunks(ids, context, compute)
 
 
 @_compute.register

@@ -1,4 +1,4 @@
-"""Law 1, Row: an image's outcome depends on no other image, on no order and on no seat."""
+"""Law 1, Row: an image's outcome, and its score, depend on no other image, on no order and on no seat."""
 
 from functools import cache
 
@@ -7,10 +7,12 @@ import torch
 
 from tiny_attacks import BENT, INTERPRETERS, RULES, a_goal, attack, differing_fields, interpreter_of
 from tiny_networks import NETWORKS, classifier, images
+from tiny_scorers import score, scorers_of
 from underfire import engine, rows
 from underfire.attack import Attack, StopRule
 from underfire.classifiers import Classifier
 from underfire.losses import confidence
+from underfire.rng import image_keys
 from underfire.types import Goal, Outcome
 
 IMAGES, WIDTH = 7, 3
@@ -80,3 +82,14 @@ def test_maps_of_an_image_are_its_own(net: str, name: str) -> None:
         for g in (goal, rows.take(goal, order))
     )
     assert torch.equal(maps[order], reordered)
+
+
+def test_scores_of_an_image_are_its_own(net: str, name: str) -> None:
+    """In another order to the bit; without its neighbours, to the rounding of another width."""
+    model, x = classifier(net, torch.float64), images(4, dtype=torch.float64)
+    keys, order = image_keys(f"image {i}" for i in range(4)), torch.tensor([2, 0, 3, 1])
+    for scorer in scorers_of(name.removesuffix(ON_FLOWS), model):
+        scores = score(scorer, model, x, keys)
+        assert torch.equal(scores[order], score(scorer, model, x[order], keys[order])), scorer.name
+        alone = torch.cat([score(scorer, model, x[i : i + 1], keys[i : i + 1]) for i in range(4)])
+        torch.testing.assert_close(scores, alone, atol=1e-9, rtol=0, msg=scorer.name)

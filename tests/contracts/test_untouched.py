@@ -13,8 +13,10 @@ from torch.overrides import _get_current_function_mode_stack
 
 from tiny_attacks import BENT, INTERPRETERS, RULES, attack, interpreter_of
 from tiny_networks import MEAN, NETWORKS, STD, images, network
+from tiny_scorers import score, scorers_of
 from underfire.api import Attacker, Result
 from underfire.classifiers import Classifier
+from underfire.rng import image_keys
 from underfire.types import UnderfireError
 
 every_interpreter = pytest.mark.parametrize("name", INTERPRETERS)
@@ -140,6 +142,33 @@ def test_after_a_model_that_raises(name: str, fails_at: int) -> None:
         failing(x)
     assert state(user_net) == before
     assert_same(failing(x), attacker(user_net, name)(x))
+
+
+@every_interpreter
+def test_after_scores(name: str) -> None:
+    user_net, x, keys = in_use("densenet-copying"), images(2), image_keys(["a", "b"])
+    model = Classifier(user_net, MEAN, STD)
+    before, pixels = state(user_net), x.clone()
+    for scorer in scorers_of(name, model):
+        score(scorer, model, x, keys)
+    assert state(user_net) == before
+    assert torch.equal(x, pixels)
+
+
+@every_interpreter
+@pytest.mark.parametrize("fails_at", [1, 2, 3])
+def test_after_scores_of_a_model_that_raises(name: str, fails_at: int) -> None:
+    x, keys = images(2), image_keys(["a", "b"])
+    for i in range(len(scorers_of(name, Classifier(in_use("densenet-copying"), MEAN, STD)))):
+        user_net = in_use("densenet-copying")
+        failing, sound = (Classifier(net, MEAN, STD) for net in (Failing(user_net, fails_at), user_net))
+        before = state(user_net)
+        scorer = scorers_of(name, failing)[i]
+        with pytest.raises(MemoryError, match="out of memory"):
+            [score(scorer, failing, x, keys) for _ in range(fails_at)]
+        assert state(user_net) == before
+        scores = [score(scorers_of(name, model)[i], model, x, keys) for model in (failing, sound)]
+        assert torch.equal(*scores)
 
 
 @every_interpreter

@@ -167,8 +167,10 @@ def test_list_names_what_attack_takes(underfire: Underfire) -> None:
         "recipes       paper, annealed",
         "target class  random, least-likely, next, N, CSV",
         "target map    benign, patch, random-class, FILE",
-        "detectors     fs, fs:SQUEEZER+SQUEEZER",
+        "detectors     fs, fs:SQUEEZER+…, consistency, consistency:INTERPRETER[:CHANGE]+…, ensemble, "
+        "ensemble:INTERPRETER+…",
         "squeezers     bits:2, median:3, nlm:11-3-4",
+        "changes       noise, jpeg, blur, crop",
         "models        torchvision:NAME, path/file.py:builder, demo",
     ]
 
@@ -179,7 +181,7 @@ def test_list_names_what_attack_takes(underfire: Underfire) -> None:
         ((), ("attack", "demo", "detect", "report", "list")),
         (("attack",), ("--model", "--images", "--interpreter", "--eps", "--seed", "--device", "--out")),
         (("demo",), ("--n", "--seed", "--device", "--out", "--retrain")),
-        (("detect",), ("run", "--detector", "--benign", "--fpr", "--seed", "--device", "--batch")),
+        (("detect",), ("run", "--detector", "--attack", "--benign", "--fpr", "--seed", "--device", "--batch")),
         (("report",), ("run",)),
         (("list",), ()),
     ],

@@ -1,5 +1,6 @@
 """`underfire detect`: what it adds to a run folder, what it says, and how it refuses."""
 
+import csv
 import shutil
 import sys
 from collections.abc import Callable
@@ -50,11 +51,11 @@ def underfire(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
     return run
 
 
-def test_a_run_is_scored_by_every_squeezer_and_all_together(underfire: Underfire, run: Path) -> None:
+def test_a_run_is_scored_by_every_squeezer_and_by_all_together(underfire: Underfire, run: Path) -> None:
     code, out, err = underfire("detect", run, "--benign", 40)
     assert (code, err) == (0, "")
     rows = pq.read_table(run / "detections.parquet").to_pylist()
-    detectors = ["bits:2", "bits:3", "median:3", "nlm:11-3-4", "joint"]
+    detectors = ["fs:bits:2", "fs:bits:3", "fs:median:3", "fs:nlm:11-3-4", "fs"]
     assert list(dict.fromkeys(row["detector"] for row in rows)) == detectors
     assert len(rows) == 5 * (40 + 3 * 4)
     assert {(row["attack"], row["interpreter"]) for row in rows if row["part"] == "run"} == {
@@ -67,12 +68,39 @@ def test_a_run_is_scored_by_every_squeezer_and_all_together(underfire: Underfire
     told = [line for line in out.splitlines() if line and "/" not in line]
     assert all(len(line) <= 80 for line in told)
     assert "…" not in out
-    assert sum(line.startswith(" joint") for line in told) == 4  # its threshold, and three attacks
+    assert "fs: % flagged of the n successful images, with 95 % intervals" in told
+    assert sum(line.startswith(" adv2 cam") for line in told) == 2  # rates and areas
+    assert sum(line.startswith(" benign, held out 20 ") for line in told) == 1
     assert open_run(run).images("adv2", "cam")[1].shape == (3, 3, 64, 64)
 
 
+def test_all_families_fit_a_narrow_and_a_usual_terminal(
+    underfire: Underfire, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    families = "fs:bits:2+median:3,consistency:cam+grad:blur+grad:crop,ensemble:cam+grad+grad-cam"
+    names = [
+        *("fs:bits:2", "fs:median:3", "fs"),
+        *(f"consistency:cam:{change}" for change in ("noise", "jpeg", "blur", "crop")),
+        *("consistency:cam", "consistency:grad:blur", "consistency:grad:crop", "consistency:grad", "consistency"),
+        *("ensemble:cam+grad", "ensemble:cam+grad-cam", "ensemble:grad+grad-cam", "ensemble"),
+    ]
+    for width in (80, 120):
+        monkeypatch.setattr("underfire.terminal.console.width", width)
+        code, out, err = underfire("detect", run, "--benign", 40, "--detector", families, "--attack", "adv2")
+        assert (code, err) == (0, "")
+        tables = out.partition("Thresholds from")[2].partition("Matrix:")[0].splitlines()
+        assert all(len(line) <= width and "…" not in line for line in tables)
+        words = " ".join(line for line in tables if line.startswith("    ")).split()
+        assert [name for name in names if name.split(":", 1)[-1] not in words] == []
+        assert not any(line.startswith(" pgd") for line in tables)
+    assert list(dict.fromkeys(pq.read_table(run / "detections.parquet")["detector"].to_pylist())) == names
+    with (run / "detection-matrix.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["detector"], row["interpreter"]) for row in rows] == [(n, g) for n in names for g in ("cam", "grad")]
+
+
 def test_the_same_command_again_says_the_same(underfire: Underfire, run: Path) -> None:
-    options = ("--benign", 40, "--detector", "fs:bits:2+median:3")
+    options = ("--benign", 40, "--detector", "fs:bits:2+median:3,consistency:cam:crop,ensemble")
     _, first, _ = underfire("detect", run, *options)
     stages = {path: path.stat().st_mtime_ns for path in run.rglob("shard-*")}
     code, second, _ = underfire("detect", run, *options)
@@ -94,6 +122,10 @@ def test_fewer_benign_images_than_asked_for_are_counted(underfire: Underfire, ru
     [
         (("--detector", "magnet"), "There is no detector 'magnet'"),
         (("--detector", "fs:bits:99"), "must keep 1 to 16 bits"),
+        (("--detector", "ensemble:cam"), "An ensemble takes two interpreters or more"),
+        (("--detector", "ensemble:cam+rts:gone"), "leave out ':' and what follows"),
+        (("--detector", "consistency:cam:flip"), "There is no harmless change 'flip'"),
+        (("--attack", "stadv"), "holds no attack 'stadv'; it holds pgd, adv2."),
         (("--fpr", "1.5"), "--fpr 1.5: Input should be less than 1"),
         (("--benign", "1"), "--benign 1: Input should be greater than or equal to 2"),
         (("--benign", "20"), "takes at least 19 benign images to calibrate on, and there are 10"),

@@ -1,5 +1,6 @@
 """The study of detection: its table follows from the run's images, and it says what a run lacks."""
 
+import csv
 import json
 import shutil
 from collections.abc import Callable
@@ -7,24 +8,42 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from underfire import presets
 from underfire.classifiers import Classifier
 from underfire.data import ImageSet, open_images
-from underfire.detectors import FeatureSqueezing, roc
+from underfire.detectors import roc
 from underfire.engine import Progress
+from underfire.families import judgements_named
+from underfire.interpreters import CAM
 from underfire.metrics import share
-from underfire.rng import halves
-from underfire.squeezers import squeezer_named
+from underfire.rng import halves, image_keys
+from underfire.scorers import look
+from underfire.stages import Reported, key
 from underfire.store import Run, Store, open_run, read_json, write_json
 from underfire.studies import attacks, detection, effectiveness
-from underfire.studies.detection import DETECTORS, TABLE, Settings, attacked, calibrations, detections, summarise
+from underfire.studies.detection import (
+    DETECTORS,
+    MATRIX,
+    MATRIX_COLUMNS,
+    TABLE,
+    Settings,
+    attacked,
+    calibrations,
+    detections,
+    matrix,
+)
 from underfire.studies.runs import Planned
 from underfire.types import UnderfireError
 
-SQUEEZERS = ("bits:3", "median:3")
+SQUEEZERS = ("fs:bits:3", "fs:median:3")
+FAMILIES = "fs:bits:3+median:3,consistency:cam:crop+grad:blur,ensemble"
+SINGLE = (*SQUEEZERS, "consistency:cam:crop", "consistency:grad:blur", "ensemble:cam+grad")
+NAMES = (*SQUEEZERS, "fs", "consistency:cam:crop", "consistency:grad:blur", "consistency", "ensemble:cam+grad")
 N, BENIGN, FPR = 4, 8, 0.3
 Found = dict[str, Any]
 Detected = Callable[..., Run]
@@ -68,7 +87,7 @@ def detected(run: Path, classifier: Classifier, image_set: ImageSet, tmp_path: P
         out = tmp_path / name
         if not out.exists():
             shutil.copytree(run, out)
-        given = {"detector": f"fs:{'+'.join(SQUEEZERS)}", "benign": BENIGN, "fpr": FPR}
+        given = {"detector": FAMILIES, "benign": BENIGN, "fpr": FPR}
         settings = Settings(**{**given, **changes})
         return detection.execute(
             settings, open_run(out), classifier, image_set, command="test", width=2, on_progress=on_progress
@@ -92,8 +111,10 @@ def test_there_is_a_row_for_each_image_attack_and_detector(detected: Detected) -
     found = detected()
     assert detections(found).schema == detection.COLUMNS
     attacks = {("benign", None), ("pgd", None), ("adv2", "cam"), ("adv2", "grad")}
-    for detector in (*SQUEEZERS, "joint"):
+    assert list(dict.fromkeys(row["detector"] for row in rows_of(found))) == list(NAMES)
+    for detector in NAMES:
         rows = rows_of(found, detector=detector)
+        assert {row["family"] for row in rows} == {detector.partition(":")[0]}
         assert {(row["attack"], row["interpreter"]) for row in rows if row["part"] == "run"} == attacks
         assert len(rows) == BENIGN + N * len(attacks)
         assert [sum(row["part"] == part for row in rows) for part in ("fit", "check")] == [4, 4]
@@ -106,26 +127,58 @@ def test_scores_are_those_of_the_stored_images(detected: Detected, classifier: C
     found = detected()
     for attack, interpreter in (("benign", None), ("pgd", None), ("adv2", "grad")):
         ids, images = found.images(attack, interpreter)
-        for name in SQUEEZERS:
-            expected = FeatureSqueezing(squeezer_named(name)).scores(classifier, torch.from_numpy(images)).tolist()
+        for name in SINGLE:
+            ((scorer,),) = (each.parts for each in judgements_named(name))
+            seen = look(classifier, torch.from_numpy(images), image_keys(ids), scorer.interpreters)
+            expected = scorer.scores(classifier, seen).tolist()
             rows = rows_of(found, detector=name, attack=attack, interpreter=interpreter, part="run")
             assert [row["id"] for row in rows] == list(ids)
             assert [row["score"] for row in rows] == pytest.approx(expected, abs=1e-5)
 
 
-def test_joint_is_the_maximum_and_success_is_that_of_the_attack(detected: Detected) -> None:
+def scores_of(run: Run, detector: str) -> dict[tuple[str, ...], float]:
+    names = ("part", "attack", "interpreter", "id")
+    return {tuple(row[name] for name in names): row["score"] for row in rows_of(run, detector=detector)}
+
+
+def test_feature_squeezing_is_the_maximum_of_its_squeezers(detected: Detected) -> None:
     found = detected()
-    by_image = {
-        (row["detector"], row["part"], row["attack"], row["interpreter"], row["id"]): row["score"]
-        for row in rows_of(found)
+    single = [scores_of(found, name) for name in SQUEEZERS]
+    assert scores_of(found, "fs") == {image: max(each[image] for each in single) for image in single[0]}
+
+
+def test_consistency_is_the_maximum_in_units_of_the_fitting_half(detected: Detected) -> None:
+    found = detected()
+    single = [scores_of(found, name) for name in ("consistency:cam:crop", "consistency:grad:blur")]
+    fitted = [[score for (part, *_), score in each.items() if part == "fit"] for each in single]
+    expected = {
+        image: max((each[image] - np.mean(own)) / np.std(own, ddof=1) for each, own in zip(single, fitted, strict=True))
+        for image in single[0]
     }
-    for (detector, *image), score in by_image.items():
-        if detector == "joint":
-            assert score == max(by_image[(name, *image)] for name in SQUEEZERS)
+    assert scores_of(found, "consistency") == pytest.approx(expected)
+
+
+def test_success_is_that_of_the_attack(detected: Detected) -> None:
+    found = detected()
     successes = {(row["id"], row["attack"], row["interpreter"]): row["success"] for row in found.outcomes().to_pylist()}
     for row in rows_of(found, part="run"):
         if row["attack"] != "benign":
             assert row["success"] == successes[row["id"], row["attack"], row["interpreter"] or "cam"]
+
+
+def test_on_a_success_the_reported_map_is_the_stored_one(detected: Detected) -> None:
+    """Where the attack failed, it is another class that is explained."""
+    found = detected()
+    store, same = Store(found.path), []
+    crafted = next(each for each in attacked(found) if (each.attack, each.interpreter) == ("adv2", "cam"))
+    stage = key(Reported(crafted.key, CAM()))
+    maps, success = store.read(stage, "map", crafted.ids), store.read(crafted.key, "success", crafted.ids)
+    ids, stored = found.maps("adv2", "cam")
+    for name, shown, succeeded in zip(crafted.ids, maps, success.tolist(), strict=True):
+        if succeeded:
+            same.append(torch.equal(shown, torch.from_numpy(stored[ids.index(name)])))
+    assert same
+    assert all(same)
 
 
 def test_calibration_images_are_others_classified_correctly_and_halved(
@@ -157,20 +210,21 @@ def test_thresholds_come_from_one_half_and_rates_from_the_other(detected: Detect
         assert (told["fpr_low"], told["fpr_high"]) == (each.false_positives.low, each.false_positives.high)
 
 
-def test_the_summary_counts_the_table(detected: Detected) -> None:
+def test_the_matrix_counts_the_table(detected: Detected) -> None:
     found = detected()
-    summaries = summarise(detections(found))
-    assert [(each.detector, each.attack, each.interpreter) for each in summaries] == [
+    cells = matrix(detections(found))
+    assert [(each.calibration.detector, each.attack, each.interpreter) for each in cells] == [
         (detector, attack, interpreter)
-        for detector in (*SQUEEZERS, "joint")
+        for detector in NAMES
         for attack, interpreter in (("pgd", None), ("adv2", "cam"), ("adv2", "grad"))
     ]
-    for each in summaries:
-        rows = rows_of(found, detector=each.detector, attack=each.attack, interpreter=each.interpreter)
+    for each in cells:
+        detector = each.calibration.detector
+        rows = rows_of(found, detector=detector, attack=each.attack, interpreter=each.interpreter)
         assert each.successes == share([row["flagged"] for row in rows if row["success"]])
         assert each.failures == share([row["flagged"] for row in rows if not row["success"]])
         scores = [row["score"] for row in rows if row["success"]]
-        held_out = [row["score"] for row in rows_of(found, detector=each.detector, part="check")]
+        held_out = [row["score"] for row in rows_of(found, detector=detector, part="check")]
         if each.auc is None:
             assert not scores
         else:
@@ -178,9 +232,77 @@ def test_the_summary_counts_the_table(detected: Detected) -> None:
             assert each.auc == pytest.approx(expected)
 
 
-def test_one_squeezer_has_no_joint_score(detected: Detected) -> None:
-    found = detected(detector="fs:bits:3")
-    assert {row["detector"] for row in rows_of(found)} == {"bits:3"}
+def test_the_matrix_is_written_too(detected: Detected) -> None:
+    found = detected()
+    lines = (found.path / MATRIX).read_text(encoding="utf-8").splitlines()
+    cells, rows = matrix(detections(found)), list(csv.DictReader(lines))
+    assert len(rows) == len(cells) == len(NAMES) * 3
+    for cell, row in zip(cells, rows, strict=True):
+        assert list(row) == MATRIX_COLUMNS.names
+        assert (row["detector"], row["attack"], row["interpreter"]) == (
+            cell.calibration.detector, cell.attack, cell.interpreter or ""
+        )  # fmt: skip
+        for value, names in (
+            (cell.successes, ("n", "detected", "low", "high")),
+            (cell.failures, ("failures", "failures_detected", "failures_low", "failures_high")),
+            (cell.calibration.false_positives, ("held_out", "fpr", "fpr_low", "fpr_high")),
+        ):
+            told = [row[name] for name in names]
+            assert told[0] == str(value.n)
+            if value.n:
+                assert [float(each) for each in told[1:]] == pytest.approx([value.value, value.low, value.high])
+            else:
+                assert told[1:] == ["", "", ""]
+        assert row["auc"] == "" if cell.auc is None else float(row["auc"]) == pytest.approx(cell.auc)
+        assert float(row["threshold"]) == pytest.approx(cell.calibration.threshold)
+
+
+def test_one_part_is_its_own_family(detected: Detected) -> None:
+    found = detected(detector="fs:bits:3,consistency:cam:blur")
+    assert {row["detector"] for row in rows_of(found)} == {"fs:bits:3", "consistency:cam:blur"}
+
+
+def test_an_attack_can_be_chosen(detected: Detected) -> None:
+    found = detected(attacks=("adv2",))
+    attacks = {("benign", None), ("adv2", "cam"), ("adv2", "grad")}
+    assert {(row["attack"], row["interpreter"]) for row in rows_of(found)} == attacks
+    with pytest.raises(UnderfireError, match="holds no attack 'stadv'; it holds pgd, adv2"):
+        detected(attacks=("pgd", "stadv"))
+
+
+def test_an_interpreter_need_not_be_one_of_the_run(detected: Detected) -> None:
+    found = detected(detector="ensemble:cam+grad-cam")
+    assert {row["detector"] for row in rows_of(found)} == {"ensemble:cam+grad-cam"}
+
+
+def test_maps_are_computed_once_and_shared(detected: Detected, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CAM's maps of 8 benign images and 4 x 4 of the run serve its consistency and the ensemble; a map of one image
+    comes first, to see whether there are any."""
+    explained = list[int]()
+
+    def explain(self: CAM, classifier: Classifier, x: Tensor, y: Tensor, keys: Tensor) -> Tensor:
+        explained.append(len(x))
+        return whole(self, classifier, x, y, keys)
+
+    whole = CAM.explain
+    monkeypatch.setattr(CAM, "explain", explain)
+    detected(detector="ensemble:cam+grad,consistency:cam:crop")
+    assert sum(explained) == 1 + 2 * (BENIGN + N * 4)
+    explained.clear()
+    detected(detector="ensemble:cam+grad-cam,consistency:cam:crop")
+    assert sum(explained) == 1
+
+
+def test_an_image_that_cannot_be_explained_stops_it_before_anything_is_written(
+    run: Path, detected: Detected, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def explain(*inputs: object) -> Tensor:
+        raise MemoryError("out of memory")
+
+    monkeypatch.setattr(CAM, "explain", explain)
+    with pytest.raises(UnderfireError, match="The model cannot be explained by cam: out of memory"):
+        detected(detector="consistency:cam:crop")
+    assert snapshot(tmp_path / "copy") == snapshot(run)
 
 
 # ------------------------------------------------------------------ resuming
@@ -205,7 +327,7 @@ def test_another_rate_takes_no_new_scores(detected: Detected) -> None:
     assert {row["fpr_target"] for row in read_json(again.path / DETECTORS)["detectors"]} == {0.5}
 
 
-@pytest.mark.parametrize("killed_after", [1, 3, 8, 15])
+@pytest.mark.parametrize("killed_after", [1, 6, 20, 40, 70])
 def test_killed_and_run_again_is_as_if_never_killed(detected: Detected, killed_after: int) -> None:
     whole = detected("whole")
     steps = 0
@@ -220,6 +342,7 @@ def test_killed_and_run_again_is_as_if_never_killed(detected: Detected, killed_a
         detected("killed", give_up)
     resumed = detected("killed")
     assert detections(resumed) == detections(whole)
+    assert (resumed.path / MATRIX).read_bytes() == (whole.path / MATRIX).read_bytes()
     assert read_json(resumed.path / DETECTORS) == read_json(whole.path / DETECTORS)
 
 
@@ -228,7 +351,8 @@ def test_the_run_itself_stays_as_it_was(run: Path, detected: Detected) -> None:
     assert {path for path in before if before[path] != after[path]} == {"run.json"}
     old, new = (json.loads(files["run.json"]) for files in (before, after))
     assert {name for name in new if new[name] != old[name]} == {"wall_seconds"}
-    assert {"detect, bits:3", "detect, median:3"} == set(new["wall_seconds"]) - set(old["wall_seconds"])
+    added = {"reported maps, cam", "reported maps, grad", *SINGLE}
+    assert added == set(new["wall_seconds"]) - set(old["wall_seconds"])
 
 
 # ------------------------------------------------------------------ partial and hostile folders
@@ -279,8 +403,25 @@ def test_a_run_that_attacked_everything_is_refused(run: Path, classifier: Classi
 
 
 def test_scores_that_do_not_differ_are_refused(detected: Detected) -> None:
-    with pytest.raises(UnderfireError, match=r"The detector bits:8 cannot be calibrated\. All 4 benign images have"):
+    with pytest.raises(UnderfireError, match=r"The detector fs:bits:8 cannot be calibrated\. All 4 benign images have"):
         detected(detector="fs:bits:8")
+
+
+def test_a_constant_part_of_a_combined_score_is_refused(
+    run: Path, detected: Detected, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(CAM, "explain", lambda self, classifier, x, y, keys: torch.zeros(len(x), 4, 4))
+    with pytest.raises(UnderfireError, match=r"consistency:cam:noise cannot be calibrated\. All 4 benign images have"):
+        detected(detector="consistency:cam")
+    assert not (tmp_path / "copy" / TABLE).exists()
+    assert not (tmp_path / "copy" / MATRIX).exists()
+
+
+def test_a_run_that_does_not_list_its_interpreters_is_refused(run: Path, tmp_path: Path) -> None:
+    for i, spec in enumerate((None, {}, {"interpreters": "cam"}, {"interpreters": [3]})):
+        changed = with_info(run, tmp_path / str(i), spec=spec)
+        with pytest.raises(UnderfireError, match=r"run\.json in .* does not list its interpreters"):
+            detection.judgements(Settings(), changed)
 
 
 def test_a_run_without_detections_says_so(run: Path, detected: Detected) -> None:

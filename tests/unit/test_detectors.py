@@ -1,6 +1,5 @@
-"""Detectors: what feature squeezing scores, that thresholds hit their rate, and ROC curves."""
+"""Detectors: that thresholds hit their rate, how scores are combined, and ROC curves."""
 
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -8,72 +7,47 @@ import pytest
 import torch
 from torch import Tensor
 
-from underfire.classifiers import Classifier
-from underfire.detectors import (
-    Detector,
-    FeatureSqueezing,
-    Scorer,
-    check_enough,
-    joint,
-    roc,
-    squeezing_named,
-)
-from underfire.squeezers import BitDepth, Median
-from underfire.types import Images, UnderfireError
+from underfire.detectors import Detector, Scale, check_enough, joint, roc
+from underfire.types import UnderfireError
 
 
 def normal(n: int, seed: int, mean: float = 0.0) -> Tensor:
     return mean + torch.randn(n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-# ------------------------------------------------------------------ scores
-
-
-@dataclass(frozen=True)
-class Swapped:
-    """Red for blue."""
-
-    name: str = "swapped"
-
-    def __call__(self, images: Images) -> Images:
-        return images.flip(1)
-
-
-class Colours(torch.nn.Module):
-    """Logits that are the logarithms of the mean colour."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.mean((2, 3)).log()
-
-
-COLOURS = Classifier(Colours(), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-
-
-def test_the_score_is_the_l1_distance_of_the_probabilities() -> None:
-    images = torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.2, 0.1]])[:, :, None, None].expand(-1, -1, 4, 4)
-    scores = FeatureSqueezing(Swapped()).scores(COLOURS, images)
-    assert scores.tolist() == pytest.approx([0.3 + 0 + 0.3, 0], abs=1e-6)
-
-
-@pytest.mark.parametrize("squeezer", [BitDepth(2), Median(3)])
-def test_scores_are_those_of_each_image_alone(squeezer: BitDepth | Median) -> None:
-    images = torch.rand(4, 3, 6, 6, generator=torch.Generator().manual_seed(1)) / 2 + 0.25
-    scorer = FeatureSqueezing(squeezer)
-    scores = scorer.scores(COLOURS, images.clone().requires_grad_())
-    assert isinstance(scorer, Scorer)
-    assert not scores.requires_grad
-    assert (scores > 0).all()
-    alone = torch.cat([scorer.scores(COLOURS, image[None]) for image in images])
-    assert torch.allclose(scores, alone, atol=1e-6)
-
-
-def test_an_image_that_squeezing_does_not_change_scores_zero() -> None:
-    images = torch.ones(2, 3, 4, 4) / 3
-    assert FeatureSqueezing(BitDepth(2)).scores(COLOURS, images).tolist() == [0, 0]
+# ------------------------------------------------------------------ scores of several parts
 
 
 def test_joint_is_the_maximum_of_each_image() -> None:
     assert joint([torch.tensor([0.1, 0.9]), torch.tensor([0.5, 0.2])]).tolist() == pytest.approx([0.5, 0.9])
+
+
+def test_scores_on_their_own_scale_are_combined_by_hand() -> None:
+    """Benign 1, 2, 3 (mean 2, deviation 1) and 10, 30, 50 (30 and 20): 3 is one deviation off, 90 is three."""
+    scales = [Scale.fit(torch.tensor(benign)) for benign in ([1.0, 2.0, 3.0], [10.0, 30.0, 50.0])]
+    assert scales == [Scale(2.0, 1.0), Scale(30.0, 20.0)]
+    suspected = (torch.tensor([3.0, 2.0, 0.0]), torch.tensor([30.0, 90.0, -10.0]))
+    combined = joint([scale(scores) for scale, scores in zip(scales, suspected, strict=True)])
+    assert combined.tolist() == [1, 3, -2]
+
+
+def test_a_scale_as_it_stands_changes_no_score() -> None:
+    scores = normal(5, 0)
+    assert torch.equal(Scale()(scores), scores)
+
+
+@pytest.mark.parametrize(
+    ("scores", "reason"),
+    [
+        ([], "There are no scores of benign images"),
+        ([0.25] * 3, r"All 3 benign images have the same score of 0\.25"),
+        ([0.25], r"All 1 benign images have the same score"),
+        ([0.25, float("nan")], "1 of 2 benign scores are NaN"),
+    ],
+)
+def test_a_part_without_a_scale_is_refused(scores: list[float], reason: str) -> None:
+    with pytest.raises(UnderfireError, match=reason):
+        Scale.fit(torch.tensor(scores))
 
 
 # ------------------------------------------------------------------ calibration
@@ -184,28 +158,3 @@ def test_a_curve_of_one_class_is_refused(benign: int, attacked: int) -> None:
 def test_a_curve_of_nan_is_refused() -> None:
     with pytest.raises(UnderfireError, match="1 of 3 attacked scores are NaN"):
         roc(normal(3, 0), torch.tensor([0.0, torch.nan, 1.0]))
-
-
-# ------------------------------------------------------------------ names
-
-
-def test_names() -> None:
-    assert [each.name for each in squeezing_named("fs")] == ["bits:2", "bits:3", "median:3", "nlm:11-3-4"]
-    assert squeezing_named("fs:bits:2 + median:3") == (FeatureSqueezing(BitDepth(2)), FeatureSqueezing(Median(3)))
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("magnet", "There is no detector 'magnet'"),
-        ("", "There is no detector ''"),
-        ("bits:2", "There is no detector 'bits:2'"),
-        ("fs:", "There is no squeezer ''"),
-        ("fs:bits:2+", "There is no squeezer ''"),
-        ("fs:bits:2+bits:02", "Squeezer 'bits:2' is named twice"),
-        ("fs:bits", "write it like bits:2"),
-    ],
-)
-def test_wrong_names_are_refused(text: str, reason: str) -> None:
-    with pytest.raises(UnderfireError, match=reason):
-        squeezing_named(text)

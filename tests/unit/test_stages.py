@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from underfire import engine, rng
 from underfire.classifiers import Classifier
 from underfire.data import ImageSet, open_images
-from underfire.detectors import FeatureSqueezing
 from underfire.engine import Progress
+from underfire.harmless import Blur, Noise
 from underfire.images import is_constant, to_8bit
 from underfire.interpreters import CAM, GRAD, MASK, GradCAM
 from underfire.interpreters.deletion import Geometry
@@ -23,6 +23,7 @@ from underfire.interpreters.mask_solver import Solver
 from underfire.pictures import ArraySource
 from underfire.presets import adv2, pgd
 from underfire.randomised import DEPTHS, randomised
+from underfire.scorers import Consistency, Disagreement, FeatureSqueezing, Scorer, look
 from underfire.squeezers import BitDepth, Median
 from underfire.stages import (
     Aim,
@@ -32,6 +33,7 @@ from underfire.stages import (
     Explain,
     ExplainRandomised,
     Locate,
+    Reported,
     Rescore,
     Select,
     Spec,
@@ -63,6 +65,13 @@ SPECS: tuple[Spec, ...] = (
     Detect(key(CRAFT), FeatureSqueezing(BitDepth(2))),
     Detect(key(CRAFT), FeatureSqueezing(BitDepth(3))),
     Detect(key(SELECT), FeatureSqueezing(BitDepth(2))),
+    Reported(key(SELECT), CAM()),
+    Reported(key(CRAFT), CAM()),
+    Reported(key(SELECT), GRAD()),
+    Detect(key(SELECT), Consistency(CAM(), Blur())),
+    Detect(key(SELECT), Consistency(CAM(), Blur(0.9))),
+    Detect(key(SELECT), Consistency(CAM(), Noise())),
+    Detect(key(SELECT), Disagreement(CAM(), GRAD())),
     LOCATE,
     Explain(LOCATE, CAM()),
     FORGOTTEN,
@@ -287,13 +296,44 @@ def test_rescoring_classifies_the_rounded_images(context: Context) -> None:
     assert torch.equal(rows(context, Rescore(CRAFT), "predicted"), context.classifier(rounded).logits.argmax(1))
 
 
-def test_detectors_score_the_images_of_any_stage(context: Context) -> None:
+def test_reported_maps_explain_what_the_classifier_says(context: Context) -> None:
+    compute(context, AIM, CRAFT, Reported(key(CRAFT), CAM()), Explain(CRAFT, CAM()))
+    images, reported = rows(context, CRAFT, "image"), rows(context, Reported(key(CRAFT), CAM()), "predicted")
+    assert torch.equal(reported, context.classifier(images).logits.argmax(1))
+    maps = CAM().explain(context.classifier, images, reported, rng.image_keys(ids_of(context)))
+    assert torch.allclose(rows(context, Reported(key(CRAFT), CAM()), "map"), maps, atol=1e-6)
+    assert torch.equal(rows(context, Reported(key(CRAFT), CAM()), "constant"), is_constant(maps))
+
+
+@pytest.mark.parametrize("interpreter", [CAM(), MASK(Solver(steps=2))])
+def test_reported_maps_of_the_true_class_are_the_benign_maps_to_the_bit(
+    context: Context, interpreter: CAM | MASK
+) -> None:
+    reported, benign = Reported(key(SELECT), interpreter), Explain(SELECT, interpreter)
+    compute(context, reported, benign)
+    assert torch.equal(rows(context, reported, "predicted"), rows(context, SELECT, "label"))
+    assert torch.equal(rows(context, reported, "map"), rows(context, benign, "map"))
+
+
+@pytest.mark.parametrize(
+    "scorer", [FeatureSqueezing(Median(3)), Consistency(CAM(), Noise()), Disagreement(GRAD(), CAM())]
+)
+def test_detectors_score_the_images_of_any_stage(context: Context, scorer: Scorer) -> None:
     compute(context, AIM, CRAFT)
-    scorer = FeatureSqueezing(Median(3))
+    keys = rng.image_keys(ids_of(context))
     for of in (SELECT, CRAFT):
-        compute(context, Detect(key(of), scorer))
-        expected = scorer.scores(context.classifier, rows(context, of, "image"))
+        compute(context, *(Reported(key(of), each) for each in scorer.interpreters), Detect(key(of), scorer))
+        seen = look(context.classifier, rows(context, of, "image"), keys, scorer.interpreters)
+        expected = scorer.scores(context.classifier, seen)
         assert torch.allclose(rows(context, Detect(key(of), scorer), "score"), expected, atol=1e-6)
+
+
+def test_scores_take_the_stored_maps(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a disagreement looks at is never computed twice."""
+    scorer = Disagreement(CAM(), GRAD())
+    compute(context, *(Reported(key(SELECT), each) for each in scorer.interpreters))
+    monkeypatch.setattr(type(context.classifier), "__call__", lambda *inputs: pytest.fail("the classifier was asked"))
+    compute(context, Detect(key(SELECT), scorer))
 
 
 def test_only_missing_rows_are_computed(context: Context) -> None:

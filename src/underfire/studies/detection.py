@@ -1,13 +1,13 @@
 """Would a detector have noticed? Every image of a run scored by detectors that are calibrated on other, benign images.
 
     run = execute(settings, open_run("runs/x"), classifier, image_set, command="…")
-    rows = summarise(detections(run))
+    cells = matrix(detections(run))
 
 The benign images are correctly classified ones that the run did not attack. One half of them sets each threshold; on
 the other half the false-positive rate is measured.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -15,22 +15,26 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv
 import pyarrow.parquet as pq
 import torch
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from underfire.classifiers import Classifier
 from underfire.data import ImageSet
-from underfire.detectors import JOINT, Detector, check_enough, joint, roc, squeezing_named
+from underfire.detectors import Detector, Scale, check_enough, joint, roc
+from underfire.families import Judgement, judgements_named
 from underfire.metrics import Estimate, share
 from underfire.rng import halves
-from underfire.stages import Context, Detect, Select, choose, keep, key
-from underfire.store import Run, Store, write_json, write_table
-from underfire.studies.runs import Planned, Report, even_width, perform
-from underfire.types import Row, UnderfireError
+from underfire.scorers import Scorer
+from underfire.stages import Context, Detect, Reported, Select, choose, keep, key
+from underfire.store import Run, Store, write_atomically, write_json, write_table
+from underfire.studies.runs import Planned, Report, even_width, perform, rehearse
+from underfire.types import Row, Samples, UnderfireError
 
 TABLE = "detections.parquet"
 DETECTORS = "detectors.json"
+MATRIX = "detection-matrix.csv"
 FIT, CHECK, RUN = "fit", "check", "run"  # what an image is there for: threshold, false-positive rate, or itself
 COLUMNS = pa.schema(
     {
@@ -39,29 +43,47 @@ COLUMNS = pa.schema(
         "attack": pa.string(),
         "interpreter": pa.string(),  # whose map the attack was after; null where it was after none
         "detector": pa.string(),
+        "family": pa.string(),
         "score": pa.float64(),
         "threshold": pa.float64(),
         "flagged": pa.bool_(),
         "success": pa.bool_(),  # of the attack; null for benign images
     }
 )
+MATRIX_COLUMNS = pa.schema(
+    {
+        "detector": pa.string(),
+        "family": pa.string(),
+        "attack": pa.string(),
+        "interpreter": pa.string(),
+        "n": pa.int64(),  # images on which the attack succeeded, and the share of them that is flagged
+        "detected": pa.float64(),
+        "low": pa.float64(),
+        "high": pa.float64(),
+        "auc": pa.float64(),  # of these against the held-out benign images
+        "failures": pa.int64(),  # the same of the images on which it failed
+        "failures_detected": pa.float64(),
+        "failures_low": pa.float64(),
+        "failures_high": pa.float64(),
+        "held_out": pa.int64(),  # the same of the held-out benign images: the false-positive rate
+        "fpr": pa.float64(),
+        "fpr_low": pa.float64(),
+        "fpr_high": pa.float64(),
+        "threshold": pa.float64(),
+    }
+)
 
 
 class Settings(BaseModel):
-    """Which detectors, and on how many benign images they are calibrated."""
+    """Which detectors against which attacks (all, where none is named), and on how many benign images to calibrate."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     detector: str = "fs"
+    attacks: tuple[str, ...] = ()
     benign: int = Field(default=200, ge=2)
     fpr: float = Field(default=0.05, gt=0, lt=1)
     seed: int = 0
-
-    @field_validator("detector")
-    @classmethod
-    def _known(cls, text: str) -> str:
-        squeezing_named(text)
-        return text
 
 
 @dataclass(frozen=True)
@@ -84,13 +106,16 @@ def execute(
     width: int = 16,
     on_progress: Report = lambda planned, progress: None,
 ) -> Run:
-    """Add what the run folder lacks; detections of earlier settings make room for these, scores are kept.
+    """Add what the run folder lacks; detections of earlier settings make room for these, maps and scores are kept.
 
-    classifier and image_set are those of the run (see `reopen`).
+    classifier and image_set are those of the run (see `reopen`). What cannot be scored is found out before anything
+    is written.
     """
     check_enough(settings.benign // 2, settings.fpr)
-    pictured, store = attacked(run), Store(run.path)
-    unseen = _unseen(run, pictured[0], image_set)
+    asked, pictured, store = judgements(settings, run), attacked(run, settings.attacks), Store(run.path)
+    unseen = _unseen(run, store.done(pictured[0].key), image_set)
+    scorers = _scorers(asked)
+    _rehearse(scorers, pictured[0], classifier, store)
     select = Select(classifier.fingerprint(), unseen.digest, settings.benign, settings.seed)
     if not store.done(key(select)):
         selection = choose(select, unseen, classifier)
@@ -100,16 +125,29 @@ def execute(
     everything = [others, *pictured]
     context = Context(classifier, store, even_width(max(len(each.ids) for each in everything), width))
     for each in everything:
-        for planned in plan(settings, each):
+        for planned in plan(scorers, each):
             perform(planned, each.ids, context, on_progress)
-    table = _table(settings, others, pictured, store)
+    table = _table(settings, asked, others, pictured, store)
     write_json(run.path / DETECTORS, _describe(settings, command, others, calibrations(table)))
     write_table(run.path / TABLE, table)
+    cells = pa.Table.from_pylist([each.row() for each in matrix(table)], MATRIX_COLUMNS)
+    write_atomically(run.path / MATRIX, lambda temporary: pyarrow.csv.write_csv(cells, temporary))
     return run
 
 
-def attacked(run: Run) -> list[Pictured]:
-    """The images of a run that stages hold so far, the benign ones first; UnderfireError if none is attacked."""
+def judgements(settings: Settings, run: Run) -> tuple[Judgement, ...]:
+    """The detectors asked for, by this run's interpreters; UnderfireError says what is wrong with their names."""
+    spec = run.info.get("spec")
+    named = spec.get("interpreters") if isinstance(spec, Mapping) else None
+    if not isinstance(named, list) or not all(isinstance(each, str) for each in named):
+        raise UnderfireError(f"run.json in {run.path} does not list its interpreters; run the attack again.")
+    return judgements_named(settings.detector, named)
+
+
+def attacked(run: Run, attacks: tuple[str, ...] = ()) -> list[Pictured]:
+    """The images of a run that stages hold so far, the benign ones first, then those of the attacks that are named, or
+    of all. UnderfireError if none is attacked.
+    """
     store = Store(run.path)
     try:
         stages = [
@@ -124,14 +162,20 @@ def attacked(run: Run) -> list[Pictured]:
         raise UnderfireError(
             f"{run.path} holds no attacked images, so there is nothing to detect; make some with: underfire attack"
         )
-    return held
+    names = list(dict.fromkeys(each.attack for each in held[1:]))
+    if unknown := [each for each in attacks if each not in names]:
+        raise UnderfireError(f"{run.path} holds no attack '{unknown[0]}'; it holds {', '.join(names)}.")
+    return [each for each in held if not attacks or each.attack in ("benign", *attacks)]
 
 
-def plan(settings: Settings, pictured: Pictured) -> Iterator[Planned]:
-    """The scores of these images by each squeezer."""
-    for scorer in squeezing_named(settings.detector):
-        spec = Detect(pictured.key, scorer)
-        yield Planned(f"detect, {scorer.name}", spec, "score", pictured.attack, pictured.interpreter)
+def plan(scorers: tuple[Scorer, ...], pictured: Pictured) -> Iterator[Planned]:
+    """The maps that the scorers look at, each once, and then the scores of these images."""
+    attack, made_for = pictured.attack, pictured.interpreter
+    for interpreter in dict.fromkeys(each for scorer in scorers for each in scorer.interpreters):
+        label = f"reported maps, {interpreter.name}"
+        yield Planned(label, Reported(pictured.key, interpreter), "reported", attack, made_for)
+    for scorer in scorers:
+        yield Planned(scorer.name, Detect(pictured.key, scorer), "score", attack, made_for)
 
 
 def detections(run: Run) -> pa.Table:
@@ -150,58 +194,79 @@ class Calibration:
     """A detector's threshold, from `fitted` benign images, and how many of the held-out ones exceed it."""
 
     detector: str
+    family: str
     threshold: float
     fitted: int
     false_positives: Estimate
 
 
 @dataclass(frozen=True)
-class Summary:
-    """What one detector makes of one attack: which share of successful and of failed images it flags.
+class Cell:
+    """What one detector makes of one attacker: which share of the successful and of the failed images it flags.
 
     auc ranks the successful images against the held-out benign ones; None where none succeeded.
     """
 
-    detector: str
+    calibration: Calibration
     attack: str
     interpreter: str | None
     successes: Estimate
     failures: Estimate
     auc: float | None
 
+    def row(self) -> dict[str, Any]:
+        """As MATRIX_COLUMNS name it; shares of no image are null."""
+        fitted = self.calibration
+        return {
+            "detector": fitted.detector,
+            "family": fitted.family,
+            "attack": self.attack,
+            "interpreter": self.interpreter,
+            **_columns(self.successes, "n", "detected", "low", "high"),
+            "auc": self.auc,
+            **_columns(self.failures, "failures", "failures_detected", "failures_low", "failures_high"),
+            **_columns(fitted.false_positives, "held_out", "fpr", "fpr_low", "fpr_high"),
+            "threshold": fitted.threshold,
+        }
+
 
 def calibrations(table: pa.Table) -> list[Calibration]:
     """One Calibration per detector, in the order of the table."""
-    return [_calibration(name, _where(table, "detector", name)) for name in _distinct(table["detector"])]
+    return [_calibration(_where(table, "detector", name)) for name in _distinct(table["detector"])]
 
 
-def summarise(table: pa.Table) -> list[Summary]:
-    """One Summary per (detector, attack, interpreter), in the order of the table."""
-    summaries = []
-    for name in _distinct(table["detector"]):
-        rows = _where(table, "detector", name)
+def matrix(table: pa.Table) -> list[Cell]:
+    """Detectors x attackers: one Cell per (detector, attack, interpreter), in the order of the table."""
+    cells = []
+    for calibration in calibrations(table):
+        rows = _where(table, "detector", calibration.detector)
         held_out = _where(rows, "part", CHECK)
         attacks = rows.filter(pc.not_equal(rows["attack"], "benign"))
         for attack in _distinct(attacks["attack"]):
             against = _where(attacks, "attack", attack)
             for interpreter in _distinct(against["interpreter"]):
-                summaries.append(_summary(held_out, _where(against, "interpreter", interpreter)))
-    return summaries
+                cells.append(_cell(calibration, held_out, _where(against, "interpreter", interpreter)))
+    return cells
 
 
-def _calibration(detector: str, rows: pa.Table) -> Calibration:
+def _calibration(rows: pa.Table) -> Calibration:
     held_out, fitted = _where(rows, "part", CHECK), _where(rows, "part", FIT).num_rows
-    return Calibration(detector, held_out["threshold"][0].as_py(), fitted, share(held_out["flagged"].to_numpy()))
+    detector, family, threshold = (held_out[name][0].as_py() for name in ("detector", "family", "threshold"))
+    return Calibration(detector, family, threshold, fitted, share(held_out["flagged"].to_numpy()))
 
 
-def _summary(held_out: pa.Table, rows: pa.Table) -> Summary:
-    first, success = rows.slice(0, 1).to_pylist()[0], rows["success"].to_numpy().astype(bool)
-    flagged, scores = rows["flagged"].to_numpy().astype(bool), rows["score"].to_numpy()
+def _cell(calibration: Calibration, held_out: pa.Table, rows: pa.Table) -> Cell:
+    attack, interpreter = (rows[name][0].as_py() for name in ("attack", "interpreter"))
+    success, flagged = (rows[name].to_numpy().astype(bool) for name in ("success", "flagged"))
     auc = None
     if success.any():
-        auc = roc(torch.tensor(held_out["score"].to_numpy()), torch.tensor(scores[success])).auc
-    names = (first["detector"], first["attack"], first["interpreter"])
-    return Summary(*names, share(flagged[success]), share(flagged[~success]), auc)
+        benign, scores = (torch.tensor(each["score"].to_numpy()) for each in (held_out, rows))
+        auc = roc(benign, scores[torch.from_numpy(success)]).auc
+    return Cell(calibration, attack, interpreter, share(flagged[success]), share(flagged[~success]), auc)
+
+
+def _columns(value: Estimate, *names: str) -> dict[str, Any]:
+    return dict(zip(names, (value.n, value.value, value.low, value.high) if value.n else (0,), strict=False))
 
 
 def _distinct(column: pa.ChunkedArray) -> list[Any]:
@@ -213,55 +278,67 @@ def _where(table: pa.Table, column: str, value: str | None) -> pa.Table:
     return table.filter(chosen)
 
 
-def _unseen(run: Run, benign: Pictured, image_set: ImageSet) -> ImageSet:
+def _scorers(asked: tuple[Judgement, ...]) -> tuple[Scorer, ...]:
+    """All the parts, each once."""
+    return tuple(dict.fromkeys(part for judgement in asked for part in judgement.parts))
+
+
+def _rehearse(scorers: tuple[Scorer, ...], benign: Pictured, classifier: Classifier, store: Store) -> None:
+    """One map by each interpreter, on one of the run's own images."""
+    ids = benign.ids[:1]
+    sample = Samples(ids, *(store.read(benign.key, name, ids) for name in ("image", "label")))
+    rehearse(dict.fromkeys(each for scorer in scorers for each in scorer.interpreters), classifier, sample)
+
+
+def _unseen(run: Run, seen: tuple[str, ...], image_set: ImageSet) -> ImageSet:
     """The images that the run did not attack."""
-    seen = set(benign.ids)
-    others = [i for i, name in enumerate(image_set.ids) if name not in seen]
+    others = [i for i, name in enumerate(image_set.ids) if name not in set(seen)]
     if not others:
         raise UnderfireError(f"{run.path} attacked all of its {len(seen)} images and leaves none to calibrate on.")
     return image_set.take(others)
 
 
-def _scores(settings: Settings, pictured: Pictured, store: Store) -> dict[str, Row]:
-    """By detector: each squeezer, and their joint score where there are several."""
-    scorers = squeezing_named(settings.detector)
-    single = {each.name: store.read(key(Detect(pictured.key, each)), "score", pictured.ids) for each in scorers}
-    return {**single, JOINT: joint(list(single.values()))} if len(single) > 1 else single
-
-
-def _table(settings: Settings, others: Pictured, pictured: list[Pictured], store: Store) -> pa.Table:
+def _table(
+    settings: Settings, asked: tuple[Judgement, ...], others: Pictured, pictured: list[Pictured], store: Store
+) -> pa.Table:
     """The table of detections, the images of the calibration among them."""
     fitting, _ = halves(others.ids, settings.seed)
     part = np.full(len(others.ids), CHECK, dtype=object)
     part[fitting.numpy()] = FIT
+
+    def scores(of: Pictured, scorer: Scorer) -> Row:
+        return store.read(key(Detect(of.key, scorer)), "score", of.ids)
+
     tables = []
-    scores = {each: _scores(settings, each, store) for each in (others, *pictured)}
-    for name, benign in scores[others].items():
-        detector = _fitted(name, benign[fitting], settings.fpr)
-        for each, held in scores.items():
-            n = len(each.ids)
+    for judgement in asked:
+        parts = {of: [scores(of, each) for each in judgement.parts] for of in (others, *pictured)}
+        scales, detector = _fitted(judgement, [benign[fitting] for benign in parts[others]], settings.fpr)
+        for of, found in parts.items():
+            score = joint([scale(each) for scale, each in zip(scales, found, strict=True)])
+            n = len(of.ids)
             columns: dict[str, Any] = {
-                "id": each.ids,
-                "part": part.tolist() if each is others else [RUN] * n,
-                "attack": [each.attack] * n,
-                "interpreter": [each.interpreter] * n,
-                "detector": [name] * n,
-                "score": held[name].tolist(),
+                "id": of.ids,
+                "part": part.tolist() if of is others else [RUN] * n,
+                "attack": [of.attack] * n,
+                "interpreter": [of.interpreter] * n,
+                "detector": [judgement.name] * n,
+                "family": [judgement.family] * n,
+                "score": score.tolist(),
                 "threshold": [detector.threshold] * n,
-                "flagged": detector.flag(held[name]).tolist(),
-                "success": [None] * n
-                if each.attack == "benign"
-                else store.read(each.key, "success", each.ids).tolist(),
+                "flagged": detector.flag(score).tolist(),
+                "success": [None] * n if of.attack == "benign" else store.read(of.key, "success", of.ids).tolist(),
             }
             tables.append(pa.table(columns, COLUMNS))
     return pa.concat_tables(tables)
 
 
-def _fitted(name: str, scores: Row, fpr: float) -> Detector:
+def _fitted(judgement: Judgement, benign: list[Row], fpr: float) -> tuple[list[Scale], Detector]:
+    """The scale of each part, and the threshold of their maximum."""
     try:
-        return Detector.fit(scores, fpr)
+        scales = [judgement.scale(each) for each in benign]
+        return scales, Detector.fit(joint([scale(each) for scale, each in zip(scales, benign, strict=True)]), fpr)
     except UnderfireError as problem:
-        raise UnderfireError(f"The detector {name} cannot be calibrated. {problem}") from problem
+        raise UnderfireError(f"The detector {judgement.name} cannot be calibrated. {problem}") from problem
 
 
 def _describe(settings: Settings, command: str, others: Pictured, found: list[Calibration]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from underfire.data import ImageSet, open_images
 from underfire.demo import demo_images
 from underfire.engine import Progress
 from underfire.interpreters import Interpreter, interpreter_named
+from underfire.interpreters.protocol import Explainer
 from underfire.rng import image_keys
 from underfire.stages import Context, Spec, in_one_sentence, key, run_stage
 from underfire.store import Run, Store, open_run, read_json, write_json, write_table
@@ -181,7 +182,7 @@ def perform(planned: Planned, ids: tuple[str, ...], context: Context, on_progres
     return True
 
 
-def rehearse(interpreters: Iterable[Interpreter], classifier: Classifier, samples: Samples) -> None:
+def rehearse(interpreters: Iterable[Explainer], classifier: Classifier, samples: Samples) -> None:
     """One map of each interpreter, so that whatever cannot be explained fails at once."""
     x, y, keys = samples.images[:1], samples.labels[:1], image_keys(samples.ids[:1])
     for each in interpreters:

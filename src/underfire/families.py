@@ -1,0 +1,142 @@
+"""Families of detectors, by their names on the command line:
+
+    fs            the squeezers of feature squeezing       fs:bits:2+median:3
+    consistency   interpreters, each with its changes      consistency:cam+mask:blur
+    ensemble      pairs of interpreters                    ensemble:cam+grad+rts
+
+A family is given with its parts, joined by +, or alone with all that it has; several families are separated by commas.
+Whatever has several parts is also scored as a whole, under the name of what its parts have in common.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from types import MappingProxyType
+
+from underfire.detectors import Scale
+from underfire.harmless import CHANGES, change_named
+from underfire.interpreters import interpreter_named
+from underfire.interpreters.protocol import Explainer
+from underfire.scorers import Consistency, Disagreement, FeatureSqueezing, Scorer
+from underfire.squeezers import squeezer_named
+from underfire.types import Row, UnderfireError
+
+SQUEEZED = ("bits:2", "bits:3", "median:3", "nlm:11-3-4")  # by default
+DETECTORS = (
+    "fs",
+    "fs:SQUEEZER+…",
+    "consistency",
+    "consistency:INTERPRETER[:CHANGE]+…",
+    "ensemble",
+    "ensemble:INTERPRETER+…",
+)
+
+
+def as_it_is(benign: Row) -> Scale:
+    """No change of scale."""
+    return Scale()
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What one detector goes by: the maximum of its parts, each on the scale that benign scores give it."""
+
+    name: str
+    family: str
+    parts: tuple[Scorer, ...]
+    scale: Callable[[Row], Scale] = as_it_is
+
+
+def judgements_named(text: str, of_run: Sequence[str] = ()) -> tuple[Judgement, ...]:
+    """The detectors that a comma-separated list of families means, as on the command line.
+
+    of_run are a run's interpreters as they were named there; a name in the list means the run's, if it has one.
+    UnderfireError says what is wrong with the list.
+    """
+    families = [each.strip().partition(":") for each in text.split(",")]
+    names = [name for name, _, _ in families]
+    if unknown := [name for name in names if name not in _FAMILIES]:
+        raise UnderfireError(f"There is no detector '{unknown[0]}'; there are {', '.join(DETECTORS)}.")
+    if repeated := _repeated(names):
+        raise UnderfireError(f"Detector '{repeated}' is named twice; name it once, with its parts joined by +.")
+    held = {each.partition(":")[0]: each for each in of_run}
+    found = [_FAMILIES[name](_parts(parts) if colon else None, held) for name, colon, parts in families]
+    return tuple(each for family in found for each in family)
+
+
+def squeezing_named(text: str) -> tuple[FeatureSqueezing, ...]:
+    """fs, or fs: and squeezers joined by +, as on the command line; UnderfireError if it is neither."""
+    name, colon, parts = text.partition(":")
+    if name != "fs":
+        raise UnderfireError(f"Detector '{text}' is no feature squeezing; write it like fs or fs:bits:2+median:3.")
+    squeezers = [squeezer_named(each) for each in (_parts(parts) if colon else SQUEEZED)]
+    if repeated := _repeated([each.name for each in squeezers]):
+        raise UnderfireError(f"Squeezer '{repeated}' is named twice; name it once.")
+    return tuple(FeatureSqueezing(each) for each in squeezers)
+
+
+Parts = Sequence[str] | None  # as written; None where the family is named alone
+Held = Mapping[str, str]  # a run's interpreters by name, each as it was named there
+
+
+def _squeezing(parts: Parts, held: Held) -> list[Judgement]:
+    scorers = squeezing_named("fs" if parts is None else f"fs:{'+'.join(parts)}")
+    return [*_singly("fs", scorers), *_as_a_whole("fs", "fs", scorers, as_it_is)]
+
+
+def _consistency(parts: Parts, held: Held) -> list[Judgement]:
+    family, wanted = "consistency", dict[str, list[str]]()
+    for part in tuple(held) if parts is None else parts:
+        name, colon, change = part.partition(":")
+        wanted.setdefault(name, []).extend([change] if colon else CHANGES)
+    judgements, everything = list[Judgement](), list[Scorer]()
+    for name, changes in wanted.items():
+        if repeated := _repeated(changes):
+            raise UnderfireError(f"Change '{repeated}' of {name} is named twice; name it once.")
+        explainer = _interpreter(name, held)
+        scorers = [Consistency(explainer, change_named(each)) for each in changes]
+        judgements += [*_singly(family, scorers), *_as_a_whole(f"{family}:{name}", family, scorers, Scale.fit)]
+        everything += scorers
+    several = len(wanted) > 1
+    return judgements + (_as_a_whole(family, family, everything, Scale.fit) if several else [])
+
+
+def _ensemble(parts: Parts, held: Held) -> list[Judgement]:
+    family, names = "ensemble", tuple(held) if parts is None else parts
+    if len(names) < 2:
+        raise UnderfireError("An ensemble takes two interpreters or more; name them, as in ensemble:cam+grad.")
+    if repeated := _repeated(names):
+        raise UnderfireError(f"Interpreter '{repeated}' is named twice; name it once.")
+    scorers = [Disagreement(*pair) for pair in combinations([_interpreter(each, held) for each in names], 2)]
+    return [*_singly(family, scorers), *_as_a_whole(family, family, scorers, Scale.fit)]
+
+
+_FAMILIES: Mapping[str, Callable[[Parts, Held], list[Judgement]]] = MappingProxyType(
+    {"fs": _squeezing, "consistency": _consistency, "ensemble": _ensemble}
+)
+
+
+def _singly(family: str, scorers: Sequence[Scorer]) -> list[Judgement]:
+    return [Judgement(each.name, family, (each,)) for each in scorers]
+
+
+def _as_a_whole(name: str, family: str, scorers: Sequence[Scorer], scale: Callable[[Row], Scale]) -> list[Judgement]:
+    """All of them together; nothing where there is one."""
+    return [Judgement(name, family, tuple(scorers), scale)] if len(scorers) > 1 else []
+
+
+def _interpreter(name: str, held: Held) -> Explainer:
+    if ":" in name:
+        raise UnderfireError(
+            f"Interpreter '{name}' is one of the run's or needs no file; leave out ':' and what follows."
+        )
+    return interpreter_named(held.get(name, name))
+
+
+def _parts(text: str) -> list[str]:
+    return [each.strip() for each in text.split("+")]
+
+
+def _repeated(names: Sequence[str]) -> str | None:
+    """The first name that comes twice."""
+    return next((name for i, name in enumerate(names) if name in names[:i]), None)

@@ -1,0 +1,24 @@
+"""Every kind of scorer, for any interpreter and any of the tiny networks.
+
+scores = {each.name: score(each, model, images(3), keys) for each in scorers_of("grad", model)}
+"""
+
+from torch import Tensor
+
+from tiny_attacks import interpreter_of
+from underfire.classifiers import Classifier
+from underfire.harmless import CHANGES
+from underfire.interpreters import GradCAM
+from underfire.scorers import Consistency, Disagreement, FeatureSqueezing, Scorer, look
+from underfire.squeezers import BitDepth, Median
+
+
+def scorers_of(name: str, model: Classifier) -> tuple[Scorer, ...]:
+    interpreter = interpreter_of(name, model)
+    consistencies = (Consistency(interpreter, change) for change in CHANGES.values())
+    squeezings = (FeatureSqueezing(BitDepth(2)), FeatureSqueezing(Median(3)))
+    return (*squeezings, *consistencies, Disagreement(interpreter, GradCAM()))
+
+
+def score(scorer: Scorer, model: Classifier, x: Tensor, keys: Tensor) -> Tensor:
+    return scorer.scores(model, look(model, x, keys, scorer.interpreters))
