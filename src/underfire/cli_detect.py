@@ -11,7 +11,7 @@ from underfire.families import DETECTORS
 from underfire.metrics import Estimate
 from underfire.store import Run, open_run
 from underfire.studies import detection
-from underfire.studies.detection import Calibration, Cell
+from underfire.studies.detections import MATRIX, Calibration, Cell, detections, matrix
 from underfire.studies.runs import reopen
 from underfire.terminal import (
     Batch,
@@ -52,11 +52,11 @@ def detect(
             settings, opened, classifier, image_set, command=command_line(), width=batch, on_progress=on_progress
         )
     _print(opened, settings)
-    say(f"\nMatrix:     {run / detection.MATRIX}\nRun folder: {run}")
+    say(f"\nMatrix:     {run / MATRIX}\nRun folder: {run}")
 
 
 def _print(run: Run, settings: detection.Settings) -> None:
-    cells = detection.matrix(detection.detections(run))
+    cells = matrix(detections(run))
     fitted, held_out = cells[0].calibration.fitted, cells[0].calibration.false_positives.n
     rate = f"{100 * settings.fpr:g} % false positives"
     say(f"\nThresholds from {fitted} benign images, for {rate}; checked on {held_out} others.")

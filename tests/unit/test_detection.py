@@ -24,19 +24,10 @@ from underfire.metrics import share
 from underfire.rng import halves, image_keys
 from underfire.scorers import look
 from underfire.stages import Reported, key
-from underfire.store import Run, Store, open_run, read_json, write_json
+from underfire.store import Run, Store, open_run, read_json, write_json, write_table
 from underfire.studies import attacks, detection, effectiveness
-from underfire.studies.detection import (
-    DETECTORS,
-    MATRIX,
-    MATRIX_COLUMNS,
-    TABLE,
-    Settings,
-    attacked,
-    calibrations,
-    detections,
-    matrix,
-)
+from underfire.studies.detection import DETECTORS, Settings, attacked
+from underfire.studies.detections import COLUMNS, MATRIX, MATRIX_COLUMNS, TABLE, calibrations, detections, matrix
 from underfire.studies.runs import Planned
 from underfire.types import UnderfireError
 
@@ -109,7 +100,7 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 
 def test_there_is_a_row_for_each_image_attack_and_detector(detected: Detected) -> None:
     found = detected()
-    assert detections(found).schema == detection.COLUMNS
+    assert detections(found).schema == COLUMNS
     attacks = {("benign", None), ("pgd", None), ("adv2", "cam"), ("adv2", "grad")}
     assert list(dict.fromkeys(row["detector"] for row in rows_of(found))) == list(NAMES)
     for detector in NAMES:
@@ -428,6 +419,10 @@ def test_a_run_without_detections_says_so(run: Path, detected: Detected) -> None
     with pytest.raises(UnderfireError, match="holds no detections; make them with: underfire detect"):
         detections(open_run(run))
     found = detected()
+    whole = detections(found)
     (found.path / TABLE).write_bytes(b"PAR1")
-    with pytest.raises(UnderfireError, match="is damaged; run underfire detect again"):
+    with pytest.raises(UnderfireError, match="missing or damaged; delete it and run the command again"):
+        detections(found)
+    write_table(found.path / TABLE, whole.drop_columns("family"))
+    with pytest.raises(UnderfireError, match="holds other columns than this version writes"):
         detections(found)

@@ -10,12 +10,12 @@ from tiny_attacks import a_goal, attack, differing_fields
 from tiny_networks import classifier, images
 from underfire import engine, presets, rows
 from underfire.attack import Attack
-from underfire.detectors import FeatureSqueezing
 from underfire.evasion import Agreement, Likeness
 from underfire.interpreters import CAM, Blind
 from underfire.interpreters.protocol import reading
 from underfire.perturbations import Flow, Levels, Pixels
 from underfire.schedules import Constant
+from underfire.scorers import FeatureSqueezing, look
 from underfire.squeezers import BitDepth, Median, Squeezer
 from underfire.steps import SignStep
 from underfire.types import Goal, Row
@@ -68,7 +68,10 @@ def test_an_attack_that_evades_scores_lower_than_one_that_does_not(squeezer: Squ
     basic, evading = (engine.run(each, model, goal, width=3) for each in ways)
     fooled = basic.success & evading.success
     assert int(fooled.sum()) >= 3
-    scores = [FeatureSqueezing(squeezer).scores(model, each.image)[fooled].mean() for each in (basic, evading)]
+    scores = [
+        FeatureSqueezing(squeezer).scores(model, look(model, each.image, goal.key))[fooled].mean()
+        for each in (basic, evading)
+    ]
     assert float(scores[1]) < 0.5 * float(scores[0])
 
 

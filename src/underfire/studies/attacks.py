@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from underfire.attack import Attack
-from underfire.detectors import squeezing_named
+from underfire.families import squeezing_named
 from underfire.interpreters import Ensemble, Interpreter
 from underfire.presets import SOLVERS
 from underfire.stages import Aim, Craft, Explain, Select, Sketch

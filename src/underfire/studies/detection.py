@@ -14,64 +14,32 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.parquet as pq
-import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from underfire.classifiers import Classifier
 from underfire.data import ImageSet
-from underfire.detectors import Detector, Scale, check_enough, joint, roc
+from underfire.detectors import Detector, Scale, check_enough, joint
 from underfire.families import Judgement, judgements_named
-from underfire.metrics import Estimate, share
 from underfire.rng import halves
 from underfire.scorers import Scorer
 from underfire.stages import Context, Detect, Reported, Select, choose, keep, key
-from underfire.store import Run, Store, write_atomically, write_json, write_table
+from underfire.store import Run, Store, write_json, write_table
+from underfire.studies.detections import (
+    CHECK,
+    COLUMNS,
+    FIT,
+    MATRIX,
+    RUN,
+    TABLE,
+    Calibration,
+    calibrations,
+    matrix,
+    write_matrix,
+)
 from underfire.studies.runs import Planned, Report, even_width, perform, rehearse
 from underfire.types import Row, Samples, UnderfireError
 
-TABLE = "detections.parquet"
 DETECTORS = "detectors.json"
-MATRIX = "detection-matrix.csv"
-FIT, CHECK, RUN = "fit", "check", "run"  # what an image is there for: threshold, false-positive rate, or itself
-COLUMNS = pa.schema(
-    {
-        "id": pa.string(),
-        "part": pa.string(),
-        "attack": pa.string(),
-        "interpreter": pa.string(),  # whose map the attack was after; null where it was after none
-        "detector": pa.string(),
-        "family": pa.string(),
-        "score": pa.float64(),
-        "threshold": pa.float64(),
-        "flagged": pa.bool_(),
-        "success": pa.bool_(),  # of the attack; null for benign images
-    }
-)
-MATRIX_COLUMNS = pa.schema(
-    {
-        "detector": pa.string(),
-        "family": pa.string(),
-        "attack": pa.string(),
-        "interpreter": pa.string(),
-        "n": pa.int64(),  # images on which the attack succeeded, and the share of them that is flagged
-        "detected": pa.float64(),
-        "low": pa.float64(),
-        "high": pa.float64(),
-        "auc": pa.float64(),  # of these against the held-out benign images
-        "failures": pa.int64(),  # the same of the images on which it failed
-        "failures_detected": pa.float64(),
-        "failures_low": pa.float64(),
-        "failures_high": pa.float64(),
-        "held_out": pa.int64(),  # the same of the held-out benign images: the false-positive rate
-        "fpr": pa.float64(),
-        "fpr_low": pa.float64(),
-        "fpr_high": pa.float64(),
-        "threshold": pa.float64(),
-    }
-)
 
 
 class Settings(BaseModel):
@@ -130,8 +98,7 @@ def execute(
     table = _table(settings, asked, others, pictured, store)
     write_json(run.path / DETECTORS, _describe(settings, command, others, calibrations(table)))
     write_table(run.path / TABLE, table)
-    cells = pa.Table.from_pylist([each.row() for each in matrix(table)], MATRIX_COLUMNS)
-    write_atomically(run.path / MATRIX, lambda temporary: pyarrow.csv.write_csv(cells, temporary))
+    write_matrix(run.path / MATRIX, matrix(table))
     return run
 
 
@@ -176,106 +143,6 @@ def plan(scorers: tuple[Scorer, ...], pictured: Pictured) -> Iterator[Planned]:
         yield Planned(label, Reported(pictured.key, interpreter), "reported", attack, made_for)
     for scorer in scorers:
         yield Planned(scorer.name, Detect(pictured.key, scorer), "score", attack, made_for)
-
-
-def detections(run: Run) -> pa.Table:
-    """One row per image x attack x interpreter x detector; UnderfireError if there are none yet."""
-    path = run.path / TABLE
-    if not path.is_file():
-        raise UnderfireError(f"{run.path} holds no detections; make them with: underfire detect {run.path}")
-    try:
-        return pq.read_table(path)
-    except (OSError, pa.ArrowInvalid) as problem:
-        raise UnderfireError(f"{path} is damaged; run underfire detect again.") from problem
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """A detector's threshold, from `fitted` benign images, and how many of the held-out ones exceed it."""
-
-    detector: str
-    family: str
-    threshold: float
-    fitted: int
-    false_positives: Estimate
-
-
-@dataclass(frozen=True)
-class Cell:
-    """What one detector makes of one attacker: which share of the successful and of the failed images it flags.
-
-    auc ranks the successful images against the held-out benign ones; None where none succeeded.
-    """
-
-    calibration: Calibration
-    attack: str
-    interpreter: str | None
-    successes: Estimate
-    failures: Estimate
-    auc: float | None
-
-    def row(self) -> dict[str, Any]:
-        """As MATRIX_COLUMNS name it; shares of no image are null."""
-        fitted = self.calibration
-        return {
-            "detector": fitted.detector,
-            "family": fitted.family,
-            "attack": self.attack,
-            "interpreter": self.interpreter,
-            **_columns(self.successes, "n", "detected", "low", "high"),
-            "auc": self.auc,
-            **_columns(self.failures, "failures", "failures_detected", "failures_low", "failures_high"),
-            **_columns(fitted.false_positives, "held_out", "fpr", "fpr_low", "fpr_high"),
-            "threshold": fitted.threshold,
-        }
-
-
-def calibrations(table: pa.Table) -> list[Calibration]:
-    """One Calibration per detector, in the order of the table."""
-    return [_calibration(_where(table, "detector", name)) for name in _distinct(table["detector"])]
-
-
-def matrix(table: pa.Table) -> list[Cell]:
-    """Detectors x attackers: one Cell per (detector, attack, interpreter), in the order of the table."""
-    cells = []
-    for calibration in calibrations(table):
-        rows = _where(table, "detector", calibration.detector)
-        held_out = _where(rows, "part", CHECK)
-        attacks = rows.filter(pc.not_equal(rows["attack"], "benign"))
-        for attack in _distinct(attacks["attack"]):
-            against = _where(attacks, "attack", attack)
-            for interpreter in _distinct(against["interpreter"]):
-                cells.append(_cell(calibration, held_out, _where(against, "interpreter", interpreter)))
-    return cells
-
-
-def _calibration(rows: pa.Table) -> Calibration:
-    held_out, fitted = _where(rows, "part", CHECK), _where(rows, "part", FIT).num_rows
-    detector, family, threshold = (held_out[name][0].as_py() for name in ("detector", "family", "threshold"))
-    return Calibration(detector, family, threshold, fitted, share(held_out["flagged"].to_numpy()))
-
-
-def _cell(calibration: Calibration, held_out: pa.Table, rows: pa.Table) -> Cell:
-    attack, interpreter = (rows[name][0].as_py() for name in ("attack", "interpreter"))
-    success, flagged = (rows[name].to_numpy().astype(bool) for name in ("success", "flagged"))
-    auc = None
-    if success.any():
-        benign, scores = (torch.tensor(each["score"].to_numpy()) for each in (held_out, rows))
-        auc = roc(benign, scores[torch.from_numpy(success)]).auc
-    return Cell(calibration, attack, interpreter, share(flagged[success]), share(flagged[~success]), auc)
-
-
-def _columns(value: Estimate, *names: str) -> dict[str, Any]:
-    return dict(zip(names, (value.n, value.value, value.low, value.high) if value.n else (0,), strict=False))
-
-
-def _distinct(column: pa.ChunkedArray) -> list[Any]:
-    return list(dict.fromkeys(column.to_pylist()))
-
-
-def _where(table: pa.Table, column: str, value: str | None) -> pa.Table:
-    chosen = pc.is_null(table[column]) if value is None else pc.equal(table[column], value)
-    return table.filter(chosen)
 
 
 def _scorers(asked: tuple[Judgement, ...]) -> tuple[Scorer, ...]:

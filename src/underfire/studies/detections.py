@@ -1,0 +1,161 @@
+"""What `underfire detect` leaves in a run folder: a table with every score, and the matrix of detectors x attackers.
+
+cells = matrix(detections(open_run("runs/x")))
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import torch
+
+from underfire.detectors import roc
+from underfire.metrics import Estimate, share
+from underfire.store import Run, read_table, write_atomically
+from underfire.types import UnderfireError
+
+TABLE = "detections.parquet"
+MATRIX = "detection-matrix.csv"
+FIT, CHECK, RUN = "fit", "check", "run"  # what an image is there for: threshold, false-positive rate, or itself
+COLUMNS = pa.schema(
+    {
+        "id": pa.string(),
+        "part": pa.string(),
+        "attack": pa.string(),
+        "interpreter": pa.string(),  # whose map the attack was after; null where it was after none
+        "detector": pa.string(),
+        "family": pa.string(),
+        "score": pa.float64(),
+        "threshold": pa.float64(),
+        "flagged": pa.bool_(),
+        "success": pa.bool_(),  # of the attack; null for benign images
+    }
+)
+MATRIX_COLUMNS = pa.schema(
+    {
+        "detector": pa.string(),
+        "family": pa.string(),
+        "attack": pa.string(),
+        "interpreter": pa.string(),
+        "n": pa.int64(),  # images on which the attack succeeded, and the share of them that is flagged
+        "detected": pa.float64(),
+        "low": pa.float64(),
+        "high": pa.float64(),
+        "auc": pa.float64(),  # of these against the held-out benign images
+        "failures": pa.int64(),  # the same of the images on which it failed
+        "failures_detected": pa.float64(),
+        "failures_low": pa.float64(),
+        "failures_high": pa.float64(),
+        "held_out": pa.int64(),  # the same of the held-out benign images: the false-positive rate
+        "fpr": pa.float64(),
+        "fpr_low": pa.float64(),
+        "fpr_high": pa.float64(),
+        "threshold": pa.float64(),
+    }
+)
+
+
+def detections(run: Run) -> pa.Table:
+    """One row per image x attack x interpreter x detector; UnderfireError if there are none of this version."""
+    path = run.path / TABLE
+    if not path.is_file():
+        raise UnderfireError(f"{run.path} holds no detections; make them with: underfire detect {run.path}")
+    return read_table(path, COLUMNS)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A detector's threshold, from `fitted` benign images, and how many of the held-out ones exceed it."""
+
+    detector: str
+    family: str
+    threshold: float
+    fitted: int
+    false_positives: Estimate
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one detector makes of one attacker: which share of the successful and of the failed images it flags.
+
+    auc ranks the successful images against the held-out benign ones; None where none succeeded.
+    """
+
+    calibration: Calibration
+    attack: str
+    interpreter: str | None
+    successes: Estimate
+    failures: Estimate
+    auc: float | None
+
+    def row(self) -> dict[str, Any]:
+        """As MATRIX_COLUMNS name it; shares of no image are null."""
+        fitted = self.calibration
+        return {
+            "detector": fitted.detector,
+            "family": fitted.family,
+            "attack": self.attack,
+            "interpreter": self.interpreter,
+            **_columns(self.successes, "n", "detected", "low", "high"),
+            "auc": self.auc,
+            **_columns(self.failures, "failures", "failures_detected", "failures_low", "failures_high"),
+            **_columns(fitted.false_positives, "held_out", "fpr", "fpr_low", "fpr_high"),
+            "threshold": fitted.threshold,
+        }
+
+
+def calibrations(table: pa.Table) -> list[Calibration]:
+    """One Calibration per detector, in the order of the table."""
+    return [_calibration(_where(table, "detector", name)) for name in _distinct(table["detector"])]
+
+
+def matrix(table: pa.Table) -> list[Cell]:
+    """Detectors x attackers: one Cell per (detector, attack, interpreter), in the order of the table."""
+    cells = []
+    for calibration in calibrations(table):
+        rows = _where(table, "detector", calibration.detector)
+        held_out = _where(rows, "part", CHECK)
+        attacks = rows.filter(pc.not_equal(rows["attack"], "benign"))
+        for attack in _distinct(attacks["attack"]):
+            against = _where(attacks, "attack", attack)
+            for interpreter in _distinct(against["interpreter"]):
+                cells.append(_cell(calibration, held_out, _where(against, "interpreter", interpreter)))
+    return cells
+
+
+def write_matrix(path: Path, cells: list[Cell]) -> None:
+    """The matrix as a CSV file, in one move."""
+    table = pa.Table.from_pylist([each.row() for each in cells], MATRIX_COLUMNS)
+    write_atomically(path, lambda temporary: pyarrow.csv.write_csv(table, temporary))
+
+
+def _calibration(rows: pa.Table) -> Calibration:
+    held_out, fitted = _where(rows, "part", CHECK), _where(rows, "part", FIT).num_rows
+    detector, family, threshold = (held_out[name][0].as_py() for name in ("detector", "family", "threshold"))
+    return Calibration(detector, family, threshold, fitted, share(held_out["flagged"].to_numpy()))
+
+
+def _cell(calibration: Calibration, held_out: pa.Table, rows: pa.Table) -> Cell:
+    attack, interpreter = (rows[name][0].as_py() for name in ("attack", "interpreter"))
+    success, flagged = (rows[name].to_numpy().astype(bool) for name in ("success", "flagged"))
+    auc = None
+    if success.any():
+        benign, scores = (torch.tensor(each["score"].to_numpy()) for each in (held_out, rows))
+        auc = roc(benign, scores[torch.from_numpy(success)]).auc
+    return Cell(calibration, attack, interpreter, share(flagged[success]), share(flagged[~success]), auc)
+
+
+def _columns(value: Estimate, *names: str) -> dict[str, Any]:
+    return dict(zip(names, (value.n, value.value, value.low, value.high) if value.n else (0,), strict=False))
+
+
+def _distinct(column: pa.ChunkedArray) -> list[Any]:
+    return list(dict.fromkeys(column.to_pylist()))
+
+
+def _where(table: pa.Table, column: str, value: str | None) -> pa.Table:
+    chosen = pc.is_null(table[column]) if value is None else pc.equal(table[column], value)
+    return table.filter(chosen)
