@@ -10,7 +10,7 @@ benign images have:
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,6 +43,12 @@ class Scale:
 
     def __call__(self, scores: Row) -> Row:
         return (scores.double() - self.mean) / self.deviation
+
+
+def left_out(fit: Callable[[Row], Scale], benign: Row) -> Row:
+    """Each benign score on the scale that the others give: the one that a new image's score would be on."""
+    others = (torch.cat([benign[:i], benign[i + 1 :]]) for i in range(len(benign)))
+    return torch.cat([fit(rest)(own) for own, rest in zip(benign.split(1), others, strict=True)])
 
 
 @dataclass(frozen=True)

@@ -193,7 +193,9 @@ def test_thresholds_come_from_one_half_and_rates_from_the_other(detected: Detect
     for each in calibrations(detections(found)):
         fitted = sorted(row["score"] for row in rows_of(found, detector=each.detector, part="fit"))
         flags = [row["flagged"] for row in rows_of(found, detector=each.detector, part="check")]
-        assert each.threshold == fitted[-1]  # floor(5 * .3) = 1 of four and a new one may exceed it
+        # floor(5 * .3) = 1 of four and a new one may exceed it; left out of its own scale, the largest grows
+        combined = each.detector == "consistency"
+        assert each.threshold > fitted[-1] if combined else each.threshold == fitted[-1]
         assert each.false_positives == share(flags)
         told = noted[each.detector]
         assert (told["threshold"], told["fpr"], told["fpr_target"]) == (each.threshold, each.false_positives.value, FPR)

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from underfire.classifiers import Classifier
 from underfire.data import ImageSet
-from underfire.detectors import Detector, Scale, check_enough, joint
+from underfire.detectors import Detector, Scale, check_enough, joint, left_out
 from underfire.families import Judgement, judgements_named
 from underfire.rng import halves
 from underfire.scorers import Scorer
@@ -203,7 +203,7 @@ def _fitted(judgement: Judgement, benign: list[Row], fpr: float) -> tuple[list[S
     """The scale of each part, and the threshold of their maximum."""
     try:
         scales = [judgement.scale(each) for each in benign]
-        return scales, Detector.fit(joint([scale(each) for scale, each in zip(scales, benign, strict=True)]), fpr)
+        return scales, Detector.fit(joint([left_out(judgement.scale, each) for each in benign]), fpr)
     except UnderfireError as problem:
         raise UnderfireError(f"The detector {judgement.name} cannot be calibrated. {problem}") from problem
 
