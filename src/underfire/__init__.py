@@ -8,6 +8,7 @@ from underfire.interpreters import (
     IG,
     MASK,
     RTS,
+    Ensemble,
     FiniteDifferences,
     GaussLegendre,
     GradCAM,
@@ -20,6 +21,7 @@ from underfire.interpreters import (
     SmoothedReLU,
     Unrolled,
 )
+from underfire.squeezers import BitDepth, Median, NonLocalMeans
 from underfire.store import Run, open_run
 from underfire.target_classes import LeastLikelyClass, NextClass, OneClass, RandomClass, target_class_named
 from underfire.target_maps import Patch, RandomClassMap, target_map_named
@@ -32,15 +34,19 @@ __all__ = [
     "MASK",
     "RTS",
     "Attacker",
+    "BitDepth",
     "Classifier",
+    "Ensemble",
     "FiniteDifferences",
     "GaussLegendre",
     "GradCAM",
     "LeastLikelyClass",
     "LogisticGate",
+    "Median",
     "Midpoints",
     "MonotoneGate",
     "NextClass",
+    "NonLocalMeans",
     "OneClass",
     "OneSidedDifferences",
     "PaperGate",

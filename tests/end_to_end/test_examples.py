@@ -60,6 +60,16 @@ def test_a_map_led_elsewhere(run: Run) -> None:
         assert line.endswith("4 of 4")
 
 
+def test_a_detector_evaded(run: Run) -> None:
+    about, _, basic, evading = run("evade_a_detector.py")
+    assert float(about.split()[1]) > 0
+    numbers = [re.fullmatch(r"ADV2.*? (\d) of 4 +(\d\.\d+) +(\d) of 4", line) for line in (basic, evading)]
+    (fooled, score, flagged), (still, lower, fewer) = (map(float, each.groups()) for each in numbers if each)
+    assert fooled == still == 4
+    assert lower < score / 2
+    assert fewer <= flagged
+
+
 def test_a_run_read(run: Run, tmp_path: Path) -> None:
     settings = Settings(model="demo", images="demo", n=2, eps=EPS, steps=20)
     execute(settings, Classifier.load("demo"), demo_images(), tmp_path / "demo", command="test")
