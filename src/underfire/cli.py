@@ -19,9 +19,9 @@ from underfire.families import DETECTORS
 from underfire.harmless import CHANGES
 from underfire.interpreters import INTERPRETERS
 from underfire.metrics import summarise
+from underfire.names import ATTACKS
 from underfire.presets import RECIPES, SOLVERS
 from underfire.report import write_report
-from underfire.report.view import ATTACKS
 from underfire.squeezers import SQUEEZERS
 from underfire.store import Run, is_targeted, open_run
 from underfire.studies import effectiveness

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the pat
 class SmallRun:
     """Three noisy images under two interpreters; the ADV² IoU falls in the order of IDS, and so does ΔL1."""
 
+    path = Path("nowhere")
     info: Mapping[str, Any] = {"classes": [HOSTILE, "x" * 80], "command": "underfire attack " + "y" * 200}
 
     def outcomes(self) -> pa.Table:

@@ -2,9 +2,7 @@
 
 import re
 from base64 import b64decode
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from html.parser import HTMLParser
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -16,127 +14,15 @@ import pyarrow.compute as pc
 import pytest
 from PIL import Image
 
-from underfire.report import RunView, figures, write_report
-from underfire.report.changes import Bending, change_of
+from tiny_report import FLOWING, HOSTILE_CLASS, HOSTILE_ID, INFO, FakeRun, Tags, outcome, picture, render, table
+from underfire.report import figures, write_report
+from underfire.report.changes import Bending, changes_of
 from underfire.report.verdict import judge, missing_parts
-from underfire.report.view import PLAIN
-
-FLOWING = ("stadv", "adv2-stadv")
-HOSTILE_CLASS = "<script>alert(1)</script>"
-HOSTILE_ID = '"><img src=x onerror=alert(2)>.jpg'
-INFO = {
-    "underfire": "0.1.0",
-    "command": "underfire attack photos --interpreter cam --eps 0.031 && echo '</pre><b>'",
-    "created": "2026-05-04T10:11:12+00:00",
-    "spec": {"craft": {"attack": "adv2", "steps": 300, "eps": 0.031}, "select": {"n": 12}},
-    "versions": {"torch": "2.15.0", "numpy": "2.4.6"},
-    "seed": 0,
-    "device": "cpu",
-    "model": {"name": "tiny", "weights": "demo", "normalization": "none", "features": "layer3"},
-    "classes": ["disc", "square", HOSTILE_CLASS],
-    "wall_seconds": {"craft": 12.34},
-    "skipped": [{"id": "broken.jpg", "reason": "not an <i>image</i>"}],
-    "selection": {"examined": 15, "misclassified": 3, "requested": 12},
-}
-
-
-@dataclass(frozen=True)
-class FakeRun:
-    """A run held in memory: pictures of discs and squares, maps that are blobs."""
-
-    ids: tuple[str, ...]
-    side: int = 64
-    interpreters: tuple[str, ...] = ("cam", "grad")
-    attacks: tuple[str, ...] = ("pgd", "adv2")
-    info: Mapping[str, Any] = field(default_factory=lambda: INFO)
-
-    def outcomes(self) -> pa.Table:
-        rows = [
-            outcome(id, attack, interpreter, success=index % 6 != 5, iou_mean=self._iou(attack, index))
-            for attack in self.attacks
-            for interpreter in self.interpreters
-            for index, id in enumerate(self.ids)
-        ]
-        return table(rows)
-
-    def images(self, attack: str, interpreter: str | None = None) -> tuple[tuple[str, ...], npt.NDArray[Any]]:
-        assert (interpreter is None) == (attack in ("benign", *PLAIN))
-        noise = np.random.default_rng(1).choice((-0.03, 0.03), (len(self.ids), 3, self.side, self.side))
-        images = np.stack([picture(index, self.side) for index in range(len(self.ids))])
-        images = images if attack == "benign" else (images + noise).clip(0, 1)
-        return self.ids, images.astype(np.float32)
-
-    def maps(self, attack: str, interpreter: str) -> tuple[tuple[str, ...], npt.NDArray[Any]]:
-        cells = 7 if interpreter == "cam" else 56
-        drift = 0.3 if attack in PLAIN else 0.0
-        blobs = [blob(0.3 + 0.03 * index + drift, 0.5, cells) for index in range(len(self.ids))]
-        return self.ids, np.stack(blobs).astype(np.float32)
-
-    def thetas(self, attack: str, interpreter: str | None = None) -> tuple[tuple[str, ...], npt.NDArray[Any]]:
-        assert (interpreter is None) == (attack in PLAIN)
-        assert attack in FLOWING
-        swirl = np.stack([blob(0.3, 0.5, self.side), -2 * blob(0.7, 0.5, self.side)])
-        return self.ids, np.stack([(1 + index) * swirl for index in range(len(self.ids))]).astype(np.float32)
-
-    def _iou(self, attack: str, index: int) -> float:
-        return 0.1 + 0.05 * index if attack in PLAIN else 0.95 - 0.02 * index
-
-
-def outcome(id: str, attack: str, interpreter: str, **changes: Any) -> dict[str, Any]:
-    """One row of the outcome table."""
-    row = {
-        "id": id, "attack": attack, "interpreter": interpreter, "class_true": 0, "class_target": 2,
-        "class_predicted": 2, "confidence": 0.97, "success": True, "map_l1": 0.05, "map_l2": 0.07,
-        "iou_mean": 0.9, "iou_half": 0.8, "iou_top15": 0.7, "map_constant": False, "target_constant": False,
-        "benign_l1": 0.05, "target_map_of": None,
-        "repeat_l1": 0.01, "linf": 0.031, "success_8bit": True, "steps": 300, "reason": "budget",
-        "flow_mean": 0.25 if attack in FLOWING else None, "flow_smoothness": 812.4 if attack in FLOWING else None,
-    }  # fmt: skip
-    return row | changes
-
-
-def table(rows: list[dict[str, Any]]) -> pa.Table:
-    """Rows as a table that keeps its schema when there are none."""
-    return pa.Table.from_pylist([*rows, outcome("", "stadv", "")]).slice(0, len(rows))
-
-
-def picture(index: int, side: int) -> npt.NDArray[np.float64]:
-    """A colour gradient with a disc or a square (3, side, side)."""
-    y, x = np.mgrid[0 : 1 : side * 1j, 0 : 1 : side * 1j]
-    hue = 2 * np.pi * (index / 12 + np.array([0, 1 / 3, 2 / 3]))[:, None, None]
-    image = 0.5 + 0.3 * np.cos(hue + 2 * x + y)
-    distance = np.hypot(x - 0.5, y - 0.5) if index % 2 else np.maximum(abs(x - 0.5), abs(y - 0.5))
-    return np.where(distance < 0.25, 1 - image, image)
-
-
-def blob(x: float, y: float, cells: int) -> npt.NDArray[np.float64]:
-    """A Gaussian bump on a square grid."""
-    grid = (np.arange(cells) + 0.5) / cells
-    return np.exp(-20 * ((grid[None] - x) ** 2 + (grid[:, None] - y) ** 2))
-
-
-class Tags(HTMLParser):
-    """Collects the start tags of a page with their attributes."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.found if name == tag]
 
 
 @pytest.fixture
 def run() -> FakeRun:
     return FakeRun((HOSTILE_ID, *(f"photo-{number}.jpg" for number in range(11))))
-
-
-def render(run: RunView, folder: Path) -> str:
-    return write_report(run, folder / "report.html").read_text(encoding="utf-8")
 
 
 def verdict_of(*endings: tuple[bool, float], pgd: int = 0) -> Any:
@@ -199,9 +85,10 @@ def test_another_wanted_map_is_judged_in_other_words(run: FakeRun, tmp_path: Pat
     targeted = replace(run, info={**INFO, "spec": {"target_map": "patch"}})
     pages = render(targeted, tmp_path), render(run, tmp_path)
     for words in ("made to show another map?", "CAM could be made to show the wanted map.", "map not as wanted",
-                  "made the map look like the wanted one on 10", "ΔL1 to benign", "<b>Wanted map</b>"):  # fmt: skip
+                  "made the map look like the wanted one on 10", "ΔL1 to benign", ">As wanted<",
+                  "<b>Wanted map</b>"):  # fmt: skip
         assert [words in page for page in pages] == [True, False], words
-    for words in ("warned you", "plausible on"):
+    for words in (">Plausible<", "warned you", "plausible on"):
         assert [words in page for page in pages] == [False, True], words
     assert len(Tags(pages[0]).all("image")) == len(Tags(pages[1]).all("image")) + 12 * 2
 
@@ -348,5 +235,95 @@ def test_pictures_that_did_not_move_are_drawn_white() -> None:
             return ids, 0 * flows
 
     still = Still(("a.jpg",), attacks=FLOWING, interpreters=("cam",))
-    change = change_of(still, still.outcomes().to_pylist(), [("stadv", None)])
-    assert change == Bending(1.0)
+    changes = changes_of(still, still.outcomes().to_pylist(), [("stadv", None)])
+    assert changes == {"stadv": Bending(1.0)}
+
+
+# ------------------------------------------------------------------ several attacks in one run
+
+EVADING = "adv2-evading-fs:median:3"
+MANY = ("stadv", "adv2-stadv", EVADING, "pgd", "adv2", "adv2-ensemble")
+IN_ORDER = ("PGD", "ADV²", "ADV² evading median 3×3", "ADV² on the ensemble", "StAdv", "ADV² on StAdv")
+
+
+@pytest.fixture
+def many() -> FakeRun:
+    return FakeRun(tuple(f"photo-{number}.jpg" for number in range(4)), attacks=MANY)
+
+
+def test_the_verdict_speaks_of_every_attack(many: FakeRun) -> None:
+    for verdict in judge(many.outcomes()):
+        titles = ("ADV²", "PGD", "ADV² evading median 3×3", "ADV² on the ensemble", "ADV² on StAdv", "StAdv")
+        assert len(verdict.sentences) == len(verdict.tallies) == len(titles)
+        assert all(said.startswith(f"{name} fooled") for name, said in zip(titles, verdict.sentences, strict=True))
+
+
+def test_the_headline_follows_the_solver_that_deceives_best() -> None:
+    rows = [outcome(str(i), "adv2", "cam", iou_mean=0.2) for i in range(10)]
+    rows += [outcome(str(i), "adv2-stadv", "cam", iou_mean=0.9) for i in range(10)]
+    (verdict,) = judge(table(rows))
+    assert verdict.headline == "CAM would not have warned you."
+    evading = [outcome(str(i), EVADING, "cam", iou_mean=0.9) for i in range(10)]
+    (verdict,) = judge(table(rows[:10] + evading))
+    assert verdict.headline == "CAM would have warned you."
+
+
+def test_attacks_aimed_at_some_interpreters_are_missed_by_no_other(many: FakeRun) -> None:
+    outcomes = many.outcomes()
+    evades = pc.equal(outcomes["attack"], EVADING)
+    of_grad = pc.equal(outcomes["interpreter"], "grad")
+    assert missing_parts(outcomes.filter(pc.invert(pc.and_(evades, of_grad))), {}) == []
+    first = pc.equal(outcomes["id"], "photo-0.jpg")
+    short = missing_parts(outcomes.filter(pc.invert(pc.and_(evades, first))), {})
+    assert short[0] == "ADV² evading median 3×3 against CAM covers 3 of 4 images."
+
+
+def test_averages_have_a_column_and_plots_a_strip_per_attack(many: FakeRun, tmp_path: Path) -> None:
+    page = render(many, tmp_path)
+    heads = re.findall(r'<th scope="col">([^<]*?) <small>n = 4</small>', page)
+    assert tuple(heads) == IN_ORDER * 4
+    tables = [each for each in Tags(page).all("div") if each.get("class") == "scroll wide"]
+    assert [each["tabindex"] for each in tables] == ["0"] * 4
+    heights = {int(each["height"] or 0) for each in Tags(page).all("img") if (each["alt"] or "").startswith("IoU")}
+    assert heights == {int(96 * 3.9)}
+
+
+def test_cards_hold_a_row_per_solver_and_no_evading_attack(many: FakeRun, tmp_path: Path) -> None:
+    page = render(many, tmp_path)
+    card = page[page.index('<article class="card"') :].partition("</article>")[0]
+    names = re.findall(r"<p><b>([^<]*)</b>", card)
+    assert names == ["Benign", "PGD", "ADV²", "ADV² on the ensemble", "StAdv", "ADV² on StAdv"]
+    assert [card[: card.index(f"<p><b>{name}</b>")].count("attacked next") for name in names[1:]] == [0, 0, 0, 1, 1]
+    assert "--columns: 7" in card
+    assert "Attacks that evade a detector are in the tables and not here." in page
+
+
+def test_each_attack_is_drawn_by_what_it_did(many: FakeRun, tmp_path: Path) -> None:
+    """Differences for those that change pixels, flows for those that bend."""
+    page = render(many, tmp_path)
+    text = " ".join(re.sub(r"<[^>]+>", " ", page).split())
+    assert "Beside each picture of PGD, ADV², ADV² on the ensemble its difference from the benign one" in text
+    assert "Beside each picture of StAdv, ADV² on StAdv where its pixels were taken from" in text
+    assert page.count('class="wheel"') == 1
+
+
+def test_cards_are_sorted_by_the_first_adv2(many: FakeRun, tmp_path: Path) -> None:
+    class Better(FakeRun):
+        def outcomes(self) -> pa.Table:
+            rows = super().outcomes().to_pylist()
+            return table([{**row, "iou_mean": 0.6} if row["attack"] == "adv2" else row for row in rows])
+
+    cards = Tags(render(Better(many.ids, attacks=MANY), tmp_path)).all("article")
+    assert {card["data-iou"] for card in cards if "data-iou" in card} == {"0.6"}
+
+
+def test_an_unknown_attack_is_in_the_tables_alone(many: FakeRun, tmp_path: Path) -> None:
+    class Foreign(FakeRun):
+        def outcomes(self) -> pa.Table:
+            foreign = [outcome(id, "<b>$x", "cam", iou_mean=0.4) for id in self.ids]
+            return table([*super().outcomes().to_pylist(), *foreign])
+
+    page = render(Foreign(many.ids, attacks=("pgd", "adv2")), tmp_path)
+    assert "&lt;b&gt;$x <small>n = 4</small>" in page
+    assert "<b>$x" not in page
+    assert len(judge(Foreign(many.ids, attacks=("pgd", "adv2")).outcomes())[0].tallies) == 2

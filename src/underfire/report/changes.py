@@ -14,7 +14,7 @@ Drawn = Iterator[tuple[str, str]]  # image ids and data URIs
 
 @runtime_checkable
 class Change(Protocol):
-    """How changes are drawn, alike for all attacks of a run."""
+    """How the changes of an attack are drawn."""
 
     @property
     def caption(self) -> str: ...
@@ -68,11 +68,20 @@ class Bending:
             yield id, figures.flow(flow, self.reach, side)
 
 
-def change_of(run: RunView, rows: list[dict[str, Any]], sources: list[tuple[str, str | None]]) -> Change:
-    """One scale for all: the largest change of a pixel spans the range from mid-grey; of flows the typical longest."""
-    if any(row.get("flow_mean") is None for row in rows):
-        largest = max(row["linf"] for row in rows)
-        return Difference(max(1, int(0.5 / largest)) if largest > 0 else 1)
-    flows = (flow for source in sources for flow in run.thetas(*source)[1])
-    reach = float(np.median([np.quantile(np.hypot(*flow), 0.99) for flow in flows]))
-    return Bending(reach or 1.0)
+def changes_of(run: RunView, rows: list[dict[str, Any]], sources: list[tuple[str, str | None]]) -> dict[str, Change]:
+    """How the changes of each attack are drawn, on one scale for all that are drawn alike.
+
+    The largest change of a pixel spans the range from mid-grey; of flows it is the typical longest.
+    """
+    measured = {attack: [row for row in rows if row["attack"] == attack] for attack, _ in sources}
+    bending = {attack for attack, its in measured.items() if all(row.get("flow_mean") is not None for row in its)}
+    changing = [row["linf"] for row in rows if row["attack"] not in bending]
+    difference = Difference(_factor(max(changing, default=0.0)))
+    flows = (flow for source in sources if source[0] in bending for flow in run.thetas(*source)[1])
+    reaches = [np.quantile(np.hypot(*flow), 0.99) for flow in flows]
+    flowing = Bending(float(np.median(reaches)) or 1.0) if reaches else difference
+    return {attack: flowing if attack in bending else difference for attack in measured}
+
+
+def _factor(largest: float) -> int:
+    return max(1, int(0.5 / largest)) if largest > 0 else 1

@@ -1,8 +1,10 @@
 """Arrays as pictures and plots, each returned as a data URI that the page embeds."""
 
+import re
 from base64 import b64encode
 from io import BytesIO
-from typing import Any
+from textwrap import wrap
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -12,26 +14,15 @@ from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
-from underfire.report.view import ATTACKS, MAP_AWARE, PLAIN, Array
+from underfire.names import attack_name, attacker
+from underfire.plots import INK, STYLE, drawable, svg
+from underfire.report.view import Array
 
 Points = tuple[npt.NDArray[np.floating], npt.NDArray[np.bool_]]  # values, and where the attack succeeded
 
 LOSSLESS = 96  # pictures up to this side stay PNG: JPEG would show its blocks
 MAP_SIDE = 112  # maps are smooth, and the page enlarges them further
-INK = "#808080"  # reads on white and on black
-COLOURS = dict.fromkeys(PLAIN, "#4f86b0") | dict.fromkeys(MAP_AWARE, "#d9541e")
-STYLE: dict[Any, Any] = {
-    "font.size": 9,
-    "text.color": INK,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "svg.hashsalt": "underfire",  # equal plots have equal bytes
-}
+OTHER = "#8c8c8c"  # of attacks that are none of ours
 
 
 def photo(image: Array, side: int) -> str:
@@ -66,21 +57,53 @@ def heat(values: Array) -> str:
     return _encode(Image.fromarray(colours), MAP_SIDE, Image.Resampling.BILINEAR)
 
 
-def strips(parts: dict[str, Points], label: str, mark: float | None) -> str:
+def strips(parts: dict[str, Points], label: str, mark: float | None) -> "Plot":
     """One strip of points per attack with its median; hollow where the classifier was not fooled."""
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(4.4, 1.9), layout="constrained")
+        figure = Figure(figsize=(4.4, 1.9 + 0.5 * max(0, len(parts) - 2)), layout="constrained")
         figure.patch.set_alpha(0)
         axes = figure.add_subplot(facecolor="none")
         for height, (attack, points) in enumerate(reversed(parts.items())):
-            _strip(axes, height, points, COLOURS[attack])
+            _strip(axes, height, points, colour_of(attack))
         if mark is not None:
             axes.axvline(mark, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
         axes.set(xlabel=label, ylim=(-0.5, len(parts) - 0.5), xlim=(-0.02, None if mark is None else 1.02))
-        axes.set_yticks(range(len(parts)), [ATTACKS[attack] for attack in reversed(parts)])
+        axes.set_yticks(range(len(parts)), [_in_lines(attack_name(attack)) for attack in reversed(parts)])
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x", color=INK, alpha=0.2, linewidth=0.6)
-        return _uri("image/svg+xml", svg(figure))
+        return embedded(svg(figure))
+
+
+class Plot(NamedTuple):
+    """A data URI and its size in pixels."""
+
+    source: str
+    width: int
+    height: int
+
+
+def embedded(picture: bytes) -> Plot:
+    """An SVG that matplotlib wrote, whose size is in points."""
+    size = re.search(rb'viewBox="0 0 ([\d.]+) ([\d.]+)"', picture)
+    assert size is not None
+    width, height = (int(float(points) * 4 / 3) for points in size.groups())
+    return Plot(_uri("image/svg+xml", picture), width, height)
+
+
+def colour_of(attack: str) -> str:
+    """Alike for all solvers: plain, map-aware, evading, on the ensemble."""
+    known = attacker(attack)
+    if known is None:
+        return OTHER
+    if known.ensemble:
+        return "#6a9a3b"
+    if known.evaded:
+        return "#9b72c4"
+    return "#4f86b0" if known.plain else "#d9541e"
+
+
+def _in_lines(name: str) -> str:
+    return "\n".join(map(drawable, wrap(name, 20)))
 
 
 def _strip(axes: Axes, height: int, points: Points, colour: str) -> None:
@@ -114,13 +137,6 @@ def _encode(picture: Image.Image, side: int, resample: Image.Resampling) -> str:
     picture.thumbnail((side, side), resample)
     picture.save(data, "JPEG", quality=82, optimize=True)
     return _uri("image/jpeg", data.getvalue())
-
-
-def svg(figure: Figure) -> bytes:
-    """The same bytes for the same plot."""
-    data = BytesIO()
-    figure.savefig(data, format="svg", metadata={"Date": None, "Creator": None})
-    return data.getvalue()
 
 
 def _uri(kind: str, data: bytes) -> str:

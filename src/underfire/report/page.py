@@ -9,8 +9,9 @@ import pyarrow.compute as pc
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from underfire.metrics import PLAUSIBLE, summarise
+from underfire.names import attack_name, in_order, interpreter_name
 from underfire.report import figures, gallery, tables, verdict
-from underfire.report.view import ATTACKS, RunView, flatten, interpreter_name
+from underfire.report.view import RunView, flatten
 from underfire.report.wording import wording
 from underfire.store import is_targeted, write_atomically
 
@@ -26,7 +27,7 @@ def write_report(run: RunView, path: Path) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(attacks=ATTACKS, interpreter_name=interpreter_name)
+    environment.globals.update(attack_name=attack_name, interpreter_name=interpreter_name)
     page = environment.get_template("template.html").render(_content(run))
     write_atomically(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))
     return path
@@ -56,8 +57,8 @@ def _content(run: RunView) -> dict[str, Any]:
     }
 
 
-def _plots(outcomes: pa.Table) -> dict[str, dict[str, str]]:
-    """Two plots per interpreter: {interpreter: {metric: data URI}}."""
+def _plots(outcomes: pa.Table) -> dict[str, dict[str, figures.Plot]]:
+    """Two plots per interpreter and metric."""
     plots = {}
     for interpreter in dict.fromkeys(outcomes["interpreter"].to_pylist()):
         rows = outcomes.filter(pc.equal(outcomes["interpreter"], interpreter))
@@ -70,12 +71,8 @@ def _plots(outcomes: pa.Table) -> dict[str, dict[str, str]]:
 
 def _by_attack(rows: pa.Table, metric: str) -> dict[str, figures.Points]:
     """The values of a metric and the successes, for each attack that is there."""
-    parts = {attack: rows.filter(pc.equal(rows["attack"], attack)) for attack in ATTACKS}
-    return {
-        attack: (part[metric].to_numpy(), part["success"].to_numpy().astype(bool))
-        for attack, part in parts.items()
-        if part.num_rows
-    }
+    parts = {attack: rows.filter(pc.equal(rows["attack"], attack)) for attack in in_order(rows["attack"].to_pylist())}
+    return {attack: (its[metric].to_numpy(), its["success"].to_numpy().astype(bool)) for attack, its in parts.items()}
 
 
 def _facts(info: Mapping[str, Any]) -> dict[str, dict[str, str]]:

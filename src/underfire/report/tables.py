@@ -1,13 +1,14 @@
-"""The averages of a run as rows of text, the plain attack beside ADV²."""
+"""The averages of a run as rows of text, its attacks side by side."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import isnan
 
 from underfire.metrics import Estimate, Summary
+from underfire.names import in_order
 from underfire.report.verdict import percent
-from underfire.report.view import ATTACKS
 
+SHARE = "Plausible"  # `Words.share` in the page
 DEFINITIONS = {
     "ASR": "Attack success rate: share of images whose predicted class is the target class.",
     "MC": "Mean confidence of the target class, over the successes.",
@@ -20,7 +21,7 @@ DEFINITIONS = {
     "IoU (mean)": "Intersection over union of the two maps, each thresholded at its own mean.",
     "IoU (0.5)": "The same with the fixed threshold 0.5.",
     "IoU (top 15 %)": "The same with the 15 % largest cells of each map.",
-    "Plausible": "Share of maps with IoU (mean) above 0.5.",
+    SHARE: "Share of maps with IoU (mean) above 0.5.",
     "8 bits": "Share of images still reported as the target class after rounding to 8 bits, as in a PNG file.",
     "L∞": "Largest change of any pixel value, of a range from 0 to 1.",
     "Flow": "Mean distance in pixels from a pixel to where it was taken from.",
@@ -34,13 +35,13 @@ MAP_METRICS = {
     "IoU (mean)": "iou_mean",
     "IoU (0.5)": "iou_half",
     "IoU (top 15 %)": "iou_top15",
-    "Plausible": "plausible",
+    SHARE: "plausible",
     "8 bits": "success_8bit",
     "L∞": "linf",
     "Flow": "flow_mean",
     "Roughness": "flow_smoothness",
 }
-SHARES = ("ASR", "Plausible", "8 bits")
+SHARES = ("ASR", SHARE, "8 bits")
 DIGITS = {"L∞": 4, "Roughness": 0}  # 3 for the others
 
 
@@ -75,7 +76,7 @@ def tabulate(summaries: list[Summary], successes: bool, shown: Iterable[str]) ->
     for summary in summaries:
         grouped.setdefault(summary.interpreter, {})[summary.attack] = summary
     return [
-        _table(name, [by_attack[attack] for attack in ATTACKS if attack in by_attack], successes, tuple(shown))
+        _table(name, [by_attack[attack] for attack in in_order(by_attack)], successes, tuple(shown))
         for name, by_attack in grouped.items()
     ]
 
@@ -85,7 +86,7 @@ def _table(interpreter: str, summaries: list[Summary], successes: bool, shown: t
     return Table(
         interpreter=interpreter,
         columns=tuple((each.attack, column["ΔL1"].n) for each, column in zip(summaries, columns, strict=True)),
-        rows=tuple((name, tuple(_cell(name, column[name]) for column in columns)) for name in shown),
+        rows=tuple((name, tuple(_cell(name, column.get(name)) for column in columns)) for name in shown),
     )
 
 
@@ -94,8 +95,8 @@ def _estimates(summary: Summary, averages: Mapping[str, Estimate]) -> dict[str, 
     return {"ASR": summary.asr, "MC": summary.mc, **distances}
 
 
-def _cell(name: str, estimate: Estimate) -> Cell:
-    if isnan(estimate.value):
+def _cell(name: str, estimate: Estimate | None) -> Cell:
+    if estimate is None or isnan(estimate.value):
         return Cell("–", "")
     if name in SHARES:
         return Cell(percent(estimate.value), f"{100 * estimate.low:.0f}–{100 * estimate.high:.0f}")

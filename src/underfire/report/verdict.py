@@ -3,6 +3,7 @@
 Every image under attack ends in one of three ways: the classifier was not fooled; it was fooled and the
 map changed visibly, so whoever looks at the map is warned; or it was fooled and the map stayed plausible.
 Where another map than the benign one was wanted, "plausible" is the map that looks like the wanted one.
+The headline follows the ADV² that keeps the largest share of maps plausible, of those of all solvers in the run.
 """
 
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from underfire.metrics import PLAUSIBLE, wilson
-from underfire.report.view import ATTACKS, MAP_AWARE, interpreter_name, pair
+from underfire.names import MAP_AWARE, PAIRS, PLAIN, attack_name, attacker, in_order, interpreter_name
 from underfire.report.wording import HIDING, Words
 
 FEW = 100  # images below which the verdict carries a caution
@@ -68,11 +69,11 @@ def missing_parts(outcomes: pa.Table, info: Mapping[str, Any]) -> list[str]:
     expected = requested if requested is not None else images
     lacks = []
     for interpreter in dict.fromkeys(outcomes["interpreter"].to_pylist()):
-        for attack in pair(outcomes):
-            n = tally(outcomes, interpreter, attack).n
-            if n < expected:
+        for each in _tallies(outcomes, interpreter):
+            if each.n < expected:
                 lacks.append(
-                    f"{ATTACKS[attack]} against {interpreter_name(interpreter)} covers {n} of {expected} images."
+                    f"{attack_name(each.attack)} against {interpreter_name(interpreter)} covers {each.n} of {expected} "
+                    "images."
                 )
     return lacks
 
@@ -91,15 +92,37 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
+def _tallies(outcomes: pa.Table, interpreter: str) -> list[Tally]:
+    """The plain attack and ADV² of every solver in the run, and what else was aimed at this interpreter."""
+    against = outcomes.filter(pc.equal(outcomes["interpreter"], interpreter))
+    tried, held = (
+        [attack for attack in dict.fromkeys(table["attack"].to_pylist()) if attacker(attack)]
+        for table in (against, outcomes)
+    )
+    bases = {known.base for attack in held if (known := attacker(attack))}
+    expected = [attack for pair in PAIRS if bases & set(pair) for attack in pair] or PAIRS[0]
+    return [tally(outcomes, interpreter, attack) for attack in in_order([*expected, *tried])]
+
+
 def _judge(outcomes: pa.Table, interpreter: str, words: Words) -> Verdict:
-    plain, adv2 = (tally(outcomes, interpreter, attack) for attack in pair(outcomes))
+    tallies = _tallies(outcomes, interpreter)
+    basic = [each for each in tallies if each.attack in MAP_AWARE]
+    leading = max(basic, key=lambda each: (each.n > 0, each.fooled > 0, each.share))
+    told = sorted(tallies, key=_map_aware_first)
     return Verdict(
         interpreter=interpreter,
-        headline=f"{interpreter_name(interpreter)} {_headline(adv2, words)}.",
-        sentences=tuple(_sentence(each, words) for each in (adv2, plain)),
-        cautions=tuple(_cautions(plain, adv2, words)),
-        tallies=tuple(each for each in (adv2, plain) if each.n),
+        headline=f"{interpreter_name(interpreter)} {_headline(leading, words)}.",
+        sentences=tuple(_sentence(each, words) for each in told),
+        cautions=tuple(_cautions(tallies, leading, words)),
+        tallies=tuple(each for each in told if each.n),
     )
+
+
+def _map_aware_first(each: Tally) -> tuple[int, bool, bool]:
+    """Solver by solver ADV², the plain attack, and then the others in their order."""
+    known = attacker(each.attack)
+    assert known is not None
+    return known.order[0], known.adaptive, known.plain
 
 
 def _headline(adv2: Tally, words: Words) -> str:
@@ -118,37 +141,39 @@ def _headline(adv2: Tally, words: Words) -> str:
 
 def _sentence(each: Tally, words: Words) -> str:
     """The counts behind the claim."""
-    title = ATTACKS[each.attack]
+    title = attack_name(each.attack)
     if not each.n:
         return f"There is no outcome of {title} in this run."
     if not each.fooled:
         return f"{title} fooled the classifier on none of {each.n} images, so its maps say nothing."
-    kept = words.kept if each.attack in MAP_AWARE else words.left
+    kept = words.left if each.attack in PLAIN else words.kept
     whole = f"on {each.plausible}" if each.fooled == each.n else f"on {each.plausible} of those {each.fooled}"
     return (
         f"{title} fooled the classifier on {each.fooled} of {each.n} images and {kept} {whole} ({percent(each.share)})."
     )
 
 
-def _cautions(plain: Tally, adv2: Tally, words: Words) -> list[str]:
+def _cautions(tallies: list[Tally], leading: Tally, words: Words) -> list[str]:
     """What keeps the claim from being read as more than it is."""
     cautions = []
-    if 0 < adv2.fooled < FEW:
-        low, high = wilson(adv2.plausible, adv2.fooled)
-        images = "1 image" if adv2.fooled == 1 else f"{adv2.fooled} images"
+    if 0 < leading.fooled < FEW:
+        low, high = wilson(leading.plausible, leading.fooled)
+        images = "1 image" if leading.fooled == 1 else f"{leading.fooled} images"
         cautions.append(
             f"Few images: judged on {images}, the true share of {words.counted} may be anywhere from "
             f"{percent(low)} to {percent(high)} (95 % interval)."
         )
-    if adv2.fooled and adv2.failed:
-        title = ATTACKS[adv2.attack]
-        cautions.append(f"On {adv2.failed} of {adv2.n} images {title} failed; of these the verdict says nothing.")
-    if plain.fooled and plain.share >= 0.5:
-        cautions.append(words.unmoved.format(ATTACKS[plain.attack]))
-    if constant := plain.constant + adv2.constant:
+    for each in tallies:
+        if each.attack in MAP_AWARE and each.fooled and each.failed:
+            title = attack_name(each.attack)
+            cautions.append(f"On {each.failed} of {each.n} images {title} failed; of these the verdict says nothing.")
+    for each in tallies:
+        if each.attack in PLAIN and each.fooled and each.share >= 0.5:
+            cautions.append(words.unmoved.format(attack_name(each.attack)))
+    if constant := sum(each.constant for each in tallies):
         noun = "map is" if constant == 1 else "maps are"
         cautions.append(f"{constant} {noun} constant and explain nothing; do not trust their IoU.")
-    if adv2.blank:
+    if leading.blank:
         one, several = words.blank
-        cautions.append(one if adv2.blank == 1 else several.format(adv2.blank))
+        cautions.append(one if leading.blank == 1 else several.format(leading.blank))
     return cautions

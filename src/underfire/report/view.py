@@ -1,17 +1,12 @@
-"""What the report reads of a run, and the names it gives to things."""
+"""What the report reads of a run."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-
-PLAIN = {"pgd": "PGD", "stadv": "StAdv"}
-MAP_AWARE = {"adv2": "ADV²", "adv2-stadv": "ADV² on StAdv"}
-ATTACKS = PLAIN | MAP_AWARE
-PAIRS = tuple(zip(PLAIN, MAP_AWARE, strict=True))
-INTERPRETERS = {"grad": "GRAD", "cam": "CAM", "grad-cam": "Grad-CAM", "ig": "IG", "mask": "MASK", "rts": "RTS"}
 
 Array = npt.NDArray[np.float32]
 Named = tuple[tuple[str, ...], Array]  # ids, and one row per id
@@ -20,6 +15,9 @@ Named = tuple[tuple[str, ...], Array]  # ids, and one row per id
 @runtime_checkable
 class RunView(Protocol):
     """A run folder as the report sees it (`underfire.store.Run`); any key of `info` may be missing."""
+
+    @property
+    def path(self) -> Path: ...
 
     @property
     def info(self) -> Mapping[str, Any]: ...
@@ -31,17 +29,6 @@ class RunView(Protocol):
     def maps(self, attack: str, interpreter: str) -> Named: ...
 
     def thetas(self, attack: str, interpreter: str | None = None) -> Named: ...
-
-
-def pair(outcomes: pa.Table) -> tuple[str, str]:
-    """The plain attack of a run and its ADV²."""
-    held = set(outcomes["attack"].to_pylist())
-    return next((each for each in PAIRS if held & set(each)), PAIRS[0])
-
-
-def interpreter_name(interpreter: str) -> str:
-    """The name the field writes, or the given one."""
-    return INTERPRETERS.get(interpreter, interpreter)
 
 
 def class_name(classes: Sequence[str], index: int) -> str:

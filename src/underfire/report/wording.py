@@ -15,6 +15,7 @@ class Words:
     question: str
     headlines: tuple[str, str, str, str]  # for nearly all, most, some and hardly any of the maps
     endings: Mapping[str, str]
+    share: str  # the share of such maps, in tables
     kept: str  # what ADV² did to the maps that count as plausible
     left: str  # what the plain attack did to them
     counted: str  # such maps
@@ -38,6 +39,7 @@ HIDING = Words(
             "failed": "classifier not fooled",
         }
     ),
+    share="Plausible",
     kept="kept the map plausible",
     left="left the map plausible",
     counted="plausible maps",
@@ -65,6 +67,7 @@ SHOWING = Words(
             "failed": "classifier not fooled",
         }
     ),
+    share="As wanted",
     kept="made the map look like the wanted one",
     left="left the map like the wanted one",
     counted="maps that look like the wanted one",

@@ -18,7 +18,8 @@ from underfire.classifiers import Classifier
 from underfire.data import ImageSet
 from underfire.interpreters import Midpoints
 from underfire.metrics import Estimate, mean_interval
-from underfire.report.plots import bound
+from underfire.names import made_for
+from underfire.plots import bound
 from underfire.stages import Bound, Context, Noise, Select, key
 from underfire.store import Run, Store, read_table, write_atomically, write_table
 from underfire.studies import effectiveness
@@ -61,7 +62,7 @@ def execute(
     computed = [perform(planned, ids, context, on_progress) for planned in plan(settings, select)]
     if any(computed) or not ((out / TABLE).exists() and (out / PLOT).exists()):
         table = gap_table(settings, select, ids, context.store)
-        picture = _plot(table)
+        picture = scatter(table)
         write_table(out / TABLE, table)
         write_atomically(out / PLOT, lambda temporary: temporary.write_bytes(picture))
     return run
@@ -153,9 +154,10 @@ def _summary(rows: pa.Table, attack: str, interpreter: str | None) -> Summary:
     return Summary(attack, interpreter, prediction, interpretation, gap, float(abs(error).mean()), beyond)
 
 
-def _plot(table: pa.Table) -> bytes:
+def scatter(table: pa.Table) -> bytes:
+    """Both losses of every image as SVG, above the line of the bound; the benign ones, where both are 0, left out."""
     points = {
-        " ".join(filter(None, kind)): (rows["prediction_loss"].to_numpy(), rows["interpretation_loss"].to_numpy())
+        made_for(*kind): (rows["prediction_loss"].to_numpy(), rows["interpretation_loss"].to_numpy())
         for kind, rows in _kinds(table)
         if kind != ("benign", None)
     }

@@ -23,8 +23,8 @@ from underfire.classifiers import Classifier
 from underfire.images import is_constant
 from underfire.interpreters import Interpreter
 from underfire.metrics import Estimate, compare_maps, map_l1, mean_interval
-from underfire.report.plots import matrix
-from underfire.report.view import INTERPRETERS
+from underfire.names import interpreter_name, made_for
+from underfire.plots import matrix
 from underfire.stages import Context, Craft, Explain, ExplainElsewhere, Noise, Select, in_one_sentence, key
 from underfire.store import Run, Store, read_table, write_atomically, write_table
 from underfire.studies import effectiveness
@@ -109,7 +109,7 @@ def execute(
         perform(planned, ids, Context(used, store, at_once), on_progress)
     table = transfer_table(settings, select, shown, elsewhere, ids, store)
     everything = pa.concat_tables([_others(earlier, table), table])
-    picture = _plot(everything.filter(pc.equal(everything["model_fingerprint"], used.fingerprint())))
+    picture = heat_map(everything.filter(pc.equal(everything["model_fingerprint"], used.fingerprint())))
     write_table(run.path / TABLE, everything)
     write_atomically(run.path / plot_name(elsewhere), lambda temporary: temporary.write_bytes(picture))
     return table
@@ -226,6 +226,20 @@ def plot_name(elsewhere: Elsewhere | None) -> str:
     return "transfer.svg" if elsewhere is None else f"transfer-{elsewhere.classifier.fingerprint()}.svg"
 
 
+def heat_map(table: pa.Table) -> bytes:
+    """Mean distances on one classifier as SVG: sources by shown interpreters, a source's own one framed."""
+    cells = summarise(table)
+    rows = list(dict.fromkeys((cell.attack, cell.source) for cell in cells))
+    columns = list(dict.fromkeys(cell.interpreter for cell in cells))
+    values = np.full((len(rows), len(columns)), np.nan)
+    own = np.zeros(values.shape, dtype=bool)
+    for cell in cells:
+        place = rows.index((cell.attack, cell.source)), columns.index(cell.interpreter)
+        values[place], own[place] = cell.map_l1.value, cell.own
+    titles = [made_for(*row) for row in rows], [interpreter_name(column) for column in columns]
+    return matrix(values, *titles, own, "ΔL1 to the benign map")
+
+
 def _cell(rows: pa.Table) -> Cell:
     first = {name: rows[name][0].as_py() for name in ("attack", "source", "interpreter", "model", "own")}
     distance, overlap = rows["map_l1"].to_numpy(), rows["iou_mean"].to_numpy()
@@ -268,16 +282,3 @@ def _others(earlier: pa.Table, table: pa.Table) -> pa.Table:
     renewed = set(zip(*(table[name].to_pylist() for name in names), strict=True))
     pairs = zip(*(earlier[name].to_pylist() for name in names), strict=True)
     return earlier.filter(pa.array([pair not in renewed for pair in pairs], pa.bool_()))
-
-
-def _plot(table: pa.Table) -> bytes:
-    cells = summarise(table)
-    rows, columns = (
-        list(dict.fromkeys(names)) for names in ([c.made_for for c in cells], [c.interpreter for c in cells])
-    )
-    values = np.full((len(rows), len(columns)), np.nan)
-    own = np.zeros(values.shape, dtype=bool)
-    for cell in cells:
-        place = rows.index(cell.made_for), columns.index(cell.interpreter)
-        values[place], own[place] = cell.map_l1.value, cell.own
-    return matrix(values, rows, [INTERPRETERS.get(name, name) for name in columns], own, "ΔL1 to the benign map")

@@ -1,0 +1,130 @@
+"""What attacks, interpreters and detectors are called in sentences, tables and pictures.
+
+    attack_name("adv2-stadv-evading-fs:median:3")    # ADV² on StAdv evading median 3×3
+    detector_name("fs:median:3")                     # feature squeezing (median 3×3)
+
+A name that is none of ours is shown as it is.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+PLAIN = {"pgd": "PGD", "stadv": "StAdv"}
+MAP_AWARE = {"adv2": "ADV²", "adv2-stadv": "ADV² on StAdv"}
+ATTACKS = PLAIN | MAP_AWARE
+PAIRS = tuple(zip(PLAIN, MAP_AWARE, strict=True))
+ENSEMBLE = {"adv2": "ADV² on the ensemble", "adv2-stadv": "ADV² on StAdv and the ensemble"}
+OTHERS = {"benign": "benign", "noise": "random noise"}
+INTERPRETERS = {"grad": "GRAD", "cam": "CAM", "grad-cam": "Grad-CAM", "ig": "IG", "mask": "MASK", "rts": "RTS"}
+FAMILIES = {"fs": "feature squeezing", "consistency": "self-consistency", "ensemble": "ensemble disagreement"}
+
+
+@dataclass(frozen=True)
+class Attacker:
+    """The name of an attack, taken apart."""
+
+    base: str  # a key of ATTACKS
+    ensemble: bool = False  # whether one image is to deceive all interpreters at once
+    evaded: str = ""  # the detector that it evades
+
+    @property
+    def plain(self) -> bool:
+        """Whether it ignores the map."""
+        return self.base in PLAIN
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether it knows more of the defender than one interpreter."""
+        return self.ensemble or bool(self.evaded)
+
+    @property
+    def shared(self) -> bool:
+        """Whether its images are the same for all interpreters."""
+        return self.plain or self.ensemble
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """Solver by solver: the plain attack, ADV², those that evade detectors, that on the ensemble."""
+        solver = next(i for i, pair in enumerate(PAIRS) if self.base in pair)
+        return solver, not self.plain, self.ensemble, bool(self.evaded)
+
+
+def attacker(attack: str) -> Attacker | None:
+    """An attack's name taken apart; None if it is none of ours."""
+    aimed, _, evaded = attack.partition("-evading-")
+    base = aimed.removesuffix("-ensemble")
+    known = base in ATTACKS if base == aimed else base in ENSEMBLE
+    return Attacker(base, base != aimed, evaded) if known else None
+
+
+def in_order(attacks: Iterable[str]) -> list[str]:
+    """Each attack once, in the order in which they are shown; unknown ones last."""
+    last = (len(PAIRS),)
+    return sorted(dict.fromkeys(attacks), key=lambda name: known.order if (known := attacker(name)) else last)
+
+
+def attack_name(attack: str) -> str:
+    """An attack, as in "ADV² on StAdv evading median 3×3"."""
+    known = attacker(attack)
+    if known is None:
+        return OTHERS.get(attack, attack)
+    name = (ENSEMBLE if known.ensemble else ATTACKS)[known.base]
+    if not known.evaded:
+        return name
+    speaks_for_itself = known.evaded.startswith("fs:")
+    return f"{name} evading {(detector_part if speaks_for_itself else detector_name)(known.evaded)}"
+
+
+def made_for(attack: str, interpreter: str | None) -> str:
+    """An attack and the interpreter whose map it was after, if it was after one."""
+    return attack_name(attack) if interpreter is None else f"{attack_name(attack)} for {interpreter_name(interpreter)}"
+
+
+def interpreter_name(interpreter: str) -> str:
+    """The name the field writes, or the given one."""
+    return INTERPRETERS.get(interpreter, interpreter)
+
+
+def detector_name(detector: str) -> str:
+    """A detector with its family, as in "feature squeezing (median 3×3)"."""
+    name = family_name(family_of(detector))
+    return f"{name} ({detector_part(detector)})" if ":" in detector else name
+
+
+def detector_part(detector: str) -> str:
+    """A detector within its family, as in "median 3×3"; that of all its parts is "combined"."""
+    family, _, part = detector.partition(":")
+    return _PARTS.get(family, str)(part) if part else "combined"
+
+
+def family_of(detector: str) -> str:
+    """The first word of its name."""
+    return detector.partition(":")[0]
+
+
+def family_name(family: str) -> str:
+    return FAMILIES.get(family, family)
+
+
+def _squeezers(part: str) -> str:
+    return " + ".join(_squeezer(each) for each in part.split("+"))
+
+
+def _squeezer(squeezer: str) -> str:
+    kind, _, number = squeezer.partition(":")
+    return _SQUEEZERS[kind].format(number) if kind in _SQUEEZERS else squeezer
+
+
+def _consistency(part: str) -> str:
+    interpreter, _, change = part.partition(":")
+    name = interpreter_name(interpreter)
+    return f"{name} under {_CHANGES.get(change, change)}" if change else name
+
+
+def _pair(part: str) -> str:
+    return " and ".join(map(interpreter_name, part.split("+")))
+
+
+_SQUEEZERS = {"bits": "{0} bits", "median": "median {0}×{0}", "nlm": "non-local means {0}"}
+_CHANGES = {"jpeg": "JPEG"}
+_PARTS: dict[str, Callable[[str], str]] = {"fs": _squeezers, "consistency": _consistency, "ensemble": _pair}

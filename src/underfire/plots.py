@@ -1,0 +1,115 @@
+"""Plots of the studies as the bytes of an SVG, legible on white and on black."""
+
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from typing import Any
+
+import matplotlib
+import numpy as np
+import numpy.typing as npt
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+Numbers = npt.NDArray[np.floating]
+INK = "#808080"  # reads on white and on black
+STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "svg.hashsalt": "underfire",  # equal plots have equal bytes
+}
+COLOURS = ("#8c8c8c", "#4f86b0", "#d9541e", "#6a9a3b", "#9b72c4", "#c9a227", "#3b9a94")
+LINES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.2, 1, 1.2)))
+FRAME = "#d9541e"
+HEAT = ListedColormap(matplotlib.colormaps["inferno"](np.linspace(0.2, 0.95, 256)))  # without its near-black
+LONGEST, NARROW = 56, 24  # characters of a name: at most, and where two fit side by side
+
+
+def matrix(
+    values: Numbers, rows: Sequence[str], columns: Sequence[str], own: npt.NDArray[np.bool_], label: str
+) -> bytes:
+    """A heat-map with its numbers; cells where `own` holds are framed, those without a number stay empty."""
+    with matplotlib.rc_context({**STYLE, "axes.spines.bottom": False}):
+        figure, axes = _blank(1.8 + 0.9 * len(columns), 0.9 + 0.42 * len(rows))
+        largest = max(float(np.nanmax(values, initial=0)), 1e-9)
+        for (i, j), value in np.ndenumerate(values):
+            if np.isfinite(value):
+                share = value / largest
+                frame = {"edgecolor": FRAME, "linewidth": 2} if own[i, j] else {"linewidth": 0}
+                axes.add_patch(Rectangle((j - 0.47, i - 0.46), 0.94, 0.92, facecolor=HEAT(share), **frame))
+                colour = "white" if share < 0.55 else "black"
+                axes.text(j, i, f"{value:.3f}", ha="center", va="center", color=colour)
+        axes.set_xticks(range(len(columns)), [drawable(name) for name in columns])
+        axes.set_yticks(range(len(rows)), [drawable(name) for name in rows])
+        axes.tick_params(length=0)
+        axes.set(xlabel="shown by", ylabel="made for", xlim=(-0.5, len(columns) - 0.5), ylim=(len(rows) - 0.5, -0.5))
+        axes.set_title(label, loc="left", fontsize=9)
+        return svg(figure)
+
+
+def bound(points: Mapping[str, tuple[Numbers, Numbers]], bounded: str, bounding: str) -> bytes:
+    """One set of (bounded, bounding) values per name above the line on which both are equal; zeros are left out."""
+    with matplotlib.rc_context({**STYLE, "axes.spines.left": True}):
+        figure, axes = _blank(4.6, 3.4 + 0.1 * len(points))
+        for (x, y), colour in zip(points.values(), np.resize(COLOURS, len(points)), strict=True):
+            seen = y > 0
+            axes.scatter(x[seen], y[seen], s=14, color=colour, alpha=0.75, linewidths=0)
+        line = np.concatenate([np.geomspace(1e-6, 0.01, 50), np.linspace(0.01, 1, 50)])
+        axes.plot(line, line, color=INK, linewidth=0.9, linestyle=LINES[1], zorder=0)
+        axes.set(xlabel=bounded, ylabel=bounding, yscale="log")
+        _legend(figure, [*axes.collections, axes.lines[0]], [*points, "bound"])
+        return svg(figure)
+
+
+def curves(points: Mapping[tuple[str, str], tuple[Numbers, Numbers]], mark: float | None, x: str, y: str) -> bytes:
+    """One curve of shares per (kind, of what): a colour for each kind, a kind of line for each of what."""
+    kinds, others = (list(dict.fromkeys(names)) for names in zip(*points, strict=True))
+    with matplotlib.rc_context({**STYLE, "axes.spines.left": True}):
+        figure, axes = _blank(3.9, 3.2 + 0.17 * len(points))
+        for (kind, other), (across, up) in points.items():
+            colour = COLOURS[(1 + kinds.index(kind)) % len(COLOURS)]
+            axes.plot(across, up, color=colour, linestyle=LINES[others.index(other) % len(LINES)], linewidth=1.4)
+        lines = list(axes.lines)
+        axes.plot([0, 1], [0, 1], color=INK, linewidth=0.6, zorder=0)
+        if mark is not None:
+            axes.axvline(mark, color=INK, linewidth=0.8, linestyle=LINES[1], zorder=0)
+        axes.set(xlabel=x, ylabel=y, xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+        _legend(figure, lines, [" ".join(filter(None, names)) for names in points])
+        return svg(figure)
+
+
+def drawable(name: str) -> str:
+    """A name from outside as the font can draw it: no formula, no foreign glyph, no hidden label."""
+    known = name.encode("latin-1", "replace").decode("latin-1")
+    printable = "".join(each if each.isprintable() else "?" for each in known)
+    return printable[:LONGEST].replace("$", r"\$").replace("_", " ", int(printable.startswith("_")))
+
+
+def svg(figure: Figure) -> bytes:
+    """The same bytes for the same plot."""
+    data = BytesIO()
+    figure.savefig(data, format="svg", metadata={"Date": None, "Creator": None})
+    return data.getvalue()
+
+
+def _blank(width: float, height: float) -> tuple[Figure, Axes]:
+    """A transparent figure of this size in inches."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.patch.set_alpha(0)
+    return figure, figure.add_subplot(facecolor="none")
+
+
+def _legend(figure: Figure, handles: Sequence[Artist], names: Sequence[str]) -> None:
+    """Below the plot, so that it hides nothing."""
+    labels = [drawable(name) for name in names]
+    columns = 2 if max(map(len, labels)) <= NARROW else 1
+    figure.legend(handles, labels, loc="outside lower left", ncols=columns, frameon=False, fontsize=8)

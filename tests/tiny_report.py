@@ -1,0 +1,134 @@
+"""A run held in memory, and what a test asks of the page that shows it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from underfire.names import PLAIN, attacker
+from underfire.report import RunView, write_report
+
+FLOWING = ("stadv", "adv2-stadv")
+HOSTILE_CLASS = "<script>alert(1)</script>"
+HOSTILE_ID = '"><img src=x onerror=alert(2)>.jpg'
+INFO = {
+    "underfire": "0.1.0",
+    "command": "underfire attack photos --interpreter cam --eps 0.031 && echo '</pre><b>'",
+    "created": "2026-05-04T10:11:12+00:00",
+    "spec": {"craft": {"attack": "adv2", "steps": 300, "eps": 0.031}, "select": {"n": 12}},
+    "versions": {"torch": "2.15.0", "numpy": "2.4.6"},
+    "seed": 0,
+    "device": "cpu",
+    "model": {"name": "tiny", "weights": "demo", "normalization": "none", "features": "layer3"},
+    "classes": ["disc", "square", HOSTILE_CLASS],
+    "wall_seconds": {"craft": 12.34},
+    "skipped": [{"id": "broken.jpg", "reason": "not an <i>image</i>"}],
+    "selection": {"examined": 15, "misclassified": 3, "requested": 12},
+}
+
+
+@dataclass(frozen=True)
+class FakeRun:
+    """A run held in memory: pictures of discs and squares, maps that are blobs."""
+
+    ids: tuple[str, ...]
+    side: int = 64
+    interpreters: tuple[str, ...] = ("cam", "grad")
+    attacks: tuple[str, ...] = ("pgd", "adv2")
+    info: Mapping[str, Any] = field(default_factory=lambda: INFO)
+    path: Path = Path("nowhere")
+
+    def outcomes(self) -> pa.Table:
+        rows = [
+            outcome(id, attack, interpreter, success=index % 6 != 5, iou_mean=self._iou(attack, index))
+            for attack in self.attacks
+            for interpreter in self.interpreters
+            for index, id in enumerate(self.ids)
+        ]
+        return table(rows)
+
+    def images(self, attack: str, interpreter: str | None = None) -> tuple[tuple[str, ...], npt.NDArray[Any]]:
+        assert (interpreter is None) == (attack == "benign" or shared(attack))
+        noise = np.random.default_rng(1).choice((-0.03, 0.03), (len(self.ids), 3, self.side, self.side))
+        images = np.stack([picture(index, self.side) for index in range(len(self.ids))])
+        images = images if attack == "benign" else (images + noise).clip(0, 1)
+        return self.ids, images.astype(np.float32)
+
+    def maps(self, attack: str, interpreter: str) -> tuple[tuple[str, ...], npt.NDArray[Any]]:
+        cells = 7 if interpreter == "cam" else 56
+        drift = 0.3 if attack in PLAIN else 0.0
+        blobs = [blob(0.3 + 0.03 * index + drift, 0.5, cells) for index in range(len(self.ids))]
+        return self.ids, np.stack(blobs).astype(np.float32)
+
+    def thetas(self, attack: str, interpreter: str | None = None) -> tuple[tuple[str, ...], npt.NDArray[Any]]:
+        assert (interpreter is None) == shared(attack)
+        assert "stadv" in attack
+        swirl = np.stack([blob(0.3, 0.5, self.side), -2 * blob(0.7, 0.5, self.side)])
+        return self.ids, np.stack([(1 + index) * swirl for index in range(len(self.ids))]).astype(np.float32)
+
+    def _iou(self, attack: str, index: int) -> float:
+        return 0.1 + 0.05 * index if attack in PLAIN else 0.95 - 0.02 * index
+
+
+def shared(attack: str) -> bool:
+    """Whether an attack makes the same images for all interpreters."""
+    known = attacker(attack)
+    assert known is not None
+    return known.shared
+
+
+def outcome(id: str, attack: str, interpreter: str, **changes: Any) -> dict[str, Any]:
+    """One row of the outcome table."""
+    row = {
+        "id": id, "attack": attack, "interpreter": interpreter, "class_true": 0, "class_target": 2,
+        "class_predicted": 2, "confidence": 0.97, "success": True, "map_l1": 0.05, "map_l2": 0.07,
+        "iou_mean": 0.9, "iou_half": 0.8, "iou_top15": 0.7, "map_constant": False, "target_constant": False,
+        "benign_l1": 0.05, "target_map_of": None,
+        "repeat_l1": 0.01, "linf": 0.031, "success_8bit": True, "steps": 300, "reason": "budget",
+        "flow_mean": 0.25 if "stadv" in attack else None, "flow_smoothness": 812.4 if "stadv" in attack else None,
+    }  # fmt: skip
+    return row | changes
+
+
+def table(rows: list[dict[str, Any]]) -> pa.Table:
+    """Rows as a table that keeps its schema when there are none."""
+    return pa.Table.from_pylist([*rows, outcome("", "stadv", "")]).slice(0, len(rows))
+
+
+def picture(index: int, side: int) -> npt.NDArray[np.float64]:
+    """A colour gradient with a disc or a square (3, side, side)."""
+    y, x = np.mgrid[0 : 1 : side * 1j, 0 : 1 : side * 1j]
+    hue = 2 * np.pi * (index / 12 + np.array([0, 1 / 3, 2 / 3]))[:, None, None]
+    image = 0.5 + 0.3 * np.cos(hue + 2 * x + y)
+    distance = np.hypot(x - 0.5, y - 0.5) if index % 2 else np.maximum(abs(x - 0.5), abs(y - 0.5))
+    return np.where(distance < 0.25, 1 - image, image)
+
+
+def blob(x: float, y: float, cells: int) -> npt.NDArray[np.float64]:
+    """A Gaussian bump on a square grid."""
+    grid = (np.arange(cells) + 0.5) / cells
+    return np.exp(-20 * ((grid[None] - x) ** 2 + (grid[:, None] - y) ** 2))
+
+
+class Tags(HTMLParser):
+    """Collects the start tags of a page with their attributes."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.found if name == tag]
+
+
+def render(run: RunView, folder: Path) -> str:
+    return write_report(run, folder / "report.html").read_text(encoding="utf-8")
