@@ -12,6 +12,9 @@ import pyarrow as pa
 
 from underfire.names import PLAIN, attacker
 from underfire.report import RunView, write_report
+from underfire.store import write_json, write_table
+from underfire.studies import detections
+from underfire.studies.detection import DETECTORS
 
 FLOWING = ("stadv", "adv2-stadv")
 HOSTILE_CLASS = "<script>alert(1)</script>"
@@ -132,3 +135,60 @@ class Tags(HTMLParser):
 
 def render(run: RunView, folder: Path) -> str:
     return write_report(run, folder / "report.html").read_text(encoding="utf-8")
+
+
+def detection_rows(
+    detector: str, attack: str = "benign", interpreter: str | None = None, part: str = "run", **scores: Any
+) -> list[dict[str, Any]]:
+    """Rows of detections.parquet with a threshold of 1: one per score, of images on which the attack succeeded, or
+    `failed`."""
+    outcomes = [(score, True) for score in scores.get("scores", ())] + [(s, False) for s in scores.get("failed", ())]
+    return [
+        {
+            "id": f"{part}-{number}", "part": part, "attack": attack, "interpreter": interpreter,
+            "detector": detector, "family": detector.partition(":")[0], "score": score, "threshold": 1.0,
+            "flagged": score > 1, "success": None if attack == "benign" else success,
+        }
+        for number, (score, success) in enumerate(outcomes)
+    ]  # fmt: skip
+
+
+def benign_rows(detector: str) -> list[dict[str, Any]]:
+    """Ten scores that set the threshold, and as many held-out ones, of which one exceeds it."""
+    fit = detection_rows(detector, part="fit", scores=[0.1 * number for number in range(10)])
+    return fit + detection_rows(detector, part="check", scores=[0.1 * number for number in range(1, 10)] + [2.0])
+
+
+def write_detections(folder: Path, rows: list[dict[str, Any]], target: Any = 0.05) -> pa.Table:
+    """detections.parquet and detectors.json."""
+    write_json(folder / DETECTORS, {"spec": {"fpr": target}})
+    return write_rows(folder / detections.TABLE, rows, detections.COLUMNS)
+
+
+def transfer_row(
+    source: str | None, interpreter: str, distance: float, own: float | None = 0.05, **changes: Any
+) -> Any:
+    """A row of transfer.parquet."""
+    row = {
+        "id": "a.jpg", "attack": "pgd" if source is None else "adv2", "source": source, "interpreter": interpreter,
+        "model": "tiny", "model_fingerprint": "f0", "class_true": 0, "class_explained": 1, "class_predicted": 1,
+        "map_l1": distance, "map_l2": 0.1, "iou_mean": 0.5, "iou_half": 0.5, "iou_top15": 0.5,
+        "own": source == interpreter, "own_l1": None if source is None else own,
+        "map_constant": False, "benign_constant": False,
+    }  # fmt: skip
+    return row | changes
+
+
+def gap_row(attack: str, interpreter: str | None, prediction: float, interpretation: float) -> dict[str, Any]:
+    """A row of gap.parquet."""
+    return {
+        "id": "a.jpg", "attack": attack, "interpreter": interpreter, "class_target": 1, "prediction_loss": prediction,
+        "interpretation_loss": interpretation, "gap": interpretation - prediction, "completeness_error": 0.001,
+    }  # fmt: skip
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+    """A study's table as a file."""
+    table = pa.Table.from_pylist(rows, schema)
+    write_table(path, table)
+    return table

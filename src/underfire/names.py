@@ -87,19 +87,15 @@ def interpreter_name(interpreter: str) -> str:
 
 def detector_name(detector: str) -> str:
     """A detector with its family, as in "feature squeezing (median 3×3)"."""
-    name = family_name(family_of(detector))
-    return f"{name} ({detector_part(detector)})" if ":" in detector else name
+    family, colon, _ = detector.partition(":")
+    name = family_name(family)
+    return f"{name} ({detector_part(detector)})" if colon else name
 
 
 def detector_part(detector: str) -> str:
     """A detector within its family, as in "median 3×3"; that of all its parts is "combined"."""
     family, _, part = detector.partition(":")
     return _PARTS.get(family, str)(part) if part else "combined"
-
-
-def family_of(detector: str) -> str:
-    """The first word of its name."""
-    return detector.partition(":")[0]
 
 
 def family_name(family: str) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from io import BytesIO
+from textwrap import wrap
 from typing import Any
 
 import matplotlib
@@ -31,7 +32,7 @@ COLOURS = ("#8c8c8c", "#4f86b0", "#d9541e", "#6a9a3b", "#9b72c4", "#c9a227", "#3
 LINES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.2, 1, 1.2)))
 FRAME = "#d9541e"
 HEAT = ListedColormap(matplotlib.colormaps["inferno"](np.linspace(0.2, 0.95, 256)))  # without its near-black
-LONGEST, NARROW = 56, 24  # characters of a name: at most, and where two fit side by side
+LONGEST, NARROW = 48, 24  # characters of a name: at most, and where two fit side by side
 
 
 def matrix(
@@ -39,7 +40,7 @@ def matrix(
 ) -> bytes:
     """A heat-map with its numbers; cells where `own` holds are framed, those without a number stay empty."""
     with matplotlib.rc_context({**STYLE, "axes.spines.bottom": False}):
-        figure, axes = _blank(1.8 + 0.9 * len(columns), 0.9 + 0.42 * len(rows))
+        figure, axes = _blank(2.1 + 0.9 * len(columns), 1.0 + 0.42 * len(rows))
         largest = max(float(np.nanmax(values, initial=0)), 1e-9)
         for (i, j), value in np.ndenumerate(values):
             if np.isfinite(value):
@@ -48,8 +49,8 @@ def matrix(
                 axes.add_patch(Rectangle((j - 0.47, i - 0.46), 0.94, 0.92, facecolor=HEAT(share), **frame))
                 colour = "white" if share < 0.55 else "black"
                 axes.text(j, i, f"{value:.3f}", ha="center", va="center", color=colour)
-        axes.set_xticks(range(len(columns)), [drawable(name) for name in columns])
-        axes.set_yticks(range(len(rows)), [drawable(name) for name in rows])
+        axes.set_xticks(range(len(columns)), [in_lines(name, 12) for name in columns])
+        axes.set_yticks(range(len(rows)), [in_lines(name, 24) for name in rows])
         axes.tick_params(length=0)
         axes.set(xlabel="shown by", ylabel="made for", xlim=(-0.5, len(columns) - 0.5), ylim=(len(rows) - 0.5, -0.5))
         axes.set_title(label, loc="left", fontsize=9)
@@ -92,6 +93,11 @@ def drawable(name: str) -> str:
     known = name.encode("latin-1", "replace").decode("latin-1")
     printable = "".join(each if each.isprintable() else "?" for each in known)
     return printable[:LONGEST].replace("$", r"\$").replace("_", " ", int(printable.startswith("_")))
+
+
+def in_lines(name: str, width: int) -> str:
+    """A name in lines of so many characters."""
+    return "\n".join(map(drawable, wrap(name[:LONGEST], width)))
 
 
 def svg(figure: Figure) -> bytes:

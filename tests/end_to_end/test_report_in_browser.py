@@ -2,6 +2,9 @@
 
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pytest
+from PIL import Image
 
+from tiny_report import benign_rows, detection_rows, gap_row, transfer_row, write_detections, write_rows
 from underfire.report import write_report
+from underfire.studies import gap, transfer
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
@@ -18,15 +24,18 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 QUIET = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 HOSTILE = '"><img src=x onerror=alert(1)><script>alert(2)</script>'
 IDS = ("b.jpg", HOSTILE, "a.jpg")
+INFO = {"classes": [HOSTILE, "x" * 80], "command": "underfire attack " + "y" * 200}
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the path")
 
 
+@dataclass(frozen=True)
 class SmallRun:
     """Three noisy images under two interpreters; the ADV² IoU falls in the order of IDS, and so does ΔL1."""
 
-    path = Path("nowhere")
-    info: Mapping[str, Any] = {"classes": [HOSTILE, "x" * 80], "command": "underfire attack " + "y" * 200}
+    path: Path = Path("nowhere")
+    attacks: tuple[str, ...] = ("pgd", "adv2")
+    info: Mapping[str, Any] = field(default_factory=lambda: INFO)
 
     def outcomes(self) -> pa.Table:
         rows = [
@@ -37,7 +46,7 @@ class SmallRun:
                 "iou_top15": 0.5, "map_constant": False, "target_constant": False, "repeat_l1": 0.0, "linf": 0.031,
                 "success_8bit": True, "steps": 300, "reason": "budget",
             }
-            for attack in ("pgd", "adv2")
+            for attack in self.attacks
             for interpreter in ("cam", "grad")
             for index, id in enumerate(IDS)
         ]  # fmt: skip
@@ -68,8 +77,15 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def page(browser: Any, report: str) -> Iterator[Any]:
-    """The open report; fails at the end if it spoke to the console or asked for anything but itself."""
-    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    """The open report."""
+    with quiet(browser, report) as page:
+        yield page
+
+
+@contextmanager
+def quiet(browser: Any, report: str, scheme: str = "light") -> Iterator[Any]:
+    """The report in a page; fails at the end if it spoke to the console or asked for anything but itself."""
+    page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme=scheme)
     requests: list[str] = []
     noises: list[str] = []
     page.route(lambda url: url != report, lambda route: route.abort())
@@ -130,3 +146,63 @@ def test_nothing_scrolls_sideways(page: Any, width: int) -> None:
 def test_print_opens_what_is_folded(page: Any) -> None:
     page.pdf()
     assert page.locator("details:not([open])").count() == 0
+
+
+# ------------------------------------------------------------------ a run with all that studies add
+
+
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The report of a run with adaptive attacks, detections, transfer and gap."""
+    path = tmp_path_factory.mktemp("grown")
+    evading = [f"adv2-evading-{name}" for name in ("fs:median:3", "fs:bits:2", "fs")]
+    attackers = [("pgd", None), *((name, made) for name in ("adv2", *evading) for made in ("cam", "grad"))]
+    rows = []
+    for detector in ("fs:bits:2", "fs", "consistency:cam:noise", "consistency:cam", HOSTILE):
+        rows += benign_rows(detector)
+        for attack, made in attackers:
+            rows += detection_rows(detector, attack, made, scores=[0.5, 2.0, 3.0])
+    write_detections(path, rows)
+    pairs = [(source, shown) for source in ("cam", "grad", None) for shown in ("cam", "grad")]
+    write_rows(path / transfer.TABLE, [transfer_row(*pair, distance=0.1) for pair in pairs], transfer.SCHEMA)
+    write_rows(path / gap.TABLE, [gap_row("adv2", HOSTILE, 0.5, 0.9)], gap.SCHEMA)
+    run = SmallRun(path, attacks=("pgd", "adv2", *evading, "adv2-ensemble"))
+    return write_report(run, path / "report.html").as_uri()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_parts_of_studies_are_drawn(browser: Any, grown: str, scheme: str) -> None:
+    with quiet(browser, grown, scheme) as page:
+        for section, pictures in (("detection", 3), ("transfer", 1), ("gap", 1)):
+            shown = page.locator(f"#{section}")
+            assert shown.locator("img").count() == pictures
+            for picture in shown.locator("img").all():
+                picture.scroll_into_view_if_needed()
+                assert picture.evaluate("each => each.complete && each.naturalWidth") > 100
+                assert contrast(picture.screenshot()) > 60
+            assert contrast(shown.screenshot()) > 100
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_wide_tables_scroll_by_keyboard_and_the_page_does_not(browser: Any, grown: str, width: int) -> None:
+    with quiet(browser, grown) as page:
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        table = page.get_by_role("region", name="Detectors against attackers")
+        table.focus()
+        assert table.evaluate("each => each === document.activeElement && each.scrollWidth > each.clientWidth") or (
+            width == 1280
+        )
+        first = table.locator("tbody th").nth(1)
+        before = first.bounding_box()["x"]
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("ArrowRight")
+        if width == 360:
+            page.wait_for_function("each => each.scrollLeft > 0", arg=table.element_handle())
+        assert first.bounding_box()["x"] == pytest.approx(before, abs=3)  # the names stay in sight
+
+
+def contrast(picture: bytes) -> float:
+    """The range of grey values in a screenshot."""
+    grey = np.asarray(Image.open(BytesIO(picture)).convert("L"), dtype=float)
+    return float(np.ptp(grey))

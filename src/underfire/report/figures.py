@@ -3,7 +3,6 @@
 import re
 from base64 import b64encode
 from io import BytesIO
-from textwrap import wrap
 from typing import Any, NamedTuple
 
 import matplotlib
@@ -15,7 +14,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from underfire.names import attack_name, attacker
-from underfire.plots import INK, STYLE, drawable, svg
+from underfire.plots import INK, STYLE, in_lines, svg
 from underfire.report.view import Array
 
 Points = tuple[npt.NDArray[np.floating], npt.NDArray[np.bool_]]  # values, and where the attack succeeded
@@ -68,7 +67,7 @@ def strips(parts: dict[str, Points], label: str, mark: float | None) -> "Plot":
         if mark is not None:
             axes.axvline(mark, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
         axes.set(xlabel=label, ylim=(-0.5, len(parts) - 0.5), xlim=(-0.02, None if mark is None else 1.02))
-        axes.set_yticks(range(len(parts)), [_in_lines(attack_name(attack)) for attack in reversed(parts)])
+        axes.set_yticks(range(len(parts)), [in_lines(attack_name(attack), 20) for attack in reversed(parts)])
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x", color=INK, alpha=0.2, linewidth=0.6)
         return embedded(svg(figure))
@@ -100,10 +99,6 @@ def colour_of(attack: str) -> str:
     if known.evaded:
         return "#9b72c4"
     return "#4f86b0" if known.plain else "#d9541e"
-
-
-def _in_lines(name: str) -> str:
-    return "\n".join(map(drawable, wrap(name, 20)))
 
 
 def _strip(axes: Axes, height: int, points: Points, colour: str) -> None:

@@ -10,10 +10,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from underfire.metrics import PLAUSIBLE, summarise
 from underfire.names import attack_name, in_order, interpreter_name
-from underfire.report import figures, gallery, tables, verdict
+from underfire.report import detection, figures, gallery, gap, tables, transfer, verdict
+from underfire.report.parts import part
 from underfire.report.view import RunView, flatten
 from underfire.report.wording import wording
 from underfire.store import is_targeted, write_atomically
+from underfire.studies.detections import TABLE as DETECTIONS
+from underfire.studies.gap import TABLE as GAPS
+from underfire.studies.transfer import TABLE as TRANSFERS
 
 RUN = ("underfire", "created", "seed", "device")
 
@@ -51,6 +55,9 @@ def _content(run: RunView) -> dict[str, Any]:
         "definitions": shown,
         "plots": _plots(outcomes),
         "gallery": gallery.collect(run, outcomes, info.get("classes", ()), references),
+        "detection": part(run.path / DETECTIONS, detection.compose),
+        "transfer": part(run.path / TRANSFERS, transfer.compose),
+        "gap": part(run.path / GAPS, gap.compose),
         "facts": _facts(info),
         "skipped": info.get("skipped", ()),
         "command": info.get("command"),
