@@ -29,7 +29,7 @@ STYLE: dict[Any, Any] = {
     "svg.hashsalt": "underfire",  # equal plots have equal bytes
 }
 COLOURS = ("#8c8c8c", "#4f86b0", "#d9541e", "#6a9a3b", "#9b72c4", "#c9a227", "#3b9a94")
-LINES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.2, 1, 1.2)))
+LINES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.2, 1, 1.2)), (0, (9, 2)), (0, (4, 1, 1, 1, 1, 1)))
 FRAME = "#d9541e"
 HEAT = ListedColormap(matplotlib.colormaps["inferno"](np.linspace(0.2, 0.95, 256)))  # without its near-black
 LONGEST, NARROW = 48, 24  # characters of a name: at most, and where two fit side by side

@@ -161,7 +161,7 @@ def _sentence(cells: list[Cell], base: str, made: str, target: float | None) -> 
     against = [each for each in cells if (each.attack, each.interpreter) == (base, made) and each.successes.n]
     if not against:
         return ""
-    best = max(against, key=lambda each: each.successes.value)
+    best = max(against, key=lambda each: (each.successes.value, each.auc or 0))
     n = best.successes.n
     images = f"1 successful {attack_name(base)} image" if n == 1 else f"{n} successful {attack_name(base)} images"
     told = (
