@@ -48,7 +48,7 @@ class Scale:
 def left_out(fit: Callable[[Row], Scale], benign: Row) -> Row:
     """Each benign score on the scale that the others give: the one that a new image's score would be on."""
     others = (torch.cat([benign[:i], benign[i + 1 :]]) for i in range(len(benign)))
-    return torch.cat([fit(rest)(own) for own, rest in zip(benign.split(1), others, strict=True)])
+    return torch.cat([fit(rest)(own) for own, rest in zip(benign[:, None], others, strict=True)])
 
 
 @dataclass(frozen=True)
