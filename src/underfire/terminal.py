@@ -85,10 +85,10 @@ def existing_folder(path: str) -> Path:
 
 
 def table_of(title: str, names: tuple[str, ...], numbers: tuple[str, ...]) -> Table:
-    """An empty table: columns of names, then columns of numbers."""
+    """An empty table: columns of names, broken where the terminal is narrow, then columns of numbers."""
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0)
     for name in names:
-        table.add_column(name, no_wrap=True)
+        table.add_column(name, overflow="fold")
     for name in numbers:
         table.add_column(name, justify="right", no_wrap=True)
     return table
