@@ -58,10 +58,13 @@ def run(
     goal: Goal,
     width: int = 16,
     on_step: Callable[[Progress], None] = lambda progress: None,
+    start: Tensor | None = None,
 ) -> Outcome:
-    """Attack all N images, `width` at a time, after what must be run first; outcomes in the order of the goals."""
-    start = None
-    if attack.warm_start is not None:
+    """Attack all N images, `width` at a time, after what must be run first; outcomes in the order of the goals.
+
+    A `start` takes the place of the warm start.
+    """
+    if start is None and attack.warm_start is not None:
         start = run(attack.warm_start, classifier, goal, width, on_step).theta
     if attack.anchor is not None:
         goal = replace(goal, anchor=run(attack.anchor, classifier, goal, width, on_step).probabilities)

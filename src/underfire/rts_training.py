@@ -13,7 +13,7 @@ squared difference of neighbouring cells. On held-out images the background is t
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,8 @@ from underfire.types import Images, Labels, Logits, Maps, Row, UnderfireError
 MEASURED = 256  # images whose features are measured before the training
 BLUR = 0.1  # deviation of the blurred background, in image sides
 
-
 Answers = Float[Tensor, "n _"]  # logits of an encoder, whose classes need not be the classifier's
+Scores = dict[str, float | None]
 
 
 class Recipe(BaseModel):
@@ -99,19 +99,15 @@ def train_masker(
 
     UnderfireError if `out` holds another masker, or if there are no features to see through.
     """
-    identity = _identity(extractor, training_set, recipe)
+    identity = identify(extractor, training_set, recipe)
     if out.exists():
-        return _finished(out, identity)
+        return finished(out, identity)
     device = extractor.classifier.device
     fitted, judged = split(training_set.ids, recipe.held_out, recipe.seed)
     with in_one_sentence(
         f"The model failed on images of {'×'.join(map(str, training_set.pixels.shape[:1:-1]))} pixels"
     ):
         network, encoder = prepare(extractor, training_set, fitted[:MEASURED], recipe)
-    order = shuffled(len(fitted), min(recipe.batch, len(fitted)), recipe.seed)
-
-    def batch(step: int) -> Batch:
-        return augmented(training_set.batch(fitted[order(step)], device), step, recipe.seed)
 
     def loss(network: MaskerNetwork, batch: Batch) -> Row:
         return recipe.total(eq8(extractor, encoder, network, batch, recipe))
@@ -120,37 +116,74 @@ def train_masker(
         rows = [loss(network, each) for each in training_set.batches(judged, recipe.batch, device)]
         return torch.cat(rows).mean().item()
 
-    checkpoint = Checkpoint(out.with_suffix(".checkpoint"), json.dumps(identity))
-    done = fit(
-        network,
-        batch,
-        loss,
-        steps=recipe.steps,
-        lr=recipe.lr,
-        on_step=on_step,
-        held_out=HeldOut(score, recipe.judge_every, recipe.patience),
-        checkpoint=checkpoint,
-    )
+    def scores(network: MaskerNetwork) -> Scores:
+        return measure(extractor, encoder, network, training_set.batches(judged, recipe.batch, device))
+
     manifest = Manifest(
         classifier=extractor.classifier.fingerprint(),
         classes=len(network.embedding),
         encoder=encoder,
         width=recipe.width,
-        training={**identity, "steps_done": done, "size": list(training_set.pixels.shape[2:])},
-        scores=measure(extractor, encoder, network, training_set.batches(judged, recipe.batch, device)),
+        training={**identity, "size": list(training_set.pixels.shape[2:])},
     )
+    course = Course(identity, manifest, moving(training_set, fitted, recipe, device), loss, score, scores)
+    return follow(course, network, recipe, out, on_step)
+
+
+@dataclass(frozen=True)
+class Course:
+    """A training of a masker: its identity, what its file says but for the scores, what its steps are given and
+    minimise, the number by which networks are compared, and the scores of the one that is kept."""
+
+    identity: Mapping[str, Any]
+    manifest: Manifest
+    batch: Callable[[int], Any]
+    loss: Callable[[MaskerNetwork, Any], Row]
+    score: Callable[[MaskerNetwork], float]
+    scores: Callable[[MaskerNetwork], Scores]
+    memory: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+def follow(
+    course: Course,
+    network: MaskerNetwork,
+    recipe: Recipe,
+    out: Path,
+    on_step: Callable[[int, float], None] | None = None,
+) -> Masker:
+    """Train the network, going on from its checkpoint, and write it with its manifest."""
+    checkpoint = Checkpoint(out.with_suffix(".checkpoint"), json.dumps(course.identity))
+    done = fit(
+        network,
+        course.batch,
+        course.loss,
+        steps=recipe.steps,
+        lr=recipe.lr,
+        on_step=on_step,
+        held_out=HeldOut(course.score, recipe.judge_every, recipe.patience),
+        checkpoint=checkpoint,
+        memory=course.memory,
+    )
+    training = {**course.manifest.training, "steps_done": done}
+    manifest = course.manifest.model_copy(update={"training": training, "scores": course.scores(network)})
     write_masker(out, manifest, network)
     checkpoint.path.unlink(missing_ok=True)
     return read_masker(out)
 
 
-def _identity(extractor: FeatureExtractor, training_set: TrainingSet, recipe: Recipe) -> dict[str, Any]:
+def moving(training_set: TrainingSet, fitted: Labels, recipe: Recipe, device: torch.device) -> Callable[[int], Batch]:
+    """Step -> its images, mirrored and shifted at random."""
+    order = shuffled(len(fitted), min(recipe.batch, len(fitted)), recipe.seed)
+    return lambda step: augmented(training_set.batch(fitted[order(step)], device), step, recipe.seed)
+
+
+def identify(extractor: FeatureExtractor, training_set: TrainingSet, recipe: Recipe) -> dict[str, Any]:
     """What two trainings share that lead to the same masker."""
     models = {"classifier": extractor.classifier.fingerprint(), "encoder": extractor.fingerprint}
     return {**recipe.model_dump(), **models, "images": training_set.digest}
 
 
-def _finished(out: Path, identity: Mapping[str, Any]) -> Masker:
+def finished(out: Path, identity: Mapping[str, Any]) -> Masker:
     """The masker that this very training has left; UnderfireError if it is another's."""
     masker = read_masker(out)
     held = masker.manifest.training
@@ -212,13 +245,13 @@ def eq8(
     """The terms of Eq. 8; kept and removed part take one forward pass together."""
     logits, features, _ = extractor(batch.images, encoder.layers)
     y = logits.argmax(1)
-    masks = _masks(network, features, y, batch.images)
+    masks = masks_of(network, features, y, batch.images)
     parts = torch.cat(blended(batch.images, masks, background(batch, recipe.seed)))
     kept, removed = extractor.classifier(parts).logits.chunk(2)
     return mask_terms(masks, kept, removed, y, recipe.power)
 
 
-def _masks(network: MaskerNetwork, features: Pyramid, y: Labels, x: Images) -> Maps:
+def masks_of(network: MaskerNetwork, features: Pyramid, y: Labels, x: Images) -> Maps:
     masks: Tensor = network(features, y, *cell_grid(x))
     return masks
 
@@ -246,9 +279,7 @@ def background(batch: Batch, seed: int) -> Images:
 # --- held-out score ---------------------------------------------------------------------------
 
 
-def measure(
-    extractor: FeatureExtractor, encoder: Encoder, network: MaskerNetwork, batches: Iterator[Batch]
-) -> dict[str, float | None]:
+def measure(extractor: FeatureExtractor, encoder: Encoder, network: MaskerNetwork, batches: Iterator[Batch]) -> Scores:
     """Means over images: mask area; confidence of the whole image, of what the mask keeps, of what is left without
     that, and of the blurred image; where objects are known the share of boxes around masks that miss them."""
     rows: dict[str, list[Tensor]] = {}
@@ -266,7 +297,7 @@ def _scored(
     with torch.no_grad():
         logits, features, _ = extractor(x, encoder.layers)
         y = logits.argmax(1)
-        masks = _masks(network, features, y, x)
+        masks = masks_of(network, features, y, x)
         kept, removed = blended(x, masks, blurred)
         yield "area", masks.mean((1, 2))
         yield "whole", confidence(logits, y)

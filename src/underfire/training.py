@@ -9,9 +9,10 @@ No global generator is read or moved: initial weights come from a seed, batches 
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import torch
@@ -27,6 +28,7 @@ from underfire.types import Labels, Row, UnderfireError
 
 Network = TypeVar("Network", bound=nn.Module)
 Batch = TypeVar("Batch")
+NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 
 
 def initialised(build: Callable[[], Network], seed: int) -> Network:
@@ -85,17 +87,19 @@ def fit(
     on_step: Callable[[int, float], None] | None = None,
     held_out: HeldOut | None = None,
     checkpoint: Checkpoint | None = None,
+    memory: Mapping[str, Tensor] = NOTHING,
 ) -> int:
     """Minimise the mean over images of `loss` in place by AdamW under a one-cycle schedule peaking at `lr`.
 
     batch(step) gives the data of a step; on_step(step, mean loss) is told of progress. Goes on from the
     checkpoint if there is one, to the same bits as without the interruption; a place that cannot be written to
-    is found out before the first step. Leaves the network in evaluation mode and returns the number of steps
-    done. UnderfireError if the loss stops being finite.
+    is found out before the first step. `memory` holds whatever else batches and scores write to in place: it is
+    kept in the checkpoint too. Leaves the network in evaluation mode and returns the number of steps done.
+    UnderfireError if the loss stops being finite.
     """
     if steps < 1:
         raise UnderfireError(f"Training needs at least one step, not {steps}.")
-    progress = _Progress(network, AdamW(network.parameters(), lr=lr, weight_decay=weight_decay))
+    progress = _Progress(network, AdamW(network.parameters(), lr=lr, weight_decay=weight_decay), memory)
     if checkpoint is not None:
         (progress.restore if checkpoint.path.exists() else progress.save)(checkpoint)
     schedule = OneCycleLR(progress.optimiser, max_lr=lr, total_steps=steps, last_epoch=progress.done - 1)
@@ -119,8 +123,8 @@ def fit(
 class _Progress:
     """How far a training has come, and the best network so far."""
 
-    def __init__(self, network: nn.Module, optimiser: AdamW) -> None:
-        self.network, self.optimiser = network, optimiser
+    def __init__(self, network: nn.Module, optimiser: AdamW, memory: Mapping[str, Tensor]) -> None:
+        self.network, self.optimiser, self.memory = network, optimiser, memory
         self.done = self.stale = 0
         self.best = math.inf
         self.best_weights: dict[str, Tensor] = {}
@@ -151,6 +155,7 @@ class _Progress:
         tensors = {
             **{f"network.{name}": value for name, value in self.network.state_dict().items()},
             **{f"best.{name}": value for name, value in self.best_weights.items()},
+            **{f"memory.{name}": value for name, value in self.memory.items()},
             **{f"{i}.{name}": value for i, state in optimiser["state"].items() for name, value in state.items()},
         }
         counters = {"done": self.done, "stale": self.stale, "best": self.best, "groups": optimiser["param_groups"]}
@@ -177,6 +182,8 @@ class _Progress:
             groups.setdefault(group, {})[rest] = value
         self.network.load_state_dict(groups.pop("network"))
         self.best_weights = groups.pop("best", {})
+        for name, value in groups.pop("memory", {}).items():
+            self.memory[name].copy_(value)
         state = {int(group): values for group, values in groups.items()}
         self.optimiser.load_state_dict({"state": state, "param_groups": counters["groups"]})
         self.done, self.stale, self.best = counters["done"], counters["stale"], counters["best"]

@@ -66,6 +66,15 @@ def rank_by_reading(an_attack: Attack, model: Classifier, goal: Goal, theta: Ten
     return an_attack.rank(reading.logits, map_distance(reading.maps, goal.target_map), goal.target).detach()
 
 
+def test_a_start_stands_in_for_the_warm_start(model: Classifier, goal: Goal) -> None:
+    warmed = attack(CAM())
+    assert warmed.warm_start is not None
+    start = engine.run(warmed.warm_start, model, goal, width=N).theta
+    whole, from_start = engine.run(warmed, model, goal, N), engine.run(warmed, model, goal, N, start=start)
+    assert differing_fields(whole, from_start) == []
+    assert differing_fields(whole, engine.run(warmed, model, goal, N, start=torch.zeros_like(start))) != []
+
+
 @pytest.mark.parametrize("name", [name for name in INTERPRETERS if not name.startswith("mask")])
 @pytest.mark.parametrize("threshold", [0.0, 0.5, 0.99])
 def test_the_best_iterate_is_returned(model: Classifier, name: str, threshold: float) -> None:

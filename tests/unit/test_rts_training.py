@@ -228,7 +228,7 @@ def test_scores_of_known_masks(model: Classifier, monkeypatch: pytest.MonkeyPatc
     masks[0, 0, 0] = 0.99
     known = a_training_set(3, objects=objects)
     extractor, encoder = FeatureExtractor(model), prepare(FeatureExtractor(model), known, torch.arange(3), SHORT)[1]
-    monkeypatch.setattr(rts_training, "_masks", lambda *_: masks)
+    monkeypatch.setattr(rts_training, "masks_of", lambda *_: masks)
     scores = measure(extractor, encoder, MaskerNetwork([12], 5, 8), known.batches(torch.arange(3), 3, CPU))
     x = known.batch(torch.arange(3), CPU).images
     with torch.no_grad():

@@ -1,5 +1,6 @@
 """The training loop finds known minima, repeats bit for bit, and leaves global state alone."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,31 @@ def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path: Path, stops: list[in
     resumed, done = trained(checkpoint)
     assert done == 40
     assert all(torch.equal(expected[name], resumed[name]) for name in expected)
+
+
+def test_what_batches_remember_is_resumed_too(tmp_path: Path) -> None:
+    """Each batch depends on a tensor that the batches before it have written to."""
+
+    def batches(memory: Tensor, stop_at: int) -> Callable[[int], Tensor]:
+        def batch(step: int) -> Tensor:
+            if step == stop_at:
+                raise KeyboardInterrupt
+            memory.mul_(0.9).add_(0.1 * step)
+            return INPUTS + memory
+
+        return batch
+
+    def run(stop_at: int, checkpoint: Checkpoint | None) -> tuple[Tensor, Tensor]:
+        network, memory = initialised(lambda: nn.Linear(1, 1), seed=0), torch.zeros(1)
+        memories = {"of.batches": memory}
+        batch = batches(memory, stop_at)
+        fit(network, batch, squared_error, steps=20, lr=0.1, checkpoint=checkpoint, memory=memories)
+        return memory, network.weight.detach()
+
+    checkpoint = Checkpoint(tmp_path / "state", "this training", every=3)
+    with pytest.raises(KeyboardInterrupt):
+        run(11, checkpoint)
+    assert all(torch.equal(*pair) for pair in zip(run(99, checkpoint), run(99, None), strict=True))
 
 
 def test_checkpoints_save_work(tmp_path: Path) -> None:
