@@ -3,16 +3,18 @@
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from underfire.aid_training import recipe_for, train_aid
 from underfire.classifiers import Classifier
 from underfire.data import ImageSet, object_masks, open_images
-from underfire.maskers import Manifest
+from underfire.interpreters import RTS
+from underfire.maskers import Manifest, Masker
 from underfire.rts_training import FeatureExtractor, Recipe, train_masker
 from underfire.terminal import (
     Crop,
@@ -24,6 +26,7 @@ from underfire.terminal import (
     Resize,
     Seed,
     Weights,
+    checked,
     chosen_device,
     console,
     existing_folder,
@@ -35,7 +38,11 @@ from underfire.types import UnderfireError
 
 train_app = typer.Typer(help="Train what has to be learned before it can be attacked.", no_args_is_help=True)
 
+OnStep = Callable[[int, float], None]
 SCORES = {
+    "drift": "ΔL1 of benign maps to those of the masker before",
+    "separation": "ΔL1 of attacked images' maps to benign ones",
+    "success": "share of attacks that succeed",
     "area": "mean of the mask",
     "whole": "confidence, whole image",
     "kept": "confidence, part that the mask keeps",
@@ -71,24 +78,85 @@ def rts(
     device: Device = "auto",
 ) -> None:
     """Train RTS's masker for a classifier (Eq. 8), on any images of its kind; their labels are not used."""
-    recipe = _recipe(steps=steps, batch=batch, lr=lr, area=area, seed=seed)
+    recipe = checked(Recipe, steps=steps, batch=batch, lr=lr, area=area, seed=seed)
     where = chosen_device(device)
     classifier = Classifier.load(model, weights, normalize, device=where)
     through = None if encoder is None else Classifier.load(encoder, encoder_weights, device=where)
-    if images == "demo" and masks is not None:
-        raise UnderfireError(f"The demo's scenes bring their own masks; leave out --masks {masks}.")
-    if images == "demo":
-        training_set = demo_training_set()
-    else:
-        image_set = open_images(images, labels, *sizes(classifier, crop, resize))
-        training_set = _training_set(
-            image_set, None if masks is None else object_masks(image_set, existing_folder(masks))
-        )
+    training_set = _training_set(classifier, images, labels, masks, crop, resize)
+    extractor = FeatureExtractor(classifier, through, (encoder, encoder_weights))
+    _trained(
+        out, recipe.steps, training_set, lambda on_step: train_masker(extractor, training_set, recipe, out, on_step)
+    )
+
+
+@train_app.command()
+def aid(
+    model: Model,
+    images: ImagesAt,
+    init: Annotated[Path, typer.Option(help="The masker to defend, from: underfire train rts.")],
+    out: Annotated[Path, typer.Option(help="The masker's file; the same command again goes on with its training.")],
+    weights: Weights = None,
+    labels: LabelTable = None,
+    masks: Annotated[str | None, typer.Option(help="Folder of NAME.png, white where the object is.")] = None,
+    normalize: Normalize = None,
+    crop: Crop = None,
+    resize: Resize = None,
+    steps: Annotated[int, typer.Option(help="Most steps; the best network on held-out images is kept.")] = 600,
+    batch: Annotated[int, typer.Option(help="Images per step.")] = 32,
+    lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-3,
+    defence: Annotated[
+        str, typer.Option(help="distillation (Eq. 16), or augmentation: Eq. 15 on attacked images too.")
+    ] = "distillation",
+    ratio: Annotated[str, typer.Option(help="Steps on Eq. 15 and steps on the defence, in turns.")] = "1:1",
+    attack_steps: Annotated[int, typer.Option(help="ADV2 steps whenever an image is attacked anew.")] = 20,
+    refresh: Annotated[int, typer.Option(help="Visits of an image from one attack to the next.")] = 1,
+    pool: Annotated[int, typer.Option(help="Images that are attacked, at most.")] = 512,
+    weight: Annotated[float, typer.Option(help="Weight of Eq. 16 beside Eq. 15.")] = 20,
+    margin: Annotated[float, typer.Option(help="Distance of maps beyond which none is rewarded; 1: none.")] = 0.2,
+    drift: Annotated[
+        float, typer.Option(help="How far benign maps may move from those of --init; 1: anywhere.")
+    ] = 0.05,
+    fidelity: Annotated[float, typer.Option(help="Weight of what they move beyond that; 0: none.")] = 20,
+    judge_every: Annotated[int, typer.Option(help="Steps from one check on held-out images to the next.")] = 50,
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Train RTS's masker against its own attacker (AID, Eq. 15 and 16); one row of --out's .csv per check."""
+    classifier = Classifier.load(model, weights, normalize, device=chosen_device(device))
+    undefended = RTS.load(init)
+    plain_steps, defending_steps = _ratio(ratio)
+    recipe = checked(
+        partial(recipe_for, undefended.masker),
+        steps=steps,
+        batch=batch,
+        lr=lr,
+        defence=defence,
+        plain_steps=plain_steps,
+        defending_steps=defending_steps,
+        attack_steps=attack_steps,
+        refresh=refresh,
+        pool=pool,
+        weight=weight,
+        margin=margin,
+        drift=drift,
+        fidelity=fidelity,
+        judge_every=judge_every,
+        seed=seed,
+    )
+    training_set = _training_set(classifier, images, labels, masks, crop, resize)
+
+    def train(on_step: OnStep) -> Masker:
+        return train_aid(classifier, undefended, training_set, recipe, out, on_step)
+
+    _trained(out, recipe.steps, training_set, train)
+
+
+def _trained(out: Path, steps: int, training_set: TrainingSet, train: Callable[[OnStep], Masker]) -> None:
+    """Train under a progress bar and tell what came of it; an interrupt says how to go on."""
     there_already = out.exists()
     try:
-        with _bar(recipe.steps) as on_step:
-            extractor = FeatureExtractor(classifier, through, (encoder, encoder_weights))
-            masker = train_masker(extractor, training_set, recipe, out, on_step)
+        with _bar(steps) as on_step:
+            masker = train(on_step)
     except KeyboardInterrupt:
         typer.echo("underfire: interrupted; the same command again goes on from the last checkpoint.", err=True)
         raise typer.Exit(130) from None
@@ -96,14 +164,30 @@ def rts(
     say(f"\nMasker: {out}{', trained before' if there_already else ''}\nUse it: --interpreter rts:{out}")
 
 
-def _training_set(image_set: ImageSet, objects: ImageSet | None) -> TrainingSet:
+def _training_set(
+    classifier: Classifier,
+    images: str,
+    labels: str | None,
+    masks: str | None,
+    crop: int | None,
+    resize: int | None,
+) -> TrainingSet:
+    if images == "demo" and masks is not None:
+        raise UnderfireError(f"The demo's scenes bring their own masks; leave out --masks {masks}.")
+    if images == "demo":
+        return demo_training_set()
+    image_set = open_images(images, labels, *sizes(classifier, crop, resize))
+    return _read(image_set, None if masks is None else object_masks(image_set, existing_folder(masks)))
+
+
+def _read(image_set: ImageSet, objects: ImageSet | None) -> TrainingSet:
     with Progress(console=console) as bars:
         task = bars.add_task("reading images", total=len(image_set))
         return read_training_set(image_set, objects, lambda count: bars.update(task, completed=count))
 
 
 @contextmanager
-def _bar(steps: int) -> Iterator[Callable[[int, float], None]]:
+def _bar(steps: int) -> Iterator[OnStep]:
     columns = (
         TextColumn("training"),
         BarColumn(),
@@ -122,15 +206,14 @@ def _tell(manifest: Manifest, training_set: TrainingSet) -> None:
     for name, meaning in SCORES.items():
         value = manifest.scores.get(name)
         if value is not None:
-            say(f"  {meaning:40} {value:.3f}")
+            say(f"  {meaning:48} {value:.3f}")
     if training_set.skipped:
         name, reason = training_set.skipped[0]
         say(f"{len(training_set.skipped)} images could not be used; the first was {name}: {reason}")
 
 
-def _recipe(**values: Any) -> Recipe:
-    try:
-        return Recipe.model_validate(values)
-    except ValidationError as problem:
-        first = problem.errors()[0]
-        raise UnderfireError(f"--{first['loc'][0]} {first['input']}: {first['msg']}.") from None
+def _ratio(text: str) -> tuple[int, int]:
+    plain, _, defending = text.partition(":")
+    if not (plain.isdecimal() and defending.isdecimal() and int(defending)):
+        raise UnderfireError(f"--ratio {text} is no ratio; write it like 1:1, or 0:1 for steps on the defence alone.")
+    return int(plain), int(defending)

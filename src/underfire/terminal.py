@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -114,13 +114,14 @@ def command_line() -> str:
     return shlex.join(["underfire", *sys.argv[1:]])
 
 
-def checked(kind: type[S], **values: Any) -> S:
+def checked(kind: Callable[..., S], **values: Any) -> S:
     """Settings made of options; UnderfireError names the option that is wrong."""
     try:
         return kind(**values)
     except ValidationError as problem:
         first = problem.errors()[0]
-        raise UnderfireError(f"--{'.'.join(map(str, first['loc']))} {first['input']}: {first['msg']}.") from None
+        option = ".".join(map(str, first["loc"])).replace("_", "-")
+        raise UnderfireError(f"--{option} {first['input']}: {first['msg']}.") from None
 
 
 @contextmanager

@@ -174,6 +174,56 @@ def test_a_masker_of_another_classifier_is_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.fixture
+def defend(train: Underfire, underfire: Underfire, tiny_model: str, tiny_photos: Path, tmp_path: Path) -> Underfire:
+    """`underfire train aid` on a masker of the tiny model, with other or further options."""
+
+    def run(**replaced: object) -> tuple[int, str, str]:
+        train()
+        given = {"model": tiny_model, "images": tiny_photos, "normalize": "none", "steps": 4, "batch": 4, "pool": 4}
+        given |= {"init": tmp_path / "masker.safetensors", "attack-steps": 2, "judge-every": 2}
+        options = {**given, "out": tmp_path / "defended.safetensors", **replaced}
+        return underfire("train", "aid", *(part for name in options for part in (f"--{name}", options[name])))
+
+    return run
+
+
+@pytest.mark.parametrize("defence", ["distillation", "augmentation"])
+def test_a_masker_is_defended_told_and_attacked(
+    defend: Underfire, underfire: Underfire, tiny_model: str, tiny_photos: Path, tmp_path: Path, defence: str
+) -> None:
+    code, out, err = defend(defence=defence, ratio="1:3")
+    defended = tmp_path / "defended.safetensors"
+    assert (code, err) == (0, "")
+    assert "ΔL1 of attacked images' maps to benign ones" in out
+    assert f"Use it: --interpreter rts:{defended}" in out
+    assert len((tmp_path / "defended.csv").read_text().splitlines()) == 4
+    common = ("--model", tiny_model, "--images", tiny_photos, "--normalize", "none", "--n", 2, "--steps", 2)
+    code, _, err = underfire("attack", *common, "--interpreter", f"rts:{defended}", "--out", tmp_path / "run")
+    assert (code, err) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"init": "nowhere"}, "There is no masker nowhere"),
+        ({"ratio": "2"}, "--ratio 2 is no ratio; write it like 1:1"),
+        ({"ratio": "1:0"}, "--ratio 1:0 is no ratio"),
+        ({"defence": "hope"}, "--defence hope: Input should be 'distillation' or 'augmentation'"),
+        ({"margin": 0}, "--margin 0.0: Input should be greater than 0"),
+        ({"attack-steps": 0}, "--attack-steps 0: Input should be greater than or equal to 1"),
+        ({"model": "demo"}, "trained for another classifier"),
+    ],
+)
+def test_a_defence_is_refused_in_one_sentence(
+    defend: Underfire, tmp_path: Path, options: dict[str, object], complaint: str
+) -> None:
+    code, _, err = defend(**options)
+    assert (code, err.count("\n")) == (1, 1)
+    assert complaint in err
+    assert not list(tmp_path.glob("defended*"))
+
+
 @pytest.mark.parametrize(
     ("interpreter", "complaint"),
     [

@@ -1,0 +1,295 @@
+"""AID: train a masker that tells attacked images from benign ones (Eq. 15 and 16).
+
+    init = RTS.load("masker.safetensors")
+    recipe = recipe_for(init.masker, steps=400)
+    defended = train_aid(classifier, init, training_set, recipe, Path("masker-aid.safetensors"))
+
+Steps on Eq. 15 (= Eq. 8, see `underfire.rts_training`) and on the defence take turns (see `underfire.defences`):
+
+    distillation    weight l_aid + fidelity l_fid                       (Eq. 16)
+    augmentation    Eq. 15 on A(x) + fidelity l_fid                     the plain baseline
+
+A(x) are images of a pool, looked at as they are. Whenever an image comes up, or every `refresh` times, its attack goes
+on against the masker of that moment from where it stopped. At each check the attack is run anew, for longer, on a few
+held-out images; one row of numbers per check goes to a CSV file beside the masker.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from underfire.classifiers import Classifier
+from underfire.defences import Adversary, Alternation, Victims, distillation, excess_drift, rank
+from underfire.interpreters import RTS
+from underfire.maskers import Masker, MaskerNetwork
+from underfire.metrics import map_l1
+from underfire.rts_training import (
+    Course,
+    FeatureExtractor,
+    Recipe,
+    Scores,
+    eq8,
+    finished,
+    follow,
+    identify,
+    masks_of,
+    measure,
+    moving,
+)
+from underfire.stages import in_one_sentence
+from underfire.store import write_atomically
+from underfire.training import shuffled
+from underfire.training_sets import Batch, TrainingSet, split
+from underfire.types import Images, Labels, Maps, Row
+
+CURVES = ("step", "drift", "separation", "success", "area", "kept", "removed", "localisation_error")
+INHERITED = ("width", "roughness", "area", "removed", "power")  # of the recipe of the masker that is defended
+
+
+class AidRecipe(Recipe):
+    """What decides the outcome, besides classifier, images and the masker to begin with."""
+
+    steps: int = Field(default=600, ge=2)
+    lr: float = Field(default=1e-3, gt=0, allow_inf_nan=False)
+    judge_every: int = Field(default=50, ge=1)
+    patience: int = Field(default=6, ge=1)
+    defence: Literal["distillation", "augmentation"] = "distillation"
+    plain_steps: int = Field(default=1, ge=0)  # on Eq. 15, then
+    defending_steps: int = Field(default=1, ge=1)  # on the defence
+    pool: int = Field(default=512, ge=1)  # images that are attacked, at most
+    attack_steps: int = Field(default=20, ge=1)
+    refresh: int = Field(default=1, ge=1)  # visits of an image from one attack to the next
+    eps: float = Field(default=8 / 255, gt=0, le=1)
+    weight: float = Field(default=20.0, ge=0, allow_inf_nan=False)  # of Eq. 16 beside Eq. 15
+    margin: float = Field(default=0.2, gt=0, le=1)
+    fidelity: float = Field(default=20.0, ge=0, allow_inf_nan=False)  # weight
+    drift: float = Field(default=0.05, ge=0, le=1)  # allowed on benign images
+    judged_attacks: int = Field(default=32, ge=1)  # held-out images that are attacked at each check
+    judge_steps: int = Field(default=100, ge=1)  # of these attacks
+
+
+def recipe_for(init: Masker, **values: Any) -> AidRecipe:
+    """The recipe that goes on with the weights of Eq. 8 under which the masker was trained."""
+    held = init.manifest.training
+    return AidRecipe.model_validate({**{name: held[name] for name in INHERITED if name in held}, **values})
+
+
+def train_aid(
+    classifier: Classifier,
+    init: RTS,
+    training_set: TrainingSet,
+    recipe: AidRecipe,
+    out: Path,
+    on_step: Callable[[int, float], None] | None = None,
+) -> Masker:
+    """Train, judge and write a defended masker, going on from its checkpoint; one that is already there is only read.
+
+    UnderfireError if `out` holds another masker, or if `init` is for another classifier.
+    """
+    encoder = init.masker.manifest.encoder
+    extractor = FeatureExtractor(classifier, init.encoder, (encoder.reference, encoder.weights))
+    identity = {**identify(extractor, training_set, recipe), "made_from": init.digest}
+    if out.exists():
+        return finished(out, identity)
+    fitted, judged = split(training_set.ids, recipe.held_out, recipe.seed)
+    first = training_set.batch(fitted[:1], classifier.device)
+    with in_one_sentence(f"The model failed on images of {'×'.join(map(str, first.images.shape[:1:-1]))} pixels"):
+        init.explain(classifier, first.images, torch.zeros_like(first.keys), first.keys)
+    tutor = Tutor(extractor, init, recipe)
+    network = copy.deepcopy(init.masker.network).to(classifier.device).requires_grad_(True)
+    lessons = Lessons(tutor, network, training_set, fitted)
+    examination = Examination(tutor, training_set, judged, out.with_suffix(".csv"))
+    training = {**identity, "size": list(first.images.shape[2:])}
+    course = Course(
+        identity,
+        init.masker.manifest.model_copy(update={"training": training}),
+        lessons,
+        lambda network, lesson: lesson(network),
+        examination.sit,
+        examination.scores,
+        {"theta": lessons.theta, "curves": examination.curves},
+    )
+    return follow(course, network, recipe, out, on_step)
+
+
+# --- one step ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Benign images and what the adversary has made of them."""
+
+    benign: Batch
+    victims: Victims
+    attacked: Images
+
+
+@dataclass(frozen=True)
+class Tutor:
+    """What both kinds of steps minimise."""
+
+    extractor: FeatureExtractor
+    original: RTS
+    recipe: AidRecipe
+
+    @property
+    def adversary(self) -> Adversary:
+        return Adversary(self.extractor.classifier, self.recipe.eps, self.recipe.seed)
+
+    def as_it_is(self, network: MaskerNetwork) -> RTS:
+        """The masker of this moment as an interpreter of its own; the network is only copied."""
+        frozen = copy.deepcopy(network).requires_grad_(False).eval()
+        manifest = self.original.masker.manifest
+        return RTS("in training", Masker(manifest, frozen, "in training"), self.original.encoder)
+
+    def plain(self, network: MaskerNetwork, batch: Batch) -> Row:
+        """Eq. 15."""
+        encoder = self.original.masker.manifest.encoder
+        return self.recipe.total(eq8(self.extractor, encoder, network, batch, self.recipe))
+
+    def defending(self, network: MaskerNetwork, pairs: Pairs) -> Row:
+        """The defence's loss, and what the drift of the benign maps costs."""
+        maps = self.maps(network, pairs.victims.image, pairs.victims.label)
+        with torch.no_grad():
+            original = self.maps(self.original.masker.network, pairs.victims.image, pairs.victims.label)
+        loss = DEFENCES[self.recipe.defence](self, network, maps, pairs)
+        return loss + self.recipe.fidelity * excess_drift(maps, original, self.recipe.drift)
+
+    def maps(self, network: MaskerNetwork, x: Images, y: Labels) -> Maps:
+        """Differentiable in the network's weights."""
+        _, features, _ = self.extractor(x, self.original.masker.manifest.encoder.layers)
+        return masks_of(network, features, y, x)
+
+
+def _distil(tutor: Tutor, network: MaskerNetwork, maps: Maps, pairs: Pairs) -> Row:
+    attacked = tutor.maps(network, pairs.attacked, pairs.victims.target)
+    return tutor.recipe.weight * distillation(maps, attacked, tutor.recipe.margin)
+
+
+def _augment(tutor: Tutor, network: MaskerNetwork, maps: Maps, pairs: Pairs) -> Row:
+    return tutor.plain(network, Batch(pairs.attacked, pairs.benign.keys, step=pairs.benign.step))
+
+
+DEFENCES: Mapping[str, Callable[[Tutor, MaskerNetwork, Maps, Pairs], Row]] = MappingProxyType(
+    {"distillation": _distil, "augmentation": _augment}
+)
+
+Lesson = Callable[[MaskerNetwork], Row]
+
+
+class Lessons:
+    """Step -> what it minimises; `theta` is what has become of each image of the pool."""
+
+    def __init__(self, tutor: Tutor, network: MaskerNetwork, training_set: TrainingSet, fitted: Labels) -> None:
+        self.tutor, self.network, self.training_set = tutor, network, training_set
+        recipe, self.device = tutor.recipe, tutor.extractor.classifier.device
+        self.turns = Alternation(recipe.plain_steps, recipe.defending_steps)
+        self.moving = moving(training_set, fitted, recipe, self.device)
+        size = min(recipe.batch, recipe.pool, len(fitted))
+        self.pool = fitted[: min(recipe.pool, len(fitted)) // size * size]  # so that an epoch visits all
+        self.visits = len(self.pool) // size
+        self.order = shuffled(len(self.pool), size, recipe.seed)
+        self.theta = torch.zeros(len(self.pool), *training_set.pixels.shape[1:])
+
+    def __call__(self, step: int) -> Lesson:
+        turn = self.turns(step)
+        if not turn.defends:
+            batch = self.moving(turn.count)
+            return lambda network: self.tutor.plain(network, batch)
+        pairs = self.pairs(turn.count)
+        return lambda network: self.tutor.defending(network, pairs)
+
+    def pairs(self, count: int) -> Pairs:
+        """The images of this visit, attacked as they come up for the first time and every `refresh` visits."""
+        adversary, recipe = self.tutor.adversary, self.tutor.recipe
+        epoch, place = count // self.visits, self.order(count)
+        benign = self.training_set.batch(self.pool[place], self.device)
+        victims = adversary.aim(benign.images, benign.keys)
+        if epoch % recipe.refresh == 0:
+            start = adversary.warm_up(victims) if epoch == 0 else self.theta[place].to(self.device)
+            interpreter = self.tutor.as_it_is(self.network)
+            self.theta[place] = adversary.attack(interpreter, victims, recipe.attack_steps, start).theta.cpu()
+        attacked = adversary.decode(victims, self.theta[place].to(self.device))
+        return Pairs(Batch(benign.images, benign.keys, step=count), victims, attacked)
+
+
+# --- one check --------------------------------------------------------------------------------
+
+
+class Examination:
+    """What held-out images say of a network; `curves` holds a row of CURVES per check, the first of the original."""
+
+    def __init__(self, tutor: Tutor, training_set: TrainingSet, judged: Labels, path: Path) -> None:
+        self.tutor, self.training_set, self.judged, self.path = tutor, training_set, judged, path
+        self.device = tutor.extractor.classifier.device
+        checks = tutor.recipe.steps // tutor.recipe.judge_every + 2
+        self.curves = torch.full((checks, len(CURVES)), math.nan, dtype=torch.float64)
+
+    def sit(self, network: MaskerNetwork) -> float:
+        """Note the scores and rank them; lower is better."""
+        if self._noted() == 0:
+            self._note(self.scores(self.tutor.original.masker.network))
+        scores = self.scores(network)
+        self._note(scores)
+        return rank(scores["drift"] or 0.0, scores["separation"] or 0.0, self.tutor.recipe.drift)
+
+    def scores(self, network: MaskerNetwork) -> Scores:
+        """Those of any masker; how far benign maps have drifted; how far attacked images' maps are from the benign ones
+        and how many attacks on the classifier succeed, the attacker knowing this network."""
+        recipe, adversary = self.tutor.recipe, self.tutor.adversary
+        interpreter, encoder = self.tutor.as_it_is(network), self.tutor.original.masker.manifest.encoder
+        batches = list(self.training_set.batches(self.judged, recipe.batch, self.device))
+        drift = torch.cat([self._drift(interpreter, batch) for batch in batches])
+        victims, start = self._few
+        outcome = adversary.attack(interpreter, victims, recipe.judge_steps, start)
+        return {
+            **measure(self.tutor.extractor, encoder, network, iter(batches)),
+            "drift": drift.mean().item(),
+            "separation": self._separation(interpreter, victims, outcome.image).mean().item(),
+            "success": outcome.success.double().mean().item(),
+        }
+
+    @cached_property
+    def _few(self) -> tuple[Victims, Tensor]:
+        """The images that are attacked at each check, and where the attack starts."""
+        few = self.training_set.batch(self.judged[: self.tutor.recipe.judged_attacks], self.device)
+        victims = self.tutor.adversary.aim(few.images, few.keys)
+        return victims, self.tutor.adversary.warm_up(victims)
+
+    def _drift(self, interpreter: RTS, batch: Batch) -> Row:
+        victims = self.tutor.adversary.aim(batch.images, batch.keys)
+        maps, original = (
+            each.explain(self.tutor.extractor.classifier, batch.images, victims.label, batch.keys)
+            for each in (interpreter, self.tutor.original)
+        )
+        return map_l1(maps, original)
+
+    def _separation(self, interpreter: RTS, victims: Victims, attacked: Images) -> Row:
+        classifier = self.tutor.extractor.classifier
+        benign = interpreter.explain(classifier, victims.image, victims.label, victims.key)
+        return map_l1(interpreter.explain(classifier, attacked, victims.target, victims.key), benign)
+
+    def _noted(self) -> int:
+        return int((~self.curves[:, 0].isnan()).sum())
+
+    def _note(self, scores: Scores) -> None:
+        count, recipe = self._noted(), self.tutor.recipe
+        row = {**scores, "step": min(count * recipe.judge_every, recipe.steps)}
+        values = [row.get(name) for name in CURVES]
+        self.curves[count] = torch.tensor([math.nan if value is None else value for value in values])
+        write_atomically(self.path, lambda temporary: temporary.write_text(_table(self.curves[: count + 1])))
+
+
+def _table(curves: Tensor) -> str:
+    """As CSV; empty where nothing is known."""
+    rows = (",".join("" if math.isnan(value) else f"{value:.6g}" for value in row) for row in curves.tolist())
+    return "\n".join((",".join(CURVES), *rows, ""))

@@ -1,0 +1,116 @@
+"""Train an interpreter against its own attacker: the parts of adversarial interpretation distillation (AID).
+
+    alternation = Alternation(1, 1)                                  # a step on Eq. 15, a step on Eq. 16, and so on
+    adversary = Adversary(classifier, eps=8 / 255, seed=0)
+    victims = adversary.aim(x, keys)
+    start = adversary.warm_up(victims)
+    attacked = adversary.attack(interpreter, victims, 20, start)     # A(x) against the interpreter as it is now
+
+Eq. 16 rewards the distance between the maps of x and of A(x). It has no bound below, and a masker that answers
+every change with another map pays nothing for it; so the distance counts up to a margin, and drifting away from the
+undefended interpreter g_0 on benign images costs what exceeds an allowance:
+
+    l_aid = -min( mean |g(x) - g(A(x))|, margin ),      l_fid = max( 0, mean |g(x) - g_0(x)| - allowed )
+
+No two maps are further apart than 1: that margin, or that allowance, is none.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from underfire import engine, presets
+from underfire.attack import Attack
+from underfire.classifiers import Classifier
+from underfire.interpreters.protocol import Blind, Interpreter
+from underfire.metrics import map_l1
+from underfire.target_classes import random_class
+from underfire.types import Goal, Images, Keys, Labels, Maps, Outcome, Row
+
+
+def distillation(benign: Maps, attacked: Maps, margin: float) -> Row:
+    """Eq. 16, the distance counting up to the margin."""
+    return -map_l1(benign, attacked).clamp_max(margin)
+
+
+def excess_drift(maps: Maps, original: Maps, allowed: float) -> Row:
+    """By how much maps are further from the original ones than allowed."""
+    return (map_l1(maps, original) - allowed).clamp_min(0)
+
+
+def rank(drift: float, separation: float, allowed: float) -> float:
+    """Order of defended interpreters, lower is better: those within the allowed drift by separation, then the others
+    by drift."""
+    return -separation if drift <= allowed else drift
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A step of an alternation: whether it is the defence's, and how many of its kind came before."""
+
+    defends: bool
+    count: int
+
+
+@dataclass(frozen=True)
+class Alternation:
+    """`plain` steps on the interpreter's own loss, then `defending` ones on the defence's, over and over."""
+
+    plain: int = 1
+    defending: int = 1
+
+    def __call__(self, step: int) -> Turn:
+        cycle, place = divmod(step, self.plain + self.defending)
+        if place < self.plain:
+            return Turn(False, cycle * self.plain + place)
+        return Turn(True, cycle * self.defending + place - self.plain)
+
+
+@dataclass(frozen=True)
+class Victims:
+    """Benign images, the class reported of each, and the one to be reported: row record."""
+
+    key: Keys
+    image: Images
+    label: Labels
+    target: Labels
+
+
+@dataclass(frozen=True)
+class Adversary:
+    """ADV2 against an interpreter as it is now, its own benign maps being those to be shown."""
+
+    classifier: Classifier
+    eps: float = 8 / 255
+    seed: int = 0
+
+    def aim(self, x: Images, keys: Keys) -> Victims:
+        """A random other class for each image, the same at every call."""
+        with torch.no_grad():
+            logits = self.classifier(x).logits
+        labels = logits.argmax(1)
+        return Victims(keys, x, labels, random_class(labels, logits.shape[1], keys, self.seed))
+
+    def warm_up(self, victims: Victims) -> Tensor:
+        """The first thetas, whatever the interpreter."""
+        warm_start = self._adv2(Blind(), 1).warm_start
+        assert warm_start is not None
+        return self._run(warm_start, victims, None).theta
+
+    def attack(self, interpreter: Interpreter, victims: Victims, steps: int, start: Tensor) -> Outcome:
+        """All victims at once, from the thetas of the warm start or of an earlier attack."""
+        return self._run(self._adv2(interpreter, steps), victims, start)
+
+    def decode(self, victims: Victims, theta: Tensor) -> Images:
+        """The attacked images that thetas stand for."""
+        return self._adv2(Blind(), 1).perturbation.decode(victims.image, theta)
+
+    def _adv2(self, interpreter: Interpreter, steps: int) -> Attack:
+        return presets.adv2(interpreter, eps=self.eps, steps=steps, seed=self.seed)
+
+    def _run(self, attack: Attack, victims: Victims, start: Tensor | None) -> Outcome:
+        benign = attack.interpreter.explain(self.classifier, victims.image, victims.label, victims.key)
+        goal = Goal(victims.key, victims.image, victims.target, benign)
+        with torch.enable_grad():
+            return engine.run(attack, self.classifier, goal, len(goal.key), start=start)

@@ -1,0 +1,261 @@
+"""Training a masker against its attacker: turns, attacks inside the training, resumption, and benign maps that stay."""
+
+import copy
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tiny_maskers import masker_file, tiny_rts
+from tiny_networks import classifier, images
+from underfire import rts_training
+from underfire.aid_training import CURVES, AidRecipe, Lessons, Tutor, recipe_for, train_aid
+from underfire.api import adv2
+from underfire.classifiers import Classifier
+from underfire.defences import Adversary
+from underfire.interpreters import RTS
+from underfire.maskers import MaskerNetwork
+from underfire.metrics import map_l1
+from underfire.rts_training import FeatureExtractor, eq8
+from underfire.training import Checkpoint
+from underfire.training_sets import Batch, TrainingSet, demo_training_set, split
+from underfire.types import Outcome, UnderfireError
+
+SHORT = AidRecipe(
+    steps=8, batch=4, width=8, judge_every=4, pool=8, attack_steps=3, judged_attacks=2, judge_steps=3, held_out=0.2
+)
+
+
+def a_training_set(n: int = 12, seed: int = 0) -> TrainingSet:
+    pixels = (255 * images(n, seed=seed)).round().byte()
+    return TrainingSet(tuple(f"image {i}" for i in range(n)), pixels, None, f"{n} of seed {seed}")
+
+
+@pytest.fixture(scope="module")
+def model() -> Classifier:
+    return classifier("resnet")
+
+
+@pytest.fixture
+def init(tmp_path: Path, model: Classifier) -> RTS:
+    return RTS.load(masker_file(tmp_path / "init.safetensors", model))
+
+
+def lessons_of(model: Classifier, **changes: Any) -> tuple[Tutor, MaskerNetwork, Lessons]:
+    init = tiny_rts(model)
+    tutor = Tutor(FeatureExtractor(model), init, SHORT.model_copy(update=changes))
+    network = copy.deepcopy(init.masker.network).requires_grad_(True).train()
+    return tutor, network, Lessons(tutor, network, a_training_set(), torch.arange(12))
+
+
+# ------------------------------------------------------------------ turns and losses
+
+
+@pytest.mark.parametrize(("plain", "defending"), [(1, 1), (3, 1), (0, 1)])
+def test_both_losses_are_minimised_in_the_stated_ratio(
+    tmp_path: Path, model: Classifier, init: RTS, monkeypatch: pytest.MonkeyPatch, plain: int, defending: int
+) -> None:
+    called: list[str] = []
+    for name in ("plain", "defending"):
+        loss = getattr(Tutor, name)
+        monkeypatch.setattr(
+            Tutor, name, lambda *arguments, name=name, loss=loss: (called.append(name), loss(*arguments))[1]
+        )
+    recipe = SHORT.model_copy(update={"plain_steps": plain, "defending_steps": defending})
+    train_aid(model, init, a_training_set(), recipe, tmp_path / "out.safetensors")
+    assert called == (8 * (plain * ["plain"] + defending * ["defending"]))[:8]
+
+
+@pytest.mark.parametrize("defence", ["distillation", "augmentation"])
+def test_the_defence_s_loss_is_its_definition(model: Classifier, defence: str) -> None:
+    changes = {"defence": defence, "weight": 7.0, "margin": 0.1, "fidelity": 3.0, "drift": 0.01}
+    tutor, network, lessons = lessons_of(model, **changes)
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.add_(0.05 * weight.sign())
+        pairs = lessons.pairs(0)
+        now, before = tutor.as_it_is(network), tutor.original
+        victims = pairs.victims
+        of_benign, of_original = (g.explain(model, victims.image, victims.label, victims.key) for g in (now, before))
+        of_attacked = now.explain(model, pairs.attacked, victims.target, victims.key)
+        if defence == "distillation":
+            expected = -7 * map_l1(of_benign, of_attacked).clamp(max=0.1)
+        else:
+            extractor, encoder = tutor.extractor, before.masker.manifest.encoder
+            attacked = Batch(pairs.attacked, victims.key, step=0)
+            expected = tutor.recipe.total(eq8(extractor, encoder, network, attacked, tutor.recipe))
+        drift = map_l1(of_benign, of_original)
+        assert drift.min() > 0.01
+        torch.testing.assert_close(tutor.defending(network, pairs), expected + 3 * (drift - 0.01))
+
+
+# ------------------------------------------------------------------ attacks inside the training
+
+
+def test_an_attack_leaves_the_network_as_it_was(model: Classifier) -> None:
+    _, network, lessons = lessons_of(model)
+    network.exit.eval()
+    network.entry.requires_grad_(False)
+    network.exit.weight.grad = torch.ones_like(network.exit.weight)
+
+    def state() -> list[Any]:
+        modes = [(name, id(module), module.training) for name, module in network.named_modules()]
+        return modes + [
+            (name, id(p), p.requires_grad, p.detach().numpy().tobytes(), None if p.grad is None else p.grad.tolist())
+            for name, p in network.named_parameters()
+        ]
+
+    before = state()
+    lessons.pairs(0)
+    assert state() == before
+
+
+def test_the_first_epoch_attacks_every_image_of_the_pool_as_adv2_does(model: Classifier) -> None:
+    tutor, network, lessons = lessons_of(model)
+    seen = []
+    for count in range(lessons.visits):
+        pairs = lessons.pairs(count)
+        victims = pairs.victims
+        attack = adv2(model, tutor.as_it_is(network), steps=3, batch=4).attack
+        assert attack.steps == tutor.recipe.attack_steps
+        assert (pairs.attacked - victims.image).abs().amax((1, 2, 3)).min() > 1 / 255
+        seen += victims.key.tolist()
+    assert len(set(seen)) == len(seen) == len(lessons.pool) == 8
+    assert lessons.theta.flatten(1).abs().amax(1).min() > 0
+
+
+def test_attacks_are_renewed_as_often_as_asked(model: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the thetas of the last time; in between images are shown as they were then."""
+    _, _, lessons = lessons_of(model, refresh=2)
+    starts: list[Tensor] = []
+    attack = Adversary.attack
+
+    def recorded(adversary: Adversary, *arguments: Any) -> Outcome:
+        starts.append(arguments[-1])
+        return attack(adversary, *arguments)
+
+    monkeypatch.setattr(Adversary, "attack", recorded)
+    attacks, thetas = [], []
+    for count in range(3 * lessons.visits):
+        before = lessons.theta[lessons.order(count)].clone()
+        pairs = lessons.pairs(count)
+        attacks.append(len(starts))
+        thetas.append(before)
+        torch.testing.assert_close(pairs.attacked - pairs.victims.image, lessons.theta[lessons.order(count)])
+    assert attacks == [1, 2, 2, 2, 3, 4]
+    assert torch.equal(starts[2], thetas[4])
+
+
+def test_a_pool_is_whole_batches(model: Classifier) -> None:
+    assert [len(lessons_of(model, pool=pool)[2].pool) for pool in (3, 4, 7, 100)] == [3, 4, 4, 12]
+
+
+# ------------------------------------------------------------------ the whole training
+
+
+def test_a_defended_masker_names_what_it_was_made_from(tmp_path: Path, model: Classifier, init: RTS) -> None:
+    out = tmp_path / "out.safetensors"
+    before = {name: value.clone() for name, value in init.masker.network.state_dict().items()}
+    manifest = train_aid(model, init, a_training_set(), SHORT, out).manifest
+    assert manifest.classifier == model.fingerprint()
+    assert manifest.encoder == init.masker.manifest.encoder
+    assert manifest.training["made_from"] == init.digest
+    assert manifest.training["steps_done"] == 8
+    assert SHORT.model_dump().items() <= manifest.training.items()
+    assert {"drift", "separation", "success", "area", "kept", "removed"} <= manifest.scores.keys()
+    assert {path.name for path in tmp_path.iterdir()} == {"init.safetensors", "out.safetensors", "out.csv"}
+    assert all(torch.equal(value, before[name]) for name, value in init.masker.network.state_dict().items())
+    assert adv2(model, RTS.load(out), steps=2)(images(2)).maps.shape == (2, 8, 8)
+
+
+def test_curves_begin_with_the_original_and_hold_a_row_per_check(tmp_path: Path, model: Classifier, init: RTS) -> None:
+    train_aid(model, init, a_training_set(), SHORT, tmp_path / "out.safetensors")
+    with (tmp_path / "out.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == CURVES
+    assert [row["step"] for row in rows] == ["0", "4", "8"]
+    assert [float(row["drift"]) > 0 for row in rows] == [False, True, True]
+    assert {row["localisation_error"] for row in rows} == {""}
+
+
+def test_resumed_equals_uninterrupted(
+    tmp_path: Path, model: Classifier, init: RTS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights, curves, and the attacks' own progress: the second epoch goes on from the first one's thetas."""
+    monkeypatch.setattr(rts_training, "Checkpoint", lambda path, identity: Checkpoint(path, identity, every=3))
+    whole, parts = tmp_path / "whole.safetensors", tmp_path / "parts.safetensors"
+    train_aid(model, init, a_training_set(), SHORT, whole)
+
+    def interrupt(step: int, loss: float) -> None:
+        if step == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_aid(model, init, a_training_set(), SHORT, parts, interrupt)
+    with pytest.raises(UnderfireError, match="checkpoint of a training with other settings"):
+        train_aid(model, init, a_training_set(), SHORT.model_copy(update={"margin": 0.3}), parts)
+    train_aid(model, init, a_training_set(), SHORT, parts)
+    assert whole.read_bytes() == parts.read_bytes()
+    assert whole.with_suffix(".csv").read_bytes() == parts.with_suffix(".csv").read_bytes()
+
+
+def test_a_finished_training_is_not_done_again_and_another_s_is_kept(
+    tmp_path: Path, model: Classifier, init: RTS
+) -> None:
+    out = tmp_path / "out.safetensors"
+    digest = train_aid(model, init, a_training_set(), SHORT, out).digest
+    again = train_aid(model, init, a_training_set(), SHORT, out, lambda step, loss: pytest.fail("trained again"))
+    assert again.digest == digest
+    other = RTS.load(masker_file(tmp_path / "other.safetensors", model, seed=1))
+    with pytest.raises(UnderfireError, match=f"made_from was {init.digest} and is now {other.digest}"):
+        train_aid(model, other, a_training_set(), SHORT, out)
+    with pytest.raises(UnderfireError, match=r"margin was 0.2 and is now 0.4"):
+        train_aid(model, init, a_training_set(), SHORT.model_copy(update={"margin": 0.4}), out)
+
+
+def test_a_masker_of_another_classifier_is_refused_before_anything_is_written(tmp_path: Path, init: RTS) -> None:
+    stranger = classifier("densenet")
+    with pytest.raises(UnderfireError, match="trained for another classifier"):
+        train_aid(stranger, init, a_training_set(), SHORT, tmp_path / "out.safetensors")
+    assert [path.name for path in tmp_path.iterdir()] == ["init.safetensors"]
+
+
+def test_the_original_s_weights_of_eq_8_are_inherited(init: RTS) -> None:
+    held = {"width": 16, "roughness": 3.0, "area": 2.5, "removed": 4.0, "power": 0.4, "steps": 999, "lr": 0.9}
+    manifest = init.masker.manifest.model_copy(update={"training": held})
+    recipe = recipe_for(type(init.masker)(manifest, init.masker.network, ""), steps=10)
+    assert (recipe.width, recipe.roughness, recipe.area, recipe.removed, recipe.power) == (16, 3.0, 2.5, 4.0, 0.4)
+    assert (recipe.steps, recipe.lr) == (10, AidRecipe().lr)
+
+
+@pytest.mark.parametrize(("fidelity", "least", "most"), [(100.0, 0.0, 0.05), (0.0, 0.1, 1.0)])
+def test_the_fidelity_term_holds_the_benign_maps(
+    tmp_path: Path, model: Classifier, init: RTS, fidelity: float, least: float, most: float
+) -> None:
+    """On the images of the pool, where Eq. 16 alone is minimised beside it."""
+    options = {"plain_steps": 0, "fidelity": fidelity, "drift": 0.04, "margin": 1.0, "lr": 3e-3, "refresh": 40}
+    recipe = SHORT.model_copy(update={**options, "steps": 80, "judge_every": 80})
+    train_aid(model, init, a_training_set(), recipe, tmp_path / "out.safetensors")
+    fitted, _ = split(a_training_set().ids, recipe.held_out, recipe.seed)
+    pool = a_training_set().batch(fitted[:8], torch.device("cpu"))
+    y = model(pool.images).logits.argmax(1)
+    now, before = (g.explain(model, pool.images, y, y) for g in (RTS.load(tmp_path / "out.safetensors"), init))
+    assert least < map_l1(now, before).mean() < most
+
+
+def test_the_masker_that_is_kept_respects_the_bound_on_the_demo(tmp_path: Path) -> None:
+    """Of held-out images; without a bound the network of the largest separation is kept, wherever its maps are."""
+    model, scenes = Classifier.load("demo"), demo_training_set(30)
+    bounded = recipe_for(
+        RTS.demo().masker,
+        **{"steps": 12, "lr": 2e-3, "batch": 8, "judge_every": 3, "pool": 8, "refresh": 12, "held_out": 0.2},
+        **{"attack_steps": 3, "judged_attacks": 2, "judge_steps": 3, "drift": 0.04},
+    )
+    free = bounded.model_copy(update={"drift": 1.0, "fidelity": 0.0})
+    drifts = []
+    for recipe, name in ((bounded, "bounded.safetensors"), (free, "free.safetensors")):
+        drifts.append(train_aid(model, RTS.demo(), scenes, recipe, tmp_path / name).manifest.scores["drift"])
+    assert drifts[0] <= 0.04 < drifts[1]
