@@ -27,6 +27,7 @@ from underfire.interpreters import (
     Interpreter,
     OneSidedDifferences,
     Replay,
+    Smooth,
     SmoothedReLU,
     Unrolled,
 )
@@ -47,6 +48,8 @@ FIXED: Mapping[str, Interpreter] = {
     "grad-cam": GradCAM(),
     "ig": IG(GaussLegendre(3), together=2),
     "mask": MASK(Solver(steps=2), Replay(follow=1, horizon=2)),
+    "smooth-cam": Smooth(CAM(), copies=3),
+    "smooth-mask": Smooth(MASK(Solver(steps=2), Replay(follow=1, horizon=2)), copies=1),
     "mask-unrolled": MASK(Solver(steps=2), Unrolled(follow=1, lookahead=2)),
     "ensemble": Ensemble((CAM(), GRAD(FiniteDifferences())), (2.0, 1.0)),
 }

@@ -18,6 +18,7 @@ from underfire.interpreters import (
     OneSidedDifferences,
     PaperGate,
     Replay,
+    Smooth,
     SmoothedReLU,
     Unrolled,
 )
@@ -56,6 +57,7 @@ __all__ = [
     "Replay",
     "Result",
     "Run",
+    "Smooth",
     "SmoothedReLU",
     "UnderfireError",
     "Unrolled",

@@ -30,6 +30,7 @@ from underfire.interpreters import (
     MonotoneGate,
     OneSidedDifferences,
     PaperGate,
+    Smooth,
     SmoothedReLU,
     Unrolled,
 )
@@ -109,6 +110,7 @@ def slopes(model: Classifier, interpreter: Interpreter, h: float, kind: Kind = P
         (Blind(), 0.0),
         (CAM(), 0.0),
         (GradCAM(), 0.0),
+        (Smooth(CAM(), copies=3), 0.0),
         (GRAD(ExactCurvature()), 0.0),
         (GRAD(FiniteDifferences(delta=1e-4)), 2e-6),  # falls with the square of delta
         (GRAD(OneSidedDifferences(delta=1e-7)), 1e-5),  # falls with delta
@@ -119,6 +121,7 @@ def slopes(model: Classifier, interpreter: Interpreter, h: float, kind: Kind = P
         "blind",
         "cam",
         "grad-cam",
+        "smooth-cam",
         "grad-exact",
         "grad-differences",
         "grad-one-sided",

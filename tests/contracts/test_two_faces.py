@@ -14,6 +14,7 @@ from tiny_networks import NETWORKS, SMOOTH, classifier, images
 from underfire.classifiers import Classifier
 from underfire.images import is_constant
 from underfire.interpreters import (
+    CAM,
     GRAD,
     MASK,
     Interpreter,
@@ -21,6 +22,7 @@ from underfire.interpreters import (
     MonotoneGate,
     PaperGate,
     Replay,
+    Smooth,
     SmoothedReLU,
     Unrolled,
 )
@@ -30,6 +32,7 @@ from underfire.interpreters.mask_solver import Solver
 from underfire.types import Reading
 
 SOLVED = ("mask", "mask-unrolled")
+SMOOTHED = ("smooth-cam", "smooth-mask")  # the attacker does not know the noise
 every_network = pytest.mark.parametrize("net", [*NETWORKS, *SMOOTH])
 Y = torch.tensor([0, 3, 4])
 
@@ -42,7 +45,7 @@ def both_faces(model: Classifier, interpreter: Interpreter) -> tuple[Reading, Te
 
 
 @every_network
-@pytest.mark.parametrize("name", [name for name in INTERPRETERS if name not in ("grad-smoothed", *SOLVED)])
+@pytest.mark.parametrize("name", [name for name in INTERPRETERS if name not in ("grad-smoothed", *SOLVED, *SMOOTHED)])
 def test_read_shows_what_explain_shows(net: str, name: str) -> None:
     model = classifier(net)
     reading, maps = both_faces(model, interpreter_of(name, model))
@@ -76,9 +79,9 @@ def test_the_deployed_map_has_no_graph(net: str, name: str) -> None:
 
 
 @every_network
-@pytest.mark.parametrize("name", [name for name in INTERPRETERS if name not in ("rts", *SOLVED)])
+@pytest.mark.parametrize("name", [name for name in INTERPRETERS if name not in ("rts", *SOLVED, *SMOOTHED)])
 def test_the_deployed_map_has_the_full_range(net: str, name: str) -> None:
-    """Masks are shares and are reported as they are."""
+    """Masks are shares and, like medians, are reported as they are."""
     model = classifier(net)
     maps = interpreter_of(name, model).explain(model, images(3), Y, Y)
     assert torch.equal(maps.amin((1, 2)), torch.zeros(3))
@@ -129,3 +132,21 @@ def test_mask_replayed_to_its_end_without_jitter_is_the_deployed_one(net: str) -
     model, interpreter = classifier(net), MASK(solver, Replay(follow=6, horizon=6))
     reading, maps = both_faces(model, interpreter)
     assert torch.equal(reading.maps[:, 0].detach(), maps)
+
+
+@every_network
+def test_of_many_copies_both_faces_have_nearly_the_same_median(net: str) -> None:
+    """Two draws of the same noise: the more copies, the closer."""
+    model, distances = classifier(net), []
+    for copies in (1, 9, 81):
+        reading, maps = both_faces(model, Smooth(CAM(), copies))
+        distances.append(float((reading.maps[:, 0] - maps).abs().mean().detach()))
+    assert distances[0] > distances[1] > distances[2]
+
+
+@every_network
+def test_without_noise_the_interpreter_inside_is_what_is_seen(net: str) -> None:
+    model = classifier(net)
+    (reading, maps), (inside, inside_maps) = (both_faces(model, g) for g in (Smooth(CAM(), sigma=0.0), CAM()))
+    assert torch.equal(maps, inside_maps)
+    assert torch.equal(reading.maps, inside.maps)

@@ -13,6 +13,7 @@ from underfire.interpreters.mask import MASK
 from underfire.interpreters.mask_attacker import Replay, Unrolled
 from underfire.interpreters.protocol import Blind, Interpreter
 from underfire.interpreters.rts import RTS
+from underfire.interpreters.smooth import Smooth
 from underfire.types import UnderfireError
 
 
@@ -27,6 +28,12 @@ def _plain(build: Callable[[], Interpreter]) -> Callable[[str | None], Interpret
     return named
 
 
+def _smooth(argument: str | None) -> Interpreter:
+    if argument is None:
+        raise UnderfireError("Interpreter 'smooth' smooths another one; name it, as in smooth:cam or smooth:rts:FILE.")
+    return Smooth(interpreter_named(argument))
+
+
 INTERPRETERS: Mapping[str, Callable[[str | None], Interpreter]] = MappingProxyType(
     {
         "cam": _plain(CAM),
@@ -35,6 +42,7 @@ INTERPRETERS: Mapping[str, Callable[[str | None], Interpreter]] = MappingProxyTy
         "ig": _plain(IG),
         "mask": _plain(MASK),
         "rts": RTS.named,
+        "smooth": _smooth,
     }
 )
 
@@ -66,6 +74,7 @@ __all__ = [
     "OneSidedDifferences",
     "PaperGate",
     "Replay",
+    "Smooth",
     "SmoothedReLU",
     "Unrolled",
     "interpreter_named",
