@@ -5,10 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
-from underfire.data import object_masks
+from underfire.data import ImageSet, object_masks
 from underfire.demo import demo_images, demo_masks
 from underfire.store import Run
-from underfire.studies import attacks, gap, localisation, sanity
+from underfire.studies import aid, attacks, gap, localisation, sanity
 from underfire.terminal import (
     Batch,
     Crop,
@@ -146,6 +146,76 @@ def study_gap(
         )
     _print_gap(run)
     say(f"\nRun folder: {out}\nPlot:       {out / gap.PLOT}")
+
+
+@study_app.command("aid")
+def study_aid(
+    model: Model,
+    images: ImagesAt,
+    interpreter: Annotated[
+        str, typer.Option(help="The undefended one, then those that are defended: rts:FILE,rts:FILE,smooth:rts:FILE.")
+    ],
+    weights: Weights = None,
+    labels: LabelTable = None,
+    masks: Annotated[str | None, typer.Option(help="Folder of NAME.png, white where the object is.")] = None,
+    n: Annotated[int, typer.Option("--n", min=2, help="How many correctly classified images.")] = 64,
+    located: Annotated[int, typer.Option(help="With masks: images on which objects are to be found.")] = 200,
+    eps: Annotated[float | None, typer.Option(help="L-infinity budget; default: the recipe's 8/255.")] = None,
+    steps: Annotated[int | None, typer.Option(help="ADV2 steps after the warm start; default: the recipe's.")] = None,
+    normalize: Normalize = None,
+    features: FeaturesLayer = None,
+    crop: Crop = None,
+    resize: Resize = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    batch: Batch = 16,
+    out: Annotated[Path, typer.Option(help="Run folder; the same command again resumes it.")] = Path("runs/aid"),
+) -> None:
+    """Attack interpreters that are defended, and disturb their images: do maps tell? (Table 10, Fig. 15)"""
+    given: dict[str, Any] = {"model": model, "weights": weights, "normalize": normalize, "features": features}
+    given |= {"images": images, "labels": labels, "crop": crop, "resize": resize, "masks": masks, "located": located}
+    given |= {"interpreters": names_in(interpreter), "n": n, "eps": eps, "steps": steps, "seed": seed}
+    settings, classifier = opened(checked(aid.Settings, **given), device)
+    image_set = demo_images(max(n, located, DEMO_SCENES)) if images == "demo" else settings.open_images()
+    pictured = None if masks is None else _masks(image_set, masks)
+    with progress_bars() as on_progress:
+        run = aid.execute(
+            settings, classifier, image_set, pictured, out, command=command_line(), width=batch, on_progress=on_progress
+        )
+    _print_aid(settings, run)
+    say(f"\nRun folder: {out}\nPictures:   {out / aid.ATTACK_PICTURE}, {out / aid.NOISE_PICTURE}")
+
+
+def _masks(image_set: ImageSet, masks: str) -> ImageSet:
+    """The demo's own masks, or those in a folder."""
+    if masks == "demo":
+        return demo_masks(len(image_set))
+    return object_masks(image_set, existing_folder(masks))
+
+
+def _print_aid(settings: aid.Settings, run: Run) -> None:
+    rows = aid.summarise(aid.comparisons(run))
+    table = table_of(
+        f"{rows[0].map_l1.n} images; ΔL1 to the own benign map, of benign images to the undefended one's",
+        ("interpreter", "images", "made for"),
+        ("map ΔL1", "misclassified %", "ASR", "AUC", "σ"),
+    )
+    for row in rows:
+        table.add_row(
+            row.shown_by,
+            row.images,
+            row.made_for or "",
+            bracketed(row.map_l1),
+            percentage(row.misclassified),
+            "" if row.success is None else f"{row.success.value:.3f}",
+            "" if row.auc is None else f"{row.auc:.3f}",
+            "" if row.sigma is None else f"{row.sigma:.3f}",
+        )
+    console.print(table)
+    say("AUC: map change as a detector of the attack, against random signs of the same size.")
+    say("Paper (Table 10): RTS to RTS^A .03 on benign images; under ADV2 RTS .01, RTS^A .10.")
+    for name, found in aid.located(settings, run).items():
+        say(f"Localisation error of {name}: {percentage(found.error)} % ({found.rule} {found.parameter:g}).")
 
 
 def _print_localisation(run: Run) -> None:

@@ -29,6 +29,7 @@ from underfire.images import is_constant, to_8bit
 from underfire.interpreters.integrated_gradients import Quadrature
 from underfire.interpreters.protocol import Blind, Explainer
 from underfire.metrics import linf
+from underfire.noise import Trial, disturbed
 from underfire.proposition import both_sides
 from underfire.randomised import DEPTHS, adopted, randomised
 from underfire.scorers import Scorer, Seen, Shown, shown
@@ -101,14 +102,28 @@ class Noise:
 
 
 @dataclass(frozen=True)
+class Disturb:
+    """Chosen images under noise of a kind (see `NOISES`) that makes the classifier err on that share of them.
+
+    Rows: image, predicted, sigma.
+    """
+
+    of: Select
+    kind: str
+    level: float
+    seed: int
+    version: int = 1
+
+
+@dataclass(frozen=True)
 class Explain:
-    """Deployed maps of chosen or noisy images for their label, of located ones for the class that the classifier
-    reports, or of crafted ones for their target; rows: map, constant.
+    """Deployed maps of chosen images, or of those with random signs, for their label, of located or disturbed ones for
+    the class that the classifier reports, or of crafted ones for their target; rows: map, constant.
 
     Another `draw` is another run of the random numbers that an interpreter uses, if any.
     """
 
-    of: "Select | Locate | Craft | Noise"
+    of: "Select | Locate | Craft | Noise | Disturb"
     interpreter: Explainer
     draw: int = 0
     version: int = 1
@@ -203,6 +218,7 @@ Spec = (
     | Aim
     | Craft
     | Noise
+    | Disturb
     | Explain
     | ExplainElsewhere
     | ExplainRandomised
@@ -353,6 +369,19 @@ def _(spec: Noise, ids: tuple[str, ...], context: Context) -> Rows:
 
 
 @_compute.register
+def _(spec: Disturb, ids: tuple[str, ...], context: Context) -> Rows:
+    chosen = context.store.done(key(spec.of))
+    images, labels = (context.store.read(key(spec.of), name, chosen) for name in ("image", "label"))
+    drawn = (rng.image_keys(chosen), spec.kind, spec.seed)
+    sigma = Trial(context.classifier, images, labels, *drawn, context.width).calibrate(spec.level)
+    images = context.store.read(key(spec.of), "image", ids)
+    noisy = disturbed(images, spec.kind, rng.image_keys(ids), sigma, spec.seed)
+    for chunk in _chunks(ids, context.width):
+        rows = {"image": noisy[chunk], "predicted": _logits(context.classifier, noisy[chunk]).argmax(1)}
+        yield ids[chunk], {**rows, "sigma": torch.full((len(noisy[chunk]),), sigma, dtype=torch.float64)}
+
+
+@_compute.register
 def _(spec: Bound, ids: tuple[str, ...], context: Context) -> Rows:
     x, x0 = (context.store.read(key(of), "image", ids) for of in (spec.of, spec.aim.of))
     target = context.store.read(key(spec.aim), "target", ids)
@@ -425,11 +454,11 @@ def _(spec: Craft, ids: tuple[str, ...], context: Context) -> Rows:
         yield tuple(ids[i] for i in index.tolist()), vars(outcome)
 
 
-def _explained(of: Select | Locate | Craft | Noise, ids: tuple[str, ...], store: Store) -> Labels:
+def _explained(of: Select | Locate | Craft | Noise | Disturb, ids: tuple[str, ...], store: Store) -> Labels:
     """The classes that maps of these images explain."""
     if isinstance(of, Select):
         return store.read(key(of), "label", ids)
-    if isinstance(of, Locate):
+    if isinstance(of, Locate | Disturb):
         return store.read(key(of), "predicted", ids)
     if isinstance(of, Noise):
         return _explained(of.of.of.of, ids, store)

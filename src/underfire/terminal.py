@@ -34,7 +34,8 @@ LabelTable = Annotated[str | None, typer.Option(help="CSV with columns file, cla
 Crop = Annotated[int | None, typer.Option(help="Centre crop in pixels; default: the weights' own.")]
 Resize = Annotated[int | None, typer.Option(help="Short side in pixels, before the crop.")]
 InterpreterNames = Annotated[
-    str, typer.Option(help=f"Comma-separated: {', '.join(INTERPRETERS)}; with its masker, rts:FILE.")
+    str,
+    typer.Option(help=f"Comma-separated: {', '.join(INTERPRETERS)}; with its masker, rts:FILE; smoothed, smooth:NAME."),
 ]
 FeaturesLayer = Annotated[str | None, typer.Option(help="Layer that CAM and Grad-CAM explain; default: found.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …; auto takes a GPU if there is one.")]

@@ -161,7 +161,7 @@ def test_list_names_what_attack_takes(underfire: Underfire) -> None:
     told = underfire("list")
     assert told.code == 0
     assert told.out.splitlines() == [
-        "interpreters  cam, grad, grad-cam, ig, mask, rts",
+        "interpreters  cam, grad, grad-cam, ig, mask, rts, smooth",
         "solvers       pgd, stadv",
         "attacks       pgd, stadv, adv2, adv2-stadv",
         "recipes       paper, annealed",
@@ -351,7 +351,10 @@ def refused(told: Told, sentence: str, tmp_path: Path) -> None:
         ({"weights": "absent.safetensors"}, "There is no weight file absent.safetensors."),
         ({"images": "absent"}, "there is no absent: give a folder of images or an .npz file"),
         ({"labels": "absent.csv"}, "absent.csv cannot be read"),
-        ({"interpreter": "cam,lime"}, "There is no interpreter 'lime'; there are cam, grad, grad-cam, ig, mask, rts."),
+        (
+            {"interpreter": "cam,lime"},
+            "There is no interpreter 'lime'; there are cam, grad, grad-cam, ig, mask, rts, smooth.",
+        ),
         ({"interpreter": ""}, "There is no interpreter ''"),
         ({"interpreter": "cam,cam"}, "Interpreter 'cam' is named twice"),
         ({"recipe": "burnt"}, "--recipe burnt: Input should be 'annealed' or 'paper'."),

@@ -1,4 +1,4 @@
-"""`underfire study localisation` and `underfire study sanity`: what they leave, what they say, and how they refuse."""
+"""`underfire study localisation`, `sanity` and `aid`: what they leave, what they say, and how they refuse."""
 
 import sys
 from collections.abc import Callable
@@ -11,7 +11,8 @@ from PIL import Image
 
 from underfire import open_run
 from underfire.cli import main
-from underfire.studies import localisation, sanity
+from underfire.stages import Select, key
+from underfire.studies import aid, effectiveness, localisation, sanity
 
 Underfire = Callable[..., tuple[int, str, str]]
 
@@ -158,3 +159,87 @@ def test_sanity_leaves_a_table_and_prints_it(study: Underfire, tiny: dict[str, o
     assert all(row["map_l1"] == 0 for row in rows if row["compared_with"] == compared[0])
     assert run.maps("all-randomised", "cam")[1].shape == (6, 16, 16)
     assert "all randomised" in out
+
+
+# ------------------------------------------------------------------ AID
+
+
+@pytest.fixture
+def defended(tiny: dict[str, object]) -> dict[str, object]:
+    """Any interpreter can stand for a defended one."""
+    return {**tiny, "interpreter": "cam,smooth:cam", "n": 6, "steps": 3, "eps": 0.05}
+
+
+def test_aid_leaves_a_table_and_pictures_and_prints_what_it_found(
+    study: Underfire, defended: dict[str, object], tmp_path: Path
+) -> None:
+    code, out, err = study("aid", **defended, out=tmp_path / "run")
+    assert (code, err) == (0, "")
+    run = open_run(tmp_path / "run")
+    rows = aid.comparisons(run).to_pylist()
+    kinds = {(row["shown_by"], row["images"], row["made_for"]) for row in rows}
+    noises = {(f"{kind} noise, {level} %", None) for kind in ("normal", "uniform") for level in (3, 30)}
+    attacks = {("pgd", None), ("adv2", "cam"), ("signs like pgd", None), ("signs like adv2", "cam")}
+    own = {("adv2", "smooth:cam"), ("signs like adv2", "smooth:cam")}
+    shared = {("benign", None), *noises, *attacks}
+    assert kinds == {("cam", *kind) for kind in shared} | {("smooth:cam", *kind) for kind in shared | own}
+    assert len(rows) == 6 * len(kinds)
+    assert all(row["map_l1"] == 0 for row in rows if (row["shown_by"], row["images"]) == ("cam", "benign"))
+    assert any(row["map_l1"] > 0 for row in rows if (row["shown_by"], row["images"]) == ("smooth:cam", "benign"))
+    for row in aid.summarise(aid.comparisons(run)):
+        attacked = row.images in ("pgd", "adv2")
+        assert ((row.success is not None), (row.auc is not None)) == (attacked, attacked)
+        assert (row.sigma is not None) == ("noise" in row.images)
+        if row.images.endswith("noise, 30 %"):
+            assert row.misclassified.value >= 0.3
+    assert "AUC: map change as a detector" in out
+    for picture in (aid.NOISE_PICTURE, aid.ATTACK_PICTURE):
+        assert (run.path / picture).read_bytes().startswith(b"\x89PNG")
+    assert run.maps("adv2", "smooth:cam")[1].shape == (6, 16, 16)
+    assert run.maps("adv2 for cam", "smooth:cam")[1].shape == (6, 16, 16)
+    assert run.maps("normal noise, 3 %", "cam")[1].shape == (6, 16, 16)
+
+
+def test_aid_attacks_as_underfire_attack_does(study: Underfire, defended: dict[str, object], tmp_path: Path) -> None:
+    """The same stages under the same keys, so that what one has computed means the same to the other."""
+    study("aid", **defended, out=tmp_path / "run")
+    run = open_run(tmp_path / "run")
+    select = Select(run.info["spec"]["model_fingerprint"], run.info["spec"]["images_digest"], 6, 0)
+    given = {name: run.info["spec"][name] for name in ("model", "images", "normalize", "n", "steps", "eps", "seed")}
+    settings = effectiveness.Settings(**given, interpreters=("cam",))
+    shared = {key(planned.spec) for planned in effectiveness.plan(settings, select) if planned.kind != "step"}
+    assert shared <= {stage["key"] for stage in run.info["stages"]}
+
+
+def test_aid_again_computes_nothing_and_finds_objects_where_masks_are_given(
+    study: Underfire, defended: dict[str, object], masks: Path, tmp_path: Path
+) -> None:
+    options = {**defended, "masks": masks, "located": 8, "out": tmp_path / "run"}
+    code, first, err = study("aid", **options)
+    assert (code, err) == (0, "")
+    assert "Localisation error of cam: " in first
+    assert "Localisation error of smooth:cam: " in first
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    code, second, _ = study("aid", **options)
+    assert code == 0
+    assert second.strip() in first
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.is_file()} == files
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"interpreter": "cam"}, "--interpreters ('cam',): Tuple should have at least 2 items"),
+        ({"interpreter": "cam,cam"}, "Interpreter 'cam' is named twice; give each file a name of its own."),
+        ({"interpreter": "cam,nothing"}, "There is no interpreter 'nothing'"),
+        ({"masks": "nowhere"}, "There is no folder nowhere."),
+        ({"eps": 2}, "--eps 2.0: "),
+    ],
+)
+def test_aid_refuses_in_one_sentence(
+    study: Underfire, defended: dict[str, object], tmp_path: Path, options: dict[str, object], complaint: str
+) -> None:
+    code, _, err = study("aid", **{**defended, **options}, out=tmp_path / "run")
+    assert (code, err.count("\n")) == (1, 1)
+    assert complaint in err
+    assert not (tmp_path / "run").exists()

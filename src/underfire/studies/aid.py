@@ -1,0 +1,372 @@
+"""Does a defended interpreter tell attacked images from benign ones? (Table 10, Fig. 15 and 16)
+
+    run = execute(settings, classifier, image_set, None, Path("runs/x"), command="…")
+    rows = summarise(comparisons(run))
+
+The first interpreter is the undefended one. Each is asked how far its maps move from its own benign ones
+
+    under PGD, which ignores maps, under ADV2 made for it, and under ADV2 made for the undefended one,
+    under random signs of the same size as each attack: benign images that a detector must let pass,
+    under normal and uniform noise that makes the classifier err on 3 % and 30 % of the images,
+
+and how far its benign maps are from those of the undefended one. With object masks, how well it finds objects is
+measured in folders of its own.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from pydantic import Field, field_validator
+
+from underfire import presets
+from underfire.attack import Attack
+from underfire.classifiers import Classifier
+from underfire.data import ImageSet, Selection
+from underfire.detectors import roc
+from underfire.interpreters import Interpreter, interpreter_named
+from underfire.metrics import Estimate, map_l1, mean_interval, share
+from underfire.noise import NOISES, Trial
+from underfire.rng import image_keys
+from underfire.stages import Aim, Craft, Disturb, Explain, Noise, Select, choose, describe, keep, key
+from underfire.store import Run, Store, read_table, write_atomically
+from underfire.studies import localisation
+from underfire.studies.aid_pictures import Panel, grid
+from underfire.studies.runs import Chosen, Inputs, Planned, Report, Study, carry_out, rehearse, surroundings
+from underfire.target_classes import RandomClass
+from underfire.types import Samples, UnderfireError
+
+TABLE, NOISE_PICTURE, ATTACK_PICTURE = "aid.parquet", "noise.png", "attacks.png"
+LEVELS = (0.03, 0.30)  # shares of errors
+BENIGN = "benign"
+SHOWN = 4  # images in a picture
+SCHEMA = pa.schema(
+    {
+        "id": pa.string(),
+        "images": pa.string(),  # benign, of an attack, of signs like an attack, or of a noise with its level
+        "made_for": pa.string(),  # whose map the attack was after, if any
+        "shown_by": pa.string(),
+        "class_true": pa.int64(),
+        "class_target": pa.int64(),  # null where nobody attacks
+        "class_predicted": pa.int64(),
+        "sigma": pa.float64(),  # of calibrated noise
+        "map_l1": pa.float64(),  # to its own benign map; of benign images, to that of the undefended interpreter
+    }
+)
+
+
+def label_of(name: str) -> str:
+    """An interpreter in tables: as it is named, a file by its stem alone."""
+    kind, colon, argument = name.rpartition(":")
+    return f"{kind}{colon}{Path(argument).stem}"
+
+
+class Settings(Inputs):
+    """Everything that decides what a run computes; the first interpreter is the undefended one."""
+
+    interpreters: tuple[str, ...] = Field(min_length=2)
+    n: int = Field(default=64, ge=2)
+    eps: float | None = Field(default=None, gt=0, le=1)
+    steps: int | None = Field(default=None, ge=1)
+    masks: str | None = None
+    located: int = Field(default=200, ge=2)  # images on which objects are to be found
+
+    @field_validator("interpreters")
+    @classmethod
+    def _known_and_distinct(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        labels = [label_of(name) for name in names]
+        if repeated := [label for label in labels if labels.count(label) > 1]:
+            raise UnderfireError(f"Interpreter '{repeated[0]}' is named twice; give each file a name of its own.")
+        for name in names:
+            interpreter_named(name)
+        return names
+
+    def by_label(self) -> dict[str, Interpreter]:
+        """The interpreters by their names in tables, the undefended one first."""
+        return {label_of(name): interpreter_named(name) for name in self.interpreters}
+
+
+def execute(
+    settings: Settings,
+    classifier: Classifier,
+    image_set: ImageSet,
+    masks: ImageSet | None,
+    out: Path,
+    *,
+    command: str,
+    width: int = 16,
+    on_progress: Report = lambda planned, progress: None,
+) -> Run:
+    """Compute what the folder `out` does not hold yet; UnderfireError if it holds a run with other settings.
+
+    What cannot be classified, explained or disturbed is found out before anything is written.
+    """
+    select = Select(classifier.fingerprint(), image_set.digest, settings.n, settings.seed)
+
+    def chosen() -> Chosen:
+        selection = choose(select, image_set, classifier)
+        samples = selection.samples
+        rehearse(settings.explainers(), classifier, samples)
+        _check_noises(settings, classifier, samples, width)
+        description = _describe(settings, classifier, image_set, selection)
+        return Chosen(description, partial(keep, select, samples))
+
+    views = tuple(_views(settings, select))
+    plan, table = tuple(_plan(settings, select, views)), partial(_table, settings, select, views)
+    study = Study(_spec(settings, select, masks), plan, TABLE, table)
+    run = carry_out(study, chosen, out, classifier, command=command, width=width, on_progress=on_progress)
+    _draw(settings, select, run)
+    if masks is not None:
+        for name in settings.interpreters:
+            given = settings.model_dump(include=set(localisation.Settings.model_fields) - {"n", "interpreters"})
+            own = localisation.Settings(**given, interpreters=(name,), n=settings.located)
+            localisation.execute(
+                own,
+                classifier,
+                image_set,
+                masks,
+                _localised(out, label_of(name)),
+                command=command,
+                width=width,
+                on_progress=on_progress,
+            )
+    return run
+
+
+# --- what is computed -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class View:
+    """Images of one kind, for whom they were made, and who shows them."""
+
+    images: str
+    made_for: str | None
+    shown_by: str
+    spec: Select | Craft | Noise | Disturb
+    interpreter: Interpreter
+
+    @property
+    def maps(self) -> Explain:
+        return Explain(self.spec, self.interpreter)
+
+
+def _views(settings: Settings, select: Select) -> Iterator[View]:
+    """Everything that each interpreter is asked to show."""
+    interpreters = settings.by_label()
+    undefended, *_ = interpreters
+    plain = _craft(settings, select, presets.pgd(eps=settings.eps), None)
+    crafts = {name: _adv2(settings, select, each) for name, each in interpreters.items()}
+    for name, each in interpreters.items():
+        yield View(BENIGN, None, name, select, each)
+        attacks = [(None, plain), (name, crafts[name])]
+        attacks += [(undefended, crafts[undefended])] if name != undefended else []
+        for made_for, craft in attacks:
+            yield View(craft.attack.name, made_for, name, craft, each)
+            yield View(_signs_like(craft.attack.name), made_for, name, Noise(craft, settings.seed), each)
+        for kind in NOISES:
+            for level in LEVELS:
+                disturb = Disturb(select, kind, level, settings.seed)
+                yield View(f"{kind} noise, {100 * level:g} %", None, name, disturb, each)
+
+
+def _signs_like(attack: str) -> str:
+    """Benign images with random signs of the size of that attack."""
+    return f"signs like {attack}"
+
+
+def _adv2(settings: Settings, select: Select, interpreter: Interpreter) -> Craft:
+    attack = presets.adv2(interpreter, eps=settings.eps, steps=settings.steps, seed=settings.seed)
+    return _craft(settings, select, attack, Explain(select, interpreter))
+
+
+def _craft(settings: Settings, select: Select, attack: Attack, goal: Explain | None) -> Craft:
+    aim = Aim(select, settings.seed, RandomClass())
+    assert attack.warm_start is not None
+    return Craft(aim, attack, goal, Craft(aim, attack.warm_start, None, None))
+
+
+def _plan(settings: Settings, select: Select, views: tuple[View, ...]) -> Iterator[Planned]:
+    """The stages in the order in which they are computed, each once."""
+    plain = _craft(settings, select, presets.pgd(eps=settings.eps), None)
+    assert plain.start is not None
+    yield Planned("images", select, "image", BENIGN, None)
+    yield Planned("targets", plain.of, "step", BENIGN, None)
+    yield Planned("warm start", plain.start, "step", "warm-start", None)
+    for name, each in settings.by_label().items():
+        yield Planned(f"benign maps, {name}", Explain(select, each), "map", BENIGN, name)
+    begun = set[str]()
+    for view in views:
+        if view.spec != select and key(view.spec) not in begun:
+            begun.add(key(view.spec))
+            whose = view.made_for or "all"
+            yield Planned(f"{view.images}, {whose}", view.spec, "image", view.images, view.made_for)
+        if view.spec != select:
+            attack = view.images if view.made_for in (None, view.shown_by) else f"{view.images} for {view.made_for}"
+            yield Planned(f"{attack}, maps of {view.shown_by}", view.maps, "map", attack, view.shown_by)
+
+
+def _table(settings: Settings, select: Select, views: tuple[View, ...], ids: tuple[str, ...], store: Store) -> pa.Table:
+    undefended = next(iter(settings.by_label().values()))
+    labels = store.read(key(select), "label", ids).tolist()
+    tables = []
+    for view in views:
+        reference = Explain(select, undefended if view.images == BENIGN else view.interpreter)
+        distances = map_l1(*(store.read(key(spec), "map", ids) for spec in (view.maps, reference)))
+        columns = {
+            "id": ids,
+            "images": [view.images] * len(ids),
+            "made_for": [view.made_for] * len(ids),
+            "shown_by": [view.shown_by] * len(ids),
+            "class_true": labels,
+            "class_target": [None] * len(ids),
+            "class_predicted": labels,
+            "sigma": [None] * len(ids),
+            "map_l1": distances.tolist(),
+        }
+        if view.spec != select:
+            columns["class_predicted"] = store.read(key(view.spec), "predicted", ids).tolist()
+        if isinstance(view.spec, Craft):
+            columns["class_target"] = store.read(key(view.spec.of), "target", ids).tolist()
+        if isinstance(view.spec, Disturb):
+            columns["sigma"] = store.read(key(view.spec), "sigma", ids).tolist()
+        tables.append(pa.table(columns, SCHEMA))
+    return pa.concat_tables(tables)
+
+
+def _draw(settings: Settings, select: Select, run: Run) -> None:
+    """Pictures of images that noise and attacks have changed the class of, with every interpreter's maps."""
+    pictures = {
+        NOISE_PICTURE: [f"{kind} noise, {100 * LEVELS[-1]:g} %" for kind in NOISES],
+        ATTACK_PICTURE: [presets.pgd().name, presets.adv2(next(iter(settings.by_label().values()))).name],
+    }
+    views = list(_views(settings, select))
+    store, ids = Store(run.path), Store(run.path).done(key(select))
+    for file, kinds in pictures.items():
+        if not (run.path / file).exists():
+            rows = [row for kind in kinds for row in _rows(kind, views, select, store, ids)]
+            _save(run.path / file, grid(rows))
+
+
+def _save(path: Path, picture: bytes) -> None:
+    write_atomically(path, lambda temporary: temporary.write_bytes(picture))
+
+
+def _rows(
+    kind: str, views: list[View], select: Select, store: Store, ids: tuple[str, ...]
+) -> Iterator[tuple[Panel, ...]]:
+    """For some images: the image, then each interpreter's map of it, then its map of what became of the image."""
+    shown = [view for view in views if view.images == kind and view.made_for in (None, view.shown_by)]
+    labels = store.read(key(select), "label", ids)
+    fooled = (store.read(key(shown[0].spec), "predicted", ids) != labels).nonzero()[:, 0].tolist()
+    for index in fooled[:SHOWN]:
+        chosen = ids[index : index + 1]
+        panels = [
+            Panel("benign", store.read(key(select), "image", chosen)[0]),
+            Panel(kind, store.read(key(shown[0].spec), "image", chosen)[0]),
+        ]
+        for view in shown:
+            for title, spec in (("benign", Explain(select, view.interpreter)), (kind, view.maps)):
+                panels.append(Panel(f"{view.shown_by}\n{title}", store.read(key(spec), "map", chosen)[0]))
+        yield tuple(panels)
+
+
+# --- what it says -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One interpreter on images of one kind; `auc` of map change as a detector of the attack against signs of the same
+    size, `success` of attacks."""
+
+    shown_by: str
+    images: str
+    made_for: str | None
+    map_l1: Estimate
+    misclassified: Estimate
+    success: Estimate | None
+    auc: float | None
+    sigma: float | None
+
+
+def comparisons(run: Run) -> pa.Table:
+    """The run's table."""
+    return read_table(run.path / TABLE, SCHEMA)
+
+
+def summarise(table: pa.Table) -> list[Summary]:
+    """One Summary per interpreter and kind of images, in the order of the table."""
+    names = ("shown_by", "images", "made_for")
+    kinds = dict.fromkeys(zip(*(table[name].to_pylist() for name in names), strict=True))
+    return [_summary(table, *kind) for kind in kinds]
+
+
+def _summary(table: pa.Table, shown_by: str, images: str, made_for: str | None) -> Summary:
+    rows = _of(table, shown_by, images, made_for)
+    predicted, target = (np.array(rows[name].to_pylist(), dtype=object) for name in ("class_predicted", "class_target"))
+    attacked, distances = target[0] is not None, rows["map_l1"].to_numpy()
+    harmless = _of(table, shown_by, _signs_like(images), made_for)["map_l1"].to_numpy()
+    return Summary(
+        shown_by=shown_by,
+        images=images,
+        made_for=made_for,
+        map_l1=mean_interval(distances),
+        misclassified=share(predicted != rows["class_true"].to_numpy()),
+        success=share(predicted == target) if attacked else None,
+        auc=roc(*(torch.from_numpy(each.copy()) for each in (harmless, distances))).auc if attacked else None,
+        sigma=rows["sigma"][0].as_py(),
+    )
+
+
+def _of(table: pa.Table, shown_by: str, images: str, made_for: str | None) -> pa.Table:
+    anyone = pc.is_null(table["made_for"]) if made_for is None else pc.equal(table["made_for"], made_for)
+    wanted = pc.and_(pc.equal(table["shown_by"], shown_by), pc.equal(table["images"], images))
+    return table.filter(pc.and_(wanted, pc.fill_null(anyone, False)))
+
+
+def located(settings: Settings, run: Run) -> dict[str, localisation.Summary]:
+    """How well each interpreter finds objects under the rule that did best on other images, if masks were given."""
+    if settings.masks is None:
+        return {}
+    tables = {
+        label: localisation.localisations(Run(_localised(run.path, label))).filter(pc.field("interpreter") == each.name)
+        for label, each in settings.by_label().items()
+    }
+    return {label: next(row for row in localisation.summarise(table) if row.best) for label, table in tables.items()}
+
+
+def _localised(out: Path, label: str) -> Path:
+    return out / "localisation" / label.replace(":", "-")
+
+
+def _check_noises(settings: Settings, classifier: Classifier, samples: Samples, width: int) -> None:
+    for kind in NOISES:
+        keys = image_keys(samples.ids)
+        Trial(classifier, samples.images, samples.labels, keys, kind, settings.seed, width).check(max(LEVELS))
+
+
+def _spec(settings: Settings, select: Select, masks: ImageSet | None) -> dict[str, Any]:
+    """What two runs must share to be the same run."""
+    digests = {"model_fingerprint": select.model, "images_digest": select.images}
+    digests |= {} if masks is None else {"masks_digest": masks.digest}
+    return {"study": "aid", **settings.model_dump(mode="json"), **digests}
+
+
+def _describe(settings: Settings, classifier: Classifier, image_set: ImageSet, selection: Selection) -> dict[str, Any]:
+    """What run.json says of the model, the images and the interpreters."""
+    return {
+        "interpreters": {label: describe(each) for label, each in settings.by_label().items()},
+        **surroundings(settings, classifier, image_set),
+        "selection": {
+            "requested": settings.n,
+            "examined": selection.examined,
+            "misclassified": selection.misclassified,
+        },
+        "skipped": [{"id": name, "reason": reason} for name, reason in selection.skipped],
+    }
