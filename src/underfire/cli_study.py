@@ -195,23 +195,20 @@ def _masks(image_set: ImageSet, masks: str) -> ImageSet:
 
 def _print_aid(settings: aid.Settings, run: Run) -> None:
     rows = aid.summarise(aid.comparisons(run))
-    table = table_of(
-        f"{rows[0].map_l1.n} images; ΔL1 to the own benign map, of benign images to the undefended one's",
-        ("interpreter", "images", "made for"),
-        ("map ΔL1", "misclassified %", "ASR", "AUC", "σ"),
-    )
-    for row in rows:
-        table.add_row(
-            row.shown_by,
-            row.images,
-            row.made_for or "",
-            bracketed(row.map_l1),
-            percentage(row.misclassified),
-            "" if row.success is None else f"{row.success.value:.3f}",
-            "" if row.auc is None else f"{row.auc:.3f}",
-            "" if row.sigma is None else f"{row.sigma:.3f}",
-        )
-    console.print(table)
+    for name in settings.by_label():
+        table = table_of(f"{name}, {rows[0].map_l1.n} images", ("images",), ("map ΔL1", "wrong %", "ASR", "AUC", "σ"))
+        for row in rows:
+            if row.shown_by == name and not row.is_harmless:
+                table.add_row(
+                    row.images if row.made_for in (None, name) else f"{row.images} for {row.made_for}",
+                    bracketed(row.map_l1),
+                    f"{100 * row.misclassified.value:.1f}",
+                    "" if row.success is None else f"{row.success.value:.3f}",
+                    "" if row.auc is None else f"{row.auc:.3f}",
+                    "" if row.sigma is None else f"{row.sigma:.3f}",
+                )
+        console.print(table)
+    say("ΔL1 to the own benign map; of benign images to the first interpreter's.")
     say("AUC: map change as a detector of the attack, against random signs of the same size.")
     say("Paper (Table 10): RTS to RTS^A .03 on benign images; under ADV2 RTS .01, RTS^A .10.")
     for name, found in aid.located(settings, run).items():

@@ -44,7 +44,7 @@ from underfire.types import Samples, UnderfireError
 
 TABLE, NOISE_PICTURE, ATTACK_PICTURE = "aid.parquet", "noise.png", "attacks.png"
 LEVELS = (0.03, 0.30)  # shares of errors
-BENIGN = "benign"
+BENIGN, SIGNS = "benign", "signs like"
 SHOWN = 4  # images in a picture
 SCHEMA = pa.schema(
     {
@@ -178,7 +178,7 @@ def _views(settings: Settings, select: Select) -> Iterator[View]:
 
 def _signs_like(attack: str) -> str:
     """Benign images with random signs of the size of that attack."""
-    return f"signs like {attack}"
+    return f"{SIGNS} {attack}"
 
 
 def _adv2(settings: Settings, select: Select, interpreter: Interpreter) -> Craft:
@@ -293,6 +293,11 @@ class Summary:
     success: Estimate | None
     auc: float | None
     sigma: float | None
+
+    @property
+    def is_harmless(self) -> bool:
+        """Whether it stands beside an attack, to be told from it."""
+        return self.images.startswith(SIGNS)
 
 
 def comparisons(run: Run) -> pa.Table:
