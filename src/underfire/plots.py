@@ -32,6 +32,7 @@ COLOURS = ("#8c8c8c", "#4f86b0", "#d9541e", "#6a9a3b", "#9b72c4", "#c9a227", "#3
 LINES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.2, 1, 1.2)), (0, (9, 2)), (0, (4, 1, 1, 1, 1, 1)))
 FRAME = "#d9541e"
 HEAT = ListedColormap(matplotlib.colormaps["inferno"](np.linspace(0.2, 0.95, 256)))  # without its near-black
+SMALLEST = 1e-3  # of logarithmic axes
 LONGEST, NARROW = 48, 24  # characters of a name: at most, and where two fit side by side
 
 
@@ -58,13 +59,15 @@ def matrix(
 
 
 def bound(points: Mapping[str, tuple[Numbers, Numbers]], bounded: str, bounding: str) -> bytes:
-    """One set of (bounded, bounding) values per name above the line on which both are equal; zeros are left out."""
+    """One set of (bounded, bounding) values per name above the line on which both are equal; zeros are left out, and
+    smaller bounding values than SMALLEST are drawn there.
+    """
     with matplotlib.rc_context({**STYLE, "axes.spines.left": True}):
         figure, axes = _blank(4.6, 3.4 + 0.1 * len(points))
         for (x, y), colour in zip(points.values(), np.resize(COLOURS, len(points)), strict=True):
             seen = y > 0
-            axes.scatter(x[seen], y[seen], s=14, color=colour, alpha=0.75, linewidths=0)
-        line = np.concatenate([np.geomspace(1e-6, 0.01, 50), np.linspace(0.01, 1, 50)])
+            axes.scatter(x[seen], y[seen].clip(SMALLEST), s=14, color=colour, alpha=0.75, linewidths=0)
+        line = np.concatenate([np.geomspace(SMALLEST, 0.01, 50), np.linspace(0.01, 1, 50)])
         axes.plot(line, line, color=INK, linewidth=0.9, linestyle=LINES[1], zorder=0)
         axes.set(xlabel=bounded, ylabel=bounding, yscale="log")
         _legend(figure, [*axes.collections, axes.lines[0]], [*points, "bound"])
