@@ -206,8 +206,8 @@ def test_an_attack_with_moments_goes_on_where_it_was(
     """StAdv, killed when one batch of the warm start, and then of ADV2, is finished and another is at work."""
     short = replace(presets.FLOW_RECIPES["annealed"], warm_steps=3, plain_steps=3)
     monkeypatch.setattr(presets, "FLOW_RECIPES", {"annealed": short})
-    chosen = {"solver": "stadv", "eps": None}
-    for label in ("warm start", "adv2-stadv, cam"):
+    chosen = {"solvers": ("stadv",), "eps": None}
+    for label in ("warm start of stadv", "adv2-stadv, cam"):
 
         def give_up(planned: Planned, progress: Progress, at: str = label) -> None:
             if planned.label == at and progress.images >= 2 and progress.steps % 2:

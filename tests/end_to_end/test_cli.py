@@ -84,7 +84,7 @@ def test_another_solver_bends_the_images(attack: Underfire, tmp_path: Path) -> N
     told = attack(solver="stadv", interpreter="cam")
     assert (told.code, told.err) == (0, "")
     run = open_run(tmp_path / "run")
-    assert run.info["spec"]["solver"] == "stadv"
+    assert run.info["spec"]["solvers"] == ["stadv"]
     rows = run.outcomes().to_pylist()
     assert [row["attack"] for row in rows] == ["stadv"] * 4 + ["adv2-stadv"] * 4
     for row in rows:
@@ -93,6 +93,18 @@ def test_another_solver_bends_the_images(attack: Underfire, tmp_path: Path) -> N
         assert row["flow_smoothness"] > 0
     assert "colour wheel of directions" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert [line.split()[1] for line in told.out.splitlines() if line.split()[:1] == ["cam"]] == ["stadv", "adv2-stadv"]
+
+
+def test_both_solvers_and_attacks_that_evade_share_a_folder(attack: Underfire, tmp_path: Path) -> None:
+    told = attack(solver="pgd,stadv", evade="fs:median:3,ensemble", n=2)
+    assert (told.code, told.err) == (0, "")
+    rows = open_run(tmp_path / "run").outcomes().to_pylist()
+    made = ["pgd", "adv2", "stadv", "adv2-stadv", "adv2-evading-fs:median:3", "adv2-ensemble"]
+    assert list(dict.fromkeys(row["attack"] for row in rows)) == made
+    assert {row["interpreter"] for row in rows} == {"cam", "grad"}
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "ADV² evading median 3×3" in page
+    assert "ADV² on the ensemble" in page
 
 
 def test_the_summary_shows_every_number_whole(attack: Underfire) -> None:
@@ -367,7 +379,8 @@ def refused(told: Told, sentence: str, tmp_path: Path) -> None:
             {"solver": "stadv", "eps": "8/255"},
             "Solver 'stadv' moves pixels in place of changing them; leave out --eps.",
         ),
-        ({"solver": "cw"}, "--solver cw: Input should be 'pgd' or 'stadv'."),
+        ({"solver": "cw"}, "There is no solver 'cw'; there are pgd, stadv."),
+        ({"evade": "gauss"}, "'gauss' cannot be evaded; name fs, fs:SQUEEZER+… or ensemble."),
         ({"steps": "0"}, "--steps 0: Input should be greater than or equal to 1."),
         ({"normalize": "1,2,3"}, "'1,2,3' is no normalisation"),
         ({"device": "cuda:7"}, "The device 'cuda:7' cannot be used: "),

@@ -126,7 +126,9 @@ def test_settings_out_of_range_are_refused(changes: dict[str, Any]) -> None:
     ("changes", "sentence"),
     [
         ({"evade": ("fs:gauss:3",)}, "There is no squeezer 'gauss:3'"),
-        ({"evade": ("fence",)}, "There is no detector 'fence'"),
+        ({"evade": ("fence",)}, "'fence' cannot be evaded; name fs, "),
+        ({"evade": ("consistency",)}, "'consistency' cannot be evaded"),
+        ({"solvers": ("cw",)}, "There is no solver 'cw'; there are pgd, stadv"),
         ({"evade": ("fs", "fs")}, "'fs' is named twice"),
         ({"solvers": ("pgd", "pgd")}, "'pgd' is named twice"),
         ({"evade": ("ensemble",), "interpreters": ("cam",)}, "name two or more"),

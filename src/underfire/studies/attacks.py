@@ -22,7 +22,7 @@ ENSEMBLE = "ensemble"  # the detector that compares the maps of all interpreters
 class Settings(Inputs):
     """Everything that decides what a run computes; running again with other settings is another run."""
 
-    solvers: tuple[Literal["pgd", "stadv"], ...] = Field(default=("pgd",), min_length=1)
+    solvers: tuple[str, ...] = Field(default=("pgd",), min_length=1)
     recipe: Literal["annealed", "paper"] = "annealed"
     eps: float | None = Field(default=None, gt=0, le=1)
     steps: int | None = Field(default=None, ge=1)
@@ -37,6 +37,23 @@ class Settings(Inputs):
             raise UnderfireError(f"'{repeated[0]}' is named twice; name it once.")
         return names
 
+    @field_validator("solvers")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := [name for name in names if name not in SOLVERS]:
+            raise UnderfireError(f"There is no solver '{unknown[0]}'; there are {', '.join(SOLVERS)}.")
+        return names
+
+    @field_validator("evade")
+    @classmethod
+    def _evadable(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name.partition(":")[0] == "fs":
+                squeezing_named(name)
+            elif name != ENSEMBLE:
+                raise UnderfireError(f"'{name}' cannot be evaded; name fs, fs:SQUEEZER+… or {ENSEMBLE}.")
+        return names
+
     @model_validator(mode="after")
     def _budget_of_a_solver(self) -> "Settings":
         if self.eps is not None and not any("eps" in SOLVERS[each].budget for each in self.solvers):
@@ -44,10 +61,7 @@ class Settings(Inputs):
         return self
 
     @model_validator(mode="after")
-    def _evadable(self) -> "Settings":
-        for name in self.evade:
-            if name != ENSEMBLE:
-                squeezing_named(name)
+    def _hiding_from_all(self) -> "Settings":
         if ENSEMBLE in self.evade and (len(self.interpreters) < 2 or self.target_map != "benign"):
             raise UnderfireError(
                 f"To evade '{ENSEMBLE}' is to show the benign maps of all interpreters at once; name two or more "
