@@ -278,6 +278,7 @@ def test_an_interrupt_says_how_to_go_on(tiny_model: str, tiny_photos: Path, tmp_
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background jobs ignore it
     )
     while not list(tmp_path.glob("run/stages/*/shard-*")) and process.poll() is None:
         time.sleep(0.01)

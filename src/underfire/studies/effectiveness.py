@@ -133,10 +133,10 @@ def _stages_of(attacked: Attacked, explainers: list[Interpreter]) -> Iterator[Pl
 
 def outcome_table(settings: Settings, select: Select, ids: tuple[str, ...], store: Store) -> pa.Table:
     """One row per image x attack x interpreter, each attack's map against the target map and the benign one."""
-    tables = []
+    tables, made = [], list(attacks(settings, select))
     for interpreter in settings.explainers():
         goal = goal_of(settings, aim_of(settings, select), interpreter)
-        for each in attacks(settings, select):
+        for each in made:
             if each.interpreter in (None, interpreter):
                 tables.append(_outcomes(each.craft, interpreter, goal, ids, store))
     return pa.concat_tables(tables)
