@@ -44,20 +44,11 @@ class Perturbation(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Pixels:
-    """x = x0 + theta with |theta| <= eps in every pixel and x in [0, 1]."""
-
-    eps: float = 8 / 255
+class Added:
+    """What perturbations share whose theta is added to an image: it begins at 0, costs nothing and has a peak."""
 
     def init(self, x0: Images) -> Tensor:
         return torch.zeros_like(x0)
-
-    def decode(self, x0: Images, theta: Tensor) -> Images:
-        return x0 + theta
-
-    def project(self, x0: Images, theta: Tensor) -> Tensor:
-        return (x0 + theta.clamp(-self.eps, self.eps)).clamp(0, 1) - x0
 
     def cost(self, theta: Tensor) -> Row:
         return theta.new_zeros(len(theta))
@@ -70,7 +61,20 @@ class Pixels:
 
 
 @dataclass(frozen=True)
-class Levels:
+class Pixels(Added):
+    """x = x0 + theta with |theta| <= eps in every pixel and x in [0, 1]."""
+
+    eps: float = 8 / 255
+
+    def decode(self, x0: Images, theta: Tensor) -> Images:
+        return x0 + theta
+
+    def project(self, x0: Images, theta: Tensor) -> Tensor:
+        return (x0 + theta.clamp(-self.eps, self.eps)).clamp(0, 1) - x0
+
+
+@dataclass(frozen=True)
+class Levels(Added):
     """x = psi(x0) + theta, every value one of 2^bits levels that psi(x') takes for some x' within eps of x0 (Alg. 2).
 
     A step of more than half the distance of two levels, such as 1 / 2^bits, moves a value by one level.
@@ -79,9 +83,6 @@ class Levels:
     bits: int
     eps: float = 8 / 255
 
-    def init(self, x0: Images) -> Tensor:
-        return torch.zeros_like(x0)
-
     def decode(self, x0: Images, theta: Tensor) -> Images:
         return self._nearest(x0) + theta
 
@@ -89,15 +90,6 @@ class Levels:
         squeezed = self._nearest(x0)
         low, high = (self._nearest((x0 + change).clamp(0, 1)) for change in (-self.eps, self.eps))
         return self._nearest(squeezed + theta).clamp(low, high) - squeezed
-
-    def cost(self, theta: Tensor) -> Row:
-        return theta.new_zeros(len(theta))
-
-    def size(self, theta: Tensor) -> Row:
-        return theta.abs().flatten(1).amax(1)
-
-    def measures(self, theta: Tensor) -> Mapping[str, Row]:
-        return {}
 
     def _nearest(self, images: Images) -> Images:
         return BitDepth(self.bits)(images)
