@@ -19,8 +19,8 @@ import torch
 from jaxtyping import UInt8
 from PIL import Image
 
-from underfire.images import blur, central
-from underfire.rng import uniform
+from underfire.images import blur, central, changed_in_8bit
+from underfire.rng import normal
 from underfire.types import Images, Keys, Maps, UnderfireError
 
 
@@ -69,7 +69,7 @@ class Noise(InPlace):
 
     def __call__(self, images: Images, keys: Keys) -> Images:
         shape = images.shape[1:]
-        drawn = torch.special.ndtri(uniform(0, "harmless noise", keys, torch.zeros_like(keys), shape.numel()))
+        drawn = normal(0, "harmless noise", keys, torch.zeros_like(keys), shape.numel())
         noise: Images = drawn.view(-1, *shape).to(images)
         return (images + self.deviation * noise).clamp(0, 1)
 
@@ -88,11 +88,9 @@ class JPEG(InPlace):
         return "jpeg"
 
     def __call__(self, images: Images, keys: Keys) -> Images:
-        pixels = (images * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-        decoded = torch.from_numpy(np.stack([self._through(each) for each in pixels]))
-        return decoded.permute(0, 3, 1, 2).to(images) / 255
+        return changed_in_8bit(images, self._compressed)
 
-    def _through(self, pixels: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
+    def _compressed(self, pixels: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
         file = io.BytesIO()
         Image.fromarray(pixels).save(file, "JPEG", quality=self.quality, subsampling=0)
         return np.asarray(Image.open(file))

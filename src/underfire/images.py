@@ -1,8 +1,11 @@
 """Operations on images and maps: validation, map normalisation, block averages, resizing, blur, sampling."""
 
+from collections.abc import Callable
+
+import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from underfire.types import Flags, Flows, Images, Maps, Row, UnderfireError
@@ -176,3 +179,12 @@ def _gaussian(side: int, sigma: float, like: Tensor) -> Float[Tensor, "side side
 def to_8bit(images: Images) -> Images:
     """What an 8-bit file would hold, still as floats in [0, 1]: rounded, not truncated."""
     return torch.round(images * 255) / 255
+
+
+def changed_in_8bit(
+    images: Images, change: Callable[[UInt8[np.ndarray, "h w 3"]], UInt8[np.ndarray, "h w 3"]]
+) -> Images:
+    """What becomes of images, each rounded to 8 bits, by a change of pixel arrays; as floats in [0, 1] again."""
+    pixels = (images * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    changed = torch.from_numpy(np.stack([change(each) for each in pixels]))
+    return changed.permute(0, 3, 1, 2).to(images) / 255

@@ -34,6 +34,12 @@ def uniform(seed: int, purpose: str, keys: Keys, step: Labels, size: int) -> Flo
     return ((_bits(seed, purpose, keys, step, size) >> 12 & (1 << 52) - 1).double() + 0.5) / 2**52
 
 
+def normal(seed: int, purpose: str, keys: Keys, step: Labels, size: int) -> Float[Tensor, "n s"]:
+    """`size` standard normal numbers for each image."""
+    deviates: Tensor = torch.special.ndtri(uniform(seed, purpose, keys, step, size))
+    return deviates
+
+
 def integers(seed: int, purpose: str, keys: Keys, step: Labels, size: int, high: int) -> Int[Tensor, "n s"]:
     """`size` integers in [0, high) for each image."""
     return (uniform(seed, purpose, keys, step, size) * high).long().clamp_max(high - 1)

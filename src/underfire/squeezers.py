@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
+from underfire.images import changed_in_8bit
 from underfire.types import Images, UnderfireError
 
 MOST_BITS = 16
@@ -119,9 +120,7 @@ class NonLocalMeans:
         return f"nlm:{self.window}-{self.patch}-{self.strength:g}"
 
     def __call__(self, images: Images) -> Images:
-        pixels = (images.detach() * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-        denoised = torch.from_numpy(np.stack([self._denoised(each) for each in pixels]))
-        return _straight_through(images, denoised.permute(0, 3, 1, 2).to(images) / 255)
+        return _straight_through(images, changed_in_8bit(images.detach(), self._denoised))
 
     def _denoised(self, pixels: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
         blue_first = np.ascontiguousarray(pixels[..., ::-1])

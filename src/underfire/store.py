@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from safetensors import SafetensorError, safe_open
@@ -180,6 +181,13 @@ def read_table(path: Path, schema: pa.Schema) -> pa.Table:
         raise UnderfireError(f"{path} is missing or damaged; delete it and run the command again.") from problem
     if not table.schema.equals(schema):
         raise UnderfireError(f"{path} holds other columns than this version writes; delete it and run again.")
+    return table
+
+
+def rows_where(table: pa.Table, **wanted: str | bool | None) -> pa.Table:
+    """The rows whose columns hold these values; None stands for null."""
+    for name, value in wanted.items():
+        table = table.filter(pc.is_null(table[name]) if value is None else pc.equal(table[name], value))
     return table
 
 

@@ -71,8 +71,8 @@ class Smooth:
         """The copies for each image's own step."""
         copies = []
         for copy in range(self.copies):
-            uniform = rng.uniform(self.seed, f"smoothing, {whose}, copy {copy}", keys, step, x[0].numel())
-            copies.append(x + self.sigma * torch.special.ndtri(uniform).view_as(x).to(x.dtype))
+            drawn = rng.normal(self.seed, f"smoothing, {whose}, copy {copy}", keys, step, x[0].numel())
+            copies.append(x + self.sigma * drawn.view_as(x).to(x.dtype))
         return copies
 
 

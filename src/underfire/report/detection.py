@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 
 from underfire.detectors import roc
@@ -24,7 +23,7 @@ from underfire.plots import curves
 from underfire.report.figures import Plot, embedded
 from underfire.report.parts import complete_table
 from underfire.report.verdict import percent
-from underfire.store import read_json
+from underfire.store import read_json, rows_where
 from underfire.studies.detection import DETECTORS
 from underfire.studies.detections import CHECK, COLUMNS, Calibration, Cell, matrix
 from underfire.studies.detections import calibrations as calibrations_of
@@ -74,7 +73,7 @@ def compose(path: Path) -> Detection:
     """What a table of detections says; UnderfireError if it is damaged or not finished."""
     table = complete_table(path, COLUMNS, optional=("interpreter", "success"))
     for name in dict.fromkeys(table["detector"].to_pylist()):
-        if not _rows(table, detector=name, part=CHECK).num_rows:
+        if not rows_where(table, detector=name, part=CHECK).num_rows:
             raise UnderfireError(f"{path} lacks held-out benign images of {name}; run underfire detect again.")
     target, problem = _target(path.with_name(DETECTORS))
     calibrations, cells = calibrations_of(table), matrix(table)
@@ -130,11 +129,11 @@ def _curves(
     """A plot per family, of the detector that combines the others."""
     for calibrations in families.values():
         combined = min((each.detector for each in calibrations), key=lambda name: name.count(":"))
-        rows = _rows(table, detector=combined)
-        benign = torch.tensor(_rows(rows, part=CHECK)["score"].to_numpy())
+        rows = rows_where(table, detector=combined)
+        benign = torch.tensor(rows_where(rows, part=CHECK)["score"].to_numpy())
         points = {}
         for attack, made in columns:
-            successes = _rows(rows, attack=attack, interpreter=made, success=True)["score"].to_numpy()
+            successes = rows_where(rows, attack=attack, interpreter=made, success=True)["score"].to_numpy()
             if len(successes):
                 curve = roc(benign, torch.tensor(successes))
                 aim = "" if made is None else f"for {interpreter_name(made)}"
@@ -197,13 +196,6 @@ def _target(path: Path) -> tuple[float | None, str]:
     if 0 < target < 1:
         return target, ""
     return None, f"{path} does not say for which rate of false alarms the detectors are calibrated."
-
-
-def _rows(table: pa.Table, **wanted: str | bool | None) -> pa.Table:
-    """The rows that hold these values; None stands for null."""
-    for name, value in wanted.items():
-        table = table.filter(pc.is_null(table[name]) if value is None else pc.equal(table[name], value))
-    return table
 
 
 def _title(family: str) -> str:

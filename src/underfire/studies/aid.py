@@ -35,7 +35,7 @@ from underfire.metrics import Estimate, map_l1, mean_interval, share
 from underfire.noise import NOISES, Trial
 from underfire.rng import image_keys
 from underfire.stages import Aim, Craft, Disturb, Explain, Noise, Select, choose, describe, keep, key
-from underfire.store import Run, Store, read_table, write_atomically
+from underfire.store import Run, Store, read_table, rows_where, write_atomically
 from underfire.studies import localisation
 from underfire.studies.aid_pictures import Panel, grid
 from underfire.studies.runs import Chosen, Inputs, Planned, Report, Study, carry_out, rehearse, surroundings
@@ -330,9 +330,7 @@ def _summary(table: pa.Table, shown_by: str, images: str, made_for: str | None) 
 
 
 def _of(table: pa.Table, shown_by: str, images: str, made_for: str | None) -> pa.Table:
-    anyone = pc.is_null(table["made_for"]) if made_for is None else pc.equal(table["made_for"], made_for)
-    wanted = pc.and_(pc.equal(table["shown_by"], shown_by), pc.equal(table["images"], images))
-    return table.filter(pc.and_(wanted, pc.fill_null(anyone, False)))
+    return rows_where(table, shown_by=shown_by, images=images, made_for=made_for)
 
 
 def located(settings: Settings, run: Run) -> dict[str, localisation.Summary]:

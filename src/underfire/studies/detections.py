@@ -14,7 +14,7 @@ import torch
 
 from underfire.detectors import roc
 from underfire.metrics import Estimate, share
-from underfire.store import Run, read_table, write_atomically
+from underfire.store import Run, read_table, rows_where, write_atomically
 from underfire.types import UnderfireError
 
 TABLE = "detections.parquet"
@@ -109,20 +109,20 @@ class Cell:
 
 def calibrations(table: pa.Table) -> list[Calibration]:
     """One Calibration per detector, in the order of the table."""
-    return [_calibration(_where(table, "detector", name)) for name in _distinct(table["detector"])]
+    return [_calibration(rows_where(table, detector=name)) for name in _distinct(table["detector"])]
 
 
 def matrix(table: pa.Table) -> list[Cell]:
     """Detectors x attackers: one Cell per (detector, attack, interpreter), in the order of the table."""
     cells = []
     for calibration in calibrations(table):
-        rows = _where(table, "detector", calibration.detector)
-        held_out = _where(rows, "part", CHECK)
+        rows = rows_where(table, detector=calibration.detector)
+        held_out = rows_where(rows, part=CHECK)
         attacks = rows.filter(pc.not_equal(rows["attack"], "benign"))
         for attack in _distinct(attacks["attack"]):
-            against = _where(attacks, "attack", attack)
+            against = rows_where(attacks, attack=attack)
             for interpreter in _distinct(against["interpreter"]):
-                cells.append(_cell(calibration, held_out, _where(against, "interpreter", interpreter)))
+                cells.append(_cell(calibration, held_out, rows_where(against, interpreter=interpreter)))
     return cells
 
 
@@ -133,7 +133,7 @@ def write_matrix(path: Path, cells: list[Cell]) -> None:
 
 
 def _calibration(rows: pa.Table) -> Calibration:
-    held_out, fitted = _where(rows, "part", CHECK), _where(rows, "part", FIT).num_rows
+    held_out, fitted = rows_where(rows, part=CHECK), rows_where(rows, part=FIT).num_rows
     detector, family, threshold = (held_out[name][0].as_py() for name in ("detector", "family", "threshold"))
     return Calibration(detector, family, threshold, fitted, share(held_out["flagged"].to_numpy()))
 
@@ -154,8 +154,3 @@ def _columns(value: Estimate, *names: str) -> dict[str, Any]:
 
 def _distinct(column: pa.ChunkedArray) -> list[Any]:
     return list(dict.fromkeys(column.to_pylist()))
-
-
-def _where(table: pa.Table, column: str, value: str | None) -> pa.Table:
-    chosen = pc.is_null(table[column]) if value is None else pc.equal(table[column], value)
-    return table.filter(chosen)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from underfire.classifiers import Classifier
 from underfire.data import ImageSet
@@ -21,7 +20,7 @@ from underfire.metrics import Estimate, mean_interval
 from underfire.names import made_for
 from underfire.plots import bound
 from underfire.stages import Bound, Context, Noise, Select, key
-from underfire.store import Run, Store, read_table, write_atomically, write_table
+from underfire.store import Run, Store, read_table, rows_where, write_atomically, write_table
 from underfire.studies import effectiveness
 from underfire.studies.attacks import Settings, aim_of, attacks
 from underfire.studies.runs import Planned, Report, even_width, perform
@@ -136,13 +135,7 @@ def summarise(table: pa.Table) -> list[Summary]:
 def _kinds(table: pa.Table) -> Iterator[tuple[tuple[str, str | None], pa.Table]]:
     pairs = dict.fromkeys(zip(*(table[name].to_pylist() for name in ("attack", "interpreter")), strict=True))
     for attack, interpreter in pairs:
-        of_attack = table.filter(pc.equal(table["attack"], attack))
-        chosen = (
-            pc.is_null(of_attack["interpreter"])
-            if interpreter is None
-            else pc.equal(of_attack["interpreter"], interpreter)
-        )
-        yield (attack, interpreter), of_attack.filter(chosen)
+        yield (attack, interpreter), rows_where(table, attack=attack, interpreter=interpreter)
 
 
 def _summary(rows: pa.Table, attack: str, interpreter: str | None) -> Summary:
