@@ -4,6 +4,8 @@
     runs/NAME/stages/KEY/           spec.json and shard-*.safetensors: image ids and row tensors
     runs/NAME/outcomes.parquet      one row per image x attack x interpreter
 
+Runs that stand beside each other in one folder can share its stages/.
+
 Everything is written to a temporary name and renamed, so a killed run leaves whole shards only: what
 is there is done.
 """
@@ -30,6 +32,7 @@ from torch import Tensor
 from underfire.types import UnderfireError
 
 OUTCOMES = "outcomes.parquet"
+SHARED = "shares_stages"  # in run.json: whether the stages are in the folder around the run's
 
 
 class Store:
@@ -82,6 +85,11 @@ class Run:
         """run.json: command, spec, versions, seed, device, model, wall times, and which stage holds what."""
         return read_json(self.path / "run.json")
 
+    @property
+    def store(self) -> Store:
+        """The stages: in the run's own folder or, where run.json says that they are shared, in the folder around it."""
+        return Store(self.path.parent if self.info.get(SHARED) is True else self.path)
+
     def outcomes(self) -> pa.Table:
         """One row per image x attack x interpreter; empty where nothing was measured yet."""
         path = self.path / OUTCOMES
@@ -115,7 +123,7 @@ class Run:
         if len(fitting) > 1:
             names = ", ".join(e["interpreter"] for e in fitting)
             raise UnderfireError(f"Attack '{attack}' was run against {names}: say which one with interpreter=.")
-        store = Store(self.path)
+        store = self.store
         stored = set(store.done(fitting[0]["key"])) if fitting else set()
         if not stored:
             against = "" if interpreter is None else f" against '{interpreter}'"

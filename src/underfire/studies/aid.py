@@ -102,26 +102,12 @@ def execute(
     command: str,
     width: int = 16,
     on_progress: Report = lambda planned, progress: None,
+    shared: bool = False,
 ) -> Run:
-    """Compute what the folder `out` does not hold yet; UnderfireError if it holds a run with other settings.
-
-    What cannot be classified, explained or disturbed is found out before anything is written.
-    """
-    select = Select(classifier.fingerprint(), image_set.digest, settings.n, settings.seed)
-
-    def chosen() -> Chosen:
-        selection = choose(select, image_set, classifier)
-        samples = selection.samples
-        rehearse(settings.explainers(), classifier, samples)
-        _check_noises(settings, classifier, samples, width)
-        description = _describe(settings, classifier, image_set, selection)
-        return Chosen(description, partial(keep, select, samples))
-
-    views = tuple(_views(settings, select))
-    plan, table = tuple(_plan(settings, select, views)), partial(_table, settings, select, views)
-    study = Study(_spec(settings, select, masks), plan, TABLE, table)
-    run = carry_out(study, chosen, out, classifier, command=command, width=width, on_progress=on_progress)
-    _draw(settings, select, run)
+    """Compute what the folder `out` does not hold yet; UnderfireError if it holds a run with other settings."""
+    made = study(settings, classifier, image_set, masks, width)
+    run = carry_out(made, out, classifier, command=command, width=width, on_progress=on_progress, shared=shared)
+    _draw(settings, _select(settings, classifier, image_set), run)
     if masks is not None:
         for name in settings.interpreters:
             given = settings.model_dump(include=set(localisation.Settings.model_fields) - {"n", "interpreters"})
@@ -139,7 +125,30 @@ def execute(
     return run
 
 
+def study(
+    settings: Settings, classifier: Classifier, image_set: ImageSet, masks: ImageSet | None, width: int = 16
+) -> Study:
+    """Attacks and noises; what cannot be classified, explained or disturbed is found out when images are chosen."""
+    select = _select(settings, classifier, image_set)
+
+    def chosen() -> Chosen:
+        selection = choose(select, image_set, classifier)
+        samples = selection.samples
+        rehearse(settings.explainers(), classifier, samples)
+        _check_noises(settings, classifier, samples, width)
+        description = _describe(settings, classifier, image_set, selection)
+        return Chosen(description, partial(keep, select, samples))
+
+    views = tuple(_views(settings, select))
+    plan, table = tuple(_plan(settings, select, views)), partial(_table, settings, select, views)
+    return Study(_spec(settings, select, masks), chosen, plan, TABLE, table)
+
+
 # --- what is computed -------------------------------------------------------------------------
+
+
+def _select(settings: Settings, classifier: Classifier, image_set: ImageSet) -> Select:
+    return Select(classifier.fingerprint(), image_set.digest, settings.n, settings.seed)
 
 
 @dataclass(frozen=True)
@@ -247,7 +256,8 @@ def _draw(settings: Settings, select: Select, run: Run) -> None:
         ATTACK_PICTURE: [presets.pgd().name, presets.adv2(next(iter(settings.by_label().values()))).name],
     }
     views = list(_views(settings, select))
-    store, ids = Store(run.path), Store(run.path).done(key(select))
+    store = run.store
+    ids = store.done(key(select))
     for file, kinds in pictures.items():
         if not (run.path / file).exists():
             rows = [row for kind in kinds for row in _rows(kind, views, select, store, ids)]

@@ -80,7 +80,7 @@ def execute(
     is written.
     """
     check_enough(settings.benign // 2, settings.fpr)
-    asked, pictured, store = judgements(settings, run), attacked(run, settings.attacks), Store(run.path)
+    asked, pictured, store = judgements(settings, run), attacked(run, settings.attacks), run.store
     unseen = _unseen(run, store.done(pictured[0].key), image_set)
     scorers = _scorers(asked)
     _rehearse(scorers, pictured[0], classifier, store)
@@ -94,7 +94,7 @@ def execute(
     context = Context(classifier, store, even_width(max(len(each.ids) for each in everything), width))
     for each in everything:
         for planned in plan(scorers, each):
-            perform(planned, each.ids, context, on_progress)
+            perform(planned, each.ids, context, run, on_progress)
     table = _table(settings, asked, others, pictured, store)
     write_json(run.path / DETECTORS, _describe(settings, command, others, calibrations(table)))
     write_table(run.path / TABLE, table)
@@ -115,7 +115,7 @@ def attacked(run: Run, attacks: tuple[str, ...] = ()) -> list[Pictured]:
     """The images of a run that stages hold so far, the benign ones first, then those of the attacks that are named, or
     of all. UnderfireError if none is attacked.
     """
-    store = Store(run.path)
+    store = run.store
     try:
         stages = [
             Pictured(str(each["key"]), each["attack"], each["interpreter"], store.done(str(each["key"])))

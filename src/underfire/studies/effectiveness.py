@@ -54,11 +54,15 @@ def execute(
     command: str,
     width: int = 16,
     on_progress: Report = lambda planned, progress: None,
+    shared: bool = False,
 ) -> Run:
-    """Compute what the folder `out` does not hold yet; UnderfireError if it holds a run with other settings.
+    """Compute what the folder `out` does not hold yet; UnderfireError if it holds a run with other settings."""
+    made = study(settings, classifier, image_set, width)
+    return carry_out(made, out, classifier, command=command, width=width, on_progress=on_progress, shared=shared)
 
-    What cannot be classified, explained or attacked is found out before anything is written.
-    """
+
+def study(settings: Settings, classifier: Classifier, image_set: ImageSet, width: int = 16) -> Study:
+    """The attacks; what cannot be classified, explained or attacked is found out when the images are chosen."""
     candidates = target_class_named(settings.target_class).candidates(image_set)
     select = Select(classifier.fingerprint(), candidates.digest, settings.n, settings.seed)
 
@@ -70,8 +74,7 @@ def execute(
         return Chosen(description, partial(keep, select, selection.samples))
 
     stages, table = tuple(plan(settings, select)), partial(outcome_table, settings, select)
-    study = Study(_spec(settings, select), stages, OUTCOMES, table)
-    return carry_out(study, chosen, out, classifier, command=command, width=width, on_progress=on_progress)
+    return Study(_spec(settings, select), chosen, stages, OUTCOMES, table)
 
 
 def recorded(run: Run) -> tuple[Settings, Select]:

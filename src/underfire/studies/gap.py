@@ -50,15 +50,16 @@ def execute(
     command: str,
     width: int = 16,
     on_progress: Report = lambda planned, progress: None,
+    shared: bool = False,
 ) -> Run:
     """Run the attack if `out` does not hold it yet, then compute what is missing of the losses."""
     run = effectiveness.execute(
-        settings, classifier, image_set, out, command=command, width=width, on_progress=on_progress
+        settings, classifier, image_set, out, command=command, width=width, on_progress=on_progress, shared=shared
     )
     _, select = effectiveness.recorded(run)
-    ids = Store(out).done(key(select))
-    context = Context(classifier, Store(out), even_width(len(ids), width))
-    computed = [perform(planned, ids, context, on_progress) for planned in plan(settings, select)]
+    ids = run.store.done(key(select))
+    context = Context(classifier, run.store, even_width(len(ids), width))
+    computed = [perform(planned, ids, context, run, on_progress) for planned in plan(settings, select)]
     if any(computed) or not ((out / TABLE).exists() and (out / PLOT).exists()):
         table = gap_table(settings, select, ids, context.store)
         picture = scatter(table)

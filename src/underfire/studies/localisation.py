@@ -54,11 +54,15 @@ def execute(
     command: str,
     width: int = 16,
     on_progress: Report = lambda planned, progress: None,
+    shared: bool = False,
 ) -> Run:
-    """Compute what the folder `out` does not hold yet; UnderfireError if it holds a run with other settings.
+    """Compute what the folder `out` does not hold yet; UnderfireError if it holds a run with other settings."""
+    made = study(settings, classifier, image_set, masks)
+    return carry_out(made, out, classifier, command=command, width=width, on_progress=on_progress, shared=shared)
 
-    What cannot be classified or explained is found out before anything is written.
-    """
+
+def study(settings: Settings, classifier: Classifier, image_set: ImageSet, masks: ImageSet) -> Study:
+    """The maps; what cannot be classified or explained is found out when the images are chosen."""
     source = Locate(classifier.fingerprint(), image_set.digest, masks.digest, settings.n, settings.seed)
 
     def chosen() -> Chosen:
@@ -69,8 +73,7 @@ def execute(
         return Chosen(description, partial(keep, source, located.samples, object=located.objects, predicted=predicted))
 
     stages, table = tuple(plan(settings, source)), partial(localisation_table, settings, source)
-    study = Study(_spec(settings, source), stages, TABLE, table)
-    return carry_out(study, chosen, out, classifier, command=command, width=width, on_progress=on_progress)
+    return Study(_spec(settings, source), chosen, stages, TABLE, table)
 
 
 def plan(settings: Settings, source: Locate) -> Iterator[Planned]:

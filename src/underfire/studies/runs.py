@@ -21,7 +21,7 @@ from underfire.interpreters import Interpreter, interpreter_named
 from underfire.interpreters.protocol import Explainer
 from underfire.rng import image_keys
 from underfire.stages import Context, Spec, in_one_sentence, key, run_stage
-from underfire.store import Run, Store, open_run, read_json, write_json, write_table
+from underfire.store import SHARED, Run, Store, open_run, read_json, write_json, write_table
 from underfire.target_classes import target_class_named
 from underfire.types import Samples, UnderfireError
 
@@ -120,10 +120,12 @@ def reopen(run: Run, device: torch.device | str = "cpu") -> tuple[Classifier, Im
 class Study:
     """What a study computes: its stages, the first of which holds its images, and the table that they fill.
 
-    `spec` is what two runs must share to be the same run.
+    `spec` is what two runs must share to be the same run. `choose` finds the images, and whatever cannot be done with
+    them, before anything is written.
     """
 
     spec: Mapping[str, Any]
+    choose: Callable[[], "Chosen"]
     plan: tuple[Planned, ...]
     table: str  # the file's name
     tabulate: Callable[[tuple[str, ...], Store], pa.Table]
@@ -139,42 +141,43 @@ class Chosen:
 
 def carry_out(
     study: Study,
-    choose: Callable[[], Chosen],
     out: Path,
     classifier: Classifier,
     *,
     command: str,
     width: int,
     on_progress: Report,
+    shared: bool = False,
 ) -> Run:
     """Compute what the folder `out` does not hold yet; UnderfireError if it holds a run with other settings.
 
-    `choose` finds the images, and whatever cannot be done with them, before anything is written.
+    Shared stages are those of all runs in the folder around `out`.
     """
-    store, begun, images = Store(out), _is_begun(out, study), key(study.plan[0].spec)
-    if not store.done(images):
+    store, begun, images = Store(out.parent if shared else out), _is_begun(out, study), key(study.plan[0].spec)
+    if not (begun and store.done(images)):
         started = time.perf_counter()
-        chosen = choose()
+        chosen = study.choose()
         if not begun:
             seconds = {"images": round(time.perf_counter() - started, 2)}
             content = {"spec": study.spec, **chosen.description, "stages": listed(study.plan), "wall_seconds": seconds}
-            write_json(out / "run.json", {"command": command, **_origin(), **content})
-        chosen.keep(store)
-    ids = store.done(images)
+            write_json(out / "run.json", {"command": command, **_origin(), SHARED: shared, **content})
+        if not store.done(images):
+            chosen.keep(store)
+    ids, run = store.done(images), open_run(out)
     context = Context(classifier, store, even_width(len(ids), width))
-    computed = [perform(planned, ids, context, on_progress) for planned in study.plan]
+    computed = [perform(planned, ids, context, run, on_progress) for planned in study.plan]
     if any(computed) or not (out / study.table).exists():
         write_table(out / study.table, study.tabulate(ids, store))
-    return open_run(out)
+    return run
 
 
-def perform(planned: Planned, ids: tuple[str, ...], context: Context, on_progress: Report) -> bool:
-    """Compute what a stage lacks and add the time to run.json; False if it lacked nothing."""
+def perform(planned: Planned, ids: tuple[str, ...], context: Context, run: Run, on_progress: Report) -> bool:
+    """Compute what a stage lacks and add the time to the run's run.json; False if it lacked nothing."""
     begun = time.perf_counter()
     tracked = replace(context, on_step=lambda progress: on_progress(planned, progress))
     if not run_stage(planned.spec, ids, tracked):
         return False
-    path = context.store.root / "run.json"
+    path = run.path / "run.json"
     info = read_json(path)
     spent = info.get("wall_seconds", {})
     seconds = spent.get(planned.label, 0.0) + time.perf_counter() - begun

@@ -47,11 +47,15 @@ def execute(
     command: str,
     width: int = 16,
     on_progress: Report = lambda planned, progress: None,
+    shared: bool = False,
 ) -> Run:
-    """Compute what the folder `out` does not hold yet; UnderfireError if it holds a run with other settings.
+    """Compute what the folder `out` does not hold yet; UnderfireError if it holds a run with other settings."""
+    made = study(settings, classifier, image_set)
+    return carry_out(made, out, classifier, command=command, width=width, on_progress=on_progress, shared=shared)
 
-    What cannot be classified or explained is found out before anything is written.
-    """
+
+def study(settings: Settings, classifier: Classifier, image_set: ImageSet) -> Study:
+    """The maps; what cannot be classified or explained is found out when the images are chosen."""
     select = Select(classifier.fingerprint(), image_set.digest, settings.n, settings.seed)
 
     def chosen() -> Chosen:
@@ -63,8 +67,7 @@ def execute(
         return Chosen(description, partial(keep, select, selection.samples))
 
     stages, table = tuple(plan(settings, select)), partial(sanity_table, settings, select)
-    study = Study(_spec(settings, select), stages, TABLE, table)
-    return carry_out(study, chosen, out, classifier, command=command, width=width, on_progress=on_progress)
+    return Study(_spec(settings, select), chosen, stages, TABLE, table)
 
 
 def plan(settings: Settings, select: Select) -> Iterator[Planned]:

@@ -96,7 +96,7 @@ def execute(
     """
     settings, select = effectiveness.recorded(run)
     shown = settings.explainers() if shown is None else shown
-    store = Store(run.path)
+    store = run.store
     ids = _finished(run, settings, select, store)
     samples = Samples(ids, *(store.read(key(select), name, ids) for name in ("image", "label")))
     used = classifier if elsewhere is None else elsewhere.classifier
@@ -104,9 +104,9 @@ def execute(
     rehearse(shown, used, samples)
     earlier = read_table(run.path / TABLE, SCHEMA) if (run.path / TABLE).exists() else SCHEMA.empty_table()
     at_once = even_width(len(ids), width)
-    perform(_noise(settings, select), ids, Context(classifier, store, at_once), on_progress)
+    perform(_noise(settings, select), ids, Context(classifier, store, at_once), run, on_progress)
     for planned in plan(settings, select, shown, elsewhere):
-        perform(planned, ids, Context(used, store, at_once), on_progress)
+        perform(planned, ids, Context(used, store, at_once), run, on_progress)
     table = transfer_table(settings, select, shown, elsewhere, ids, store)
     everything = pa.concat_tables([_others(earlier, table), table])
     picture = heat_map(everything.filter(pc.equal(everything["model_fingerprint"], used.fingerprint())))
