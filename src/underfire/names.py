@@ -14,7 +14,7 @@ MAP_AWARE = {"adv2": "ADV²", "adv2-stadv": "ADV² on StAdv"}
 ATTACKS = PLAIN | MAP_AWARE
 PAIRS = tuple(zip(PLAIN, MAP_AWARE, strict=True))
 ENSEMBLE = {"adv2": "ADV² on the ensemble", "adv2-stadv": "ADV² on StAdv and the ensemble"}
-OTHERS = {"benign": "benign", "noise": "random noise"}
+OTHERS = {"benign": "benign", "target": "target", "noise": "random noise"}
 INTERPRETERS = {"grad": "GRAD", "cam": "CAM", "grad-cam": "Grad-CAM", "ig": "IG", "mask": "MASK", "rts": "RTS"}
 FAMILIES = {"fs": "feature squeezing", "consistency": "self-consistency", "ensemble": "ensemble disagreement"}
 

@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,9 +100,14 @@ class Run:
         except (OSError, pa.ArrowInvalid) as problem:
             raise UnderfireError(f"{path} is damaged; delete it and run the command again.") from problem
 
-    def images(self, attack: str = "benign", interpreter: str | None = None) -> "Rows":
-        """(ids, float32 N3HW in [0, 1]); `interpreter` says which map the attack was after, if any."""
-        return self._rows("image", "image", attack, interpreter)
+    def images(
+        self, attack: str = "benign", interpreter: str | None = None, only: Collection[str] | None = None
+    ) -> "Rows":
+        """(ids, float32 N3HW in [0, 1]); `interpreter` says which map the attack was after, if any.
+
+        `only` asks for some ids, here and in `maps`; by default for all.
+        """
+        return self._rows("image", "image", attack, interpreter, only)
 
     def thetas(self, attack: str, interpreter: str | None = None) -> "Rows":
         """(ids, float32): what the attack moved, pixels N3HW or, by StAdv, a flow N2HW (see `perturbations.Flow`)."""
@@ -110,14 +115,16 @@ class Run:
             raise UnderfireError("No attack moved the benign images, so they have no thetas; name an attack.")
         return self._rows("image", "theta", attack, interpreter)
 
-    def maps(self, attack: str, interpreter: str) -> "Rows":
+    def maps(self, attack: str, interpreter: str, only: Collection[str] | None = None) -> "Rows":
         """(ids, float32 Nhw): benign maps explain the true class, an attack's the target class.
 
         Attack "target" names the target maps of a run in which they are not the benign ones.
         """
-        return self._rows("map", "map", attack, interpreter)
+        return self._rows("map", "map", attack, interpreter, only)
 
-    def _rows(self, kind: str, tensor: str, attack: str, interpreter: str | None) -> "Rows":
+    def _rows(
+        self, kind: str, tensor: str, attack: str, interpreter: str | None, only: Collection[str] | None = None
+    ) -> "Rows":
         stages = [e for e in self.info.get("stages", ()) if e["kind"] == kind and e["attack"] == attack]
         fitting = [e for e in stages if interpreter is None or e["interpreter"] in (interpreter, None)]
         if len(fitting) > 1:
@@ -129,7 +136,7 @@ class Run:
             against = "" if interpreter is None else f" against '{interpreter}'"
             raise UnderfireError(f"The run {self.path} holds no {tensor}s of attack '{attack}'{against}.")
         benign = next(e["key"] for e in self.info["stages"] if (e["kind"], e["attack"]) == ("image", "benign"))
-        ids = tuple(name for name in store.done(benign) if name in stored)
+        ids = tuple(name for name in store.done(benign) if name in stored and (only is None or name in only))
         return ids, store.read(fitting[0]["key"], tensor, ids).float().numpy()
 
 
@@ -214,6 +221,12 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file in one move."""
     text = json.dumps(content, indent=2, ensure_ascii=False)
     write_atomically(path, lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"))
+
+
+def write_anew(path: Path, content: bytes) -> None:
+    """Write a file in one move unless it holds just this."""
+    if not (path.is_file() and path.read_bytes() == content):
+        write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:

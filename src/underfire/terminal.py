@@ -19,12 +19,12 @@ from underfire import engine
 from underfire.classifiers import Classifier
 from underfire.interpreters import INTERPRETERS
 from underfire.metrics import Estimate
-from underfire.studies.runs import Inputs, Planned, Report
+from underfire.studies.runs import Planned, Report, Source
 from underfire.types import UnderfireError
 
 console = Console()
 S = TypeVar("S", bound=BaseModel)
-N = TypeVar("N", bound=Inputs)
+N = TypeVar("N", bound=Source)
 
 Model = Annotated[str, typer.Option(help="torchvision:NAME, path/file.py:builder, or demo.")]
 Weights = Annotated[str | None, typer.Option(help="DEFAULT or another torchvision name, or a state-dict file.")]
@@ -89,7 +89,7 @@ def table_of(title: str, names: tuple[str, ...], numbers: tuple[str, ...]) -> Ta
     """An empty table: columns of names, broken where the terminal is narrow, then columns of numbers."""
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0)
     for name in names:
-        table.add_column(name, overflow="fold")
+        table.add_column(name, overflow="fold", min_width=8)
     for name in numbers:
         table.add_column(name, justify="right", no_wrap=True)
     return table

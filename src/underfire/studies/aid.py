@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -32,20 +32,21 @@ from underfire.data import ImageSet, Selection
 from underfire.detectors import roc
 from underfire.interpreters import Interpreter, interpreter_named
 from underfire.metrics import Estimate, map_l1, mean_interval, share
+from underfire.names import attack_name
 from underfire.noise import NOISES, Trial
 from underfire.rng import image_keys
 from underfire.stages import Aim, Craft, Disturb, Explain, Noise, Select, choose, describe, keep, key
-from underfire.store import Run, Store, read_table, rows_where, write_atomically
+from underfire.store import Run, Store, read_table, rows_where
 from underfire.studies import localisation
-from underfire.studies.aid_pictures import Panel, grid
+from underfire.studies.figures import Drawing, Figure, gallery
 from underfire.studies.runs import Chosen, Inputs, Planned, Report, Study, carry_out, rehearse, surroundings
 from underfire.target_classes import RandomClass
 from underfire.types import Samples, UnderfireError
 
-TABLE, NOISE_PICTURE, ATTACK_PICTURE = "aid.parquet", "noise.png", "attacks.png"
+TABLE = "aid.parquet"
 LEVELS = (0.03, 0.30)  # shares of errors
 BENIGN, SIGNS = "benign", "signs like"
-SHOWN = 4  # images in a picture
+SHOWN = 2  # images in a gallery
 SCHEMA = pa.schema(
     {
         "id": pa.string(),
@@ -72,6 +73,7 @@ class Settings(Inputs):
 
     interpreters: tuple[str, ...] = Field(min_length=2)
     n: int = Field(default=64, ge=2)
+    recipe: Literal["annealed", "paper"] = "annealed"
     eps: float | None = Field(default=None, gt=0, le=1)
     steps: int | None = Field(default=None, ge=1)
     masks: str | None = None
@@ -107,22 +109,35 @@ def execute(
     """Compute what the folder `out` does not hold yet; UnderfireError if it holds a run with other settings."""
     made = study(settings, classifier, image_set, masks, width)
     run = carry_out(made, out, classifier, command=command, width=width, on_progress=on_progress, shared=shared)
-    _draw(settings, _select(settings, classifier, image_set), run)
     if masks is not None:
-        for name in settings.interpreters:
-            given = settings.model_dump(include=set(localisation.Settings.model_fields) - {"n", "interpreters"})
-            own = localisation.Settings(**given, interpreters=(name,), n=settings.located)
-            localisation.execute(
-                own,
-                classifier,
-                image_set,
-                masks,
-                _localised(out, label_of(name)),
-                command=command,
-                width=width,
-                on_progress=on_progress,
-            )
+        locate(run, classifier, image_set, masks, command=command, width=width, on_progress=on_progress)
     return run
+
+
+def locate(
+    run: Run,
+    classifier: Classifier,
+    image_set: ImageSet,
+    masks: ImageSet,
+    *,
+    command: str,
+    width: int = 16,
+    on_progress: Report = lambda planned, progress: None,
+) -> None:
+    """How well each interpreter finds objects, in run folders of their own."""
+    settings, _ = recorded(run)
+    for name in settings.interpreters:
+        given = settings.model_dump(include=set(localisation.Settings.model_fields) - {"n", "interpreters"})
+        localisation.execute(
+            localisation.Settings(**given, interpreters=(name,), n=settings.located),
+            classifier,
+            image_set,
+            masks,
+            _localised(run.path, label_of(name)),
+            command=command,
+            width=width,
+            on_progress=on_progress,
+        )
 
 
 def study(
@@ -170,7 +185,7 @@ def _views(settings: Settings, select: Select) -> Iterator[View]:
     """Everything that each interpreter is asked to show."""
     interpreters = settings.by_label()
     undefended, *_ = interpreters
-    plain = _craft(settings, select, presets.pgd(eps=settings.eps), None)
+    plain = _craft(settings, select, presets.pgd(**_recipe(settings)), None)
     crafts = {name: _adv2(settings, select, each) for name, each in interpreters.items()}
     for name, each in interpreters.items():
         yield View(BENIGN, None, name, select, each)
@@ -191,8 +206,12 @@ def _signs_like(attack: str) -> str:
 
 
 def _adv2(settings: Settings, select: Select, interpreter: Interpreter) -> Craft:
-    attack = presets.adv2(interpreter, eps=settings.eps, steps=settings.steps, seed=settings.seed)
+    attack = presets.adv2(interpreter, **_recipe(settings), steps=settings.steps, seed=settings.seed)
     return _craft(settings, select, attack, Explain(select, interpreter))
+
+
+def _recipe(settings: Settings) -> dict[str, Any]:
+    return {"recipe": settings.recipe, "eps": settings.eps}
 
 
 def _craft(settings: Settings, select: Select, attack: Attack, goal: Explain | None) -> Craft:
@@ -203,7 +222,7 @@ def _craft(settings: Settings, select: Select, attack: Attack, goal: Explain | N
 
 def _plan(settings: Settings, select: Select, views: tuple[View, ...]) -> Iterator[Planned]:
     """The stages in the order in which they are computed, each once."""
-    plain = _craft(settings, select, presets.pgd(eps=settings.eps), None)
+    plain = _craft(settings, select, presets.pgd(**_recipe(settings)), None)
     assert plain.start is not None
     yield Planned("images", select, "image", BENIGN, None)
     yield Planned("targets", plain.of, "step", BENIGN, None)
@@ -249,42 +268,33 @@ def _table(settings: Settings, select: Select, views: tuple[View, ...], ids: tup
     return pa.concat_tables(tables)
 
 
-def _draw(settings: Settings, select: Select, run: Run) -> None:
-    """Pictures of images that noise and attacks have changed the class of, with every interpreter's maps."""
-    pictures = {
-        NOISE_PICTURE: [f"{kind} noise, {100 * LEVELS[-1]:g} %" for kind in NOISES],
-        ATTACK_PICTURE: [presets.pgd().name, presets.adv2(next(iter(settings.by_label().values()))).name],
+def figures(run: Run) -> Iterator[Figure]:
+    """Fig. 15 and 16: what noise and attacks make of every interpreter's maps."""
+    settings, select = recorded(run)
+    kinds = {kind: f"{kind} noise, {100 * LEVELS[-1]:g} %" for kind in NOISES}
+    titles = {
+        "figure-15": "Fig. 15. Maps under noise that makes 30 % of images err",
+        "figure-16": "Fig. 16. Maps of benign and adversarial (ADV²) inputs, each attacked through its own interpreter",
     }
-    views = list(_views(settings, select))
-    store = run.store
-    ids = store.done(key(select))
-    for file, kinds in pictures.items():
-        if not (run.path / file).exists():
-            rows = [row for kind in kinds for row in _rows(kind, views, select, store, ids)]
-            _save(run.path / file, grid(rows))
+    shown = {"figure-15": list(kinds.values()), "figure-16": ["adv2"]}
+    for name, title in titles.items():
+        yield Figure(name, title, partial(_gallery, settings, select, run, shown[name]))
 
 
-def _save(path: Path, picture: bytes) -> None:
-    write_atomically(path, lambda temporary: temporary.write_bytes(picture))
-
-
-def _rows(
-    kind: str, views: list[View], select: Select, store: Store, ids: tuple[str, ...]
-) -> Iterator[tuple[Panel, ...]]:
-    """For some images: the image, then each interpreter's map of it, then its map of what became of the image."""
-    shown = [view for view in views if view.images == kind and view.made_for in (None, view.shown_by)]
-    labels = store.read(key(select), "label", ids)
-    fooled = (store.read(key(shown[0].spec), "predicted", ids) != labels).nonzero()[:, 0].tolist()
-    for index in fooled[:SHOWN]:
-        chosen = ids[index : index + 1]
-        panels = [
-            Panel("benign", store.read(key(select), "image", chosen)[0]),
-            Panel(kind, store.read(key(shown[0].spec), "image", chosen)[0]),
-        ]
-        for view in shown:
-            for title, spec in (("benign", Explain(select, view.interpreter)), (kind, view.maps)):
-                panels.append(Panel(f"{view.shown_by}\n{title}", store.read(key(spec), "map", chosen)[0]))
-        yield tuple(panels)
+def _gallery(settings: Settings, select: Select, run: Run, kinds: list[str]) -> Drawing:
+    """For some images a row benign, and one of what became of them: under noise the image, then all maps."""
+    views, store, labels = list(_views(settings, select)), run.store, list(settings.by_label())
+    ids, rows = store.done(key(select)), []
+    for kind in kinds:
+        shown = [view for view in views if view.images == kind and view.made_for in (None, view.shown_by)]
+        fooled = store.read(key(shown[0].spec), "predicted", ids) != store.read(key(select), "label", ids)
+        for place in fooled.nonzero()[:SHOWN, 0].tolist():
+            chosen = ids[place : place + 1]
+            benign = [store.read(key(Explain(select, view.interpreter)), "map", chosen)[0] for view in shown]
+            maps = [store.read(key(view.maps), "map", chosen)[0] for view in shown]
+            rows.append((BENIGN, [store.read(key(select), "image", chosen)[0], *benign]))
+            rows.append((attack_name(kind), [store.read(key(shown[0].spec), "image", chosen)[0], *maps]))
+    return gallery(["input", *labels], rows)
 
 
 # --- what it says -----------------------------------------------------------------------------
@@ -308,6 +318,11 @@ class Summary:
     def is_harmless(self) -> bool:
         """Whether it stands beside an attack, to be told from it."""
         return self.images.startswith(SIGNS)
+
+
+def exactly(value: float, n: int) -> Estimate:
+    """A number of n images without an interval of its own."""
+    return Estimate(value, value, value, n)
 
 
 def comparisons(run: Run) -> pa.Table:
@@ -343,8 +358,9 @@ def _of(table: pa.Table, shown_by: str, images: str, made_for: str | None) -> pa
     return rows_where(table, shown_by=shown_by, images=images, made_for=made_for)
 
 
-def located(settings: Settings, run: Run) -> dict[str, localisation.Summary]:
+def located(run: Run) -> dict[str, localisation.Summary]:
     """How well each interpreter finds objects under the rule that did best on other images, if masks were given."""
+    settings, _ = recorded(run)
     if settings.masks is None:
         return {}
     tables = {
@@ -362,6 +378,13 @@ def _check_noises(settings: Settings, classifier: Classifier, samples: Samples, 
     for kind in NOISES:
         keys = image_keys(samples.ids)
         Trial(classifier, samples.images, samples.labels, keys, kind, settings.seed, width).check(max(LEVELS))
+
+
+def recorded(run: Run) -> tuple[Settings, Select]:
+    """What the run was made with."""
+    spec = dict(run.info["spec"])
+    select = Select(spec["model_fingerprint"], spec["images_digest"], spec["n"], spec["seed"])
+    return Settings(**{name: spec[name] for name in Settings.model_fields}), select
 
 
 def _spec(settings: Settings, select: Select, masks: ImageSet | None) -> dict[str, Any]:

@@ -50,22 +50,28 @@ def execute(
     command: str,
     width: int = 16,
     on_progress: Report = lambda planned, progress: None,
-    shared: bool = False,
 ) -> Run:
     """Run the attack if `out` does not hold it yet, then compute what is missing of the losses."""
     run = effectiveness.execute(
-        settings, classifier, image_set, out, command=command, width=width, on_progress=on_progress, shared=shared
+        settings, classifier, image_set, out, command=command, width=width, on_progress=on_progress
     )
-    _, select = effectiveness.recorded(run)
+    add(run, classifier, width=width, on_progress=on_progress)
+    return run
+
+
+def add(
+    run: Run, classifier: Classifier, *, width: int = 16, on_progress: Report = lambda planned, progress: None
+) -> None:
+    """Compute the losses that an attack's run lacks, and write their table and plot."""
+    settings, select = effectiveness.recorded(run)
     ids = run.store.done(key(select))
     context = Context(classifier, run.store, even_width(len(ids), width))
     computed = [perform(planned, ids, context, run, on_progress) for planned in plan(settings, select)]
-    if any(computed) or not ((out / TABLE).exists() and (out / PLOT).exists()):
+    if any(computed) or not ((run.path / TABLE).exists() and (run.path / PLOT).exists()):
         table = gap_table(settings, select, ids, context.store)
         picture = scatter(table)
-        write_table(out / TABLE, table)
-        write_atomically(out / PLOT, lambda temporary: temporary.write_bytes(picture))
-    return run
+        write_table(run.path / TABLE, table)
+        write_atomically(run.path / PLOT, lambda temporary: temporary.write_bytes(picture))
 
 
 def plan(settings: Settings, select: Select) -> Iterator[Planned]:

@@ -7,11 +7,10 @@ All images count, whatever the classifier makes of them: maps explain the class 
 error. Parameters are chosen on one half of the images and scored on the other.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -34,7 +33,6 @@ from underfire.studies.runs import Chosen, Inputs, Planned, Report, Study, carry
 from underfire.types import Labels
 
 TABLE = "localisation.parquet"
-PAPER: Mapping[str, float] = MappingProxyType({"grad": 0.431, "cam": 0.438, "mask": 0.452, "rts": 0.342})
 
 
 class Settings(Inputs):

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from torch import Tensor
 
 from underfire.classifiers import Classifier
 from underfire.images import is_constant
@@ -104,7 +105,7 @@ def execute(
     rehearse(shown, used, samples)
     earlier = read_table(run.path / TABLE, SCHEMA) if (run.path / TABLE).exists() else SCHEMA.empty_table()
     at_once = even_width(len(ids), width)
-    perform(_noise(settings, select), ids, Context(classifier, store, at_once), run, on_progress)
+    perform(noise(settings, select), ids, Context(classifier, store, at_once), run, on_progress)
     for planned in plan(settings, select, shown, elsewhere):
         perform(planned, ids, Context(used, store, at_once), run, on_progress)
     table = transfer_table(settings, select, shown, elsewhere, ids, store)
@@ -140,6 +141,11 @@ def maps_of(
     if elsewhere is None:
         return Explain(of, interpreter)
     return ExplainElsewhere(of, interpreter, elsewhere.classifier.fingerprint())
+
+
+def map_of(run: Run, id: str, source: Source, shown: Interpreter) -> Tensor:
+    """One image's map (h, w) on the run's own classifier."""
+    return run.store.read(key(maps_of(source.spec, shown, None)), "map", (id,))[0]
 
 
 def transfer_table(
@@ -254,9 +260,10 @@ def _cell(rows: pa.Table) -> Cell:
     )
 
 
-def _noise(settings: Settings, select: Select) -> Planned:
-    noise = sources(settings, select)[-1].spec
-    return Planned("noise", noise, "step", NOISE, None)
+def noise(settings: Settings, select: Select) -> Planned:
+    """Benign images with random signs of the first attack's size."""
+    spec = sources(settings, select)[-1].spec
+    return Planned("noise", spec, "step", NOISE, None)
 
 
 def _finished(run: Run, settings: Settings, select: Select, store: Store) -> tuple[str, ...]:

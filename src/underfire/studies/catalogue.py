@@ -1,0 +1,288 @@
+"""Every table and figure of the paper as a study on anybody's classifier and images.
+
+    entry = STUDIES["random-patch"]
+    run = entry.execute(request, subject, Path("runs/x"), Manner("…"))    # in runs/x/random-patch
+    tables, figures = list(entry.tables(run)), list(entry.figures(run))
+
+Studies of one folder share its stages: what one has computed no other computes again.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from underfire.families import SQUEEZED
+from underfire.stages import Select
+from underfire.store import Run, open_run
+from underfire.studies import (
+    aid,
+    attack_figures,
+    attack_tables,
+    detection,
+    effectiveness,
+    figures,
+    gap,
+    interpreter_tables,
+    localisation,
+    sanity,
+    tables,
+    transfer,
+)
+from underfire.studies.attacks import Settings
+from underfire.studies.figures import Figure
+from underfire.studies.requests import Manner, Request, Subject
+from underfire.studies.runs import Planned, Study, carry_out
+from underfire.studies.tables import Table
+from underfire.target_classes import target_class_named
+from underfire.types import UnderfireError
+
+TABLES, FIGURES = "tables", "figures"  # folders of a run
+
+
+def _nothing_drawn(run: Run) -> Iterable[Figure]:
+    return ()
+
+
+def _nothing_planned(request: Request, subject: Subject) -> Iterable[Planned]:
+    return ()
+
+
+def _nothing_added(run: Run, request: Request, subject: Subject, manner: Manner) -> None:
+    pass
+
+
+def _nothing_lacking(request: Request) -> str | None:
+    return None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One study: the stages that it needs, what it adds once its images are there, its tables and its figures.
+
+    `paper` names what it makes of the paper's; `lacking` says what the request must name besides, if it does not.
+    """
+
+    name: str
+    paper: str
+    question: str
+    study: Callable[[Request, Subject], Study]
+    tables: Callable[[Run], Iterable[Table]]
+    figures: Callable[[Run], Iterable[Figure]] = _nothing_drawn
+    further: Callable[[Request, Subject], Iterable[Planned]] = _nothing_planned
+    add: Callable[[Run, Request, Subject, Manner], None] = _nothing_added
+    lacking: Callable[[Request], str | None] = _nothing_lacking
+
+    def execute(self, request: Request, subject: Subject, folder: Path, manner: Manner) -> Run:
+        """Compute what the folder does not hold yet, and write tables and figures into the study's own."""
+        study = self.study(request, subject)
+        run = carry_out(study, folder / self.name, subject.classifier, **vars(manner), shared=True)
+        self.add(run, request, subject, manner)
+        for table in self.tables(run):
+            tables.write(table, run.path / TABLES)
+        for figure in self.figures(run):
+            figures.write(figure, run.path / FIGURES)
+        return run
+
+    def plan(self, request: Request, subject: Subject) -> Iterator[Planned]:
+        """All stages, the first of which holds the images."""
+        yield from self.study(request, subject).plan
+        yield from self.further(request, subject)
+
+
+def done(folder: Path) -> dict[str, Run]:
+    """The studies that a folder holds so far, in the order of the catalogue."""
+    return {name: open_run(folder / name) for name in STUDIES if (folder / name / "run.json").is_file()}
+
+
+# --- attacks ----------------------------------------------------------------------------------
+
+
+def _attack(**chosen: Any) -> Callable[[Request], Settings]:
+    """The settings of an attack on all interpreters, with these choices."""
+
+    def settings(request: Request) -> Settings:
+        budget = {"eps": request.eps} if "pgd" in chosen.get("solvers", ("pgd",)) else {}
+        given = {**request.inputs(), "recipe": request.recipe, "steps": request.steps, **budget}
+        return Settings(**given, **chosen)
+
+    return settings
+
+
+def _study(settings: Callable[[Request], Settings]) -> Callable[[Request, Subject], Study]:
+    def study(request: Request, subject: Subject) -> Study:
+        return effectiveness.study(settings(request), subject.classifier, subject.image_set)
+
+    return study
+
+
+_PLAIN = _attack()
+_EVADING = _attack(evade=tuple(f"fs:{squeezer}" for squeezer in SQUEEZED))
+
+
+def _chosen(settings: Settings, subject: Subject) -> Select:
+    candidates = target_class_named(settings.target_class).candidates(subject.image_set)
+    return Select(subject.classifier.fingerprint(), candidates.digest, settings.n, settings.seed)
+
+
+def _detect(run: Run, request: Request, subject: Subject, manner: Manner) -> None:
+    settings = detection.Settings(detector="fs", benign=request.sizes.benign, seed=request.seed)
+    detection.execute(settings, run, subject.classifier, subject.image_set, **vars(manner))
+
+
+def _transfer(run: Run, request: Request, subject: Subject, manner: Manner) -> None:
+    transfer.execute(run, subject.classifier, width=manner.width, on_progress=manner.on_progress)
+
+
+def _transfer_plan(request: Request, subject: Subject) -> Iterator[Planned]:
+    settings = _PLAIN(request)
+    select = _chosen(settings, subject)
+    yield transfer.noise(settings, select)
+    yield from transfer.plan(settings, select, settings.explainers(), None)
+
+
+def _gap(run: Run, request: Request, subject: Subject, manner: Manner) -> None:
+    gap.add(run, subject.classifier, width=manner.width, on_progress=manner.on_progress)
+
+
+def _gap_plan(request: Request, subject: Subject) -> Iterator[Planned]:
+    settings = _PLAIN(request)
+    return gap.plan(settings, _chosen(settings, subject))
+
+
+# --- interpreters -----------------------------------------------------------------------------
+
+
+def _localisation(request: Request, subject: Subject) -> Study:
+    assert subject.masks is not None
+    n = request.sizes.located if request.n is None else request.n
+    given = {**request.inputs(), "n": n, "masks": request.masks}
+    return localisation.study(localisation.Settings(**given), subject.classifier, subject.image_set, subject.masks)
+
+
+def _sanity(request: Request, subject: Subject) -> Study:
+    return sanity.study(sanity.Settings(**request.inputs()), subject.classifier, subject.image_set)
+
+
+def _defences(request: Request, subject: Subject) -> Study:
+    return aid.study(_defences_settings(request), subject.classifier, subject.image_set, subject.masks)
+
+
+def _defences_settings(request: Request) -> aid.Settings:
+    """The interpreter that was defended, RTS where it is there, and its defences."""
+    undefended = next((name for name in request.interpreters if name.startswith("rts")), request.interpreters[0])
+    given = {**request.inputs(), "interpreters": (undefended, *request.defended), "masks": request.masks}
+    return aid.Settings(**given, located=request.sizes.located, **request.recipe_given())
+
+
+def _locate_defended(run: Run, request: Request, subject: Subject, manner: Manner) -> None:
+    if subject.masks is not None:
+        aid.locate(run, subject.classifier, subject.image_set, subject.masks, **vars(manner))
+
+
+def _masks_lacking(request: Request) -> str | None:
+    return None if request.masks else "needs to know where objects are: name a folder of pictures with --masks"
+
+
+def _defences_lacking(request: Request) -> str | None:
+    if request.defended:
+        return None
+    return "needs defended interpreters: name them with --defended, as in rts:masker-aid.safetensors,smooth:cam"
+
+
+_ENTRIES = (
+    Entry(
+        "localisation",
+        "Table 2",
+        "Do interpreters find the object?",
+        _localisation,
+        interpreter_tables.localisations,
+        lacking=_masks_lacking,
+    ),
+    Entry(
+        "effectiveness",
+        "Tables 3 and 12; Fig. 1, 4, 5, 6 and 17",
+        "Does ADV² fool classifier and interpreter at once?",
+        _study(_PLAIN),
+        attack_tables.effectiveness,
+        attack_figures.effectiveness,
+    ),
+    Entry(
+        "evasiveness",
+        "Tables 4 and 5",
+        "Would feature squeezing have noticed, even where the attacker knows of it?",
+        _study(_EVADING),
+        attack_tables.evasiveness,
+        add=_detect,
+    ),
+    Entry(
+        "spatial",
+        "Fig. 9, 10, 19 and 20",
+        "Does it work by bending the image?",
+        _study(_attack(solvers=("stadv",))),
+        attack_tables.spatial,
+        attack_figures.spatial,
+    ),
+    Entry(
+        "random-patch",
+        "Tables 6 and 7; Fig. 11",
+        "Can maps be led to a random patch?",
+        _study(_attack(target_map="patch")),
+        attack_tables.random_patch,
+        attack_figures.random_patch,
+    ),
+    Entry(
+        "random-class",
+        "Table 8; Fig. 12, 13, 21 and 22",
+        "Can maps be led to those of another image?",
+        _study(_attack(target_map="random-class")),
+        attack_tables.random_class,
+        attack_figures.random_class,
+    ),
+    Entry(
+        "transfer",
+        "Table 9; Fig. 14",
+        "Are other interpreters deceived, too?",
+        _study(_PLAIN),
+        attack_tables.transfers,
+        attack_figures.transfers,
+        _transfer_plan,
+        _transfer,
+    ),
+    Entry(
+        "gap",
+        "Proposition 1",
+        "Is the prediction loss bounded by the interpretation loss?",
+        _study(_PLAIN),
+        attack_tables.bound,
+        further=_gap_plan,
+        add=_gap,
+    ),
+    Entry(
+        "aid",
+        "Table 10; Fig. 15 and 16",
+        "Do defended interpreters tell?",
+        _defences,
+        interpreter_tables.defences,
+        aid.figures,
+        add=_locate_defended,
+        lacking=_defences_lacking,
+    ),
+    Entry(
+        "sanity",
+        "not in the paper",
+        "Do maps depend on what was learned?",
+        _sanity,
+        interpreter_tables.sanities,
+    ),
+)
+
+STUDIES: Mapping[str, Entry] = MappingProxyType({entry.name: entry for entry in _ENTRIES})
+
+
+def study_named(name: str) -> Entry:
+    """The study of that name; UnderfireError if there is none."""
+    if name not in STUDIES:
+        raise UnderfireError(f"There is no study '{name}'; there are {', '.join(STUDIES)}.")
+    return STUDIES[name]
