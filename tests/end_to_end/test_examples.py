@@ -41,6 +41,16 @@ def test_a_model_of_ones_own(run: Run) -> None:
     assert sum(distance for _, distance in numbers) / 4 < 0.15
 
 
+def test_an_interpreter_of_ones_own(run: Run) -> None:
+    plain, dual = (
+        re.fullmatch(r"\S+ +fooled (\d) of 4  map distance (0\.\d+)", line) for line in run("own_interpreter.py")
+    )
+    assert plain
+    assert dual
+    assert plain[1] == dual[1] == "4"
+    assert float(dual[2]) < float(plain[2]) / 2
+
+
 def test_interpreters_compared(run: Run) -> None:
     header, *lines = run("compare_interpreters.py")
     assert header.split()[0] == "interpreter"
