@@ -1,13 +1,14 @@
 # make demo   attack a small network on synthetic scenes and write a report
 # make test   everything that continuous integration checks
 # make lint   the checks that run no test
+# make docs   build the documentation into site/
 # make bench  time one attack step, and what MASK and RTS cost
 # make clean  remove caches and built packages; run folders and .venv stay
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint docs bench clean
 
 demo: $(INSTALLED)
 	$(BIN)/underfire demo
@@ -20,6 +21,9 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/step.py

@@ -1,6 +1,6 @@
 """What a masker shows: images, their masks, what the masks keep and what is left without it.
 
-python benchmarks/show_masker.py --out docs/images/rts-demo.png
+python benchmarks/show_masker.py --out masks.png
 python benchmarks/show_masker.py --model my_model.py:build --images photos/ --masker masker.safetensors --out masks.png
 """
 

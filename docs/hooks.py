@@ -1,0 +1,72 @@
+"""What the site needs beside Markdown: formulas as MathML, and the commands' options from the commands themselves.
+
+A fenced block `math` holds LaTeX, which GitHub understands, too. The line `::: commands` becomes a section for each
+command of `underfire`.
+"""
+
+from collections.abc import Iterator
+from html import escape
+from typing import Any
+
+from latex2mathml.converter import convert
+from typer.main import get_command
+
+from underfire.cli import app
+
+COMMANDS = "::: commands"
+Options = dict[str, Any]
+
+
+def on_config(config: Any) -> Any:
+    """mkdocs calls this once, before it reads the pages."""
+    fence = {"name": "math", "class": "math", "format": formula}
+    config["mdx_configs"]["pymdownx.superfences"] = {"custom_fences": [fence]}
+    return config
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """mkdocs calls this for each page."""
+    return markdown.replace(COMMANDS, "\n".join(sections())) if COMMANDS in markdown else markdown
+
+
+def formula(source: str, language: str, css_class: str, options: Options, md: Any, **_: Any) -> str:
+    """A block of LaTeX as MathML."""
+    return f'<div class="{css_class}">{convert(source.strip(), display="block")}</div>'
+
+
+def sections() -> Iterator[str]:
+    """Heading, purpose and options of every command."""
+    for name, command in sorted(commands(get_command(app), "underfire")):
+        yield f"\n## {name}\n\n{(command.help or '').strip()}\n"
+        yield f"```\n{name} {' '.join(usage(command))}\n```\n"
+        yield "| option | default | |\n|---|---|---|"
+        for each in options(command):
+            yield f"| `{each.opts[0]}` | {default_of(each)} | {escape(each.help or '').replace('|', '&#124;')} |"
+
+
+def commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """Each command that does something, with the words that call it."""
+    inside = getattr(command, "commands", {})
+    if not inside:
+        yield name, command
+    for word, each in inside.items():
+        yield from commands(each, f"{name} {word}")
+
+
+def usage(command: Any) -> Iterator[str]:
+    """Arguments, and the options that must be given."""
+    for each in command.params:
+        if each.param_type_name == "argument":
+            yield each.name.upper()
+        elif each.required:
+            yield f"{each.opts[0]} …"
+
+
+def options(command: Any) -> list[Any]:
+    return [each for each in command.params if each.param_type_name == "option" and each.name != "help"]
+
+
+def default_of(option: Any) -> str:
+    if option.required:
+        return "to be given"
+    return "" if option.default is None or option.default is False else f"`{option.default}`"
