@@ -24,7 +24,7 @@ from tiny_report import (
 )
 from underfire.detectors import roc
 from underfire.plots import curves
-from underfire.report import detection
+from underfire.report import detection, write_report
 from underfire.store import write_json
 from underfire.studies import detections as detecting
 from underfire.studies import gap, transfer
@@ -283,3 +283,15 @@ def test_the_rate_that_was_calibrated_for_is_the_one_that_is_said(run: FakeRun, 
     page = render(run, tmp_path)
     assert "for 2.5 % false alarms" in text_of(page, "detection")
     assert "At 2.5 % false alarms" in page
+
+
+def test_tables_may_lie_outside_the_run(run: FakeRun, tmp_path: Path) -> None:
+    """Those that are named are read there, others where they always are."""
+    write_detections(tmp_path, everything())
+    (tmp_path / "study").mkdir()
+    away = tmp_path / "study" / gap.TABLE
+    write_rows(away, [gap_row("adv2", "cam", 0.5, 0.9)], gap.SCHEMA)
+    page = write_report(run, tmp_path / "report.html", {gap.TABLE: away}).read_text(encoding="utf-8")
+    assert "That holds on all 1 images" in text_of(page, "gap")
+    assert "median 3×3" in text_of(page, "detection")
+    assert 'id="gap"' not in render(run, tmp_path)

@@ -1,7 +1,8 @@
 """Assembling the page: everything the template shows is computed here."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -20,10 +21,19 @@ from underfire.studies.gap import TABLE as GAPS
 from underfire.studies.transfer import TABLE as TRANSFERS
 
 RUN = ("underfire", "created", "seed", "device")
+STUDIES: Mapping[str, tuple[str, Callable[[Path], Any]]] = {  # by section: the table, and what the section makes of it
+    "detection": (DETECTIONS, detection.compose),
+    "transfer": (TRANSFERS, transfer.compose),
+    "gap": (GAPS, gap.compose),
+}
 
 
-def write_report(run: RunView, path: Path) -> Path:
-    """Write the report of a run, finished or partial, and return its path."""
+def write_report(run: RunView, path: Path, elsewhere: Mapping[str, Path] = MappingProxyType({})) -> Path:
+    """Write the report of a run, finished or partial, and return its path.
+
+    Tables of studies are looked for in the run's folder; `elsewhere` has the paths of those that lie elsewhere, by file
+    name.
+    """
     environment = Environment(
         loader=PackageLoader("underfire.report", "."),
         autoescape=True,
@@ -32,12 +42,12 @@ def write_report(run: RunView, path: Path) -> Path:
         lstrip_blocks=True,
     )
     environment.globals.update(attack_name=attack_name, interpreter_name=interpreter_name)
-    page = environment.get_template("template.html").render(_content(run))
+    page = environment.get_template("template.html").render(_content(run, elsewhere))
     write_atomically(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))
     return path
 
 
-def _content(run: RunView) -> dict[str, Any]:
+def _content(run: RunView, elsewhere: Mapping[str, Path]) -> dict[str, Any]:
     """The names that the template knows."""
     info, outcomes = run.info, run.outcomes()
     summaries, targeted, words = summarise(outcomes), is_targeted(info), wording(info)
@@ -55,12 +65,10 @@ def _content(run: RunView) -> dict[str, Any]:
         "definitions": shown,
         "plots": _plots(outcomes),
         "gallery": gallery.collect(run, outcomes, info.get("classes", ()), references),
-        "detection": part(run.path / DETECTIONS, detection.compose),
-        "transfer": part(run.path / TRANSFERS, transfer.compose),
-        "gap": part(run.path / GAPS, gap.compose),
         "facts": _facts(info),
         "skipped": info.get("skipped", ()),
         "command": info.get("command"),
+        **{name: part(elsewhere.get(table, run.path / table), compose) for name, (table, compose) in STUDIES.items()},
     }
 
 
