@@ -1,5 +1,6 @@
-"""The report in a real browser: its controls, its width on a phone, and its silence on the network."""
+"""The report in a real browser: its controls, its width on a phone, its silence on the network, whom it shuts out."""
 
+import csv
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,15 +16,17 @@ import pytest
 from PIL import Image
 
 from tiny_report import benign_rows, detection_rows, gap_row, transfer_row, write_detections, write_rows
+from underfire.metrics import wilson
 from underfire.report import write_report
 from underfire.studies import gap, transfer
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 QUIET = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 HOSTILE = '"><img src=x onerror=alert(1)><script>alert(2)</script>'
-IDS = ("b.jpg", HOSTILE, "a.jpg")
+IDS = ("b.jpg", HOSTILE, "=a.jpg")
 INFO = {"classes": [HOSTILE, "x" * 80], "command": "underfire attack " + "y" * 200}
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the path")
@@ -31,7 +34,10 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the pat
 
 @dataclass(frozen=True)
 class SmallRun:
-    """Three noisy images under two interpreters; the ADV² IoU falls in the order of IDS, and so does ΔL1."""
+    """Three noisy images under two interpreters; the ADV² IoU falls in the order of IDS, and so does ΔL1.
+
+    PGD fails on the last, and none of its maps is plausible.
+    """
 
     path: Path = Path("nowhere")
     attacks: tuple[str, ...] = ("pgd", "adv2")
@@ -41,8 +47,9 @@ class SmallRun:
         rows = [
             {
                 "id": id, "attack": attack, "interpreter": interpreter, "class_true": 0, "class_target": 1,
-                "class_predicted": 1, "confidence": 0.9 + 0.03 * index, "success": True,
-                "map_l1": 0.3 - 0.1 * index, "map_l2": 0.2, "iou_mean": 0.9 - 0.3 * index, "iou_half": 0.5,
+                "class_predicted": 1, "confidence": 0.9 + 0.03 * index, "success": attack != "pgd" or index < 2,
+                "map_l1": 0.3 - 0.1 * index, "map_l2": 0.2, "iou_half": 0.5,
+                "iou_mean": 0.1 + 0.1 * index if attack == "pgd" else 0.9 - 0.3 * index,
                 "iou_top15": 0.5, "map_constant": False, "target_constant": False, "repeat_l1": 0.0, "linf": 0.031,
                 "success_8bit": True, "steps": 300, "reason": "budget",
             }
@@ -88,7 +95,7 @@ def quiet(browser: Any, report: str, scheme: str = "light") -> Iterator[Any]:
     page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme=scheme)
     requests: list[str] = []
     noises: list[str] = []
-    page.route(lambda url: url != report, lambda route: route.abort())
+    page.route(lambda url: url != report.partition("#")[0], lambda route: route.abort())
     page.on("request", lambda request: requests.append(request.url))
     page.on("console", lambda message: noises.append(message.text))
     page.on("pageerror", lambda error: noises.append(str(error)))
@@ -96,7 +103,8 @@ def quiet(browser: Any, report: str, scheme: str = "light") -> Iterator[Any]:
     page.goto(report)
     yield page
     page.close()
-    assert [url for url in requests if url != report and not url.startswith("data:")] == []
+    own = (report.partition("#")[0], "data:", "blob:")  # the page, its pictures, and the answers that it saves
+    assert [url for url in requests if not url.startswith(own)] == []
     assert noises == []
 
 
@@ -106,29 +114,49 @@ def shown(page: Any) -> list[tuple[str, str]]:
     return [(card.get_attribute("data-interpreter"), card.get_attribute("data-id")) for card in cards]
 
 
+def active(page: Any) -> str:
+    """The text of the element that has the focus."""
+    text: str = page.evaluate("document.activeElement.textContent.trim()")
+    return text
+
+
+def violations(page: Any) -> list[Any]:
+    """What axe-core finds wrong: rules and elements."""
+    found = axe.Axe().run(page).response["violations"]
+    return [(each["id"], [node["html"] for node in each["nodes"]]) for each in found]
+
+
 def test_the_slider_fades_the_maps(page: Any) -> None:
     opacity = "getComputedStyle(document.querySelector('.card .heat')).opacity"
     assert page.evaluate(opacity) == "0.55"
-    page.get_by_role("slider", name="Map").focus()
+    page.get_by_role("slider", name="Opacity").focus()
     page.keyboard.press("End")
     assert page.evaluate(opacity) == "1"
-    assert page.locator("output").inner_text() == "100 %"
+    assert page.locator(".toolbar output").inner_text() == "100 %"
 
 
 def test_sorting_reorders_the_cards(page: Any) -> None:
-    assert [id for _, id in shown(page)] == ["b.jpg", "b.jpg", HOSTILE, HOSTILE, "a.jpg", "a.jpg"]
+    assert [id for _, id in shown(page)] == ["b.jpg", "b.jpg", HOSTILE, HOSTILE, "=a.jpg", "=a.jpg"]
     page.get_by_label("Sort").select_option("ΔL1, lowest first")
-    assert [id for _, id in shown(page)] == ["a.jpg", "a.jpg", HOSTILE, HOSTILE, "b.jpg", "b.jpg"]
+    assert [id for _, id in shown(page)] == ["=a.jpg", "=a.jpg", HOSTILE, HOSTILE, "b.jpg", "b.jpg"]
     page.get_by_label("Sort").select_option("Name")
-    assert [id for _, id in shown(page)][-4:] == ["a.jpg", "a.jpg", "b.jpg", "b.jpg"]
+    assert [id for _, id in shown(page)][-2:] == ["b.jpg", "b.jpg"]
+    page.get_by_label("Sort").select_option("IoU, highest first")
+    page.get_by_label("Judged by").select_option("PGD")
+    assert [id for _, id in shown(page)] == ["=a.jpg", "=a.jpg", HOSTILE, HOSTILE, "b.jpg", "b.jpg"]
 
 
 def test_filters_hide_cards_and_say_how_many_remain(page: Any) -> None:
     page.get_by_label("Interpreter").select_option("GRAD")
-    assert shown(page) == [("grad", "b.jpg"), ("grad", HOSTILE), ("grad", "a.jpg")]
-    page.get_by_label("Ending").select_option("fooled, map changed")
-    assert shown(page) == [("grad", "a.jpg")]
-    assert page.locator("#count").inner_text() == "1 of 6 cards"
+    assert shown(page) == [("grad", "b.jpg"), ("grad", HOSTILE), ("grad", "=a.jpg")]
+    page.get_by_role("combobox", name="Map").select_option("changed")
+    assert shown(page) == [("grad", "=a.jpg")]
+    assert page.get_by_role("status").last.inner_text() == "1 of 6 cards"
+    page.get_by_role("button", name="Reset").click()
+    page.wait_for_function("document.getElementById('count').textContent === '6 of 6 cards'")
+    page.get_by_label("Judged by").select_option("PGD")
+    page.get_by_role("combobox", name="Classifier").select_option("not fooled")
+    assert shown(page) == [("cam", "=a.jpg"), ("grad", "=a.jpg")]
 
 
 def test_pictures_are_drawn_and_named(page: Any) -> None:
@@ -143,9 +171,216 @@ def test_nothing_scrolls_sideways(page: Any, width: int) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
-def test_print_opens_what_is_folded(page: Any) -> None:
+def test_print_opens_what_is_folded_and_folds_it_again(page: Any) -> None:
+    count = "document.querySelectorAll('details:not([open])').length"
+    page.evaluate("addEventListener('beforeprint', () => { window.folded = %s; })" % count)  # noqa: UP031
+    before = page.evaluate(count)
     page.pdf()
-    assert page.locator("details:not([open])").count() == 0
+    assert (before, page.evaluate("window.folded"), page.evaluate(count)) == (1, 0, 1)
+
+
+def test_paper_is_white_and_shows_no_control(browser: Any, report: str) -> None:
+    with quiet(browser, report, "dark") as page:
+        background = "getComputedStyle(document.body).backgroundColor"
+        assert page.evaluate(background) == "rgb(20, 19, 18)"
+        page.emulate_media(media="print")
+        assert page.evaluate(background) == "rgb(255, 255, 255)"
+        for control in ("input", "select", "button", "nav", ".skip", "dialog"):
+            assert page.locator(f"{control}:visible").count() == 0, control
+        assert page.locator(".card:visible").count() == 6
+        assert page.locator(".card").first.evaluate("each => getComputedStyle(each).breakInside") == "avoid"
+
+
+def test_the_first_key_leads_past_the_index(page: Any) -> None:
+    page.keyboard.press("Tab")
+    assert active(page) == "Skip to the verdict"
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.closest('nav')") is None
+    page.get_by_role("navigation", name="Sections").get_by_role("link", name="Gallery").click()
+    assert page.locator("#gallery").bounding_box()["y"] == pytest.approx(0, abs=2)
+
+
+# ------------------------------------------------------------------ one image
+
+
+def test_an_image_is_viewed_by_mouse_and_left_by_key(page: Any) -> None:
+    """Its cards come in the order of interpreters with everything open, and the focus returns."""
+    page.get_by_label("Interpreter").select_option("GRAD")
+    page.locator("#cards .picture:visible").first.click()
+    viewer = page.get_by_role("dialog")
+    assert viewer.get_by_role("heading", level=2).inner_text() == "b.jpg image 1 of 3"
+    assert viewer.get_by_role("heading", level=3).all_inner_texts() == ["CAM", "GRAD"]
+    assert viewer.locator(".sheet .picture").count() == 2 * (1 + 2 * 2)
+    assert viewer.locator(".plain .picture use").count() == 1
+    assert page.url.endswith("#image=b.jpg")
+    page.keyboard.press("Escape")
+    assert viewer.count() == 0
+    page.wait_for_function("!location.hash")
+    assert active(page) == "b.jpg"
+
+
+def test_keys_and_buttons_lead_through_the_images_that_the_filter_leaves(page: Any) -> None:
+    page.get_by_role("combobox", name="Map").select_option("plausible")
+    page.locator("#cards a:visible").first.focus()
+    page.keyboard.press("Enter")
+    page.get_by_role("dialog").wait_for()
+    title = page.locator("#viewer-title")
+    assert title.inner_text() == "b.jpg image 1 of 2"
+    page.keyboard.press("ArrowRight")
+    assert title.inner_text() == f"{HOSTILE} image 2 of 2"
+    page.get_by_role("button", name="Next").click()
+    assert title.inner_text() == "b.jpg image 1 of 2"
+    page.keyboard.press("ArrowLeft")
+    assert title.inner_text() == f"{HOSTILE} image 2 of 2"
+    slider = page.get_by_role("dialog").get_by_role("slider")
+    slider.focus()
+    page.keyboard.press("ArrowRight")  # moves the slider alone
+    assert title.inner_text() == f"{HOSTILE} image 2 of 2"
+    assert slider.input_value() == "56"
+    page.get_by_role("button", name="Close").click()
+    assert page.locator(".toolbar .fader").input_value() == "56"
+    assert active(page) == "b.jpg"
+
+
+def test_an_image_is_viewed_by_address(browser: Any, report: str) -> None:
+    with quiet(browser, f"{report}#image=%3Da.jpg") as page:
+        assert page.locator("#viewer-title").inner_text() == "=a.jpg image 3 of 3"
+        page.evaluate("location.hash = ''")
+        page.get_by_role("dialog").wait_for(state="hidden")
+    for nothing in ("#image=%E0%A4%A", "#image=javascript:alert(1)", "#image="):
+        with quiet(browser, report + nothing) as page:
+            assert page.get_by_role("dialog").count() == 0
+
+
+def test_attacks_without_pictures_are_listed_with_the_image(browser: Any, grown: str) -> None:
+    with quiet(browser, f"{grown}#image=b.jpg") as page:
+        lines = page.get_by_role("dialog").get_by_role("table").first.get_by_role("row").all_inner_texts()
+        assert [line.split("\t")[0] for line in lines] == [
+            "Attack", "ADV² evading median 3×3", "ADV² evading 2 bits", "ADV² evading feature squeezing",
+        ]  # fmt: skip
+        assert lines[1].split("\t")[-2:] == ["0.900", "0.300"]
+
+
+# ------------------------------------------------------------------ blinded review
+
+
+def test_a_review_does_not_tell_until_it_is_over(page: Any) -> None:
+    """From the start to the table of answers: balanced, without a trace of what is shown, and scored as it should."""
+    page.get_by_role("button", name="Blinded review").click()
+    review = page.get_by_role("dialog")
+    assert review.get_by_label("How many").input_value() == "6"
+    review.get_by_role("button", name="Start").click()
+    seen = []
+    for number in range(6):
+        assert review.get_by_role("status").inner_text().startswith(f"Map {number + 1} of 6, by ")
+        assert active(page) == "Blinded review" if number == 0 else True
+        picture = review.get_by_role("img")
+        assert picture.get_attribute("aria-label") == f"Map {number + 1} of 6"
+        markup = review.evaluate("each => each.querySelector('.item').outerHTML")
+        assert not any(word in markup for word in ("pgd", "adv2", "PGD", "ADV", ".jpg", "script", "data-", "title="))
+        assert "#" not in page.url
+        seen.append(picture.locator("use.heat").get_attribute("href"))
+        page.keyboard.press("b" if number % 2 else "a")
+        if number == 3:
+            page.keyboard.press("u")
+            assert review.get_by_role("status").inner_text().startswith("Map 4 of 6")
+            review.get_by_role("button", name="Benign").click()
+    with page.expect_download() as saving:
+        review.get_by_role("button", name="Save answers").click()
+    assert saving.value.suggested_filename == "review-maps-over-pictures-seed-0.csv"
+    text = Path(saving.value.path()).read_text(encoding="utf-8")
+    rows = list(csv.DictReader(text.splitlines()))
+    assert list(rows[0]) == ["item", "image", "interpreter", "shown", "answer", "correct", "milliseconds"]
+    assert [row["answer"] for row in rows] == ["attacked", "benign"] * 3
+    assert sorted(row["shown"] for row in rows).count("benign") == 3
+    assert {row["shown"] for row in rows} == {"benign", "pgd", "adv2"}
+    assert {(row["image"], row["interpreter"]) for row in rows} == {
+        (image, interpreter) for image in ("b.jpg", HOSTILE, "'=a.jpg") for interpreter in ("cam", "grad")
+    }
+    right = [(row["answer"] == "attacked") == (row["shown"] != "benign") for row in rows]
+    assert [row["correct"] for row in rows] == [str(each).lower() for each in right]
+    assert all(0 <= int(row["milliseconds"]) < 600_000 for row in rows)
+    low, high = (round(100 * each) for each in wilson(sum(right), 6))
+    assert review.get_by_role("status").inner_text() == (
+        f"You were right on {sum(right)} of 6 maps: {round(100 * sum(right) / 6)} % "
+        f"(95 % interval {low}–{high} %). Guessing gives 50 %."
+    )
+    benign = [each for each, row in zip(right, rows, strict=True) if row["shown"] == "benign"]
+    assert review.get_by_role("row").nth(1).inner_text().startswith(f"Benign\t{sum(benign)} of 3\t")
+    names = page.evaluate(
+        "rows => rows.map(({ image, interpreter, shown }) => [...document.querySelectorAll('#cards .card')]"
+        ".find(({ dataset }) => dataset.id === image.replace(/^'/, '') && dataset.interpreter === interpreter)"
+        ".querySelector(`[data-attack=${shown}] .heat`).getAttribute('href'))",
+        rows,
+    )
+    assert seen == names
+
+
+def test_reviews_are_drawn_from_the_seed_whatever_the_gallery_shows(page: Any) -> None:
+    def drawn(seed: str, view: str) -> list[str]:
+        page.get_by_role("button", name="Blinded review").click()
+        review = page.get_by_role("dialog")
+        review.get_by_label("Drawn from seed").fill(seed)
+        review.get_by_label("How many").fill("4")
+        review.get_by_label("Show").select_option(view)
+        review.get_by_role("button", name="Start").click()
+        seen = []
+        while review.get_by_role("progressbar").count():
+            seen.append(review.locator(".shown use").last.get_attribute("href"))
+            assert review.locator(".shown use").count() == (1 if view == "maps alone" else 2)
+            page.keyboard.press("a")
+        review.get_by_role("button", name="Start again").click()
+        review.get_by_role("button", name="Close").click()
+        return seen
+
+    first = drawn("7", "maps alone")
+    page.get_by_label("Sort").select_option("Name")
+    page.get_by_label("Interpreter").select_option("CAM")
+    assert len(first) == 4
+    assert drawn("7", "maps over their pictures") == first
+    assert drawn("8", "maps over their pictures") != first
+
+
+def test_a_review_that_was_closed_goes_on_where_it_was(page: Any) -> None:
+    page.get_by_role("button", name="Blinded review").click()
+    page.get_by_role("button", name="Start").click()
+    page.get_by_role("button", name="Attacked").click()
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Blinded review").click()
+    assert page.get_by_role("dialog").get_by_role("status").inner_text().startswith("Map 2 of 6")
+
+
+# ------------------------------------------------------------------ nothing to show, and nobody shut out
+
+
+@pytest.mark.parametrize("attacks", [(), ("unknown",)])
+def test_runs_without_pictures_say_so(browser: Any, attacks: tuple[str, ...], tmp_path: Path) -> None:
+    class Bare(SmallRun):
+        def outcomes(self) -> pa.Table:
+            return super().outcomes() if self.attacks else SmallRun().outcomes().slice(0, 0)
+
+    report = write_report(Bare(attacks=attacks), tmp_path / "report.html").as_uri()
+    with quiet(browser, report) as page:
+        said = "No attack of this run has pictures" if attacks else "This run holds no outcome yet"
+        assert page.get_by_text(said).is_visible()
+        assert page.locator("dialog, form").count() == 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_obstacle(browser: Any, grown: str, scheme: str) -> None:
+    with quiet(browser, grown, scheme) as page:
+        assert violations(page) == []
+        page.locator("#cards a").first.click()
+        assert violations(page) == []
+        page.keyboard.press("Escape")
+        page.get_by_role("button", name="Blinded review").click()
+        assert violations(page) == []
+        page.get_by_role("button", name="Start").click()
+        assert violations(page) == []
+        while page.locator(".item").is_visible():
+            page.keyboard.press("a")
+        assert violations(page) == []
 
 
 # ------------------------------------------------------------------ a run with all that studies add

@@ -14,9 +14,23 @@ import pyarrow.compute as pc
 import pytest
 from PIL import Image
 
-from tiny_report import FLOWING, HOSTILE_CLASS, HOSTILE_ID, INFO, FakeRun, Tags, outcome, picture, render, table
+from tiny_report import (
+    FLOWING,
+    HOSTILE_CLASS,
+    HOSTILE_ID,
+    INFO,
+    FakeRun,
+    Tags,
+    blob,
+    outcome,
+    picture,
+    render,
+    table,
+)
 from underfire.report import figures, write_report
 from underfire.report.changes import Bending, changes_of
+from underfire.report.figures import Encoding
+from underfire.report.gallery import encoding_of
 from underfire.report.verdict import judge, missing_parts
 
 
@@ -135,9 +149,10 @@ def test_each_picture_is_embedded_once_and_every_reference_resolves(run: FakeRun
 
 
 def test_cards_start_with_the_most_plausible_map(run: FakeRun, tmp_path: Path) -> None:
-    cards = [card for card in Tags(render(run, tmp_path)).all("article") if "data-iou" in card]
-    ious = [float(card["data-iou"] or "nan") for card in cards]
-    assert len(cards) == 24
+    page = render(run, tmp_path)
+    panels = [panel for panel in Tags(page).all("div") if panel.get("data-attack") == "adv2"]
+    ious = [float(panel["data-iou"] or "nan") for panel in panels]
+    assert len(ious) == len([card for card in Tags(page).all("article") if "data-id" in card]) == 24
     assert ious == sorted(ious, reverse=True)
 
 
@@ -164,15 +179,59 @@ def test_equal_runs_give_equal_pages(run: FakeRun, tmp_path: Path) -> None:
     assert render(run, tmp_path) == render(run, tmp_path)
 
 
-def test_two_hundred_grainy_images_stay_below_twenty_megabytes(tmp_path: Path) -> None:
+def test_what_a_picture_shows_is_not_in_its_name(run: FakeRun, tmp_path: Path) -> None:
+    """Neither in letters nor in the order of the album, so that a blinded review stays one."""
+    page = render(run, tmp_path)
+    names = [image["id"] or "" for image in Tags(page).all("image")]
+    assert names == sorted(names)
+    assert all(re.fullmatch("p[0-9a-f]{16}", name) for name in names)
+    panels = re.findall(r'<div class="panel[^"]*" data-attack="(\w+)".*?<use href="#(p\w+)"', page, re.DOTALL)
+    places = {
+        kind: {names.index(name) for attack, name in panels if attack == kind} for kind in ("benign", "pgd", "adv2")
+    }
+    assert max(places["benign"]) > min(places["pgd"])
+    assert max(places["pgd"]) > min(places["benign"])
+    assert max(places["adv2"]) > min(places["benign"])
+
+
+def test_sections_of_the_page_are_those_of_its_index(run: FakeRun, tmp_path: Path) -> None:
+    for page in (render(run, tmp_path), render(FakeRun((), info={}), tmp_path)):
+        tags = Tags(page)
+        links = [link["href"] for link in tags.all("a") if not (link["href"] or "").startswith("#image=")]
+        assert links[0] == "#verdict"  # the one that skips
+        assert links[1:] == [f"#{section['id']}" for section in tags.all("section")]
+
+
+@pytest.mark.parametrize(("side", "interpreters"), [(224, ("cam", "grad", "mask", "rts")), (64, ("cam",))])
+def test_two_hundred_grainy_images_stay_below_twenty_megabytes(
+    side: int, interpreters: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Large ones are shrunk; small ones, which would stay as they are, are compressed."""
+
     class Grainy(FakeRun):
         def images(self, attack: str, interpreter: str | None = None) -> tuple[tuple[str, ...], Any]:
-            grain = np.random.default_rng(0).normal(0, 0.03, (2, 3, 224, 224))
-            image = picture(3, 224) + grain[0] + (grain[1] if attack != "benign" else 0)
+            grain = np.random.default_rng(0).normal(0, 0.03, (2, 3, side, side))
+            image = picture(3, side) + grain[0] + (grain[1] if attack != "benign" else 0)
             return self.ids, np.broadcast_to(image.clip(0, 1).astype(np.float32), (200, *image.shape))
 
-    run = Grainy(tuple(map(str, range(200))))
-    assert 5e6 < write_report(run, tmp_path / "report.html").stat().st_size < 20e6
+        def maps(self, attack: str, interpreter: str) -> tuple[tuple[str, ...], Any]:
+            rough = np.random.default_rng(0).random((56, 56), dtype=np.float32) * blob(0.4, 0.5, 56)
+            return self.ids, np.broadcast_to(rough.astype(np.float32), (200, 56, 56))
+
+    run = Grainy(tuple(map(str, range(200))), interpreters=interpreters)
+    assert 4e6 < write_report(run, tmp_path / "report.html").stat().st_size < 20e6
+
+
+@pytest.mark.parametrize("size", [32, 64, 96, 224, 600])
+@pytest.mark.parametrize("images", [1, 60, 200, 1000])
+def test_pictures_keep_what_their_number_allows(size: int, images: int) -> None:
+    encoding = encoding_of(size, photos=images * 11, maps=images * 12)
+    photo, half = min(size, encoding.side), min(size, encoding.side // 2)
+    if encoding.lossless and size <= encoding.lossless:
+        assert images * 11 * size**2 * 3.5 < 7e6
+    elif images <= 200:
+        assert images * 0.35 * (6 * photo**2 + 5 * 4 * half**2 + 12 * half**2) < 15e6
+    assert (encoding.side == 224) == (images == 1 or (size == 32 and images == 60))
 
 
 # ------------------------------------------------------------------ bent images
@@ -194,7 +253,7 @@ def test_attacks_that_bend_are_named_and_judged_as_the_others(bent: FakeRun) -> 
 
 def test_flows_are_drawn_and_measured_in_place_of_differences(bent: FakeRun, run: FakeRun, tmp_path: Path) -> None:
     page, of_pixels = render(bent, tmp_path), render(run, tmp_path)
-    for word in ("colour wheel of directions", "where its pixels were taken from", "812", "Mean distance in pixels"):
+    for word in ("colour wheel of directions", "where its pixels were taken from", ">812<", "Mean distance in pixels"):
         assert (word in page, word in of_pixels) == (True, False)
     assert "amplified 16 times around grey" in of_pixels
     assert "amplified" not in page
@@ -222,10 +281,10 @@ def test_a_flow_has_the_colours_of_the_wheel() -> None:
     for down, along in ((0, 1), (1, 0), (0, -1), (-1, 0)):
         field = np.zeros((2, 8, 8), np.float32)
         field[0], field[1] = 3 * down, 3 * along
-        pure, half, beyond = (decoded(figures.flow(field, reach, 8))[0, 0] for reach in (3.0, 6.0, 1.0))
+        pure, half, beyond = (decoded(figures.flow(field, reach, Encoding()))[0, 0] for reach in (3.0, 6.0, 1.0))
         assert tuple(pure) == tuple(beyond) == tuple(wheel[32 + 32 * down, 32 + 32 * along, :3])
         np.testing.assert_allclose(half, (255.0 + pure) / 2, atol=1)
-    assert (decoded(figures.flow(0 * field, 1.0, 8)) == 255).all()
+    assert (decoded(figures.flow(0 * field, 1.0, Encoding())) == 255).all()
 
 
 def test_pictures_that_did_not_move_are_drawn_white() -> None:
@@ -295,7 +354,9 @@ def test_cards_hold_a_row_per_solver_and_no_evading_attack(many: FakeRun, tmp_pa
     assert names == ["Benign", "PGD", "ADV²", "ADV² on the ensemble", "StAdv", "ADV² on StAdv"]
     assert [card[: card.index(f"<p><b>{name}</b>")].count("attacked next") for name in names[1:]] == [0, 0, 0, 1, 1]
     assert "--columns: 7" in card
-    assert "Attacks that evade a detector are in the tables and not here." in page
+    assert "Attacks that evade a detector, or are unknown here, have numbers and no pictures." in page
+    assert '<th scope="row">ADV² evading median 3×3</th>' in card
+    assert card.count("<td>") == 5
 
 
 def test_each_attack_is_drawn_by_what_it_did(many: FakeRun, tmp_path: Path) -> None:
@@ -313,8 +374,10 @@ def test_cards_are_sorted_by_the_first_adv2(many: FakeRun, tmp_path: Path) -> No
             rows = super().outcomes().to_pylist()
             return table([{**row, "iou_mean": 0.6} if row["attack"] == "adv2" else row for row in rows])
 
-    cards = Tags(render(Better(many.ids, attacks=MANY), tmp_path)).all("article")
-    assert {card["data-iou"] for card in cards if "data-iou" in card} == {"0.6"}
+    page = render(Better(many.ids, attacks=MANY), tmp_path)
+    cards = [card for card in Tags(page).all("article") if "data-id" in card]
+    assert [card["data-id"] for card in cards] == sorted(card["data-id"] or "" for card in cards)
+    assert '<option value="adv2" selected>' in page
 
 
 def test_an_unknown_attack_is_in_the_tables_alone(many: FakeRun, tmp_path: Path) -> None:

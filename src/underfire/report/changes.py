@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from underfire.report import figures
+from underfire.report.figures import Encoding
 from underfire.report.view import Array, RunView
 
 Drawn = Iterator[tuple[str, str]]  # image ids and data URIs
@@ -23,13 +24,13 @@ class Change(Protocol):
     def legend(self) -> str | None: ...
 
     def draw(
-        self, run: RunView, attack: str, interpreter: str | None, benign: Mapping[str, Array], side: int
+        self, run: RunView, attack: str, interpreter: str | None, benign: Mapping[str, Array], encoding: Encoding
     ) -> Drawn: ...
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The difference of two images, amplified around grey; at half the side, because noise weighs more than a photo."""
+    """The difference of two images, amplified around grey."""
 
     factor: int = 1
 
@@ -41,9 +42,11 @@ class Difference:
     def legend(self) -> None:
         return None
 
-    def draw(self, run: RunView, attack: str, interpreter: str | None, benign: Mapping[str, Array], side: int) -> Drawn:
+    def draw(
+        self, run: RunView, attack: str, interpreter: str | None, benign: Mapping[str, Array], encoding: Encoding
+    ) -> Drawn:
         for id, image in zip(*run.images(attack, interpreter), strict=True):
-            yield id, figures.change(image, benign[id], self.factor, side // 2)
+            yield id, figures.change(image, benign[id], self.factor, encoding)
 
 
 @dataclass(frozen=True)
@@ -63,9 +66,11 @@ class Bending:
     def legend(self) -> str:
         return figures.wheel()
 
-    def draw(self, run: RunView, attack: str, interpreter: str | None, benign: Mapping[str, Array], side: int) -> Drawn:
+    def draw(
+        self, run: RunView, attack: str, interpreter: str | None, benign: Mapping[str, Array], encoding: Encoding
+    ) -> Drawn:
         for id, flow in zip(*run.thetas(attack, interpreter), strict=True):
-            yield id, figures.flow(flow, self.reach, side)
+            yield id, figures.flow(flow, self.reach, encoding)
 
 
 def changes_of(run: RunView, rows: list[dict[str, Any]], sources: list[tuple[str, str | None]]) -> dict[str, Change]:

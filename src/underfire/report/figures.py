@@ -2,6 +2,7 @@
 
 import re
 from base64 import b64encode
+from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, NamedTuple
 
@@ -19,41 +20,52 @@ from underfire.report.view import Array
 
 Points = tuple[npt.NDArray[np.floating], npt.NDArray[np.bool_]]  # values, and where the attack succeeded
 
-LOSSLESS = 96  # pictures up to this side stay PNG: JPEG would show its blocks
-MAP_SIDE = 112  # maps are smooth, and the page enlarges them further
 OTHER = "#8c8c8c"  # of attacks that are none of ours
 
 
-def photo(image: Array, side: int) -> str:
-    """An image (3, H, W) in [0, 1], shrunk where it exceeds the side."""
-    return _encode(_picture(image), side, Image.Resampling.LANCZOS)
+@dataclass(frozen=True)
+class Encoding:
+    """How much of a picture is kept: photos are shrunk to the side, maps and noise to half of it.
+
+    Pictures that are no larger than `lossless` stay as they are: JPEG would show its blocks.
+    """
+
+    side: int = 224
+    lossless: int = 96
 
 
-def change(image: Array, benign: Array, factor: int, side: int) -> str:
+def photo(image: Array, encoding: Encoding) -> str:
+    """An image (3, H, W) in [0, 1]."""
+    return _encode(_picture(image), encoding.side, encoding.lossless, Image.Resampling.LANCZOS)
+
+
+def change(image: Array, benign: Array, factor: int, encoding: Encoding) -> str:
     """The difference of two images, amplified around mid-grey; shrunk without averaging the noise away."""
-    return _encode(_picture(0.5 + factor * (image - benign)), side, Image.Resampling.NEAREST)
+    noise = _picture(0.5 + factor * (image - benign))
+    return _encode(noise, encoding.side // 2, encoding.lossless, Image.Resampling.NEAREST)
 
 
-def flow(field: Array, reach: float, side: int) -> str:
+def flow(field: Array, reach: float, encoding: Encoding) -> str:
     """A flow (2, H, W): hue by direction, as on the wheel, and saturation by length, full from `reach` pixels on."""
-    return _encode(Image.fromarray(_directions(field / reach)), side, Image.Resampling.LANCZOS)
+    colours = Image.fromarray(_directions(field / reach))
+    return _encode(colours, encoding.side, encoding.lossless, Image.Resampling.LANCZOS)
 
 
 def wheel(side: int = 64) -> str:
     """The colour of every direction, of lengths from 0 at the centre to `reach` on the rim."""
     place = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
     inside = 255 * (np.hypot(*place) <= 1)
-    return _encode(
-        Image.fromarray(np.dstack([_directions(place), inside.astype(np.uint8)])), side, Image.Resampling.NEAREST
-    )
+    colours = Image.fromarray(np.dstack([_directions(place), inside.astype(np.uint8)]))
+    return _encode(colours, side, side, Image.Resampling.NEAREST)
 
 
-def heat(values: Array) -> str:
+def heat(values: Array, encoding: Encoding) -> str:
     """A map (h, w) in [0, 1] interpolated bilinearly, then coloured."""
-    size = (MAP_SIDE, round(MAP_SIDE * values.shape[0] / values.shape[1]))
+    side = encoding.side // 2
+    size = (side, round(side * values.shape[0] / values.shape[1]))
     smooth = np.asarray(Image.fromarray(values).resize(size, Image.Resampling.BILINEAR))
     colours = matplotlib.colormaps["inferno"](smooth, bytes=True)[..., :3]
-    return _encode(Image.fromarray(colours), MAP_SIDE, Image.Resampling.BILINEAR)
+    return _encode(Image.fromarray(colours), side, 0, Image.Resampling.BILINEAR)
 
 
 def strips(parts: dict[str, Points], label: str, mark: float | None) -> "Plot":
@@ -123,10 +135,10 @@ def _picture(image: Array) -> Image.Image:
     return Image.fromarray(np.rint(255 * image.clip(0, 1)).astype(np.uint8).transpose(1, 2, 0))
 
 
-def _encode(picture: Image.Image, side: int, resample: Image.Resampling) -> str:
+def _encode(picture: Image.Image, side: int, lossless: int, resample: Image.Resampling) -> str:
     """Compress: pictures that are small by nature as PNG, others shrunk to the side as JPEG."""
     data = BytesIO()
-    if max(picture.size) <= LOSSLESS:
+    if max(picture.size) <= lossless:
         picture.save(data, "PNG", optimize=True)
         return _uri("image/png", data.getvalue())
     picture.thumbnail((side, side), resample)

@@ -1,12 +1,15 @@
 """The cards of the gallery, and the album of pictures that they show.
 
 A picture is encoded once and drawn wherever it is needed: the benign image and that of the plain
-attack belong to the cards of every interpreter. Attacks that evade a detector have no panels: to the eye their
+attack belong to the cards of every interpreter. Its name in the album does not tell what it shows, because the page
+also asks readers to guess that. Attacks that evade a detector are numbers without pictures: to the eye their
 images are those of the ADV² beside them, and a card would be unreadable.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -16,11 +19,13 @@ from underfire.metrics import PLAUSIBLE
 from underfire.names import MAP_AWARE, attack_name, attacker, in_order
 from underfire.report import figures
 from underfire.report.changes import Change, changes_of
+from underfire.report.figures import Encoding
 from underfire.report.view import Array, RunView, class_name
 
 PAGE_BYTES = 14e6  # what the pictures may weigh together, roughly
 BYTES_PER_PIXEL = 0.35  # of a JPEG in base64; noise takes four times as much, and is stored at half the side
-LARGEST, SMALLEST = 224, 96  # sides of a thumbnail
+LOSSLESS_BYTES_PER_PIXEL = 3.5
+SMALLEST = 64  # side of a photo
 
 Key = tuple[str, ...]  # what a picture shows: its kind, attack, interpreter ("" for any) and image id
 
@@ -30,17 +35,27 @@ class Attacked:
     """What one attack did to one image; pictures are names in the album."""
 
     attack: str
-    ending: str  # failed, changed or plausible
     predicted: str
     row: dict[str, Any]  # the outcome
     picture: str | None
     heat: str | None
     change: str | None
 
+    @property
+    def plausible(self) -> bool:
+        return bool(self.row["iou_mean"] > PLAUSIBLE)
+
+    @property
+    def ending(self) -> str:
+        """failed, changed or plausible"""
+        if not self.row["success"]:
+            return "failed"
+        return "plausible" if self.plausible else "changed"
+
 
 @dataclass(frozen=True)
 class Card:
-    """One image and one interpreter; its attacks in rows, one per solver."""
+    """One image and one interpreter; its attacks with pictures in rows, one per solver."""
 
     id: str
     interpreter: str
@@ -50,11 +65,12 @@ class Card:
     heat: str | None
     wanted: str | None  # the target map, where it is not the benign one
     attacked: tuple[tuple[Attacked, ...], ...]
+    numbers: tuple[Attacked, ...]  # the attacks without pictures
 
     @property
     def leading(self) -> Attacked:
-        """The one by which cards are sorted: the first ADV² where there is one."""
-        everything = [each for row in self.attacked for each in row]
+        """The one by which the page sorts: the first ADV² where there is one."""
+        everything = list(chain(*self.attacked))
         return next((each for each in everything if each.attack in MAP_AWARE), everything[-1])
 
     @property
@@ -71,26 +87,41 @@ class Gallery:
     album: tuple[tuple[str, str], ...]
     size: tuple[int, int]  # width and height in which pictures are drawn
     changes: tuple[tuple[str, Change], ...]  # how changes are drawn, with the names of the attacks that it is meant for
-    left_out: bool  # whether attacks of the run have no panels
+
+    @property
+    def attacks(self) -> list[str]:
+        """Those with pictures."""
+        return in_order(each.attack for card in self.cards for row in card.attacked for each in row)
+
+    @property
+    def leading(self) -> str:
+        """The attack that sorts the cards at first."""
+        return next((attack for attack in self.attacks if attack in MAP_AWARE), self.attacks[-1])
+
+    @property
+    def left_out(self) -> bool:
+        """Whether attacks of the run are without pictures."""
+        return any(card.numbers for card in self.cards)
 
 
 def collect(
     run: RunView, outcomes: pa.Table, classes: Sequence[str], references: tuple[str, ...] = ("benign",)
 ) -> Gallery:
     """Collect pictures and outcomes into cards; `references` are the maps beside those of the attacks."""
-    rows = [row for row in outcomes.to_pylist() if _has_panels(row["attack"])]
-    left_out = len(rows) < outcomes.num_rows
+    everything = outcomes.to_pylist()
+    rows = [row for row in everything if _has_pictures(row["attack"])]
     if not rows:
-        return Gallery((), (), (LARGEST, LARGEST), (), left_out)
+        return Gallery((), (), (1, 1), ())
     ids, benign = run.images("benign")
     pairs = list(dict.fromkeys((row["attack"], row["interpreter"]) for row in rows))
     sources = list(dict.fromkeys((attack, _owner(attack, interpreter)) for attack, interpreter in pairs))
     changes = changes_of(run, rows, sources)
     pictures = dict(_pictures(run, pairs, sources, dict(zip(ids, benign, strict=True)), references, changes))
-    names = {key: f"p{number}" for number, key in enumerate(pictures)}
-    album = tuple((names[key], uri) for key, uri in pictures.items())
-    cards = sorted(_cards(rows, names, classes), key=_most_plausible_first)
-    return Gallery(tuple(cards), album, (benign.shape[3], benign.shape[2]), _told(changes), left_out)
+    names = {key: _opaque(key) for key in pictures}
+    album = tuple(sorted((names[key], uri) for key, uri in pictures.items()))
+    cards = [card for card in _cards(everything, names, classes) if card.attacked]
+    cards.sort(key=_most_plausible_first)
+    return Gallery(tuple(cards), album, (benign.shape[3], benign.shape[2]), _told(changes))
 
 
 def _pictures(
@@ -102,19 +133,20 @@ def _pictures(
     changes: dict[str, Change],
 ) -> Iterator[tuple[Key, str]]:
     """Every picture with what it shows."""
-    side = _thumbnail_side(len(benign) * (1 + 2 * len(sources)))
+    names = dict.fromkeys(interpreter for _, interpreter in pairs)
+    explained = [(reference, name) for reference in references for name in names] + pairs
+    size = max(max(image.shape) for image in benign.values())
+    encoding = encoding_of(size, len(benign) * (1 + 2 * len(sources)), len(benign) * len(explained))
     for id, image in benign.items():
-        yield ("photo", "benign", "", id), figures.photo(image, side)
+        yield ("photo", "benign", "", id), figures.photo(image, encoding)
     for attack, owner in sources:
         for id, image in zip(*run.images(attack, owner), strict=True):
-            yield ("photo", attack, owner or "", id), figures.photo(image, side)
-        for id, drawn in changes[attack].draw(run, attack, owner, benign, side):
+            yield ("photo", attack, owner or "", id), figures.photo(image, encoding)
+        for id, drawn in changes[attack].draw(run, attack, owner, benign, encoding):
             yield ("change", attack, owner or "", id), drawn
-    names = dict.fromkeys(interpreter for _, interpreter in pairs)
-    explained = [(reference, name) for reference in references for name in names]
-    for attack, interpreter in explained + pairs:
+    for attack, interpreter in explained:
         for id, values in zip(*run.maps(attack, interpreter), strict=True):
-            yield ("heat", attack, interpreter, id), figures.heat(values)
+            yield ("heat", attack, interpreter, id), figures.heat(values, encoding)
 
 
 def _cards(rows: list[dict[str, Any]], names: dict[Key, str], classes: Sequence[str]) -> Iterator[Card]:
@@ -134,7 +166,12 @@ def _cards(rows: list[dict[str, Any]], names: dict[Key, str], classes: Sequence[
             wanted=names.get(("heat", "target", interpreter, id)),
             attacked=tuple(
                 tuple(_attacked(by_attack[attack], names, classes) for attack in attacks)
-                for attacks in _by_solver(in_order(by_attack))
+                for attacks in _by_solver(list(filter(_has_pictures, in_order(by_attack))))
+            ),
+            numbers=tuple(
+                _attacked(by_attack[attack], names, classes)
+                for attack in in_order(by_attack)
+                if not _has_pictures(attack)
             ),
         )
 
@@ -158,10 +195,8 @@ def _told(changes: dict[str, Change]) -> tuple[tuple[str, Change], ...]:
 def _attacked(row: dict[str, Any], names: dict[Key, str], classes: Sequence[str]) -> Attacked:
     attack, interpreter, id = row["attack"], row["interpreter"], row["id"]
     owner = _owner(attack, interpreter) or ""
-    plausible = "plausible" if row["iou_mean"] > PLAUSIBLE else "changed"
     return Attacked(
         attack=attack,
-        ending=plausible if row["success"] else "failed",
         predicted=class_name(classes, row["class_predicted"]),
         row=row,
         picture=names.get(("photo", attack, owner, id)),
@@ -170,7 +205,7 @@ def _attacked(row: dict[str, Any], names: dict[Key, str], classes: Sequence[str]
     )
 
 
-def _has_panels(attack: str) -> bool:
+def _has_pictures(attack: str) -> bool:
     known = attacker(attack)
     return known is not None and not known.evaded
 
@@ -186,6 +221,19 @@ def _most_plausible_first(card: Card) -> tuple[float, float, str]:
     return (-row["iou_mean"], row["map_l1"], card.id)
 
 
-def _thumbnail_side(count: int) -> int:
-    """The side at which so many pictures fit into the page."""
-    return int(np.clip(np.sqrt(PAGE_BYTES / (BYTES_PER_PIXEL * count)), SMALLEST, LARGEST))
+def _opaque(key: Key) -> str:
+    return f"p{blake2b(repr(key).encode(), digest_size=8).hexdigest()}"
+
+
+def encoding_of(size: int, photos: int, maps: int) -> Encoding:
+    """How much can be kept of so many pictures of a size, changes among them, and of so many maps.
+
+    Photos are kept as they are where that fits. Changes and maps are stored at half the side; changes weigh what
+    photos do, and maps a quarter.
+    """
+    largest = Encoding()
+    lossless = photos * size**2 * LOSSLESS_BYTES_PER_PIXEL
+    fits = size <= largest.lossless and lossless < PAGE_BYTES / 2
+    rest, pictures = (PAGE_BYTES - lossless, maps / 4) if fits else (PAGE_BYTES, photos + maps / 4)
+    side = int(np.clip(np.sqrt(rest / (BYTES_PER_PIXEL * pictures)), SMALLEST, largest.side))
+    return Encoding(side, largest.lossless if fits else 0)

@@ -16,6 +16,8 @@ class Words:
     headlines: tuple[str, str, str, str]  # for nearly all, most, some and hardly any of the maps
     endings: Mapping[str, str]
     share: str  # the share of such maps, in tables
+    alike: str  # such a map
+    unlike: str  # any other
     kept: str  # what ADV² did to the maps that count as plausible
     left: str  # what the plain attack did to them
     counted: str  # such maps
@@ -40,6 +42,8 @@ HIDING = Words(
         }
     ),
     share="Plausible",
+    alike="plausible",
+    unlike="changed",
     kept="kept the map plausible",
     left="left the map plausible",
     counted="plausible maps",
@@ -68,6 +72,8 @@ SHOWING = Words(
         }
     ),
     share="As wanted",
+    alike="as wanted",
+    unlike="not as wanted",
     kept="made the map look like the wanted one",
     left="left the map like the wanted one",
     counted="maps that look like the wanted one",
