@@ -3,15 +3,14 @@
     photos = open_images("photos", crop=224)            # reads no pixel yet
     chosen = select(classify, photos, n=100, seed=0)    # 100 correctly classified ones, as Samples
 
-Three layouts are understood: one subfolder per class; one folder with a table of labels (columns file,
-class_index and, if wanted, class_name; files that the table does not list are no part of the set); and an
-.npz with uint8 `images` (N, H, W, 3) and integer `labels` (N,).
+Three layouts are understood: one subfolder per class; one folder with a table of labels (see
+`underfire.label_tables`; files that the table does not list are no part of the set); and an .npz with uint8
+`images` (N, H, W, 3) and integer `labels` (N,).
 """
 
-import csv
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -23,11 +22,11 @@ from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms.v2 import functional as F
 
+from underfire.label_tables import MOST_CLASSES, Entry, read_label_table
 from underfire.pictures import ArraySource, FileSource, Picture
 from underfire.rng import image_keys, uniform
+from underfire.splits import part
 from underfire.types import Images, Labels, Logits, Samples, UnderfireError
-
-MOST_CLASSES = 1_000_000
 
 
 class UnreadableImage(UnderfireError):
@@ -47,7 +46,7 @@ class ImageSet:
 
     `classes` names each index, "7" where class 7 has no name; `skipped` holds (id, reason) of images that a
     table lists but that are missing; `resize` is the short side and `crop` the side of the central square, in
-    pixels, None to leave images as they are.
+    pixels, None to leave images as they are. Images of one group show the same thing; empty if nothing is known of it.
     """
 
     ids: tuple[str, ...]
@@ -57,14 +56,15 @@ class ImageSet:
     skipped: tuple[tuple[str, str], ...] = ()
     crop: int | None = None
     resize: int | None = None
+    groups: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def take(self, index: Sequence[int]) -> "ImageSet":
         """The set of these images alone, in this order."""
-        ids = tuple(self.ids[i] for i in index)
-        return replace(self, ids=ids, labels=self.labels[list(index)], source=self.source.take(index))
+        ids, groups = (tuple(names[i] for i in index) if names else () for names in (self.ids, self.groups))
+        return replace(self, ids=ids, labels=self.labels[list(index)], source=self.source.take(index), groups=groups)
 
     def read(self, i: int) -> Picture:
         """Image i, resized and then cropped; raises UnreadableImage if damaged or smaller than the crop."""
@@ -117,10 +117,15 @@ class Selection:
 
 
 def open_images(
-    path: str | Path, labels: str | Path | None = None, crop: int | None = None, resize: int | None = None
+    path: str | Path,
+    labels: str | Path | None = None,
+    crop: int | None = None,
+    resize: int | None = None,
+    split: str | None = None,
 ) -> ImageSet:
     """The images at `path`, a folder or an .npz; `labels` is a CSV, by default the folder's own labels.csv.
 
+    `split` asks for one part: of those that the table tells, else train or test, which share no group (or no image).
     Raises UnderfireError if there is nothing at `path`, or nothing that says which image is of which class.
     """
     path = Path(path)
@@ -129,7 +134,7 @@ def open_images(
             raise UnderfireError(f"{name} is {pixels}: give a number of pixels, 1 or more")
     if not path.exists():
         raise UnderfireError(f"there is no {path}: give a folder of images or an .npz file")
-    return replace(_open(path, labels), crop=crop, resize=resize)
+    return replace(_open(path, labels, split), crop=crop, resize=resize)
 
 
 def select(classify: Callable[[Images], Logits], image_set: ImageSet, n: int, seed: int, batch: int = 16) -> Selection:
@@ -260,17 +265,17 @@ def _sizes_differ(*named: tuple[str, torch.Size]) -> UnderfireError:
     return UnderfireError(f"{' and '.join(sizes)}: give all images one size with --crop")
 
 
-def _open(path: Path, labels: str | Path | None) -> ImageSet:
+def _open(path: Path, labels: str | Path | None, split: str | None) -> ImageSet:
     if path.is_dir():
         if labels is not None:
-            return _open_table(path, Path(labels))
+            return _open_table(path, Path(labels), split)
         own = path / "labels.csv"
-        return _open_table(path, own) if own.exists() else _open_nested(path)
+        return _open_table(path, own, split) if own.exists() else _part(_open_nested(path), split)
     if path.suffix != ".npz":
         raise UnderfireError(f"{path} is neither a folder nor an .npz file: give one of the two")
     if labels is not None:
         raise UnderfireError(f"{path} brings its own labels: leave out {labels}")
-    return _open_npz(path)
+    return _part(_open_npz(path), split)
 
 
 def _open_nested(folder: Path) -> ImageSet:
@@ -288,53 +293,33 @@ def _open_nested(folder: Path) -> ImageSet:
     return ImageSet(tuple(ids), torch.tensor(labels), tuple(classes), FileSource(folder, tuple(ids)))
 
 
-def _open_table(folder: Path, table: Path) -> ImageSet:
-    labels: dict[str, int] = {}
-    names: dict[int, str] = {}
-    for line, name, label, row in read_class_table(table, "class_index"):
-        file = Path(name)
+def _open_table(folder: Path, table: Path, split: str | None) -> ImageSet:
+    listed = read_label_table(table, folder)
+    entries: dict[str, Entry] = {}
+    for entry in listed.entries:
+        file, names = Path(entry.file), f"line {entry.line} of {table} names {entry.file!r}"
         if file.anchor or ".." in file.parts:
-            raise UnderfireError(f"line {line} of {table} names {name!r}: files must lie inside {folder}")
-        if file.as_posix() in labels:
-            raise UnderfireError(f"line {line} of {table} names {name!r} a second time: keep one line per file")
-        labels[file.as_posix()] = label
-        names[label] = row.get("class_name") or str(label)
-    skipped = tuple((name, "the file is missing") for name in labels if not (folder / name).is_file())
-    for name, _ in skipped:
-        del labels[name]
-    if not labels:
+            raise UnderfireError(f"{names}: files must lie inside {folder}")
+        if file.as_posix() in entries:
+            raise UnderfireError(f"{names} a second time: keep one line per file")
+        entries[file.as_posix()] = entry
+    ids, labels = tuple(entries), torch.tensor([entry.label for entry in entries.values()], dtype=torch.int64)
+    groups = tuple(entry.lesion or file for file, entry in entries.items())
+    everything = ImageSet(ids, labels, listed.classes, FileSource(folder, ids), groups=groups)
+    wanted = _part(everything, split, [entry.part for entry in entries.values()])
+    there = [i for i, name in enumerate(wanted.ids) if (folder / name).is_file()]
+    if not there:
         raise UnderfireError(f"{folder} holds none of the files that {table} lists: check the column file")
-    ids, indices = tuple(labels), torch.tensor(list(labels.values()))
-    return ImageSet(ids, indices, _class_names(indices, names), FileSource(folder, ids), skipped)
+    missing = sorted(set(range(len(wanted))) - set(there))
+    return replace(wanted.take(there), skipped=tuple((wanted.ids[i], "the file is missing") for i in missing))
 
 
-def read_class_table(table: Path, *columns: str) -> Iterator[tuple[int, str, int, Mapping[str, str]]]:
-    """(line number, file, class, row) of a CSV; the class is in the first of `columns` that the table has.
-
-    UnderfireError if a column or a class is missing.
-    """
-    for line, column, row in _rows(table, columns):
-        label = row[column].strip()
-        if not label.isdecimal() or len(label) > len(str(MOST_CLASSES)) or int(label) >= MOST_CLASSES:
-            raise UnderfireError(
-                f"line {line} of {table} has {column} {label!r}: it must be a whole number from 0 to {MOST_CLASSES - 1}"
-            )
-        yield line, row["file"], int(label), row
-
-
-def _rows(table: Path, columns: Sequence[str]) -> Iterator[tuple[int, str, dict[str, str]]]:
-    """(line number, column of the class, row) of a CSV in UTF-8; missing cells are empty."""
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as lines:
-            reader = csv.DictReader(lines, restval="")
-            found = [name for name in columns if name in (reader.fieldnames or ())]
-            missing = [] if found else [" or ".join(columns)]
-            missing += [] if "file" in (reader.fieldnames or ()) else ["file"]
-            if missing:
-                raise UnderfireError(f"{table} lacks the column {' and the column '.join(missing)}")
-            yield from ((reader.line_num, found[0], row) for row in reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as problem:
-        raise UnderfireError(f"{table} cannot be read as a UTF-8 CSV file: {problem}") from problem
+def _part(image_set: ImageSet, split: str | None, told: Sequence[str] = ()) -> ImageSet:
+    """The images of a part, or all where none is asked for or there are none at all."""
+    if split is None or not len(image_set):
+        return image_set
+    groups = image_set.groups or image_set.ids
+    return image_set.take(part(split, told, groups, image_set.labels.tolist()))
 
 
 def _open_npz(path: Path) -> ImageSet:
@@ -354,8 +339,5 @@ def _open_npz(path: Path) -> ImageSet:
     if labels.min() < 0 or labels.max() >= MOST_CLASSES:
         raise UnderfireError(f"labels in {path} must be class indices from 0 to {MOST_CLASSES - 1}")
     ids, indices = tuple(map(str, range(len(images)))), torch.from_numpy(labels.astype(np.int64))
-    return ImageSet(ids, indices, _class_names(indices, {}), ArraySource(images))
-
-
-def _class_names(labels: Labels, names: Mapping[int, str]) -> tuple[str, ...]:
-    return tuple(names.get(label, str(label)) for label in range(int(labels.max()) + 1))
+    classes = tuple(map(str, range(int(indices.max()) + 1)))
+    return ImageSet(ids, indices, classes, ArraySource(images))

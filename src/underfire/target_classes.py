@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from underfire import rng
-from underfire.data import MOST_CLASSES, ImageSet, read_class_table
+from underfire.data import ImageSet
+from underfire.label_tables import MOST_CLASSES, read_class_table
 from underfire.types import Keys, Labels, Logits, UnderfireError
 
 

@@ -30,7 +30,12 @@ Model = Annotated[str, typer.Option(help="torchvision:NAME, path/file.py:builder
 Weights = Annotated[str | None, typer.Option(help="DEFAULT or another torchvision name, or a state-dict file.")]
 Normalize = Annotated[str | None, typer.Option(help="imagenet, none, or M,M,M/S,S,S.")]
 ImagesAt = Annotated[str, typer.Option(help="Folder of images, .npz with images and labels, or demo.")]
-LabelTable = Annotated[str | None, typer.Option(help="CSV with columns file, class_index [, class_name].")]
+LabelTable = Annotated[
+    str | None, typer.Option(help="CSV: file, class_index [, class_name]; or HAM10000's or ISIC 2018's own.")
+]
+Split = Annotated[
+    str | None, typer.Option(help="Part of the images: of the table's column split; else train or test, by lesion.")
+]
 Crop = Annotated[int | None, typer.Option(help="Centre crop in pixels; default: the weights' own.")]
 Resize = Annotated[int | None, typer.Option(help="Short side in pixels, before the crop.")]
 InterpreterNames = Annotated[

@@ -77,7 +77,7 @@ def test_table_elsewhere_with_names_other_columns_and_missing_files(tmp_path: Pa
     images = open_images(tmp_path / "images", labels=tmp_path / "t.csv")
     assert images.ids == ("a.png", "sub/b.png")
     assert images.labels.tolist() == [2, 0]
-    assert images.classes == ("0", "1", "cat, small")
+    assert images.classes == ("0", "1", "cat, small", "dog")
     assert images.skipped == (("gone.png", "the file is missing"),)
 
 
@@ -289,6 +289,65 @@ def test_skin_photos(testbed: Path) -> None:
     expected = F.resize(square, [144, 144], F.InterpolationMode.BILINEAR, antialias=True)
     inside = (slice(None), slice(None), slice(2, -2))
     assert torch.allclose(images.read(0)[inside], expected[inside], rtol=0, atol=1e-5)
+
+
+# ------------------------------------------------------------------ parts
+
+
+def test_a_table_s_own_split_is_taken_and_files_of_other_parts_are_no_concern(flat: Path) -> None:
+    rows = [(f"{i}.png", i % 4, "test" if i < 8 else "train") for i in range(20)]
+    write_table(flat / "labels.csv", [*rows, ("gone.png", 5, "train")], header="file,class_index,split")
+    train, test = (open_images(flat, split=name) for name in ("train", "test"))
+    assert test.ids == tuple(f"{i}.png" for i in range(8))
+    assert test.skipped == ()
+    assert train.skipped == (("gone.png", "the file is missing"),)
+    assert train.classes == test.classes == ("0", "1", "2", "3", "4", "5")
+    assert len(open_images(flat)) == len(train) + len(test) == 20
+    with pytest.raises(UnderfireError, match="there is no split 'val' of these images: give 'test' or 'train'"):
+        open_images(flat, split="val")
+
+
+def test_photos_of_one_lesion_are_on_one_side(flat: Path) -> None:
+    write_table(flat / "labels.csv", [(f"{i}.png", 0, f"L{i % 10}") for i in range(20)], "file,class_index,lesion_id")
+    train, test = (open_images(flat, split=name) for name in ("train", "test"))
+    assert len(test) == 4
+    assert set(test.groups).isdisjoint(train.groups)
+    assert sorted(train.ids + test.ids) == sorted(open_images(flat).ids)
+
+
+def test_a_missing_file_moves_no_other_image_to_the_other_side(flat: Path) -> None:
+    before = {name: set(open_images(flat, split=name).ids) for name in ("train", "test")}
+    (flat / "3.png").unlink()
+    for name, ids in before.items():
+        assert set(open_images(flat, split=name).ids) == ids - {"3.png"}
+
+
+@pytest.mark.parametrize("layout", ["folders", "npz"])
+def test_other_layouts_are_split_image_by_image(tmp_path: Path, layout: str) -> None:
+    images = tmp_path / "set"
+    if layout == "npz":
+        images = tmp_path / "set.npz"
+        np.savez(images, images=np.zeros((30, 4, 4, 3), np.uint8), labels=np.arange(30) % 3)
+    else:
+        for i in range(30):
+            save(images / f"class-{i % 3}" / f"{i}.png")
+    train, test = (open_images(images, split=name) for name in ("train", "test"))
+    assert np.bincount(test.labels).tolist() == [2, 2, 2]
+    assert sorted(train.ids + test.ids) == sorted(open_images(images).ids)
+
+
+def test_the_digest_tells_parts_apart(flat: Path) -> None:
+    digests = {open_images(flat, split=name).digest for name in ("train", "test", None)}
+    assert len(digests) == 3
+
+
+def test_the_parts_of_the_skin_photos(testbed: Path) -> None:
+    table, photos = testbed / "ham10000" / "labels.csv", testbed / "ham10000" / "images"
+    train, test = (open_images(photos, table, split=name) for name in ("train", "test"))
+    assert (len(train), len(test)) == (4000, 1000)
+    assert train.classes == test.classes == ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
+    assert np.bincount(test.labels).tolist() == [33, 51, 110, 11, 111, 670, 14]
+    assert set(train.groups).isdisjoint(test.groups)
 
 
 # ------------------------------------------------------------------ objects

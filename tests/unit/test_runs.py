@@ -98,6 +98,39 @@ def test_other_images_are_refused(run: Run, photos: Path) -> None:
         reopen(run)
 
 
+def test_a_run_on_a_part_finds_that_part_again_or_says_that_it_is_another(run: Run, photos: Path) -> None:
+    part = open_images(photos, crop=12, split="train")
+    on_train = changed(run, split="train", images_digest=part.digest)
+    assert reopen(on_train)[1].ids == part.ids
+    with pytest.raises(UnderfireError, match=r"are not those that .*run was made with"):
+        reopen(changed(on_train, split="test"))
+    with pytest.raises(UnderfireError, match="cannot be opened again: there is no split 'val'"):
+        reopen(changed(on_train, split="val"))
+
+
+def test_a_table_whose_split_has_changed_since_is_refused(run: Run, photos: Path) -> None:
+    names, table = (
+        [path.relative_to(photos).as_posix() for path in sorted(photos.rglob("*.png"))],
+        photos / "labels.csv",
+    )
+
+    def write(tested: int) -> None:
+        rows = [f"{name},0,{'test' if i < tested else 'train'}" for i, name in enumerate(names)]
+        table.write_text("\n".join(("file,class_index,split", *rows)))
+
+    write(tested=4)
+    on_test = changed(run, split="test", images_digest=open_images(photos, crop=12, split="test").digest)
+    assert len(reopen(on_test)[1]) == 4
+    write(tested=5)
+    with pytest.raises(UnderfireError, match=r"are not those that .*run was made with"):
+        reopen(on_test)
+
+
+def test_the_demo_has_no_parts(tmp_path: Path) -> None:
+    with pytest.raises(UnderfireError, match="The demo's scenes are not split; leave out --split test"):
+        reopen(run_with({"model": "demo", "images": "demo", "split": "test"}, tmp_path))
+
+
 @pytest.mark.parametrize("change", [{"normalize": "imagenet"}, {"model_fingerprint": None}])
 def test_another_model_is_refused(run: Run, change: dict[str, Any]) -> None:
     with pytest.raises(UnderfireError, match=r"The model .*tiny\.py:build is not the one that .*run was made with"):

@@ -39,14 +39,17 @@ class Source(BaseModel):
     features: str | None = None
     images: str
     labels: str | None = None
+    split: str | None = None
     crop: int | None = None
     resize: int | None = None
 
     def open_images(self) -> ImageSet:
         """The images; UnderfireError if there are none."""
+        if self.images == "demo" and self.split is not None:
+            raise UnderfireError(f"The demo's scenes are not split; leave out --split {self.split}.")
         if self.images == "demo":
             return demo_images()
-        return open_images(self.images, self.labels, self.crop, self.resize)
+        return open_images(self.images, self.labels, self.crop, self.resize, self.split)
 
 
 class Inputs(Source):

@@ -1,0 +1,108 @@
+"""Label tables: three layouts are told apart by their columns, and what is wrong with one is one sentence."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from underfire.data import open_images
+from underfire.label_tables import LabelTable, read_label_table
+from underfire.types import UnderfireError
+
+HAM = "lesion_id,image_id,dx,dx_type,age,sex,localization"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Photos as HAM10000 brings them: names without extension in the table, two folders of files."""
+    for name in ("part_1/ISIC_1.jpg", "part_1/ISIC_2.JPG", "part_2/ISIC_3.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / name, format="JPEG")
+    return tmp_path
+
+
+def table_of(folder: Path, *lines: str) -> LabelTable:
+    (folder / "table.csv").write_text("\n".join(lines) + "\n")
+    return read_label_table(folder / "table.csv", folder)
+
+
+def test_the_metadata_of_ham10000(folder: Path) -> None:
+    table = table_of(
+        folder,
+        HAM,
+        "HAM_7,ISIC_2,nv,histo,80.0,male,scalp",
+        "HAM_8,ISIC_1,bkl,consensus,,unknown,back",
+        "HAM_7,ISIC_3,nv,histo,80.0,male,scalp",
+        "HAM_9,ISIC_4,df,histo,80.0,male,scalp",
+    )
+    assert table.classes == ("bkl", "df", "nv")
+    assert [(e.file, e.label, e.lesion, e.part) for e in table.entries] == [
+        ("part_1/ISIC_2.JPG", 2, "HAM_7", ""),
+        ("part_1/ISIC_1.jpg", 0, "HAM_8", ""),
+        ("part_2/ISIC_3.jpg", 2, "HAM_7", ""),
+        ("ISIC_4", 1, "HAM_9", ""),
+    ]
+    images = open_images(folder, folder / "table.csv")
+    assert images.skipped == (("ISIC_4", "the file is missing"),)
+    assert images.classes == ("bkl", "df", "nv")
+    assert images.groups == ("HAM_7", "HAM_8", "HAM_7")
+    assert images.read(2).shape == (3, 4, 4)
+
+
+def test_the_ground_truth_of_isic_2018(folder: Path) -> None:
+    table = table_of(folder, "image,MEL,NV,BCC", "ISIC_1,0.0,1.0,0.0", "ISIC_3,0,0,1", "ISIC_2,1.0,0.0,0.0")
+    assert table.classes == ("MEL", "NV", "BCC")
+    assert [(e.file, e.label) for e in table.entries] == [
+        ("part_1/ISIC_1.jpg", 1),
+        ("part_2/ISIC_3.jpg", 2),
+        ("part_1/ISIC_2.JPG", 0),
+    ]
+
+
+def test_lesions_and_parts_are_no_classes(folder: Path) -> None:
+    table = table_of(folder, "image,lesion_id,MEL,split,NV", "ISIC_1,IL_5,0,val,1")
+    (entry,) = table.entries
+    assert table.classes == ("MEL", "NV")
+    assert (entry.label, entry.lesion, entry.part) == (1, "IL_5", "val")
+
+
+def test_our_own_layout_takes_class_names_from_dx(folder: Path) -> None:
+    lines = ("file,split,dx,class_index,lesion_id", "b.jpg,train,nv,2,L2", "a.jpg,test,mel,0,L1", "c.jpg,test,,4,")
+    table = table_of(folder, *lines)
+    assert table.classes == ("mel", "1", "nv", "3", "4")
+    assert [(e.line, e.file, e.lesion, e.part) for e in table.entries] == [
+        (2, "b.jpg", "L2", "train"),
+        (3, "a.jpg", "L1", "test"),
+        (4, "c.jpg", "", "test"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("lines", "complaint"),
+    [
+        (("image_id,dx", "ISIC_1,"), "line 2 of .* has no dx: every image needs a diagnosis"),
+        (("image,NV", "ISIC_1,1"), "has a column image and 1 for classes: it needs two or more"),
+        (("image,MEL,NV", "ISIC_1,1,1"), "line 2 of .* has a 1 in 2 columns: one class must have it"),
+        (("image,MEL,NV", "ISIC_2,0,1", "ISIC_1,0,0"), "line 3 of .* has a 1 in 0 columns"),
+        (("image,MEL,NV", "ISIC_1,0,yes"), "line 2 of .* has NV 'yes': it must be 0 or 1"),
+        (("image,MEL,NV", "ISIC_1,0.5,1"), "line 2 of .* has MEL '0.5': it must be 0 or 1"),
+        (("image_id,diagnosis", "ISIC_1,nv"), "lacks the column class_index and the column file"),
+    ],
+)
+def test_tables_that_are_refused(folder: Path, lines: tuple[str, ...], complaint: str) -> None:
+    with pytest.raises(UnderfireError, match=complaint):
+        table_of(folder, *lines)
+
+
+def test_two_files_of_one_name_are_refused(folder: Path) -> None:
+    Image.new("RGB", (4, 4)).save(folder / "part_2" / "ISIC_1.png")
+    with pytest.raises(UnderfireError, match=r"two images ISIC_1, part_1/ISIC_1\.jpg and part_2/ISIC_1\.png: keep one"):
+        table_of(folder, "image_id,dx", "ISIC_1,nv")
+    assert len(table_of(folder, "image_id,dx", "ISIC_2,nv").entries) == 1
+
+
+@pytest.mark.parametrize("name", ["../out.jpg", "/etc/out.jpg"])
+def test_no_layout_reaches_outside_the_folder(folder: Path, name: str) -> None:
+    table_of(folder, "image_id,dx", "ISIC_1,nv", f"{name},mel")
+    with pytest.raises(UnderfireError, match=r"line 3 of .*: files must lie inside"):
+        open_images(folder, folder / "table.csv")
