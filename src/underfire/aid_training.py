@@ -15,7 +15,6 @@ held-out images; one row of numbers per check goes to a CSV file beside the mask
 """
 
 import copy
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,6 +27,7 @@ from pydantic import Field
 from torch import Tensor
 
 from underfire.classifiers import Classifier
+from underfire.curves import Curves
 from underfire.defences import Adversary, Alternation, Victims, distillation, excess_drift, rank
 from underfire.interpreters import RTS
 from underfire.maskers import Masker, MaskerNetwork
@@ -46,7 +46,6 @@ from underfire.rts_training import (
     moving,
 )
 from underfire.stages import in_one_sentence
-from underfire.store import write_atomically
 from underfire.training import shuffled
 from underfire.training_sets import Batch, TrainingSet, split
 from underfire.types import Images, Labels, Maps, Row
@@ -116,7 +115,7 @@ def train_aid(
         lambda network, lesson: lesson(network),
         examination.sit,
         examination.scores,
-        {"theta": lessons.theta, "curves": examination.curves},
+        {"theta": lessons.theta, "curves": examination.curves.rows},
     )
     return follow(course, network, recipe, out, on_step)
 
@@ -229,14 +228,13 @@ class Examination:
     """What held-out images say of a network; `curves` holds a row of CURVES per check, the first of the original."""
 
     def __init__(self, tutor: Tutor, training_set: TrainingSet, judged: Labels, path: Path) -> None:
-        self.tutor, self.training_set, self.judged, self.path = tutor, training_set, judged, path
+        self.tutor, self.training_set, self.judged = tutor, training_set, judged
         self.device = tutor.extractor.classifier.device
-        checks = tutor.recipe.steps // tutor.recipe.judge_every + 2
-        self.curves = torch.full((checks, len(CURVES)), math.nan, dtype=torch.float64)
+        self.curves = Curves(CURVES, tutor.recipe.steps // tutor.recipe.judge_every + 2, path)
 
     def sit(self, network: MaskerNetwork) -> float:
         """Note the scores and rank them; lower is better."""
-        if self._noted() == 0:
+        if not len(self.curves):
             self._note(self.scores(self.tutor.original.masker.network))
         scores = self.scores(network)
         self._note(scores)
@@ -278,18 +276,6 @@ class Examination:
         benign = interpreter.explain(classifier, victims.image, victims.label, victims.key)
         return map_l1(interpreter.explain(classifier, attacked, victims.target, victims.key), benign)
 
-    def _noted(self) -> int:
-        return int((~self.curves[:, 0].isnan()).sum())
-
     def _note(self, scores: Scores) -> None:
-        count, recipe = self._noted(), self.tutor.recipe
-        row = {**scores, "step": min(count * recipe.judge_every, recipe.steps)}
-        values = [row.get(name) for name in CURVES]
-        self.curves[count] = torch.tensor([math.nan if value is None else value for value in values])
-        write_atomically(self.path, lambda temporary: temporary.write_text(_table(self.curves[: count + 1])))
-
-
-def _table(curves: Tensor) -> str:
-    """As CSV; empty where nothing is known."""
-    rows = (",".join("" if math.isnan(value) else f"{value:.6g}" for value in row) for row in curves.tolist())
-    return "\n".join((",".join(CURVES), *rows, ""))
+        recipe = self.tutor.recipe
+        self.curves.note(min(len(self.curves) * recipe.judge_every, recipe.steps), scores)

@@ -30,9 +30,9 @@ from underfire.losses import confidence, mask_terms
 from underfire.maskers import Encoder, Manifest, Masker, MaskerNetwork, Pyramid, read_masker, write_masker
 from underfire.metrics import above_mean, boxes, iou
 from underfire.stages import in_one_sentence
-from underfire.training import Checkpoint, HeldOut, fit, initialised, shuffled
+from underfire.training import Checkpoint, HeldOut, check_same_training, fit, initialised, shuffled
 from underfire.training_sets import Batch, TrainingSet, augmented, split
-from underfire.types import Images, Labels, Logits, Maps, Row, UnderfireError
+from underfire.types import Images, Labels, Logits, Maps, Row
 
 MEASURED = 256  # images whose features are measured before the training
 BLUR = 0.1  # deviation of the blurred background, in image sides
@@ -186,10 +186,7 @@ def identify(extractor: FeatureExtractor, training_set: TrainingSet, recipe: Rec
 def finished(out: Path, identity: Mapping[str, Any]) -> Masker:
     """The masker that this very training has left; UnderfireError if it is another's."""
     masker = read_masker(out)
-    held = masker.manifest.training
-    if differing := [name for name, value in identity.items() if held.get(name) != value]:
-        changes = "; ".join(f"{name} was {held.get(name)} and is now {identity[name]}" for name in differing)
-        raise UnderfireError(f"{out} holds a masker of another training: {changes}. Choose another --out.")
+    check_same_training(f"{out} holds a masker", masker.manifest.training, identity)
     return masker
 
 

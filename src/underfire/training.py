@@ -9,7 +9,8 @@ No global generator is read or moved: initial weights come from a seed, batches 
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
 
-from underfire.rng import uniform
+from underfire.rng import integers, uniform
 from underfire.store import write_atomically
 from underfire.types import Labels, Row, UnderfireError
 
@@ -48,11 +49,54 @@ def shuffled(count: int, size: int, seed: int) -> Callable[[int], Labels]:
 
     def indices(step: int) -> Labels:
         epoch, place = divmod(step, count // size)
-        images = torch.arange(count)
-        order = uniform(seed, "data order", images, torch.full_like(images, epoch), 1).flatten().argsort()
+        order = _order(count, seed, "data order", epoch)
         return order[place * size : (place + 1) * size]
 
     return indices
+
+
+def balanced(labels: Labels, size: int, seed: int) -> Callable[[int], Labels]:
+    """Step -> the indices of its batch: classes take turns, and each class's images take turns within it.
+
+    Every class that occurs comes up equally often, in an order that changes from round to round, and so do its
+    images from one pass through the class to the next.
+    """
+    members = [(labels == label).nonzero()[:, 0] for label in sorted(set(labels.tolist()))]
+    if size < 1 or not members:
+        raise UnderfireError(f"A batch needs one or more of at least one image, not {size} of {len(labels)}.")
+
+    def index(place: int) -> Tensor:
+        turn, position = divmod(place, len(members))
+        of_class = members[_order(len(members), seed, "class order", turn)[position]]
+        passes, position = divmod(turn, len(of_class))
+        image: Tensor = of_class[_order(len(of_class), seed, "order within a class", passes)[position]]
+        return image
+
+    return lambda step: torch.stack([index(place) for place in range(step * size, (step + 1) * size)])
+
+
+def _order(count: int, seed: int, purpose: str, epoch: int) -> Labels:
+    images = torch.arange(count)
+    order: Tensor = uniform(seed, purpose, images, torch.full_like(images, epoch), 1).flatten().argsort()
+    return order
+
+
+@contextmanager
+def seeded(seed: int, step: int, device: torch.device) -> Iterator[None]:
+    """Layers that draw numbers of their own, such as dropout, draw those of this step; global generators stay."""
+    key = torch.zeros(1, dtype=torch.int64)
+    number = int(integers(seed, "layers", key, key + step, 1, 2**31))
+    on_gpu = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if on_gpu else []):
+        (torch.cuda if on_gpu else torch).manual_seed(number)
+        yield
+
+
+def check_same_training(beginning: str, held: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+    """UnderfireError, a sentence with this beginning, unless a finished training was that of this identity."""
+    if differing := [name for name, value in identity.items() if held.get(name) != value]:
+        changes = "; ".join(f"{name} was {held.get(name)} and is now {identity[name]}" for name in differing)
+        raise UnderfireError(f"{beginning} of another training: {changes}. Choose another --out.")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from underfire.demo_training import HELD_OUT, accuracy, retrain, train_demo_classifier
 from underfire.networks import DemoClassifier
 from underfire.scenes import scenes
-from underfire.training import Checkpoint, HeldOut, fit, initialised, shuffled
+from underfire.training import Checkpoint, HeldOut, balanced, fit, initialised, seeded, shuffled
 from underfire.types import UnderfireError
 
 INPUTS = torch.linspace(-1, 1, 64)[:, None]
@@ -71,6 +71,43 @@ def test_shuffled_visits_every_image_once_per_epoch_in_new_orders() -> None:
     assert first.sort().values.tolist() == second.sort().values.tolist() == list(range(12))
     assert first.tolist() != second.tolist()
     assert torch.equal(shuffled(12, 4, seed=5)(4), indices(4))
+
+
+LABELS = torch.tensor([0] * 12 + [4] * 3 + [1] * 2)
+
+
+def test_balanced_batches_hold_every_class_alike_and_every_image_of_a_class_alike() -> None:
+    drawn = torch.cat([balanced(LABELS, 4, seed=1)(step) for step in range(27)])  # 36 rounds of three classes
+    assert LABELS[drawn].bincount().tolist() == [36, 36, 0, 0, 36]
+    assert drawn.bincount().tolist() == [3] * 12 + [12] * 3 + [18] * 2
+    rounds = LABELS[drawn].view(36, 3)
+    assert all(sorted(each) == [0, 1, 4] for each in rounds.tolist())
+    assert len({tuple(each) for each in rounds.tolist()}) > 3
+    passes = drawn[LABELS[drawn] == 0].view(3, 12)
+    assert all(sorted(each) == list(range(12)) for each in passes.tolist())
+    assert passes[0].tolist() != passes[1].tolist()
+
+
+def test_a_balanced_batch_is_a_function_of_seed_and_step() -> None:
+    indices = balanced(LABELS, 5, seed=1)
+    later = indices(7)
+    assert torch.equal(balanced(LABELS, 5, seed=1)(7), later)
+    assert not torch.equal(balanced(LABELS, 5, seed=2)(7), later)
+    with pytest.raises(UnderfireError, match="A batch needs one or more of at least one image, not 0 of 17"):
+        balanced(LABELS, 0, seed=1)
+
+
+def test_layers_that_draw_repeat_at_a_step_and_leave_the_global_generator() -> None:
+    def dropped(seed: int, step: int) -> list[float]:
+        with seeded(seed, step, torch.device("cpu")):
+            return torch.nn.functional.dropout(torch.ones(64)).tolist()
+
+    before = torch.get_rng_state()
+    first = dropped(0, 3)
+    assert dropped(0, 3) == first
+    assert dropped(0, 4) != first
+    assert dropped(1, 3) != first
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_bad_arguments_and_diverging_losses_are_one_sentence() -> None:
