@@ -146,20 +146,19 @@ def select(classify: Callable[[Images], Logits], image_set: ImageSet, n: int, se
     if n < 1 or batch < 1:
         raise UnderfireError(f"n is {n} and batch is {batch}: both must be 1 or more")
     skipped, chosen, examined = list(image_set.skipped), dict[int, Picture](), 0
-    for i, picture, correct in _verdicts(classify, image_set, _order(image_set.ids, seed), batch):
+    for i, picture, reported in _verdicts(classify, image_set, _order(image_set.ids, seed), batch):
         if isinstance(picture, UnreadableImage):
             skipped.append((picture.path, picture.reason))
             continue
         if isinstance(picture, UnderfireError):
             raise picture
         examined += 1
-        if correct:
+        if reported == int(image_set.labels[i]):
             chosen[i] = picture
         if len(chosen) == n:
             break
     if not examined:
-        name, reason = skipped[-1]
-        raise UnderfireError(f"none of the {len(image_set)} images can be used; the last was {name}: {reason}")
+        raise _unusable(image_set, skipped)
     if not chosen:
         raise UnderfireError(
             f"the classifier got none of {examined} images right: check the normalisation (--normalize), "
@@ -168,6 +167,35 @@ def select(classify: Callable[[Images], Logits], image_set: ImageSet, n: int, se
     ids = tuple(image_set.ids[i] for i in chosen)
     samples = Samples(ids, torch.stack(list(chosen.values())), image_set.labels[list(chosen)])
     return Selection(samples, tuple(skipped), examined - len(chosen), examined)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a classifier reports for all images of a set that can be used; skipped holds (id, reason)."""
+
+    ids: tuple[str, ...]
+    labels: Labels
+    predicted: Labels
+    skipped: tuple[tuple[str, str], ...]
+
+
+def predict(classify: Callable[[Images], Logits], image_set: ImageSet, batch: int = 16) -> Predictions:
+    """The class that is reported for every image, in the order of the set, read `batch` at a time.
+
+    Raises UnderfireError if no image can be used, sizes differ or the classifier has too few classes.
+    """
+    found, skipped = dict[int, int](), list(image_set.skipped)
+    for i, picture, reported in _verdicts(classify, image_set, list(range(len(image_set))), batch):
+        if isinstance(picture, UnreadableImage):
+            skipped.append((picture.path, picture.reason))
+        elif isinstance(picture, UnderfireError):
+            raise picture
+        else:
+            found[i] = reported
+    if not found:
+        raise _unusable(image_set, skipped)
+    ids, predicted = tuple(image_set.ids[i] for i in found), torch.tensor(list(found.values()))
+    return Predictions(ids, image_set.labels[list(found)], predicted, tuple(skipped))
 
 
 def object_masks(image_set: ImageSet, folder: Path) -> ImageSet:
@@ -196,8 +224,7 @@ def locate(image_set: ImageSet, masks: ImageSet, n: int, seed: int) -> LocatedOb
         if len(chosen) == n:
             break
     if not chosen:
-        name, reason = skipped[-1]
-        raise UnderfireError(f"none of the {len(image_set)} images can be used; the last was {name}: {reason}")
+        raise _unusable(image_set, skipped)
     pictures, objects = zip(*chosen.values(), strict=True)
     ids = tuple(image_set.ids[i] for i in chosen)
     samples = Samples(ids, torch.stack(pictures), image_set.labels[list(chosen)])
@@ -216,6 +243,11 @@ def _with_object(
     return (picture, mask) if bool(mask.any()) else UnreadableImage(name, "its mask shows no object")
 
 
+def _unusable(image_set: ImageSet, skipped: list[tuple[str, str]]) -> UnderfireError:
+    name, reason = skipped[-1]
+    return UnderfireError(f"none of the {len(image_set)} images can be used; the last was {name}: {reason}")
+
+
 def _order(ids: tuple[str, ...], seed: int) -> list[int]:
     step = torch.zeros(len(ids), dtype=torch.int64)
     draws = uniform(seed, "select", image_keys(ids), step, 1)[:, 0].tolist()
@@ -224,15 +256,14 @@ def _order(ids: tuple[str, ...], seed: int) -> list[int]:
 
 def _verdicts(
     classify: Callable[[Images], Logits], image_set: ImageSet, order: list[int], batch: int
-) -> Iterator[tuple[int, Picture | UnderfireError, bool]]:
-    """(index, the image or what is wrong with it, whether its class is recognised), in the order given."""
+) -> Iterator[tuple[int, Picture | UnderfireError, int]]:
+    """(index, the image or what is wrong with it, the class reported or -1 if it is none), in the order given."""
     pictures, highest = _pictures(image_set, order), int(image_set.labels.max())
     while chunk := list(islice(pictures, batch)):
         readable = [picture for _, picture in chunk if isinstance(picture, Tensor)]
         predicted = iter(_predict(classify, torch.stack(readable), highest) if readable else [])
         for i, picture in chunk:
-            correct = isinstance(picture, Tensor) and next(predicted) == int(image_set.labels[i])
-            yield i, picture, correct
+            yield i, picture, next(predicted) if isinstance(picture, Tensor) else -1
 
 
 def _predict(classify: Callable[[Images], Logits], images: Images, highest: int) -> list[int]:

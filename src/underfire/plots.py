@@ -45,16 +45,28 @@ def matrix(
         largest = max(float(np.nanmax(values, initial=0)), 1e-9)
         for (i, j), value in np.ndenumerate(values):
             if np.isfinite(value):
-                share = value / largest
-                frame = {"edgecolor": FRAME, "linewidth": 2} if own[i, j] else {"linewidth": 0}
-                axes.add_patch(Rectangle((j - 0.47, i - 0.46), 0.94, 0.92, facecolor=HEAT(share), **frame))
-                colour = "white" if share < 0.55 else "black"
-                axes.text(j, i, f"{value:.3f}", ha="center", va="center", color=colour)
+                _cell(axes, i, j, float(value) / largest, f"{value:.3f}", framed=bool(own[i, j]))
         axes.set_xticks(range(len(columns)), [in_lines(name, 12) for name in columns])
         axes.set_yticks(range(len(rows)), [in_lines(name, 24) for name in rows])
         axes.tick_params(length=0)
         axes.set(xlabel="shown by", ylabel="made for", xlim=(-0.5, len(columns) - 0.5), ylim=(len(rows) - 0.5, -0.5))
         axes.set_title(label, loc="left", fontsize=9)
+        return svg(figure)
+
+
+def confusion_matrix(counts: npt.NDArray[np.integer], classes: Sequence[str]) -> bytes:
+    """How many images of each class (row) are reported as each class, shaded by their share of the row."""
+    with matplotlib.rc_context({**STYLE, "axes.spines.bottom": False}):
+        side = 0.62 * len(classes)
+        figure, axes = _blank(1.6 + side, 1.2 + side)
+        shares = counts / counts.sum(1, keepdims=True).clip(1)
+        for (i, j), share in np.ndenumerate(shares):
+            _cell(axes, i, j, share, str(counts[i, j]), framed=i == j)
+        names = [in_lines(name, 12) for name in classes]
+        axes.set_xticks(range(len(classes)), names, rotation=45, ha="right")
+        axes.set_yticks(range(len(classes)), names)
+        axes.tick_params(length=0)
+        axes.set(xlabel="reported", ylabel="true", xlim=(-0.5, len(classes) - 0.5), ylim=(len(classes) - 0.5, -0.5))
         return svg(figure)
 
 
@@ -115,6 +127,13 @@ def _blank(width: float, height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height), layout="constrained")
     figure.patch.set_alpha(0)
     return figure, figure.add_subplot(facecolor="none")
+
+
+def _cell(axes: Axes, i: int, j: int, share: float, text: str, framed: bool) -> None:
+    """One cell of a heat-map, as hot as its share in [0, 1]."""
+    frame = {"edgecolor": FRAME, "linewidth": 2} if framed else {"linewidth": 0}
+    axes.add_patch(Rectangle((j - 0.47, i - 0.46), 0.94, 0.92, facecolor=HEAT(share), **frame))
+    axes.text(j, i, text, ha="center", va="center", color="white" if share < 0.55 else "black")
 
 
 def _legend(figure: Figure, handles: Sequence[Artist], names: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from underfire.data import ImageSet, UnreadableImage, locate, object_masks, open_images, select
+from underfire.data import ImageSet, UnreadableImage, locate, object_masks, open_images, predict, select
 from underfire.types import UnderfireError
 
 
@@ -348,6 +348,32 @@ def test_the_parts_of_the_skin_photos(testbed: Path) -> None:
     assert train.classes == test.classes == ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
     assert np.bincount(test.labels).tolist() == [33, 51, 110, 11, 111, 670, 14]
     assert set(train.groups).isdisjoint(test.groups)
+
+
+# ------------------------------------------------------------------ predictions
+
+
+def test_every_readable_image_is_predicted_in_the_order_of_the_set(flat: Path) -> None:
+    (flat / "4.png").write_text("damaged")
+    (flat / "8.png").unlink()
+    reference = predict(by_level(0, 2), open_images(flat), batch=1)
+    assert [name for name, _ in reference.skipped] == ["8.png", "4.png"]
+    assert reference.ids == tuple(f"{i}.png" for i in range(20) if i not in (4, 8))
+    assert reference.labels.tolist() == [int(name[:-4]) % 4 for name in reference.ids]
+    assert reference.predicted.tolist() == [{0: 0, 1: 2, 2: 2, 3: 0}[label] for label in reference.labels.tolist()]
+    for batch in (3, 100):
+        again = predict(by_level(0, 2), open_images(flat), batch)
+        assert (again.ids, again.predicted.tolist()) == (reference.ids, reference.predicted.tolist())
+
+
+def test_what_cannot_be_predicted_is_refused(flat: Path) -> None:
+    with pytest.raises(UnderfireError, match="go up to 3, but the classifier knows classes 0 to 2"):
+        predict(lambda x: torch.zeros(len(x), 3), open_images(flat))
+    with pytest.raises(UnderfireError, match="none of the 20 images can be used"):
+        predict(by_level(0), open_images(flat, crop=7))
+    save(flat / "3.png", width=9)
+    with pytest.raises(UnderfireError, match="give all images one size with --crop"):
+        predict(by_level(0), open_images(flat))
 
 
 # ------------------------------------------------------------------ objects
