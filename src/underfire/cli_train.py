@@ -3,17 +3,21 @@
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from underfire import classifier_files
 from underfire.aid_training import recipe_for, train_aid
+from underfire.classifier_training import ClassifierRecipe, labelled, train_classifier
 from underfire.classifiers import Classifier
 from underfire.data import ImageSet, object_masks, open_images
 from underfire.interpreters import RTS
+from underfire.loading import load_with_new_head
 from underfire.maskers import Manifest, Masker
 from underfire.rts_training import FeatureExtractor, Recipe, train_masker
 from underfire.terminal import (
@@ -25,6 +29,7 @@ from underfire.terminal import (
     Normalize,
     Resize,
     Seed,
+    Split,
     Weights,
     checked,
     chosen_device,
@@ -39,6 +44,7 @@ from underfire.types import UnderfireError
 train_app = typer.Typer(help="Train what has to be learned before it can be attacked.", no_args_is_help=True)
 
 OnStep = Callable[[int, float], None]
+Trained = TypeVar("Trained")
 SCORES = {
     "drift": "ΔL1 of benign maps to those of the masker before",
     "separation": "ΔL1 of attacked images' maps to benign ones",
@@ -64,6 +70,7 @@ def rts(
     out: Annotated[Path, typer.Option(help="The masker's file; the same command again goes on with its training.")],
     weights: Weights = None,
     labels: LabelTable = None,
+    split: Split = None,
     masks: Annotated[str | None, typer.Option(help="Folder of NAME.png, white where the object is.")] = None,
     normalize: Normalize = None,
     crop: Crop = None,
@@ -82,7 +89,7 @@ def rts(
     where = chosen_device(device)
     classifier = Classifier.load(model, weights, normalize, device=where)
     through = None if encoder is None else Classifier.load(encoder, encoder_weights, device=where)
-    training_set = _training_set(classifier, images, labels, masks, crop, resize)
+    training_set = _training_set(classifier, images, labels, split, masks, crop, resize)
     extractor = FeatureExtractor(classifier, through, (encoder, encoder_weights))
     _trained(
         out, recipe.steps, training_set, lambda on_step: train_masker(extractor, training_set, recipe, out, on_step)
@@ -97,6 +104,7 @@ def aid(
     out: Annotated[Path, typer.Option(help="The masker's file; the same command again goes on with its training.")],
     weights: Weights = None,
     labels: LabelTable = None,
+    split: Split = None,
     masks: Annotated[str | None, typer.Option(help="Folder of NAME.png, white where the object is.")] = None,
     normalize: Normalize = None,
     crop: Crop = None,
@@ -143,7 +151,7 @@ def aid(
         judge_every=judge_every,
         seed=seed,
     )
-    training_set = _training_set(classifier, images, labels, masks, crop, resize)
+    training_set = _training_set(classifier, images, labels, split, masks, crop, resize)
 
     def train(on_step: OnStep) -> Masker:
         return train_aid(classifier, undefended, training_set, recipe, out, on_step)
@@ -151,32 +159,84 @@ def aid(
     _trained(out, recipe.steps, training_set, train)
 
 
-def _trained(out: Path, steps: int, training_set: TrainingSet, train: Callable[[OnStep], Masker]) -> None:
-    """Train under a progress bar and tell what came of it; an interrupt says how to go on."""
+@train_app.command("classifier")
+def train_a_classifier(
+    model: Annotated[str, typer.Option(help="torchvision:NAME.")],
+    images: Annotated[str, typer.Option(help="Folder of images, or .npz with images and labels.")],
+    out: Annotated[Path, typer.Option(help="The classifier's file; the same command again goes on with its training.")],
+    weights: Annotated[
+        str | None, typer.Option(help="Where to begin: DEFAULT or a state-dict file of any task; else at random.")
+    ] = None,
+    labels: LabelTable = None,
+    split: Split = None,
+    normalize: Normalize = None,
+    crop: Crop = None,
+    resize: Resize = None,
+    steps: Annotated[int, typer.Option(help="Most steps; the best network on held-out images is kept.")] = 1200,
+    batch: Annotated[int, typer.Option(help="Images per step.")] = 32,
+    lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 3e-4,
+    judge_every: Annotated[int, typer.Option(help="Steps from one check on held-out images to the next.")] = 100,
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Train a torchvision classifier on classes of one's own, all alike; one row of --out's .csv per check."""
+    given = {"steps": steps, "batch": batch, "lr": lr, "judge_every": judge_every, "seed": seed}
+    recipe = checked(ClassifierRecipe, **given)
+    where = chosen_device(device)
+    if images == "demo":
+        raise UnderfireError("The demo's classifier comes trained; give --images a folder or an .npz.")
+    image_set = open_images(images, labels, split=split)
+    start = load_with_new_head(model, weights, normalize, image_set.classes, seed)
+    crop, resize = sizes(start, crop, resize)
+    image_set = replace(image_set, crop=crop, resize=resize)
+    training_set = _read(image_set, None)
+    examples = labelled(training_set, image_set)
     there_already = out.exists()
+
+    def train(on_step: OnStep) -> classifier_files.Manifest:
+        return train_classifier(start, examples, recipe, out, where, on_step)
+
+    manifest = _under_bar(recipe.steps, train)
+    scores = manifest.scores
+    say(f"{manifest.training.get('steps_done')} steps; on {scores['images']:.0f} held-out images:")
+    say(f"  accuracy {100 * scores['accuracy']:.1f} %, balanced accuracy {100 * scores['balanced_accuracy']:.1f} %")
+    _tell_skipped(training_set)
+    say(f"\nClassifier: {out}{', trained before' if there_already else ''}\nUse it: --model {model} --weights {out}")
+
+
+def _trained(out: Path, steps: int, training_set: TrainingSet, train: Callable[[OnStep], Masker]) -> None:
+    """Train under a progress bar and tell what came of it."""
+    there_already = out.exists()
+    _tell(_under_bar(steps, train).manifest, training_set)
+    say(f"\nMasker: {out}{', trained before' if there_already else ''}\nUse it: --interpreter rts:{out}")
+
+
+def _under_bar(steps: int, train: Callable[[OnStep], Trained]) -> Trained:
+    """Train under a progress bar; an interrupt says how to go on."""
     try:
         with _bar(steps) as on_step:
-            masker = train(on_step)
+            return train(on_step)
     except KeyboardInterrupt:
         typer.echo("underfire: interrupted; the same command again goes on from the last checkpoint.", err=True)
         raise typer.Exit(130) from None
-    _tell(masker.manifest, training_set)
-    say(f"\nMasker: {out}{', trained before' if there_already else ''}\nUse it: --interpreter rts:{out}")
 
 
 def _training_set(
     classifier: Classifier,
     images: str,
     labels: str | None,
+    split: str | None,
     masks: str | None,
     crop: int | None,
     resize: int | None,
 ) -> TrainingSet:
+    if images == "demo" and split is not None:
+        raise UnderfireError(f"The demo's scenes are not split; leave out --split {split}.")
     if images == "demo" and masks is not None:
         raise UnderfireError(f"The demo's scenes bring their own masks; leave out --masks {masks}.")
     if images == "demo":
         return demo_training_set()
-    image_set = open_images(images, labels, *sizes(classifier, crop, resize))
+    image_set = open_images(images, labels, *sizes(classifier.origin, crop, resize), split)
     return _read(image_set, None if masks is None else object_masks(image_set, existing_folder(masks)))
 
 
@@ -207,6 +267,10 @@ def _tell(manifest: Manifest, training_set: TrainingSet) -> None:
         value = manifest.scores.get(name)
         if value is not None:
             say(f"  {meaning:48} {value:.3f}")
+    _tell_skipped(training_set)
+
+
+def _tell_skipped(training_set: TrainingSet) -> None:
     if training_set.skipped:
         name, reason = training_set.skipped[0]
         say(f"{len(training_set.skipped)} images could not be used; the first was {name}: {reason}")

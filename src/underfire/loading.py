@@ -16,10 +16,10 @@ import torchvision
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from underfire.classifier_files import Triple, read_manifest
 from underfire.networks import DEMO_MEAN, DEMO_STD, demo_classifier
 from underfire.types import UnderfireError
 
-Triple = tuple[float, float, float]
 NORMALISATIONS: Mapping[str, tuple[Triple, Triple]] = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
@@ -45,7 +45,39 @@ def load_network(reference: str, weights: str | None, normalize: str | None) -> 
     Torch's global generator, from which networks draw their first weights, is left as it was.
     """
     with torch.random.fork_rng(devices=[]):
-        loaded = _load(reference, weights)
+        return _normalised(_load(reference, weights), normalize)
+
+
+def load_with_new_head(
+    reference: str, weights: str | None, normalize: str | None, classes: tuple[str, ...], seed: int
+) -> LoadedNetwork:
+    """A torchvision network whose head knows other classes, drawn from the seed; the rest is that of the weights.
+
+    The head is whatever changes its shape with the number of classes. Without weights the whole network is drawn.
+    """
+    kind, _, name = reference.rpartition(":")
+    if kind != "torchvision":
+        raise UnderfireError(
+            f"'{reference}' has no head that can be replaced: name a torchvision:NAME, or train the model where it "
+            "was made."
+        )
+    with torch.random.fork_rng(devices=[]):
+        start = LoadedNetwork(nn.Identity()) if weights is None else _from_torchvision(name, weights)
+        builder = _builder(name)
+        torch.default_generator.manual_seed(seed)
+        net = builder(num_classes=len(classes))
+        with torch.device("meta"):
+            wider = builder(num_classes=len(classes) + 1).state_dict()
+    state = net.state_dict()
+    body = {name for name, value in state.items() if value.shape == wider[name].shape}
+    if weights is not None:
+        known = start.net.state_dict()
+        kept = {name: value for name, value in known.items() if name in body or name not in state}
+        _with_state(net, {**kept, **{name: state[name] for name in state if name not in body}}, weights)
+    return _normalised(replace(start, net=net, classes=classes), normalize)
+
+
+def _normalised(loaded: LoadedNetwork, normalize: str | None) -> LoadedNetwork:
     if normalize is None:
         return loaded
     mean, std = parse_normalization(normalize)
@@ -103,18 +135,33 @@ def _demo() -> LoadedNetwork:
 
 
 def _from_torchvision(name: str, weights: str | None) -> LoadedNetwork:
-    try:
-        builder = torchvision.models.get_model_builder(name)
-    except ValueError:
-        raise UnderfireError(
-            f"torchvision has no model '{name}'; torchvision.models.list_models() lists them."
-        ) from None
+    builder = _builder(name)
     if weights is None:
         raise UnderfireError(f"torchvision:{name} needs weights: --weights DEFAULT, another enum name, or a file.")
     if Path(weights).suffix:
         state = read_weights(Path(weights))
-        return LoadedNetwork(_with_state(builder(num_classes=_class_count(builder, state)), state, weights))
+        net = _with_state(builder(num_classes=_class_count(builder, state)), state, weights)
+        return _as_its_file_says(net, Path(weights))
     return _with_enum(builder, name, weights)
+
+
+def _builder(name: str) -> Callable[..., nn.Module]:
+    try:
+        builder: Callable[..., nn.Module] = torchvision.models.get_model_builder(name)
+    except ValueError:
+        raise UnderfireError(
+            f"torchvision has no model '{name}'; torchvision.models.list_models() lists them."
+        ) from None
+    return builder
+
+
+def _as_its_file_says(net: nn.Module, weights: Path) -> LoadedNetwork:
+    """Normalisation, image size and class names where the file of the weights brings them."""
+    manifest = read_manifest(weights)
+    if manifest is None:
+        return LoadedNetwork(net)
+    of_file = f"that of {weights}"
+    return LoadedNetwork(net, manifest.mean, manifest.std, of_file, manifest.resize, manifest.crop, manifest.classes)
 
 
 def _with_enum(builder: Callable[..., nn.Module], name: str, weights: str) -> LoadedNetwork:

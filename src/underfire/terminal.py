@@ -18,6 +18,7 @@ from rich.table import Table
 from underfire import engine
 from underfire.classifiers import Classifier
 from underfire.interpreters import INTERPRETERS
+from underfire.loading import LoadedNetwork
 from underfire.metrics import Estimate
 from underfire.studies.runs import Planned, Report, Source
 from underfire.types import UnderfireError
@@ -65,13 +66,12 @@ def opened(settings: N, device: str) -> tuple[N, Classifier]:
     classifier = Classifier.load(
         settings.model, settings.weights, settings.normalize, features=settings.features, device=chosen_device(device)
     )
-    crop, resize = sizes(classifier, settings.crop, settings.resize)
+    crop, resize = sizes(classifier.origin, settings.crop, settings.resize)
     return settings.model_copy(update={"crop": crop, "resize": resize}), classifier
 
 
-def sizes(classifier: Classifier, crop: int | None, resize: int | None) -> tuple[int | None, int | None]:
-    """(crop, resize) as asked for, else those that the classifier's weights want."""
-    origin = classifier.origin
+def sizes(origin: LoadedNetwork | None, crop: int | None, resize: int | None) -> tuple[int | None, int | None]:
+    """(crop, resize) as asked for, else those that the network's weights want."""
     if crop is not None or origin is None or origin.crop is None:
         return crop, resize
     return origin.crop, origin.resize if resize is None else resize

@@ -1,4 +1,4 @@
-"""`underfire train rts` from end to end: what it leaves, what it says, and how it refuses; then the attack with it."""
+"""`underfire train` from end to end: what it leaves, what it says, and how it refuses; then the attack with it."""
 
 import json
 import sys
@@ -222,6 +222,92 @@ def test_a_defence_is_refused_in_one_sentence(
     assert (code, err.count("\n")) == (1, 1)
     assert complaint in err
     assert not list(tmp_path.glob("defended*"))
+
+
+# ------------------------------------------------------------------ classifiers
+
+
+@pytest.fixture
+def lesions(tmp_path: Path) -> Path:
+    """Photos of two kinds of lesions with a table as HAM10000 has it; two photos show one lesion."""
+    lines = ["lesion_id,image_id,dx"]
+    for i in range(20):
+        kind, colour = ("mel", (60, 90, 200)) if i % 4 == 0 else ("nv", (200, 90, 60))
+        path = tmp_path / "photos" / f"ISIC_{i}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (48, 36), colour).save(path)
+        lines.append(f"HAM_{i // 8}_{i % 4},ISIC_{i},{kind}")
+    (tmp_path / "metadata.csv").write_text("\n".join(lines) + "\n")
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def train_classifier(underfire: Underfire, lesions: Path, tmp_path: Path) -> Underfire:
+    """`underfire train classifier` on these photos, with other or further options."""
+
+    def run(**replaced: object) -> tuple[int, str, str]:
+        given = {"model": "torchvision:squeezenet1_1", "images": lesions, "labels": tmp_path / "metadata.csv"}
+        given |= {"split": "train", "resize": 36, "crop": 36, "steps": 2, "judge-every": 1, "batch": 4}
+        options = {**given, "out": tmp_path / "lesions.safetensors", **replaced}
+        return underfire("train", "classifier", *(part for name in options for part in (f"--{name}", options[name])))
+
+    return run
+
+
+def test_a_classifier_is_trained_told_and_attacked_on_lesions_it_has_not_seen(
+    train_classifier: Underfire, underfire: Underfire, lesions: Path, tmp_path: Path
+) -> None:
+    code, said, err = train_classifier()
+    trained = tmp_path / "lesions.safetensors"
+    assert (code, err) == (0, "")
+    assert "balanced accuracy" in said
+    assert f"Use it: --model torchvision:squeezenet1_1 --weights {trained}" in said
+    assert len((tmp_path / "lesions.csv").read_text().splitlines()) == 3
+    before = trained.read_bytes()
+    assert "trained before" in train_classifier()[1]
+    assert trained.read_bytes() == before
+    common = ("--model", "torchvision:squeezenet1_1", "--weights", trained, "--images", lesions)
+    common = (*common, "--labels", tmp_path / "metadata.csv", "--split", "test", "--n", 1, "--steps", 2)
+    code, said, err = underfire("attack", *common, "--interpreter", "cam", "--out", tmp_path / "run")
+    assert (code, err) == (0, "")
+    run = open_run(tmp_path / "run")
+    assert f"normalisation: that of {trained}" in said
+    assert (run.info["spec"]["split"], run.info["spec"]["crop"]) == ("test", 36)
+    assert run.info["classes"] == ["mel", "nv"]
+    code, _, err = underfire("attack", *common, "--split", "train", "--interpreter", "cam", "--out", tmp_path / "run")
+    assert code == 1
+    assert "split was test and is now train" in err
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"split": "val"}, "there is no split 'val' of these images: give 'test' or 'train'"),
+        ({"model": "demo"}, "'demo' has no head that can be replaced: name a torchvision:NAME"),
+        ({"model": "models.py:build"}, "'models.py:build' has no head that can be replaced"),
+        ({"model": "torchvision:nonet"}, "torchvision has no model 'nonet'"),
+        ({"weights": "nowhere.pt"}, "There is no weight file nowhere.pt"),
+        ({"images": "demo"}, "The demo's classifier comes trained; give --images a folder or an .npz"),
+        ({"steps": 0}, "--steps 0: Input should be greater than or equal to 1"),
+        ({"judge-every": 0}, "--judge-every 0: Input should be greater than or equal to 1"),
+        ({"crop": 37}, "0 of 15 images can be used"),
+        ({"crop": 4}, "The model failed on images of 4×4 pixels"),
+    ],
+)
+def test_a_classifier_is_refused_in_one_sentence(
+    train_classifier: Underfire, tmp_path: Path, options: dict[str, object], complaint: str
+) -> None:
+    code, _, err = train_classifier(**options)
+    assert (code, err.count("\n")) == (1, 1)
+    assert complaint in err
+    assert not (tmp_path / "lesions.safetensors").exists()
+
+
+@pytest.mark.parametrize("command", ["attack", "train rts"])
+def test_the_demo_has_no_parts(underfire: Underfire, tmp_path: Path, command: str) -> None:
+    options = ("--model", "demo", "--images", "demo", "--split", "test", "--out", tmp_path / "out")
+    code, _, err = underfire(*command.split(), *options)
+    assert (code, err) == (1, "underfire: The demo's scenes are not split; leave out --split test.\n")
 
 
 @pytest.mark.parametrize(
