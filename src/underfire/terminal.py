@@ -72,7 +72,7 @@ def opened(settings: N, device: str) -> tuple[N, Classifier]:
 
 def sizes(origin: LoadedNetwork | None, crop: int | None, resize: int | None) -> tuple[int | None, int | None]:
     """(crop, resize) as asked for, else those that the network's weights want."""
-    if crop is not None or origin is None or origin.crop is None:
+    if crop is not None or origin is None:
         return crop, resize
     return origin.crop, origin.resize if resize is None else resize
 
