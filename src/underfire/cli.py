@@ -21,9 +21,9 @@ from underfire.interpreters import INTERPRETERS
 from underfire.metrics import summarise
 from underfire.names import ATTACKS
 from underfire.presets import RECIPES, SOLVERS
-from underfire.report import write_report
+from underfire.report import write_report, write_report_of
 from underfire.squeezers import SQUEEZERS
-from underfire.store import Run, is_targeted, open_run
+from underfire.store import Run, is_targeted
 from underfire.studies import effectiveness
 from underfire.studies.attacks import Settings
 from underfire.target_classes import TARGET_CLASSES
@@ -157,9 +157,9 @@ def demo(
 
 
 @app.command()
-def report(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
-    """Write report.html anew from what a run folder holds."""
-    say(f"Report: {write_report(open_run(run), run / 'report.html')}")
+def report(run: Annotated[Path, typer.Argument(help="A run folder, or a folder of studies.")]) -> None:
+    """Write report.html anew from what a folder holds."""
+    say(f"Report: {write_report_of(run)}")
 
 
 @app.command("list")

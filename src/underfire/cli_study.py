@@ -11,9 +11,10 @@ from rich.table import Table
 from underfire import demo
 from underfire.classifiers import Classifier
 from underfire.data import object_masks
+from underfire.report import write_report_of
 from underfire.store import Store
 from underfire.studies import tables
-from underfire.studies.catalogue import FIGURES, STUDIES, TABLES, Entry
+from underfire.studies.catalogue import FIGURES, STUDIES, TABLES, Entry, done
 from underfire.studies.estimates import stopwatch
 from underfire.studies.requests import SCALES, Manner, Request, Subject
 from underfire.terminal import (
@@ -27,6 +28,7 @@ from underfire.terminal import (
     Normalize,
     Resize,
     Seed,
+    Split,
     Weights,
     checked,
     command_line,
@@ -69,6 +71,7 @@ def _command(entries: tuple[Entry, ...]) -> Callable[..., None]:
         images: ImagesAt,
         weights: Weights = None,
         labels: LabelTable = None,
+        split: Split = None,
         masks: Annotated[
             str | None, typer.Option(help="Folder of NAME.png, white where the object is; the demo has its own.")
         ] = None,
@@ -96,7 +99,15 @@ def _command(entries: tuple[Entry, ...]) -> Callable[..., None]:
         ),
     ) -> None:
         given: dict[str, Any] = {"model": model, "weights": weights, "normalize": normalize, "features": features}
-        given |= {"images": images, "labels": labels, "crop": crop, "resize": resize, "masks": masks, "seed": seed}
+        given |= {
+            "images": images,
+            "labels": labels,
+            "split": split,
+            "crop": crop,
+            "resize": resize,
+            "masks": masks,
+            "seed": seed,
+        }
         given |= {"scale": scale, "n": n, "recipe": recipe, "eps": eps, "steps": steps}
         given |= {"interpreters": interpreter and names_in(interpreter), "defended": defended and names_in(defended)}
         named = {name: value for name, value in given.items() if value is not None}
@@ -179,6 +190,8 @@ def _carry_out(entries: list[Entry], request: Request, subject: Subject, out: Pa
             for note in each.notes:
                 say(note)
         say(f"\n{entry.name}: {run.path / TABLES}, {run.path / FIGURES}\n")
+    if done(out):
+        say(f"Report: {write_report_of(out)}")
     if failed:
         raise UnderfireError("; ".join(failed))
 

@@ -6,7 +6,7 @@ from underfire.scenes import CLASSES, scenes
 
 SEED = 20260  # of the scenes shown; the classifier was trained on scenes of other seeds
 SHOWN = ("cam", "grad", "mask", "rts")
-DEFENDED = "smooth:rts"
+DEFENDED = "rts:demo-aid"  # its masker after AID
 EPS = 16 / 255  # a classifier trained on unlimited scenes is sturdier than one trained on photos
 
 

@@ -54,7 +54,7 @@ def matrix(
         return svg(figure)
 
 
-def confusion_matrix(counts: npt.NDArray[np.integer], classes: Sequence[str]) -> bytes:
+def confusion_matrix(counts: npt.NDArray[np.integer], classes: Sequence[str]) -> Figure:
     """How many images of each class (row) are reported as each class, shaded by their share of the row."""
     with matplotlib.rc_context({**STYLE, "axes.spines.bottom": False}):
         side = 0.62 * len(classes)
@@ -67,7 +67,7 @@ def confusion_matrix(counts: npt.NDArray[np.integer], classes: Sequence[str]) ->
         axes.set_yticks(range(len(classes)), names)
         axes.tick_params(length=0)
         axes.set(xlabel="reported", ylabel="true", xlim=(-0.5, len(classes) - 0.5), ylim=(len(classes) - 0.5, -0.5))
-        return svg(figure)
+        return figure
 
 
 def bound(points: Mapping[str, tuple[Numbers, Numbers]], bounded: str, bounding: str) -> bytes:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from underfire.plots import bound, confusion_matrix, curves, drawable, matrix
+from underfire.plots import bound, confusion_matrix, curves, drawable, matrix, svg
 
 HOSTILE = ["$x^{", "_hidden", "<script>", "猫\n", "%s{0}\\", "", "y" * 200]
 
@@ -23,7 +23,7 @@ def test_hostile_names_are_drawn() -> None:
         matrix(np.eye(len(HOSTILE)), HOSTILE, HOSTILE, np.eye(len(HOSTILE), dtype=bool), "distance"),
         bound(points, "x", "y"),
         curves({(name, name): values for name, values in points.items()}, None, "x", "y"),
-        confusion_matrix(np.eye(len(HOSTILE), dtype=int), HOSTILE),
+        svg(confusion_matrix(np.eye(len(HOSTILE), dtype=int), HOSTILE)),
     ]
     for picture in pictures:
         assert picture.startswith(b"<?xml")
@@ -42,8 +42,8 @@ def test_cells_without_a_number_stay_empty(values: Any) -> None:
 def test_a_confusion_matrix_shades_by_row_and_writes_counts() -> None:
     """Two rows of equal shares look alike, a class without images has no share."""
     counts = np.array([[3, 1, 0], [250, 750, 0], [0, 0, 0]])
-    picture = confusion_matrix(counts, ["a", "b", "c"])
-    assert picture == confusion_matrix(counts, ["a", "b", "c"])
+    picture = svg(confusion_matrix(counts, ["a", "b", "c"]))
+    assert picture == svg(confusion_matrix(counts, ["a", "b", "c"]))
     fills = re.findall(rb'clip-path[^>]*style="fill: (#[0-9a-f]+)', picture)
     assert len(fills) == 9
     assert (fills[0], fills[1]) == (fills[4], fills[3])

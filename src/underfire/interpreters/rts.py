@@ -22,6 +22,8 @@ from underfire.losses import log_odds
 from underfire.maskers import Masker, read_masker
 from underfire.types import Features, Images, Keys, Labels, Logits, Maps, Reading, Row, UnderfireError
 
+DEMO_AID = "demo-aid"
+
 
 @dataclass(frozen=True)
 class RTS(ClosedForm):
@@ -41,15 +43,17 @@ class RTS(ClosedForm):
         return cls(masker.digest, masker, _encoder(masker, path, encoder))
 
     @classmethod
-    def demo(cls) -> "RTS":
-        """The masker of the demo's classifier that comes with the package."""
-        with as_file(files("underfire") / "weights" / "demo-masker.safetensors") as path:
+    def demo(cls, masker: str = "demo-masker") -> "RTS":
+        """The masker of the demo's classifier that comes with the package; "demo-masker-aid" is the same after AID."""
+        with as_file(files("underfire") / "weights" / f"{masker}.safetensors") as path:
             return cls.load(path)
 
     @classmethod
     def named(cls, argument: str | None) -> "RTS":
-        """What the command line means by rts:FILE and by rts alone."""
-        return cls.demo() if argument is None else cls.load(argument)
+        """What the command line means by rts:FILE, by rts alone, and by rts:demo-aid, the demo's masker after AID."""
+        if argument is None:
+            return cls.demo()
+        return cls.demo("demo-masker-aid") if argument == DEMO_AID else cls.load(argument)
 
     @property
     def name(self) -> str:

@@ -3,7 +3,7 @@
 write_report(open_run("runs/NAME"), "runs/NAME/report.html")
 """
 
-from underfire.report.page import write_report
+from underfire.report.page import write_report, write_report_of
 from underfire.report.view import RunView
 
-__all__ = ["RunView", "write_report"]
+__all__ = ["RunView", "write_report", "write_report_of"]

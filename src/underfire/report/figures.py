@@ -17,6 +17,7 @@ from PIL import Image
 from underfire.names import attack_name, attacker
 from underfire.plots import INK, STYLE, in_lines, svg
 from underfire.report.view import Array
+from underfire.studies.figures import DOTS
 
 Points = tuple[npt.NDArray[np.floating], npt.NDArray[np.bool_]]  # values, and where the attack succeeded
 
@@ -99,6 +100,13 @@ def embedded(picture: bytes) -> Plot:
     assert size is not None
     width, height = (int(float(points) * 4 / 3) for points in size.groups())
     return Plot(_uri("image/svg+xml", picture), width, height)
+
+
+def photograph(picture: bytes) -> Plot:
+    """A PNG of a study, in the size that it would have on paper."""
+    with Image.open(BytesIO(picture)) as opened:
+        width, height = (round(side * 96 / DOTS) for side in opened.size)
+    return Plot(_uri("image/png", picture), width, height)
 
 
 def colour_of(attack: str) -> str:

@@ -11,16 +11,20 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from underfire.metrics import PLAUSIBLE, summarise
 from underfire.names import attack_name, in_order, interpreter_name
-from underfire.report import detection, figures, gallery, gap, tables, transfer, verdict
+from underfire.report import detection, figures, gallery, gap, studies, tables, transfer, verdict
 from underfire.report.parts import part
+from underfire.report.studies import Section
 from underfire.report.view import RunView, flatten
 from underfire.report.wording import wording
-from underfire.store import is_targeted, write_atomically
+from underfire.store import is_targeted, open_run, write_atomically
+from underfire.studies.catalogue import done
 from underfire.studies.detections import TABLE as DETECTIONS
 from underfire.studies.gap import TABLE as GAPS
 from underfire.studies.transfer import TABLE as TRANSFERS
 
+REPORT = "report.html"
 RUN = ("underfire", "created", "seed", "device")
+NO_ATTACK = "Nothing was attacked here, so there is no verdict; what was studied follows."
 STUDIES: Mapping[str, tuple[str, Callable[[Path], Any]]] = {  # by section: the table, and what the section makes of it
     "detection": (DETECTIONS, detection.compose),
     "transfer": (TRANSFERS, transfer.compose),
@@ -28,7 +32,27 @@ STUDIES: Mapping[str, tuple[str, Callable[[Path], Any]]] = {  # by section: the 
 }
 
 
-def write_report(run: RunView, path: Path, elsewhere: Mapping[str, Path] = MappingProxyType({})) -> Path:
+def write_report_of(folder: Path) -> Path:
+    """Write report.html into a run folder or a folder of studies, and return its path; UnderfireError if it is neither.
+
+    The verdict and the gallery of studies are those of the first that attacked with benign target maps.
+    """
+    runs = done(folder)
+    if not runs:
+        run = open_run(folder)
+        return write_report(run, folder / REPORT, sections=studies.compose({folder.name: run}))
+    leading = next((run for run in runs.values() if run.outcomes().num_rows), next(iter(runs.values())))
+    added = {"evasiveness": DETECTIONS, "transfer": TRANSFERS, "gap": GAPS}
+    elsewhere = {table: runs[name].path / table for name, table in added.items() if name in runs}
+    return write_report(leading, folder / REPORT, elsewhere, studies.compose(runs))
+
+
+def write_report(
+    run: RunView,
+    path: Path,
+    elsewhere: Mapping[str, Path] = MappingProxyType({}),
+    sections: tuple[Section, ...] = (),
+) -> Path:
     """Write the report of a run, finished or partial, and return its path.
 
     Tables of studies are looked for in the run's folder; `elsewhere` has the paths of those that lie elsewhere, by file
@@ -42,12 +66,12 @@ def write_report(run: RunView, path: Path, elsewhere: Mapping[str, Path] = Mappi
         lstrip_blocks=True,
     )
     environment.globals.update(attack_name=attack_name, interpreter_name=interpreter_name)
-    page = environment.get_template("template.html").render(_content(run, elsewhere))
+    page = environment.get_template("template.html").render(_content(run, elsewhere, sections))
     write_atomically(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))
     return path
 
 
-def _content(run: RunView, elsewhere: Mapping[str, Path]) -> dict[str, Any]:
+def _content(run: RunView, elsewhere: Mapping[str, Path], sections: tuple[Section, ...]) -> dict[str, Any]:
     """The names that the template knows."""
     info, outcomes = run.info, run.outcomes()
     summaries, targeted, words = summarise(outcomes), is_targeted(info), wording(info)
@@ -59,7 +83,8 @@ def _content(run: RunView, elsewhere: Mapping[str, Path]) -> dict[str, Any]:
         "images": len(pc.unique(outcomes["id"])),
         "words": words,
         "verdicts": verdict.judge(outcomes, words),
-        "missing": verdict.missing_parts(outcomes, info),
+        "missing": [NO_ATTACK] if sections and not outcomes.num_rows else verdict.missing_parts(outcomes, info),
+        "studies": sections,
         "tables": tables.tabulate(summaries, False, shown),
         "success_tables": tables.tabulate(summaries, True, shown),
         "definitions": shown,

@@ -13,7 +13,7 @@ and how far its benign maps are from those of the undefended one. With object ma
 measured in folders of its own.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from pydantic import Field, field_validator
+from torch import Tensor
 
 from underfire import presets
 from underfire.attack import Attack
@@ -35,7 +36,7 @@ from underfire.metrics import Estimate, map_l1, mean_interval, share
 from underfire.names import attack_name
 from underfire.noise import NOISES, Trial
 from underfire.rng import image_keys
-from underfire.stages import Aim, Craft, Disturb, Explain, Noise, Select, choose, describe, keep, key
+from underfire.stages import Aim, Craft, Disturb, Explain, Noise, Select, Spec, choose, describe, keep, key
 from underfire.store import Run, Store, read_table, rows_where
 from underfire.studies import localisation
 from underfire.studies.figures import Drawing, Figure, gallery
@@ -271,30 +272,36 @@ def _table(settings: Settings, select: Select, views: tuple[View, ...], ids: tup
 def figures(run: Run) -> Iterator[Figure]:
     """Fig. 15 and 16: what noise and attacks make of every interpreter's maps."""
     settings, select = recorded(run)
-    kinds = {kind: f"{kind} noise, {100 * LEVELS[-1]:g} %" for kind in NOISES}
-    titles = {
-        "figure-15": "Fig. 15. Maps under noise that makes 30 % of images err",
-        "figure-16": "Fig. 16. Maps of benign and adversarial (ADV²) inputs, each attacked through its own interpreter",
-    }
-    shown = {"figure-15": list(kinds.values()), "figure-16": ["adv2"]}
-    for name, title in titles.items():
-        yield Figure(name, title, partial(_gallery, settings, select, run, shown[name]))
+    noises = [tuple(f"{kind} noise, {100 * level:g} %" for level in LEVELS) for kind in NOISES]
+    title = "Fig. 15. Maps under noise that makes 3 and 30 % of images err"
+    yield Figure("figure-15", title, partial(_gallery, settings, select, run, noises))
+    title = "Fig. 16. Maps of benign and adversarial (ADV²) inputs, each attacked through its own interpreter"
+    yield Figure("figure-16", title, partial(_gallery, settings, select, run, [("adv2",)]))
 
 
-def _gallery(settings: Settings, select: Select, run: Run, kinds: list[str]) -> Drawing:
-    """For some images a row benign, and one of what became of them: under noise the image, then all maps."""
-    views, store, labels = list(_views(settings, select)), run.store, list(settings.by_label())
+def _gallery(settings: Settings, select: Select, run: Run, kinds: Sequence[tuple[str, ...]]) -> Drawing:
+    """For some images a row benign, and one for each of what became of them; images that the last of these fools."""
+    views, store = list(_views(settings, select)), run.store
     ids, rows = store.done(key(select)), []
-    for kind in kinds:
-        shown = [view for view in views if view.images == kind and view.made_for in (None, view.shown_by)]
-        fooled = store.read(key(shown[0].spec), "predicted", ids) != store.read(key(select), "label", ids)
+    labels = store.read(key(select), "label", ids)
+    for group in kinds:
+        by_kind = {
+            kind: [view for view in views if view.images == kind and view.made_for in (None, view.shown_by)]
+            for kind in group
+        }
+        fooled = store.read(key(by_kind[group[-1]][0].spec), "predicted", ids) != labels
         for place in fooled.nonzero()[:SHOWN, 0].tolist():
             chosen = ids[place : place + 1]
-            benign = [store.read(key(Explain(select, view.interpreter)), "map", chosen)[0] for view in shown]
-            maps = [store.read(key(view.maps), "map", chosen)[0] for view in shown]
-            rows.append((BENIGN, [store.read(key(select), "image", chosen)[0], *benign]))
-            rows.append((attack_name(kind), [store.read(key(shown[0].spec), "image", chosen)[0], *maps]))
-    return gallery(["input", *labels], rows)
+            benign = [Explain(select, each) for each in settings.by_label().values()]
+            rows.append((BENIGN, _panels(store, chosen, select, benign)))
+            for kind, shown in by_kind.items():
+                rows.append((attack_name(kind), _panels(store, chosen, shown[0].spec, [view.maps for view in shown])))
+    return gallery(["input", *settings.by_label()], rows)
+
+
+def _panels(store: Store, chosen: tuple[str, ...], images: Spec, maps: Sequence[Explain]) -> list[Tensor]:
+    """One image and its maps."""
+    return [store.read(key(images), "image", chosen)[0], *(store.read(key(each), "map", chosen)[0] for each in maps)]
 
 
 # --- what it says -----------------------------------------------------------------------------
@@ -381,10 +388,13 @@ def _check_noises(settings: Settings, classifier: Classifier, samples: Samples, 
 
 
 def recorded(run: Run) -> tuple[Settings, Select]:
-    """What the run was made with."""
-    spec = dict(run.info["spec"])
-    select = Select(spec["model_fingerprint"], spec["images_digest"], spec["n"], spec["seed"])
-    return Settings(**{name: spec[name] for name in Settings.model_fields}), select
+    """What the run was made with; UnderfireError if it holds no defences or another version's."""
+    try:
+        spec = dict(run.info["spec"])
+        select = Select(spec["model_fingerprint"], spec["images_digest"], spec["n"], spec["seed"])
+        return Settings(**{name: spec[name] for name in Settings.model_fields}), select
+    except (KeyError, TypeError, ValueError) as problem:
+        raise UnderfireError(f"{run.path} holds no defences that this version made; run the study again.") from problem
 
 
 def _spec(settings: Settings, select: Select, masks: ImageSet | None) -> dict[str, Any]:

@@ -15,11 +15,12 @@ from typing import Any
 
 from underfire.families import SQUEEZED
 from underfire.stages import Select
-from underfire.store import Run, open_run
+from underfire.store import OUTCOMES, Run, open_run
 from underfire.studies import (
     aid,
     attack_figures,
     attack_tables,
+    case_study,
     detection,
     effectiveness,
     figures,
@@ -31,6 +32,7 @@ from underfire.studies import (
     transfer,
 )
 from underfire.studies.attacks import Settings
+from underfire.studies.detections import TABLE as DETECTIONS
 from underfire.studies.figures import Figure
 from underfire.studies.requests import Manner, Request, Subject
 from underfire.studies.runs import Planned, Study, carry_out
@@ -61,13 +63,15 @@ def _nothing_lacking(request: Request) -> str | None:
 class Entry:
     """One study: the stages that it needs, what it adds once its images are there, its tables and its figures.
 
-    `paper` names what it makes of the paper's; `lacking` says what the request must name besides, if it does not.
+    `paper` names what it makes of the paper's, `leaves` the files that its tables and figures are made from; `lacking`
+    says what the request must name besides, if it does not.
     """
 
     name: str
     paper: str
     question: str
     study: Callable[[Request, Subject], Study]
+    leaves: tuple[str, ...]
     tables: Callable[[Run], Iterable[Table]]
     figures: Callable[[Run], Iterable[Figure]] = _nothing_drawn
     further: Callable[[Request, Subject], Iterable[Planned]] = _nothing_planned
@@ -84,6 +88,10 @@ class Entry:
         for figure in self.figures(run):
             figures.write(figure, run.path / FIGURES)
         return run
+
+    def is_finished(self, run: Run) -> bool:
+        """Whether the run holds what its tables and figures are made from."""
+        return all((run.path / name).is_file() for name in self.leaves)
 
     def plan(self, request: Request, subject: Subject) -> Iterator[Planned]:
         """All stages, the first of which holds the images."""
@@ -151,6 +159,10 @@ def _gap_plan(request: Request, subject: Subject) -> Iterator[Planned]:
     return gap.plan(settings, _chosen(settings, subject))
 
 
+def _look_at_lesions(run: Run, request: Request, subject: Subject, manner: Manner) -> None:
+    case_study.add(run, subject.classifier, subject.image_set, subject.masks, manner.width)
+
+
 # --- interpreters -----------------------------------------------------------------------------
 
 
@@ -197,6 +209,7 @@ _ENTRIES = (
         "Table 2",
         "Do interpreters find the object?",
         _localisation,
+        (localisation.TABLE,),
         interpreter_tables.localisations,
         lacking=_masks_lacking,
     ),
@@ -205,6 +218,7 @@ _ENTRIES = (
         "Tables 3 and 12; Fig. 1, 4, 5, 6 and 17",
         "Does ADV² fool classifier and interpreter at once?",
         _study(_PLAIN),
+        (OUTCOMES,),
         attack_tables.effectiveness,
         attack_figures.effectiveness,
     ),
@@ -213,14 +227,26 @@ _ENTRIES = (
         "Tables 4 and 5",
         "Would feature squeezing have noticed, even where the attacker knows of it?",
         _study(_EVADING),
+        (OUTCOMES, DETECTIONS),
         attack_tables.evasiveness,
         add=_detect,
+    ),
+    Entry(
+        "case-study",
+        "Table 13; Fig. 7, 8 and 18",
+        "Is the classifier right, and do its maps stay on the lesion when it is not?",
+        _study(_PLAIN),
+        (OUTCOMES, case_study.PREDICTIONS),
+        case_study.tables,
+        case_study.figures,
+        add=_look_at_lesions,
     ),
     Entry(
         "spatial",
         "Fig. 9, 10, 19 and 20",
         "Does it work by bending the image?",
         _study(_attack(solvers=("stadv",))),
+        (OUTCOMES,),
         attack_tables.spatial,
         attack_figures.spatial,
     ),
@@ -229,6 +255,7 @@ _ENTRIES = (
         "Tables 6 and 7; Fig. 11",
         "Can maps be led to a random patch?",
         _study(_attack(target_map="patch")),
+        (OUTCOMES,),
         attack_tables.random_patch,
         attack_figures.random_patch,
     ),
@@ -237,6 +264,7 @@ _ENTRIES = (
         "Table 8; Fig. 12, 13, 21 and 22",
         "Can maps be led to those of another image?",
         _study(_attack(target_map="random-class")),
+        (OUTCOMES,),
         attack_tables.random_class,
         attack_figures.random_class,
     ),
@@ -245,6 +273,7 @@ _ENTRIES = (
         "Table 9; Fig. 14",
         "Are other interpreters deceived, too?",
         _study(_PLAIN),
+        (OUTCOMES, transfer.TABLE),
         attack_tables.transfers,
         attack_figures.transfers,
         _transfer_plan,
@@ -255,6 +284,7 @@ _ENTRIES = (
         "Proposition 1",
         "Is the prediction loss bounded by the interpretation loss?",
         _study(_PLAIN),
+        (OUTCOMES, gap.TABLE),
         attack_tables.bound,
         further=_gap_plan,
         add=_gap,
@@ -264,6 +294,7 @@ _ENTRIES = (
         "Table 10; Fig. 15 and 16",
         "Do defended interpreters tell?",
         _defences,
+        (aid.TABLE,),
         interpreter_tables.defences,
         aid.figures,
         add=_locate_defended,
@@ -274,6 +305,7 @@ _ENTRIES = (
         "not in the paper",
         "Do maps depend on what was learned?",
         _sanity,
+        (sanity.TABLE,),
         interpreter_tables.sanities,
     ),
 )
