@@ -118,7 +118,8 @@ def in_lines(name: str, width: int) -> str:
 def svg(figure: Figure) -> bytes:
     """The same bytes for the same plot."""
     data = BytesIO()
-    figure.savefig(data, format="svg", metadata={"Date": None, "Creator": None})
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(data, format="svg", metadata={"Date": None, "Creator": None})
     return data.getvalue()
 
 

@@ -64,8 +64,9 @@ def bars(groups: Sequence[str], panels: Sequence[tuple[str, Sequence[Series]]]) 
             axes = figure.add_subplot(1, len(panels), place, facecolor="none")
             _bars(axes, groups, series)
             axes.set_ylabel(label)
-        handles, names = axes.get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside lower left", ncols=4, frameon=False, fontsize=8)
+        found = (zip(*axes.get_legend_handles_labels(), strict=True) for axes in figure.axes)
+        legend = {name: handle for pairs in found for handle, name in pairs}
+        figure.legend(legend.values(), legend.keys(), loc="outside lower left", ncols=4, frameon=False, fontsize=8)
         return figure
 
 
