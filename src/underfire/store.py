@@ -10,6 +10,7 @@ Everything is written to a temporary name and renamed, so a killed run leaves wh
 is there is done.
 """
 
+import filecmp
 import hashlib
 import json
 import os
@@ -223,14 +224,16 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"))
 
 
-def write_anew(path: Path, content: bytes) -> None:
-    """Write a file in one move unless it holds just this."""
-    if not (path.is_file() and path.read_bytes() == content):
-        write_atomically(path, lambda temporary: temporary.write_bytes(content))
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file in one move."""
+    write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` fill a temporary file beside `path`, then rename it; UnderfireError if the folder is not writable."""
+    """Let `write` fill a temporary file beside `path`, then rename it, unless `path` holds just this already.
+
+    UnderfireError if the folder is not writable.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=".", suffix=path.suffix, dir=path.parent)
@@ -240,8 +243,9 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     temporary = Path(name)
     try:
         write(temporary)
-        temporary.chmod(0o644)
-        temporary.replace(path)
+        if not (path.is_file() and filecmp.cmp(temporary, path, shallow=False)):
+            temporary.chmod(0o644)
+            temporary.replace(path)
     except (OSError, SafetensorError) as problem:
         raise UnderfireError(f"{path} cannot be written: {problem}.") from problem
     finally:

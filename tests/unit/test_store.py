@@ -18,6 +18,7 @@ from underfire.store import (
     open_run,
     read_json,
     write_atomically,
+    write_bytes,
     write_json,
     write_table,
 )
@@ -60,6 +61,25 @@ def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path: Pat
         write_atomically(path, interrupted_by(problem))
     assert read_json(path) == {"old": True}
     assert files(tmp_path) == {"a.json"}
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path, content: write_json(path, {"content": content}),
+        lambda path, content: write_bytes(path, content.encode()),
+        lambda path, content: write_table(path, pa.table({"content": [content]})),
+    ],
+)
+def test_a_file_that_holds_just_this_is_left_alone(tmp_path: Path, write: Callable[[Path, str], None]) -> None:
+    path = tmp_path / "a"
+    write(path, "one")
+    before = path.read_bytes(), path.stat().st_ino, path.stat().st_mtime_ns
+    write(path, "one")
+    assert (path.read_bytes(), path.stat().st_ino, path.stat().st_mtime_ns) == before
+    write(path, "two")
+    assert path.read_bytes() != before[0]
+    assert files(tmp_path) == {"a"}
 
 
 def test_an_interrupted_first_write_leaves_no_file(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from underfire.metrics import Estimate
 from underfire.plots import COLOURS, INK, STYLE, drawable, in_lines, svg
-from underfire.store import write_anew
+from underfire.store import write_bytes
 
 Drawing = matplotlib.figure.Figure
 DOTS = 130  # per inch, of a PNG
@@ -36,7 +36,7 @@ def write(figure: Figure, folder: Path) -> None:
     """The figure as NAME.svg and NAME.png."""
     drawing = figure.draw()
     for suffix, content in ((".svg", svg(drawing)), (".png", png(drawing))):
-        write_anew(folder / f"{figure.name}{suffix}", content)
+        write_bytes(folder / f"{figure.name}{suffix}", content)
 
 
 def png(drawing: Drawing) -> bytes:

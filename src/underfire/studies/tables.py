@@ -14,7 +14,7 @@ from io import StringIO
 from pathlib import Path
 
 from underfire.metrics import Estimate
-from underfire.store import write_anew
+from underfire.store import write_bytes
 
 MARK = "*"
 ANCHOR = (
@@ -121,7 +121,7 @@ def _bracketed(texts: list[str]) -> str:
 def write(table: Table, folder: Path) -> None:
     """The table as NAME.csv, NAME.tex and NAME.html."""
     for suffix, content in ((".csv", csv_of(table)), (".tex", latex_of(table)), (".html", html_of(table))):
-        write_anew(folder / f"{table.name}{suffix}", content.encode())
+        write_bytes(folder / f"{table.name}{suffix}", content.encode())
 
 
 def csv_of(table: Table) -> str:
