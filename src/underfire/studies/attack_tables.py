@@ -7,7 +7,7 @@ import torch
 
 from underfire.metrics import Estimate, Summary, compare_maps, mean_interval, summarise
 from underfire.names import attack_name, detector_part, in_order, interpreter_name, made_for
-from underfire.store import Run
+from underfire.store import Run, rows_where
 from underfire.studies import gap, paper, transfer
 from underfire.studies.detections import Cell as Detected
 from underfire.studies.detections import detections, matrix
@@ -141,8 +141,9 @@ def _detected(found: list[Detected], detector: str, kind: str, name: str | None)
 
 
 def transfers(run: Run) -> Iterator[Table]:
-    """Table 9, with noise of the attack's size below."""
-    cells = transfer.summarise(transfer.transfers(run))
+    """Table 9 on the run's own classifier, with noise of the attack's size below."""
+    own = rows_where(transfer.transfers(run), model_fingerprint=run.info["model"]["fingerprint"])
+    cells = transfer.summarise(own)
     shown = list(dict.fromkeys(cell.interpreter for cell in cells))
     rows = []
     for attack, source in dict.fromkeys((cell.attack, cell.source) for cell in cells):
