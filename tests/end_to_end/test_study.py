@@ -1,64 +1,342 @@
-"""`underfire study localisation`, `sanity` and `aid`: what they leave, what they say, and how they refuse."""
+"""`underfire study`: every study at tiny size, what it leaves, what it says, how it resumes and how it refuses."""
 
+import shutil
 import sys
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass, replace
+from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from underfire import open_run
+from underfire import open_run, presets, stages
 from underfire.cli import main
 from underfire.stages import Select, key
-from underfire.studies import aid, effectiveness, localisation, sanity
+from underfire.studies import aid, attack_figures, effectiveness, localisation, sanity
+from underfire.studies.catalogue import STUDIES, _defences_settings, done
+from underfire.studies.requests import Request
 
-Underfire = Callable[..., tuple[int, str, str]]
+MAKES = {  # tables and figures, by study
+    "localisation": ("table-2 localisation-rules", ""),
+    "effectiveness": ("table-3 table-12 figure-6", "figure-1 figure-4 figure-5 figure-6"),
+    "evasiveness": ("table-4 table-5", ""),
+    "spatial": ("stadv-asr figure-10-l1 figure-10-iou", "figure-9 figure-10"),
+    "random-patch": ("table-6 table-7", "figure-11"),
+    "random-class": ("table-8 figure-13", "figure-12 figure-13"),
+    "transfer": ("table-9", "figure-14"),
+    "gap": ("proposition-1", ""),
+    "aid": ("table-10 defences defences-localisation", "figure-15 figure-16"),
+    "sanity": ("sanity", ""),
+}
+Said = tuple[int, str, str]
 
 
-@pytest.fixture
-def study(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Underfire:
-    """Run `underfire study` in this process: exit code, output, errors."""
-
-    def run(name: str, **options: object) -> tuple[int, str, str]:
-        arguments = (part for option, value in options.items() for part in (f"--{option}", str(value)))
-        monkeypatch.setattr(sys, "argv", ["underfire", "study", name, *arguments])
+def study(name: str, *flags: str, **options: object) -> Said:
+    """Run `underfire study` in this process on 80 columns: exit code, output, errors."""
+    arguments = (part for option, value in options.items() for part in (f"--{option}", str(value)))
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        redirect_stdout(StringIO()) as out,
+        redirect_stderr(StringIO()) as err,
+    ):
+        patch.setattr(sys, "argv", ["underfire", "study", name, *arguments, *flags])
+        patch.setenv("COLUMNS", "80")
         with pytest.raises(SystemExit) as ended:
             main()
-        said = capsys.readouterr()
-        return int(ended.value.code or 0), said.out, said.err
-
-    return run
+    return int(ended.value.code or 0), out.getvalue(), err.getvalue()
 
 
-@pytest.fixture
-def masks(tiny_photos: Path, tmp_path: Path) -> Path:
-    """A folder with the mask of each of the tiny photos: a box in its middle."""
-    folder = tmp_path / "masks"
+@contextmanager
+def computing(watch: Callable[[Any, tuple[str, ...]], None], out: Path) -> Iterator[None]:
+    """Tell `watch` of every batch that a stage under `out` is about to store."""
+    compute = stages._compute
+
+    def watched(spec: Any, ids: tuple[str, ...], context: stages.Context) -> stages.Rows:
+        for chunk, rows in compute(spec, ids, context):
+            if context.store.root == out:
+                watch(spec, chunk)
+            yield chunk, rows
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stages, "_compute", watched)
+        yield
+
+
+def files(folder: Path) -> dict[Path, int]:
+    """When each file was written."""
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def written(folder: Path) -> dict[str, bytes]:
+    """What a study says in the end: its tables and figures."""
+    kinds = ("*.parquet", "tables/*", "figures/*")
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for kind in kinds for path in folder.glob(kind)}
+
+
+def told(out: str) -> str:
+    """What is printed once all is computed."""
+    return out.partition("on top.")[2].strip()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _short_attacks_and_small_galleries() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("RECIPES", "FLOW_RECIPES"):
+            recipes = getattr(presets, name)
+            short = replace(recipes["annealed"], warm_steps=2, plain_steps=3)
+            patch.setattr(presets, name, {**recipes, "annealed": short})
+        patch.setattr(attack_figures, "SAMPLES", 1)
+        patch.setattr(aid, "SHOWN", 1)
+        yield
+
+
+def _mask(photos: Path, folder: Path) -> Path:
+    """A folder with the mask of each photo: a box in its middle."""
     pixels = np.zeros((16, 16), dtype=np.uint8)
     pixels[4:12, 5:11] = 255
-    for photo in tiny_photos.rglob("*.png"):
-        path = folder / photo.relative_to(tiny_photos)
+    for photo in photos.rglob("*.png"):
+        path = folder / photo.relative_to(photos)
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(path)
     return folder
 
 
 @pytest.fixture
+def masks(tiny_photos: Path, tmp_path: Path) -> Path:
+    return _mask(tiny_photos, tmp_path / "masks")
+
+
+@pytest.fixture
 def tiny(tiny_model: str, tiny_photos: Path) -> dict[str, object]:
-    return {"model": tiny_model, "images": tiny_photos, "normalize": "none", "interpreter": "grad,cam"}
+    return {"model": tiny_model, "images": tiny_photos, "normalize": "none", "interpreter": "cam"}
+
+
+@dataclass(frozen=True)
+class Everything:
+    """All studies in one folder, the options that made it, what was said, and the batches in the order of computing."""
+
+    folder: Path
+    options: dict[str, object]
+    said: Said
+    computed: list[tuple[str, str]]  # stage and image
+
+
+@pytest.fixture(scope="module")
+def everything(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> Everything:
+    """On ninety photos like the tiny ones, enough to calibrate detectors on."""
+    home = tmp_path_factory.mktemp("everything")
+    noise = np.random.default_rng(1)
+    for name, channel in {"blue": 2, "green": 1, "red": 0}.items():
+        (home / "photos" / name).mkdir(parents=True)
+        for number in range(30):
+            pixels = noise.integers(80, 160, (16, 16, 3), dtype=np.uint8)
+            pixels[..., channel] += 10
+            Image.fromarray(pixels).save(home / "photos" / name / f"{name}-{number}.png")
+    masks = _mask(home / "photos", home / "masks")
+    options: dict[str, object] = {"model": tiny_model, "images": home / "photos", "normalize": "none", "masks": masks}
+    options |= {"interpreter": "cam,grad", "defended": "smooth:cam", "scale": "quick", "n": 4, "steps": 3}
+    options |= {"eps": 0.05, "batch": 2, "out": home / "out"}
+    computed: list[tuple[str, str]] = []
+
+    def note(spec: Any, ids: tuple[str, ...]) -> None:
+        computed.extend((key(spec), id) for id in ids)
+
+    with computing(note, home / "out"):
+        said = study("all", **options)
+    return Everything(home / "out", options, said, computed)
+
+
+@pytest.fixture
+def copied(everything: Everything, tmp_path: Path) -> dict[str, object]:
+    """The options that go on in a copy of the folder."""
+    return {**everything.options, "out": shutil.copytree(everything.folder, tmp_path / "out")}
+
+
+# ------------------------------------------------------------------ all studies
+
+
+def test_list_names_every_study_with_its_tables() -> None:
+    code, out, err = study("list")
+    assert (code, err) == (0, "")
+    assert [name for name in STUDIES if name not in out] == []
+    assert "quick 4, standard 64, full 1000" in out
+
+
+def test_all_studies_run_in_one_folder(everything: Everything) -> None:
+    code, out, err = everything.said
+    assert (code, err) == (0, "")
+    assert list(done(everything.folder)) == list(STUDIES) == [name for name in STUDIES if name in MAKES]
+    assert {path.name for path in everything.folder.iterdir()} == {*STUDIES, "stages"}
+    assert [name for name in STUDIES if (everything.folder / name / "stages").exists()] == []
+    assert "Left out" not in out
+    assert "timed on one image" in out
+
+
+@pytest.mark.parametrize("name", MAKES)
+def test_every_study_leaves_its_tables_and_figures(everything: Everything, name: str) -> None:
+    tables, figures = (made.split() for made in MAKES[name])
+    folder = everything.folder / name
+    expected = {f"tables/{each}.{kind}" for each in tables for kind in ("csv", "tex", "html")}
+    expected |= {f"figures/{each}.{kind}" for each in figures for kind in ("svg", "png")}
+    assert {each for each in written(folder) if "/" in each} == expected
+    assert all(written(folder).values())
+    run = open_run(folder)
+    assert run.store.root == everything.folder
+    assert run.info["command"].startswith("underfire study all ")
+    for table in STUDIES[name].tables(run):
+        assert table.title in " ".join(told(everything.said[1]).split())
+        assert (folder / "tables" / f"{table.name}.csv").read_text(encoding="utf-8").count("\n") == 1 + sum(
+            len(cell) for row in table.rows for cell in row.cells
+        )
+
+
+def test_no_stage_is_computed_twice(everything: Everything) -> None:
+    counted = Counter(everything.computed)
+    assert len(counted) > 100
+    assert {pair for pair, times in counted.items() if times > 1} == set()
+    held = {name: {each["key"] for each in run.info["stages"]} for name, run in done(everything.folder).items()}
+    assert held["effectiveness"] == held["transfer"] == held["gap"]
+    assert held["effectiveness"] < held["evasiveness"]
+    assert all(held["effectiveness"] & held[name] for name in ("random-patch", "random-class", "spatial", "aid"))
+
+
+def test_all_again_computes_and_rewrites_nothing(everything: Everything) -> None:
+    before, computed = files(everything.folder), list[Any]()
+    with computing(lambda spec, ids: computed.append(spec), everything.folder):
+        code, out, err = study("all", **everything.options)
+    assert (code, err, computed) == (0, "", [])
+    assert files(everything.folder) == before
+    said, first = ([line for line in told(each).splitlines() if line] for each in (out, everything.said[1]))
+    assert said == [line for line in first if line in said]  # between which there were bars
+    assert "About 0 seconds" in out
+
+
+def test_one_study_again_says_its_part(everything: Everything) -> None:
+    before = files(everything.folder)
+    code, out, err = study("transfer", **everything.options)
+    assert (code, err) == (0, "")
+    assert told(out) in told(everything.said[1])
+    assert files(everything.folder) == before
+
+
+def test_another_setting_is_refused_and_other_studies_stay(copied: dict[str, object]) -> None:
+    before = files(Path(str(copied["out"])))
+    code, _, err = study("gap", **{**copied, "n": 5})
+    assert (code, err.count("\n")) == (1, 1)
+    assert "holds a run with other settings: n was 4 and is now 5" in err
+    assert files(Path(str(copied["out"]))) == before
+
+
+@pytest.mark.parametrize("name", ["localisation", "evasiveness", "transfer", "gap", "sanity"])
+def test_what_is_lost_is_made_again(everything: Everything, copied: dict[str, object], name: str) -> None:
+    folder = Path(str(copied["out"])) / name
+    lost = open_run(folder).info["stages"][-1]["key"]
+    shutil.rmtree(folder.parent / "stages" / lost)
+    for path in [*folder.glob("*.parquet"), *folder.glob("tables/*"), *folder.glob("figures/*.svg")]:
+        path.unlink()
+    code, _, err = study(name, **copied)
+    assert (code, err) == (0, "")
+    assert written(folder) == written(everything.folder / name)
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize(("name", "batches"), [("transfer", 30), ("random-class", 12)])
+def test_a_study_that_is_killed_resumes(everything: Everything, tmp_path: Path, name: str, batches: int) -> None:
+    out, computed = tmp_path / "out", list[tuple[str, str]]()
+
+    def note(spec: Any, ids: tuple[str, ...]) -> None:
+        computed.extend((key(spec), id) for id in ids)
+
+    def until(spec: Any, ids: tuple[str, ...]) -> None:
+        note(spec, ids)
+        if len(computed) > 2 * batches:
+            del computed[-len(ids) :]
+            raise Killed
+
+    options = {**everything.options, "out": out}
+    with computing(until, out), pytest.raises(Killed):
+        study(name, **options)
+    assert not (out / name / "tables").exists()
+    with computing(note, out):
+        assert study(name, **options)[0] == 0
+    assert written(out / name) == written(everything.folder / name)
+    assert set(Counter(computed).values()) == {1}
+
+
+def test_a_dry_run_writes_nothing(everything: Everything, tmp_path: Path) -> None:
+    code, out, err = study("gap", "--dry-run", **{**everything.options, "out": tmp_path / "new"})
+    assert (code, err) == (0, "")
+    assert not (tmp_path / "new").exists()
+    (row,) = (line.split() for line in out.splitlines() if line.split()[:1] == ["gap"])
+    assert row[1] == row[2] != "0"
+    before = files(everything.folder)
+    code, out, err = study("all", "--dry-run", **everything.options)
+    assert (code, err) == (0, "")
+    rows = [line.split() for line in out.splitlines() if line.split()[:1] and line.split()[0] in STUDIES]
+    assert [(row[0], row[2]) for row in rows] == [(name, "0") for name in STUDIES]
+    assert files(everything.folder) == before
+
+
+def test_all_leaves_out_what_lacks_something_and_goes_on_after_a_failure(
+    tiny: dict[str, object], tmp_path: Path
+) -> None:
+    """Eight photos are left to calibrate detectors on."""
+    code, out, err = study("all", **tiny, n=4, steps=2, out=tmp_path / "run")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "evasiveness: " in err
+    assert "benign images to calibrate on" in err
+    assert "Left out: localisation, which needs to know where objects are" in out
+    assert "Left out: aid, which needs defended interpreters" in out
+    finished = {name for name in STUDIES if (tmp_path / "run" / name / "tables").exists()}
+    assert finished == set(STUDIES) - {"localisation", "aid", "evasiveness"}
+    assert "Maps of the trained classifier" in out  # the last one
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "complaint"),
+    [
+        ("effectiveness", {"interpreter": "cam,cam"}, "Interpreter 'cam' is named twice"),
+        ("effectiveness", {"interpreter": "lime"}, "There is no interpreter 'lime'"),
+        ("effectiveness", {"scale": "huge"}, "--scale huge: Input should be 'quick', 'standard' or 'full'"),
+        ("random-patch", {"recipe": "fast"}, "--recipe fast: Input should be 'annealed' or 'paper'"),
+        ("spatial", {"eps": 2}, "--eps 2.0: "),
+        ("gap", {"images": "nowhere"}, "nowhere"),
+        ("localisation", {}, "The study 'localisation' needs to know where objects are"),
+        ("localisation", {"masks": "nowhere"}, "There is no folder nowhere."),
+        ("localisation", {"masks": "demo"}, "The demo's scenes bring their own masks"),
+        ("aid", {}, "The study 'aid' needs defended interpreters: name them with --defended"),
+        ("aid", {"defended": "cam"}, "Interpreter 'cam' is named twice; give each file a name of its own."),
+        ("aid", {"defended": "nothing"}, "There is no interpreter 'nothing'"),
+        ("aid", {"defended": "smooth:cam", "masks": "nowhere"}, "There is no folder nowhere."),
+        ("aid", {"defended": "smooth:cam", "n": 1}, "The study 'aid' needs two images or more: raise --n."),
+    ],
+)
+def test_bad_input_is_refused_in_one_sentence(
+    tiny: dict[str, object], tmp_path: Path, name: str, options: dict[str, object], complaint: str
+) -> None:
+    code, _, err = study(name, **{**tiny, "n": 4, "steps": 2, **options}, out=tmp_path / "run")
+    assert (code, err.count("\n")) == (1, 1)
+    assert complaint in err
+    assert not (tmp_path / "run").exists()
 
 
 # ------------------------------------------------------------------ localisation
 
 
-def test_localisation_leaves_a_table_and_prints_it(
-    study: Underfire, tiny: dict[str, object], masks: Path, tmp_path: Path
-) -> None:
-    code, out, err = study("localisation", **tiny, masks=masks, n=10, out=tmp_path / "run")
+def test_localisation_leaves_a_table_and_prints_it(tiny: dict[str, object], masks: Path, tmp_path: Path) -> None:
+    options = {**tiny, "interpreter": "grad,cam", "masks": masks, "n": 10, "out": tmp_path / "run"}
+    code, out, err = study("localisation", **options)
     assert (code, err) == (0, "")
-    run = open_run(tmp_path / "run")
+    run = open_run(tmp_path / "run" / "localisation")
     rows = pq.read_table(run.path / localisation.TABLE).to_pylist()
     assert len(rows) == 10 * 4 * 3  # images, interpreters with the two floors, rules
     assert {row["interpreter"] for row in rows} == {"random", "centre", "grad", "cam"}
@@ -70,18 +348,18 @@ def test_localisation_leaves_a_table_and_prints_it(
     ids, maps = run.maps("benign", "cam")
     assert (len(ids), maps.shape) == (10, (10, 16, 16))
     assert run.info["spec"]["study"] == "localisation"
-    assert "5 images of the test half" in out
+    assert "Table 2. Error in weakly supervised localisation, 5 images" in " ".join(out.split())
     assert "43.8" in out
 
 
 def test_misclassified_images_count_as_errors(
-    study: Underfire, tiny: dict[str, object], masks: Path, tiny_photos: Path, tmp_path: Path
+    tiny: dict[str, object], masks: Path, tiny_photos: Path, tmp_path: Path
 ) -> None:
     table = tmp_path / "wrong.csv"
     names = sorted(path.relative_to(tiny_photos).as_posix() for path in tiny_photos.rglob("*.png"))
     table.write_text("\n".join(["file,class_index", *(f"{name},{int('red' in name)}" for name in names)]))
     study("localisation", **tiny, masks=masks, labels=table, n=12, out=tmp_path / "run")
-    run = open_run(tmp_path / "run")
+    run = open_run(tmp_path / "run" / "localisation")
     rows = pq.read_table(run.path / localisation.TABLE).to_pylist()
     wrong = [row for row in rows if row["class_true"] != row["class_predicted"]]
     assert run.info["selection"] == {"requested": 12, "examined": 12, "misclassified": len({r["id"] for r in wrong})}
@@ -90,92 +368,33 @@ def test_misclassified_images_count_as_errors(
     assert any(not row["box_wrong"] for row in wrong)
 
 
-@pytest.mark.parametrize("name", ["localisation", "sanity"])
-def test_the_same_command_again_computes_nothing_and_another_is_refused(
-    study: Underfire, tiny: dict[str, object], masks: Path, tmp_path: Path, name: str
-) -> None:
-    options = {**tiny, "n": 6, "out": tmp_path / "run", **({"masks": masks} if name == "localisation" else {})}
-    _, first, _ = study(name, **options)
-    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.is_file()}
-    code, second, err = study(name, **options)
-    assert (code, err) == (0, "")
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.is_file()} == files
-    assert second.strip() in first
-    code, _, err = study(name, **{**options, "n": 5})
-    assert code == 1
-    assert "holds a run with other settings: n was 6 and is now 5" in err
-
-
-def test_a_table_that_is_lost_is_written_again(study: Underfire, tiny: dict[str, object], tmp_path: Path) -> None:
-    study("sanity", **tiny, n=4, out=tmp_path / "run")
-    path = tmp_path / "run" / sanity.TABLE
-    before = path.read_bytes()
-    path.unlink()
-    study("sanity", **tiny, n=4, out=tmp_path / "run")
-    assert path.read_bytes() == before
-
-
-def test_stages_that_are_lost_are_computed_again(
-    study: Underfire, tiny: dict[str, object], masks: Path, tmp_path: Path
-) -> None:
-    for name, extra in {"localisation": {"masks": masks}, "sanity": {}}.items():
-        out = tmp_path / name
-        study(name, **tiny, **extra, n=4, out=out)
-        table = out / f"{name}.parquet"
-        before = table.read_bytes()
-        lost = open_run(out).info["stages"][-1]["key"]
-        for shard in (out / "stages" / lost).glob("shard-*"):
-            shard.unlink()
-        assert study(name, **tiny, **extra, n=4, out=out)[0] == 0
-        assert table.read_bytes() == before
-
-
-def test_masks_that_are_missing_or_do_not_belong_are_refused(
-    study: Underfire, tiny: dict[str, object], masks: Path, tiny_photos: Path, tmp_path: Path
-) -> None:
-    out = {"n": 4, "out": tmp_path / "run"}
-    code, _, err = study("localisation", **tiny, masks=tmp_path / "nowhere", **out)
-    assert (code, "There is no folder" in err) == (1, True)
+def test_masks_that_do_not_belong_are_refused(tiny: dict[str, object], masks: Path, tmp_path: Path) -> None:
     (masks / "red" / "red-0.png").unlink()
-    code, _, err = study("localisation", **tiny, masks=masks, **out)
+    code, _, err = study("localisation", **tiny, masks=masks, n=4, out=tmp_path / "run")
     assert (code, "lacks 1 of 12 masks, the first is red/red-0.png" in err) == (1, True)
-    code, _, err = study("localisation", **tiny, masks="demo", **out)
-    assert (code, "The demo's scenes bring their own masks" in err) == (1, True)
     assert not (tmp_path / "run").exists()
 
 
 # ------------------------------------------------------------------ sanity
 
 
-def test_sanity_leaves_a_table_and_prints_it(study: Underfire, tiny: dict[str, object], tmp_path: Path) -> None:
-    code, out, err = study("sanity", **tiny, n=6, out=tmp_path / "run")
-    assert (code, err) == (0, "")
-    run = open_run(tmp_path / "run")
+def test_sanity_compares_with_randomised_classifiers(everything: Everything) -> None:
+    run = open_run(everything.folder / "sanity")
     rows = pq.read_table(run.path / sanity.TABLE).to_pylist()
     compared = ["the same again", "head randomised", "all randomised", "another image"]
     assert list(dict.fromkeys(row["compared_with"] for row in rows)) == compared
-    assert len(rows) == 6 * 2 * 4
+    assert len(rows) == 4 * 2 * 4
     assert all(row["rank_correlation"] == pytest.approx(1) for row in rows if row["compared_with"] == compared[0])
     assert all(row["map_l1"] == 0 for row in rows if row["compared_with"] == compared[0])
-    assert run.maps("all-randomised", "cam")[1].shape == (6, 16, 16)
-    assert "all randomised" in out
+    assert run.maps("all-randomised", "cam")[1].shape == (4, 16, 16)
+    assert "all randomised" in everything.said[1]
 
 
-# ------------------------------------------------------------------ AID
+# ------------------------------------------------------------------ AID (any interpreter can stand for a defended one)
 
 
-@pytest.fixture
-def defended(tiny: dict[str, object]) -> dict[str, object]:
-    """Any interpreter can stand for a defended one."""
-    return {**tiny, "interpreter": "cam,smooth:cam", "n": 6, "steps": 3, "eps": 0.05}
-
-
-def test_aid_leaves_a_table_and_pictures_and_prints_what_it_found(
-    study: Underfire, defended: dict[str, object], tmp_path: Path
-) -> None:
-    code, out, err = study("aid", **defended, out=tmp_path / "run")
-    assert (code, err) == (0, "")
-    run = open_run(tmp_path / "run")
+def test_aid_compares_the_first_interpreter_with_the_defended_ones(everything: Everything) -> None:
+    run = open_run(everything.folder / "aid")
     rows = aid.comparisons(run).to_pylist()
     kinds = {(row["shown_by"], row["images"], row["made_for"]) for row in rows}
     noises = {(f"{kind} noise, {level} %", None) for kind in ("normal", "uniform") for level in (3, 30)}
@@ -183,7 +402,7 @@ def test_aid_leaves_a_table_and_pictures_and_prints_what_it_found(
     own = {("adv2", "smooth:cam"), ("signs like adv2", "smooth:cam")}
     shared = {("benign", None), *noises, *attacks}
     assert kinds == {("cam", *kind) for kind in shared} | {("smooth:cam", *kind) for kind in shared | own}
-    assert len(rows) == 6 * len(kinds)
+    assert len(rows) == 4 * len(kinds)
     assert all(row["map_l1"] == 0 for row in rows if (row["shown_by"], row["images"]) == ("cam", "benign"))
     assert any(row["map_l1"] > 0 for row in rows if (row["shown_by"], row["images"]) == ("smooth:cam", "benign"))
     for row in aid.summarise(aid.comparisons(run)):
@@ -192,54 +411,23 @@ def test_aid_leaves_a_table_and_pictures_and_prints_what_it_found(
         assert (row.sigma is not None) == ("noise" in row.images)
         if row.images.endswith("noise, 30 %"):
             assert row.misclassified.value >= 0.3
-    assert "AUC: map change as a detector" in out
-    for picture in (aid.NOISE_PICTURE, aid.ATTACK_PICTURE):
-        assert (run.path / picture).read_bytes().startswith(b"\x89PNG")
-    assert run.maps("adv2", "smooth:cam")[1].shape == (6, 16, 16)
-    assert run.maps("adv2 for cam", "smooth:cam")[1].shape == (6, 16, 16)
-    assert run.maps("normal noise, 3 %", "cam")[1].shape == (6, 16, 16)
+    assert run.maps("adv2", "smooth:cam")[1].shape == (4, 16, 16)
+    assert run.maps("adv2 for cam", "smooth:cam")[1].shape == (4, 16, 16)
+    assert run.maps("normal noise, 3 %", "cam")[1].shape == (4, 16, 16)
+    assert set(aid.located(run)) == {"cam", "smooth:cam"}
 
 
-def test_aid_attacks_as_underfire_attack_does(study: Underfire, defended: dict[str, object], tmp_path: Path) -> None:
+def test_aid_attacks_as_underfire_attack_does(everything: Everything) -> None:
     """The same stages under the same keys, so that what one has computed means the same to the other."""
-    study("aid", **defended, out=tmp_path / "run")
-    run = open_run(tmp_path / "run")
-    select = Select(run.info["spec"]["model_fingerprint"], run.info["spec"]["images_digest"], 6, 0)
+    run = open_run(everything.folder / "aid")
+    select = Select(run.info["spec"]["model_fingerprint"], run.info["spec"]["images_digest"], 4, 0)
     given = {name: run.info["spec"][name] for name in ("model", "images", "normalize", "n", "steps", "eps", "seed")}
     settings = effectiveness.Settings(**given, interpreters=("cam",))
     shared = {key(planned.spec) for planned in effectiveness.plan(settings, select) if planned.kind != "step"}
     assert shared <= {stage["key"] for stage in run.info["stages"]}
 
 
-def test_aid_again_computes_nothing_and_finds_objects_where_masks_are_given(
-    study: Underfire, defended: dict[str, object], masks: Path, tmp_path: Path
-) -> None:
-    options = {**defended, "masks": masks, "located": 8, "out": tmp_path / "run"}
-    code, first, err = study("aid", **options)
-    assert (code, err) == (0, "")
-    assert "Localisation error of cam: " in first
-    assert "Localisation error of smooth:cam: " in first
-    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.is_file()}
-    code, second, _ = study("aid", **options)
-    assert code == 0
-    assert second.strip() in first
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.is_file()} == files
-
-
-@pytest.mark.parametrize(
-    ("options", "complaint"),
-    [
-        ({"interpreter": "cam"}, "--interpreters ('cam',): Tuple should have at least 2 items"),
-        ({"interpreter": "cam,cam"}, "Interpreter 'cam' is named twice; give each file a name of its own."),
-        ({"interpreter": "cam,nothing"}, "There is no interpreter 'nothing'"),
-        ({"masks": "nowhere"}, "There is no folder nowhere."),
-        ({"eps": 2}, "--eps 2.0: "),
-    ],
-)
-def test_aid_refuses_in_one_sentence(
-    study: Underfire, defended: dict[str, object], tmp_path: Path, options: dict[str, object], complaint: str
-) -> None:
-    code, _, err = study("aid", **{**defended, **options}, out=tmp_path / "run")
-    assert (code, err.count("\n")) == (1, 1)
-    assert complaint in err
-    assert not (tmp_path / "run").exists()
+def test_the_undefended_interpreter_is_an_rts_where_there_is_one() -> None:
+    for names, undefended in ((("cam", "rts"), "rts"), (("grad", "cam"), "grad")):
+        request = Request(model="demo", images="demo", interpreters=names, defended=("smooth:cam", "smooth:grad"))
+        assert _defences_settings(request).interpreters == (undefended, "smooth:cam", "smooth:grad")

@@ -199,7 +199,7 @@ def _masks_lacking(request: Request) -> str | None:
 
 def _defences_lacking(request: Request) -> str | None:
     if request.defended:
-        return None
+        return None if request.attacked > 1 else "needs two images or more: raise --n"
     return "needs defended interpreters: name them with --defended, as in rts:masker-aid.safetensors,smooth:cam"
 
 
