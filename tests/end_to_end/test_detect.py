@@ -172,7 +172,7 @@ def test_a_run_whose_images_moved_is_refused(
 def test_a_study_without_attacks_is_refused(underfire: Underfire, tmp_path: Path) -> None:
     out = tmp_path / "sanity"
     options = ("--model", "demo", "--images", "demo", "--interpreter", "cam")
-    assert underfire("study", "sanity", *options, "--n", 2, "--out", out)[0] == 0
+    assert underfire("study", "sanity", *options, "--n", 2, "--out", out.parent)[0] == 0
     code, _, err = underfire("detect", out)
     assert code == 1
     assert "holds no attacked images, so there is nothing to detect" in err
