@@ -104,9 +104,9 @@ def test_html_shows_hostile_names_as_text() -> None:
     hostile = Table(
         "t", HOSTILE_CLASS, (HOSTILE_ID,), (HOSTILE_CLASS,), (Row((HOSTILE_ID,), ((Value("L1", OURS),),)),), HOSTILE_ID
     )
-    page = html_of(hostile)
+    page = html_of(hostile, hostile.notes)
     tags = Tags(page)
-    known = {"table", "caption", "thead", "tbody", "tr", "th", "td", "span", "br", "small", "p"}
+    known = {"table", "caption", "thead", "tbody", "tr", "th", "td", "span", "div", "small", "p"}
     assert {name for name, _ in tags.found} <= known
     assert all(set(attributes) <= {"scope"} for _, attributes in tags.found)
     assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 2
@@ -114,8 +114,8 @@ def test_html_shows_hostile_names_as_text() -> None:
 
 
 def test_html_has_interval_and_anchor_below_ours() -> None:
-    page = html_of(table((Value("L1", OURS, 0.5),), (Value("L1", None),)))
-    small = "".join(f"<br><small>{text}</small>" for text in ("[0.125, 0.375]", "0.50", "-0.250*"))
+    page = html_of(table((Value("L1", OURS, 0.5),), (Value("L1", None),)), ())
+    small = "".join(f"<div><small>{text}</small></div>" for text in ("[0.125, 0.375]", "paper 0.50, -0.250*"))
     assert f"<td><span>0.250</span>{small}</td><td><span>–</span></td>" in page
     assert [tag["scope"] for tag in Tags(page).all("th")] == ["col", "col", "col", "row"]
 
@@ -128,6 +128,6 @@ def test_a_table_is_three_files_that_are_left_alone_while_they_hold_just_this(tm
     assert (tmp_path / "t.tex").read_text(encoding="utf-8") == latex_of(shown)
     (tmp_path / "t.html").write_text("damaged")
     write(shown, tmp_path)
-    assert (tmp_path / "t.html").read_text(encoding="utf-8") == html_of(shown)
+    assert (tmp_path / "t.html").read_text(encoding="utf-8") == html_of(shown, shown.notes)
     again = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     assert {name for name in files if again[name] != files[name]} == {"t.html"}

@@ -36,7 +36,9 @@ def _section(entry: Entry, run: Run) -> Section:
     if not entry.is_finished(run):
         return Section(entry.name, entry.question, entry.paper, images, problem="Not finished yet; run it again.")
     try:
-        tables = tuple(Markup(html_of(table)) for table in entry.tables(run))  # escapes whatever it is given
+        tables = tuple(
+            Markup(html_of(table, (table.note,) if table.note else ())) for table in entry.tables(run)
+        )  # escapes whatever it is given
         figures = tuple((each.title, photograph(png(each.draw()))) for each in entry.figures(run))
     except UnderfireError as problem:
         return Section(entry.name, entry.question, entry.paper, images, problem=str(problem))

@@ -7,7 +7,7 @@ A difference is ours minus the paper's; it is marked where the paper's value lie
 """
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from io import StringIO
@@ -120,7 +120,7 @@ def _bracketed(texts: list[str]) -> str:
 
 def write(table: Table, folder: Path) -> None:
     """The table as NAME.csv, NAME.tex and NAME.html."""
-    for suffix, content in ((".csv", csv_of(table)), (".tex", latex_of(table)), (".html", html_of(table))):
+    for suffix, content in ((".csv", csv_of(table)), (".tex", latex_of(table)), (".html", html_of(table, table.notes))):
         write_bytes(folder / f"{table.name}{suffix}", content.encode())
 
 
@@ -153,14 +153,14 @@ def latex_of(table: Table) -> str:
     )
 
 
-def html_of(table: Table) -> str:
-    """A table element, as it stands in the report."""
+def html_of(table: Table, notes: Sequence[str]) -> str:
+    """A table element with notes below."""
     heads = "".join(f'<th scope="col">{escape(name)}</th>' for name in (*table.stub, *table.columns))
     body = "\n".join(f"<tr>{_html_names(row)}{''.join(map(_html_cell, row.cells))}</tr>" for row in table.rows)
-    notes = "".join(f"\n<p><small>{escape(each)}</small></p>" for each in table.notes)
+    below = "".join(f"\n<p><small>{escape(each)}</small></p>" for each in notes)
     return (
         f"<table>\n<caption>{escape(table.title)}</caption>\n<thead><tr>{heads}</tr></thead>\n"
-        f"<tbody>\n{body}\n</tbody>\n</table>{notes}\n"
+        f"<tbody>\n{body}\n</tbody>\n</table>{below}\n"
     )
 
 
@@ -177,8 +177,9 @@ def _html_names(row: Row) -> str:
 
 def _html_cell(cell: Cell) -> str:
     ours, *anchors = lines_of(cell)
-    small = (" ".join(value.interval for value in cell if value.interval), *anchors)
-    below = "".join(f"<br><small>{escape(each)}</small>" for each in small if each)
+    intervals = " ".join(value.interval for value in cell if value.interval)
+    paper = f"paper {', '.join(anchors)}" if anchors else ""
+    below = "".join(f"<div><small>{escape(each)}</small></div>" for each in (intervals, paper) if each)
     return f"<td><span>{escape(ours)}</span>{below}</td>"
 
 
