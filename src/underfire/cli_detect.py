@@ -1,6 +1,5 @@
 """`underfire detect`: would a detector have noticed the attacks of a run?"""
 
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Annotated
@@ -15,16 +14,16 @@ from underfire.studies.detections import MATRIX, Calibration, Cell, detections, 
 from underfire.studies.runs import reopen
 from underfire.terminal import (
     Batch,
+    Column,
     Device,
     Seed,
     checked,
     chosen_device,
     command_line,
-    console,
     names_in,
+    print_columns,
     progress_bars,
     say,
-    table_of,
 )
 
 
@@ -65,21 +64,11 @@ def _print(run: Run, settings: detection.Settings) -> None:
         attackers = [" ".join(filter(None, (cell.attack, cell.interpreter))) for cell in by_detector[0]]
         say(f"\n{family}: % flagged of the n successful images, with 95 % intervals")
         numbers = Column("n", [str(cell.successes.n) for cell in by_detector[0]] + [str(held_out)])
-        _print_columns([*attackers, "benign, held out"], [numbers, *map(_rates, by_detector)])
+        print_columns("", [*attackers, "benign, held out"], [numbers, *map(_rates, by_detector)])
         say(f"{family}: AUC of the successful images against benign ones held out")
-        _print_columns(attackers, [*map(_areas, by_detector)])
+        print_columns("", attackers, [*map(_areas, by_detector)])
     if fitted + held_out < settings.benign:
         say(f"No more than {fitted + held_out} benign images were found that the run did not attack.")
-
-
-@dataclass(frozen=True)
-class Column:
-    heading: str
-    values: list[str]
-
-    @property
-    def width(self) -> int:
-        return max(len(each) for each in (self.heading, *self.values))
 
 
 def _rates(cells: list[Cell]) -> Column:
@@ -96,24 +85,6 @@ def _areas(cells: list[Cell]) -> Column:
 def _heading(calibration: Calibration) -> str:
     """The detector's name within its family."""
     return calibration.detector.removeprefix(f"{calibration.family}:")
-
-
-def _print_columns(names: list[str], columns: list[Column]) -> None:
-    """One table below another where the terminal is too narrow for all columns."""
-    beside, room = list[Column](), console.width - Column("", names).width - 2
-    for column in columns:
-        if beside and sum(each.width + 1 for each in (*beside, column)) > room:
-            _print_table(names, beside)
-            beside = []
-        beside.append(column)
-    _print_table(names, beside)
-
-
-def _print_table(names: list[str], columns: list[Column]) -> None:
-    table = table_of("", ("",), tuple(each.heading for each in columns))
-    for row in zip(names, *(each.values for each in columns), strict=True):
-        table.add_row(*row)
-    console.print(table)
 
 
 def _percent(value: Estimate) -> str:

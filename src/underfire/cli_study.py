@@ -1,12 +1,10 @@
 """`underfire study`: every table and figure of the paper by one command."""
 
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from underfire import demo
 from underfire.classifiers import Classifier
@@ -19,6 +17,7 @@ from underfire.studies.estimates import stopwatch
 from underfire.studies.requests import SCALES, Manner, Request, Subject
 from underfire.terminal import (
     Batch,
+    Column,
     Crop,
     Device,
     FeaturesLayer,
@@ -36,6 +35,7 @@ from underfire.terminal import (
     existing_folder,
     names_in,
     opened,
+    print_columns,
     progress_bars,
     say,
     table_of,
@@ -114,9 +114,11 @@ def _command(entries: tuple[Entry, ...]) -> Callable[..., None]:
         request, classifier = opened(checked(Request, **(_defaults(images) | named)), device)
         subject = _subject(request, classifier)
         feasible = _feasible(entries, request)
-        _announce(feasible, request, subject, out)
+        impossible = _announce(feasible, request, subject, out)
         if not dry_run:
             _carry_out(feasible, request, subject, out, batch)
+        elif impossible:
+            raise UnderfireError("; ".join(impossible))
 
     return command
 
@@ -159,19 +161,23 @@ def _feasible(entries: tuple[Entry, ...], request: Request) -> list[Entry]:
     return feasible
 
 
-def _announce(entries: list[Entry], request: Request, subject: Subject, out: Path) -> None:
-    """How long each study will take, and all of them; what cannot be done is said when it is tried."""
-    table, total = table_of("", ("study",), ("stages", "lacking", "about")), 0.0
+def _announce(entries: list[Entry], request: Request, subject: Subject, out: Path) -> list[str]:
+    """Print how long each study will take, and all of them; sentences on those that cannot be done."""
+    table, total, impossible = table_of("", ("study",), ("stages", "lacking", "about")), 0.0, list[str]()
     with console.status("timing one image"), stopwatch(subject.classifier, Store(out)) as watch:
         for entry in entries:
-            with suppress(UnderfireError):
+            try:
                 expected = watch.estimate(entry.study(request, subject), entry.plan(request, subject))
-                seconds = sum(each.seconds for each in expected)
-                total += seconds
-                lacking = sum(each.images > 0 for each in expected)
-                table.add_row(entry.name, str(len(expected)), str(lacking), _duration(seconds))
+            except UnderfireError as problem:
+                impossible.append(f"{entry.name}: {problem}")
+                continue
+            seconds = sum(each.seconds for each in expected)
+            total += seconds
+            lacking = sum(each.images > 0 for each in expected)
+            table.add_row(entry.name, str(len(expected)), str(lacking), _duration(seconds))
     console.print(table)
     say(f"About {_duration(total)} on {subject.classifier.device}, timed on one image; detectors come on top.")
+    return impossible
 
 
 def _carry_out(entries: list[Entry], request: Request, subject: Subject, out: Path, batch: int) -> None:
@@ -186,9 +192,7 @@ def _carry_out(entries: list[Entry], request: Request, subject: Subject, out: Pa
             failed.append(f"{entry.name}: {problem}")
             continue
         for each in entry.tables(run):
-            console.print(_printed(each))
-            for note in each.notes:
-                say(note)
+            _print(each)
         say(f"\n{entry.name}: {run.path / TABLES}, {run.path / FIGURES}\n")
     if done(out):
         say(f"Report: {write_report_of(out)}")
@@ -196,12 +200,15 @@ def _carry_out(entries: list[Entry], request: Request, subject: Subject, out: Pa
         raise UnderfireError("; ".join(failed))
 
 
-def _printed(table: tables.Table) -> Table:
+def _print(table: tables.Table) -> None:
     """The paper's values under ours."""
-    shown = table_of(table.title, table.stub, table.columns)
-    for row in table.rows:
-        shown.add_row(*row.names, *("\n".join(tables.lines_of(cell)) for cell in row.cells))
-    return shown
+    columns = [
+        Column(heading, ["\n".join(tables.lines_of(row.cells[place])) for row in table.rows])
+        for place, heading in enumerate(table.columns)
+    ]
+    print_columns(table.title, [", ".join(row.names) for row in table.rows], columns)
+    for note in table.notes:
+        say(note)
 
 
 def _duration(seconds: float) -> str:

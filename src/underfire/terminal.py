@@ -4,6 +4,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -98,6 +99,36 @@ def table_of(title: str, names: tuple[str, ...], numbers: tuple[str, ...]) -> Ta
     for name in numbers:
         table.add_column(name, justify="right", no_wrap=True)
     return table
+
+
+@dataclass(frozen=True)
+class Column:
+    """Numbers, one per row; a value may have several lines."""
+
+    heading: str
+    values: list[str]
+
+    @property
+    def width(self) -> int:
+        return max(len(line) for each in (self.heading, *self.values) for line in each.split("\n"))
+
+
+def print_columns(title: str, names: list[str], columns: list[Column]) -> None:
+    """One table below another where the terminal is too narrow for all columns."""
+    beside, room = list[Column](), console.width - Column("", names).width - 2
+    for column in columns:
+        if beside and sum(each.width + 1 for each in (*beside, column)) > room:
+            _print_table(title, names, beside)
+            beside = []
+        beside.append(column)
+    _print_table(title, names, beside)
+
+
+def _print_table(title: str, names: list[str], columns: list[Column]) -> None:
+    table = table_of(title, ("",), tuple(each.heading for each in columns))
+    for row in zip(names, *(each.values for each in columns), strict=True):
+        table.add_row(*row)
+    console.print(table)
 
 
 def bracketed(value: Estimate) -> str:

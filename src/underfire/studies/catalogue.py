@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from underfire.detectors import check_enough
 from underfire.families import SQUEEZED
 from underfire.stages import Select
 from underfire.store import OUTCOMES, Run, open_run
@@ -134,6 +135,13 @@ def _chosen(settings: Settings, subject: Subject) -> Select:
     return Select(subject.classifier.fingerprint(), candidates.digest, settings.n, settings.seed)
 
 
+def _evasiveness(request: Request, subject: Subject) -> Study:
+    """UnderfireError if too few images would be left to calibrate detectors on."""
+    spare = min(request.sizes.benign, len(subject.image_set) - request.attacked)
+    check_enough(spare // 2, detection.Settings().fpr)
+    return _study(_EVADING)(request, subject)
+
+
 def _detect(run: Run, request: Request, subject: Subject, manner: Manner) -> None:
     settings = detection.Settings(detector="fs", benign=request.sizes.benign, seed=request.seed)
     detection.execute(settings, run, subject.classifier, subject.image_set, **vars(manner))
@@ -226,7 +234,7 @@ _ENTRIES = (
         "evasiveness",
         "Tables 4 and 5",
         "Would feature squeezing have noticed, even where the attacker knows of it?",
-        _study(_EVADING),
+        _evasiveness,
         (OUTCOMES, DETECTIONS),
         attack_tables.evasiveness,
         add=_detect,
