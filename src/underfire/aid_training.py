@@ -68,9 +68,9 @@ class AidRecipe(Recipe):
     attack_steps: int = Field(default=20, ge=1)
     refresh: int = Field(default=1, ge=1)  # visits of an image from one attack to the next
     eps: float = Field(default=8 / 255, gt=0, le=1)
-    weight: float = Field(default=20.0, ge=0, allow_inf_nan=False)  # of Eq. 16 beside Eq. 15
+    weight: float = Field(default=50.0, ge=0, allow_inf_nan=False)  # of Eq. 16 beside Eq. 15
     margin: float = Field(default=0.2, gt=0, le=1)
-    fidelity: float = Field(default=20.0, ge=0, allow_inf_nan=False)  # weight
+    fidelity: float = Field(default=200.0, ge=0, allow_inf_nan=False)  # weight
     drift: float = Field(default=0.05, ge=0, le=1)  # allowed on benign images
     judged_attacks: int = Field(default=32, ge=1)  # held-out images that are attacked at each check
     judge_steps: int = Field(default=100, ge=1)  # of these attacks

@@ -119,12 +119,12 @@ def aid(
     attack_steps: Annotated[int, typer.Option(help="ADV2 steps whenever an image is attacked anew.")] = 20,
     refresh: Annotated[int, typer.Option(help="Visits of an image from one attack to the next.")] = 1,
     pool: Annotated[int, typer.Option(help="Images that are attacked, at most.")] = 512,
-    weight: Annotated[float, typer.Option(help="Weight of Eq. 16 beside Eq. 15.")] = 20,
+    weight: Annotated[float, typer.Option(help="Weight of Eq. 16 beside Eq. 15.")] = 50,
     margin: Annotated[float, typer.Option(help="Distance of maps beyond which none is rewarded; 1: none.")] = 0.2,
     drift: Annotated[
         float, typer.Option(help="How far benign maps may move from those of --init; 1: anywhere.")
     ] = 0.05,
-    fidelity: Annotated[float, typer.Option(help="Weight of what they move beyond that; 0: none.")] = 20,
+    fidelity: Annotated[float, typer.Option(help="Weight of what they move beyond that; 0: none.")] = 200,
     judge_every: Annotated[int, typer.Option(help="Steps from one check on held-out images to the next.")] = 50,
     seed: Seed = 0,
     device: Device = "auto",

@@ -8,7 +8,7 @@ Every stage is carried out on one image in a temporary folder, attacks with one 
 q quanta, per image that the store does not hold yet:
 
     attack  q t0 + T t1         t1 = (time of 3 steps - time of 1) / 2,    t0 = time of 1 step - t1
-    others  their time on one image
+    others  their time on one image; maps that of the benign one
 
 Attacks that converge end sooner, and many images at once may take less time each.
 """
@@ -19,10 +19,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 from underfire.classifiers import Classifier
-from underfire.stages import Context, Craft, Disturb, Sketch, key, run_stage
+from underfire.stages import Context, Craft, Disturb, Explain, Locate, Select, Sketch, Spec, key, run_stage
 from underfire.store import Store
 from underfire.studies.runs import Planned, Study
 
@@ -60,19 +60,21 @@ class Stopwatch:
             return [Expected(each.label, 0, 0.0) for each in stages]
         if not scratch.done(images):
             study.choose().keep(scratch)
-        return [self._expected(each, scratch.done(images)) for each in stages]
+        return [self._expected(each, source.spec, scratch.done(images)) for each in stages]
 
-    def _expected(self, planned: Planned, ids: tuple[str, ...]) -> Expected:
+    def _expected(self, planned: Planned, source: Spec, ids: tuple[str, ...]) -> Expected:
         spec, name = planned.spec, key(planned.spec)
         lacking = 0 if name in self._counted else len(set(ids) - set(self._held.done(name)))
         self._counted.add(name)
         of_all = 1 if isinstance(spec, Disturb) else lacking  # its search looks at all images whoever asks
-        return Expected(planned.label, lacking, min(lacking, of_all) * self._seconds(spec, ids[:1]))
+        return Expected(planned.label, lacking, min(lacking, of_all) * self._seconds(spec, source, ids[:1]))
 
-    def _seconds(self, spec: Any, ids: tuple[str, ...]) -> float:
+    def _seconds(self, spec: Spec, source: Spec, ids: tuple[str, ...]) -> float:
         """Of one image."""
         if isinstance(spec, Sketch):  # nothing beside an attack
             return 0.0
+        if isinstance(spec, Explain):  # a map costs the same, whatever became of the image
+            return self._time(Explain(cast(Select | Locate, source), spec.interpreter), ids)
         seconds = self._time(shortened(spec, 1), ids)
         if not isinstance(spec, Craft):
             return seconds
