@@ -30,6 +30,7 @@ from underfire.target_classes import TARGET_CLASSES
 from underfire.target_maps import TARGET_MAPS
 from underfire.terminal import (
     Batch,
+    Budget,
     Crop,
     Device,
     FeaturesLayer,
@@ -43,6 +44,7 @@ from underfire.terminal import (
     Split,
     Weights,
     bracketed,
+    budget_in,
     checked,
     chosen_device,
     command_line,
@@ -85,9 +87,7 @@ def attack(
     solver: Annotated[str, typer.Option(help="pgd changes pixel values, stadv bends the image; or both.")] = "pgd",
     recipe: Annotated[str, typer.Option(help=f"{' or '.join(RECIPES)}.")] = "annealed",
     n: Count = 16,
-    eps: Annotated[
-        str | None, typer.Option(help="L-infinity budget of pgd, such as 8/255; default: the recipe's.")
-    ] = None,
+    eps: Budget = None,
     steps: Annotated[int | None, typer.Option(help="ADV2 steps after the warm start; default: the recipe's.")] = None,
     target_class: Annotated[
         str, typer.Option(help=f"{', '.join(TARGET_CLASSES)}: index N, or a CSV with columns file and target.")
@@ -124,7 +124,7 @@ def attack(
         solvers=names_in(solver),
         recipe=recipe,
         n=n,
-        eps=None if eps is None else _fraction(eps),
+        eps=budget_in(eps),
         steps=steps,
         target_class=target_class,
         target_map=target_map,
@@ -224,11 +224,3 @@ def _retrain(out: Path) -> None:
         task = bars.add_task("training", total=demo_training.STEPS)
         accuracy = demo_training.retrain(path, lambda step, _loss: bars.update(task, completed=step + 1))
     say(f"Weights: {path}, held-out accuracy {accuracy:.3f}")
-
-
-def _fraction(text: str) -> float:
-    try:
-        numerator, _, denominator = text.partition("/")
-        return float(numerator) / float(denominator or 1)
-    except (ValueError, ZeroDivisionError):
-        raise UnderfireError(f"--eps {text} is no number; write it like 8/255 or 0.031.") from None

@@ -17,6 +17,7 @@ from underfire.studies.estimates import stopwatch
 from underfire.studies.requests import SCALES, Manner, Request, Subject
 from underfire.terminal import (
     Batch,
+    Budget,
     Column,
     Crop,
     Device,
@@ -29,6 +30,7 @@ from underfire.terminal import (
     Seed,
     Split,
     Weights,
+    budget_in,
     checked,
     command_line,
     console,
@@ -84,7 +86,7 @@ def _command(entries: tuple[Entry, ...]) -> Callable[..., None]:
         scale: Annotated[str, typer.Option(help=f"How many images: {', '.join(SCALES)}.")] = "standard",
         n: Annotated[int | None, typer.Option("--n", min=1, help="Images in place of the scale's.")] = None,
         recipe: Annotated[str, typer.Option(help="annealed or paper.")] = "annealed",
-        eps: Annotated[float | None, typer.Option(help="L-infinity budget; default: the recipe's.")] = None,
+        eps: Budget = None,
         steps: Annotated[int | None, typer.Option(help="ADV2 steps after the warm start.")] = None,
         normalize: Normalize = None,
         features: FeaturesLayer = None,
@@ -108,7 +110,7 @@ def _command(entries: tuple[Entry, ...]) -> Callable[..., None]:
             "masks": masks,
             "seed": seed,
         }
-        given |= {"scale": scale, "n": n, "recipe": recipe, "eps": eps, "steps": steps}
+        given |= {"scale": scale, "n": n, "recipe": recipe, "eps": budget_in(eps), "steps": steps}
         given |= {"interpreters": interpreter and names_in(interpreter), "defended": defended and names_in(defended)}
         named = {name: value for name, value in given.items() if value is not None}
         request, classifier = opened(checked(Request, **(_defaults(images) | named)), device)
@@ -141,7 +143,7 @@ def _subject(request: Request, classifier: Classifier) -> Subject:
         raise UnderfireError("The demo's scenes bring their own masks; name --masks FOLDER for images of your own.")
     if request.images == "demo":
         count = max(DEMO_SCENES, request.attacked + request.sizes.benign, request.sizes.located)
-        return Subject(classifier, demo.demo_images(count), demo.demo_masks(count))
+        return Subject(classifier, request.open_images(count), demo.demo_masks(count))
     image_set = request.open_images()
     masks = None if request.masks is None else object_masks(image_set, existing_folder(request.masks))
     return Subject(classifier, image_set, masks)
@@ -193,11 +195,12 @@ def _carry_out(entries: list[Entry], request: Request, subject: Subject, out: Pa
             continue
         for each in entry.tables(run):
             _print(each)
-        say(f"\n{entry.name}: {run.path / TABLES}, {run.path / FIGURES}\n")
+        written = (run.path / name for name in (TABLES, FIGURES))
+        say(f"\n{entry.name}: {', '.join(str(folder) for folder in written if folder.is_dir())}\n")
     if done(out):
         say(f"Report: {write_report_of(out)}")
     if failed:
-        raise UnderfireError("; ".join(failed))
+        raise UnderfireError(" ".join(failed))
 
 
 def _print(table: tables.Table) -> None:

@@ -45,6 +45,7 @@ InterpreterNames = Annotated[
     typer.Option(help=f"Comma-separated: {', '.join(INTERPRETERS)}; with its masker, rts:FILE; smoothed, smooth:NAME."),
 ]
 FeaturesLayer = Annotated[str | None, typer.Option(help="Layer that CAM and Grad-CAM explain; default: found.")]
+Budget = Annotated[str | None, typer.Option(help="L-infinity budget of pgd, such as 8/255; default: the recipe's.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …; auto takes a GPU if there is one.")]
 Seed = Annotated[int, typer.Option(help="Seed of every random choice.")]
 Batch = Annotated[int, typer.Option(min=1, help="Images worked on at a time.")]
@@ -144,6 +145,17 @@ def percentage(value: Estimate) -> str:
 def names_in(text: str) -> tuple[str, ...]:
     """The names in a comma-separated list."""
     return tuple(name.strip() for name in text.split(","))
+
+
+def budget_in(text: str | None) -> float | None:
+    """A budget as it is typed, a fraction or a number; UnderfireError if it is neither."""
+    if text is None:
+        return None
+    try:
+        numerator, slash, denominator = text.partition("/")
+        return float(numerator) / (float(denominator) if slash else 1)
+    except (ValueError, ZeroDivisionError):
+        raise UnderfireError(f"--eps {text} is no number; write it like 8/255 or 0.031.") from None
 
 
 def command_line() -> str:

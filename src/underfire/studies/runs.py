@@ -43,12 +43,12 @@ class Source(BaseModel):
     crop: int | None = None
     resize: int | None = None
 
-    def open_images(self) -> ImageSet:
-        """The images; UnderfireError if there are none."""
+    def open_images(self, scenes: int = 200) -> ImageSet:
+        """The images, so many of the demo's; UnderfireError if there are none."""
         if self.images == "demo" and self.split is not None:
             raise UnderfireError(f"The demo's scenes are not split; leave out --split {self.split}.")
         if self.images == "demo":
-            return demo_images()
+            return demo_images(scenes)
         return open_images(self.images, self.labels, self.crop, self.resize, self.split)
 
 
