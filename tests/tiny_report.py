@@ -1,6 +1,6 @@
 """A run held in memory, and what a test asks of the page that shows it."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import torch
 
 from underfire.names import PLAIN, attacker
 from underfire.report import RunView, write_report
-from underfire.store import write_json, write_table
+from underfire.store import COLUMNS_SCHEMA, OUTCOMES, SHARED, Rows, Run, Store, write_json, write_table
 from underfire.studies import detections
 from underfire.studies.detection import DETECTORS
 
@@ -76,6 +77,43 @@ class FakeRun:
 
     def _iou(self, attack: str, index: int) -> float:
         return 0.1 + 0.05 * index if attack in PLAIN else 0.95 - 0.02 * index
+
+
+@dataclass(frozen=True)
+class HeldRun(Run):
+    """A run folder of which outcomes and maps are held in memory."""
+
+    held: FakeRun
+
+    @property
+    def info(self) -> dict[str, Any]:
+        return dict(self.held.info)
+
+    def outcomes(self) -> pa.Table:
+        return self.held.outcomes()
+
+    def maps(self, attack: str, interpreter: str, only: Collection[str] | None = None) -> Rows:
+        return self.held.maps(attack, interpreter)
+
+
+def keep_study(run: FakeRun, folder: Path, **info: Any) -> Path:
+    """The run as a study's on the disk: images and maps in the folder around its own."""
+    store, stages = Store(folder.parent), list[dict[str, Any]]()
+
+    def stage(kind: str, attack: str, interpreter: str | None, rows: Any) -> None:
+        name = "-".join(filter(None, (kind, attack, interpreter)))
+        stages.append({"key": name, "kind": kind, "attack": attack, "interpreter": interpreter})
+        if not store.done(name):
+            store.append(name, run.ids, {kind: torch.from_numpy(rows[1])})
+
+    for attack in ("benign", "target", *run.attacks):
+        for made in () if attack == "target" else (None,) if attack == "benign" or shared(attack) else run.interpreters:
+            stage("image", attack, made, run.images(attack, made))
+        for interpreter in run.interpreters:
+            stage("map", attack, interpreter, run.maps(attack, interpreter))
+    write_table(folder / OUTCOMES, pa.Table.from_pylist(run.outcomes().to_pylist(), COLUMNS_SCHEMA))
+    write_json(folder / "run.json", {**run.info, SHARED: True, "stages": stages, **info})
+    return folder
 
 
 def shared(attack: str) -> bool:

@@ -1,7 +1,5 @@
 """The catalogue against the paper: every table and figure has its study, tables its rows, columns and numbers."""
 
-from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tiny_report import INFO, FakeRun, benign_rows, detection_rows
+from tiny_report import INFO, FakeRun, HeldRun, benign_rows, detection_rows
 from underfire.names import interpreter_name
-from underfire.store import Rows, Run, write_json, write_table
+from underfire.store import Run, write_json, write_table
 from underfire.studies import (
     aid,
     attack_tables,
@@ -30,10 +28,11 @@ ALL = ("grad", "cam", "mask", "rts")
 IDS = tuple(f"{number}.png" for number in range(4))
 RESNET = {**INFO, "model": {**INFO["model"], "name": "torchvision:resnet50", "fingerprint": "ours"}}
 DENSENET = {**INFO, "model": {**INFO["model"], "name": "torchvision:densenet169"}}
-MAKES = {  # beside the case study
+MAKES = {
     "localisation": ({2}, set()),
     "effectiveness": ({3, 12}, {1, 4, 5, 6, 17}),
     "evasiveness": ({4, 5}, set()),
+    "case-study": ({13}, {7, 8, 18}),
     "spatial": (set(), {9, 10, 19, 20}),
     "random-patch": ({6, 7}, {11}),
     "random-class": ({8}, {12, 13, 21, 22}),
@@ -43,27 +42,10 @@ MAKES = {  # beside the case study
 }
 
 
-@dataclass(frozen=True)
-class Held(Run):
-    """A run of which outcomes and maps are held in memory."""
-
-    held: FakeRun
-
-    @property
-    def info(self) -> dict[str, Any]:
-        return dict(self.held.info)
-
-    def outcomes(self) -> pa.Table:
-        return self.held.outcomes()
-
-    def maps(self, attack: str, interpreter: str, only: Collection[str] | None = None) -> Rows:
-        return self.held.maps(attack, interpreter)
-
-
 def run(
     *attacks: str, names: tuple[str, ...] = ALL, info: dict[str, Any] = RESNET, path: Path = Path("nowhere")
 ) -> Run:
-    return Held(path, FakeRun(IDS, interpreters=names, attacks=attacks, info=info))
+    return HeldRun(path, FakeRun(IDS, interpreters=names, attacks=attacks, info=info))
 
 
 def by_name(tables: Any) -> dict[str, Table]:
@@ -230,7 +212,12 @@ def test_bending_has_no_anchors() -> None:
 
 def test_table_13() -> None:
     found = by_name(attack_tables.case_study(run("pgd", "adv2")))
-    assert [row[0] for row in printed(found["table-13"])] == numbers(".19 .06 .25 .06 .23 .08 .15 .02")
+    table = found["table-13"]
+    assert table.columns == ("ΔL1", "ΔL2")
+    assert names_of(table) == [(name, made) for name in ("GRAD", "CAM", "MASK", "RTS") for made in ("PGD", "ADV²")]
+    assert [row[0] for row in printed(table)] == numbers(".19 .06 .25 .06 .23 .08 .15 .02")
+    assert [row[1] for row in printed(table)] == numbers(".23 .09 .31 .08 .30 .11 .26 .07")
+    assert not found["case-study-asr"].has_anchors
 
 
 def test_tables_4_and_5(tmp_path: Path) -> None:
@@ -302,12 +289,12 @@ def test_table_2(tmp_path: Path) -> None:
     rows = [
         {
             "id": id, "half": half, "interpreter": name, "class_true": 0, "class_predicted": 0, "map_constant": False,
-            "points_at_object": True, "points_at_box": True, "rule": rule, "parameter": 0.5,
+            "points_at_object": 1.0, "points_at_box": 1.0, "rule": rule, "parameter": 0.5,
             "best_rule": rule == "mean", "iou": 0.6, "box_wrong": False, "error": rule != "mean",
         }
         for name in names for rule in ("value", "mean") for half in ("validation", "test") for id in IDS
     ]  # fmt: skip
-    write_table(tmp_path / localisation.TABLE, pa.Table.from_pylist(rows))
+    write_table(tmp_path / localisation.TABLE, pa.Table.from_pylist(rows, localisation.SCHEMA))
     found = by_name(interpreter_tables.localisations(Run(tmp_path)))
     table = found["table-2"]
     assert table.columns == tuple(interpreter_name(name) for name in names)
@@ -327,17 +314,24 @@ def compared(images: str, made_for: str | None, shown_by: str, distance: float) 
     return pa.table(columns, aid.SCHEMA)
 
 
-def test_table_10(tmp_path: Path) -> None:
-    names, kinds = ("rts", "rts:masker-aid"), []
+def defences(folder: Path, names: tuple[str, str]) -> dict[str, Table]:
+    """The tables of an interpreter and its defence."""
+    undefended, defended = names
+    kinds = list[tuple[str, str | None, str, float]]()
     for name in names:
         kinds += [("benign", None, name, 0.02 * names.index(name)), ("pgd", None, name, 0.3)]
         kinds += [("signs like pgd", None, name, 0.1), ("adv2", name, name, 0.05), ("signs like adv2", name, name, 0.1)]
-    kinds += [("adv2", "rts", "rts:masker-aid", 0.2), ("signs like adv2", "rts", "rts:masker-aid", 0.1)]
-    write_table(tmp_path / aid.TABLE, pa.concat_tables([compared(*kind) for kind in kinds]))
+    kinds += [("adv2", undefended, defended, 0.2), ("signs like adv2", undefended, defended, 0.1)]
+    write_table(folder / aid.TABLE, pa.concat_tables([compared(*kind) for kind in kinds]))
     settings = {"model": "demo", "images": "demo", "interpreters": ["cam", "grad"]}
     spec = {**aid.Settings(**settings).model_dump(mode="json"), "model_fingerprint": "", "images_digest": ""}
-    write_json(tmp_path / "run.json", {**RESNET, "spec": spec})
-    found = by_name(interpreter_tables.defences(Run(tmp_path)))
+    write_json(folder / "run.json", {**RESNET, "spec": spec})
+    return by_name(interpreter_tables.defences(Run(folder)))
+
+
+def test_table_10(tmp_path: Path) -> None:
+    names = ("rts", "rts:masker-aid")
+    found = defences(tmp_path, names)
     assert set(found) == {"table-10", "defences"}
     table = found["table-10"]
     assert table.columns == names
@@ -348,3 +342,18 @@ def test_table_10(tmp_path: Path) -> None:
     assert names_of(found["defences"]) == [("PGD",), ("ADV² for itself",), ("ADV² for rts",)]
     last = [[value.ours and value.ours.value for value in cell] for cell in found["defences"].rows[-1].cells]
     assert last == [[None], [0.2, 1.0]]
+
+
+@pytest.mark.parametrize(
+    ("names", "benign", "attacked"),
+    [
+        (("rts:resnet20", "rts:resnet20-aid"), "- .03", ".01 .10"),
+        (("rts", "smooth:cam"), "- -", ".01 -"),
+        (("cam", "smooth:cam"), "- -", "- -"),
+        (("cam", "rts:masker-aid"), "- -", "- -"),
+    ],
+)
+def test_table_10_compares_maskers_alone_with_the_papers(
+    tmp_path: Path, names: tuple[str, str], benign: str, attacked: str
+) -> None:
+    assert printed(defences(tmp_path, names)["table-10"]) == [numbers(benign), numbers(attacked)]

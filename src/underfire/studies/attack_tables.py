@@ -143,19 +143,15 @@ def _detected(found: list[Detected], detector: str, kind: str, name: str | None)
 def transfers(run: Run) -> Iterator[Table]:
     """Table 9 on the run's own classifier, with noise of the attack's size below."""
     own = rows_where(transfer.transfers(run), model_fingerprint=run.info["model"]["fingerprint"])
-    cells = transfer.summarise(own)
-    shown = list(dict.fromkeys(cell.interpreter for cell in cells))
+    cells = {(each.attack, each.source, each.interpreter): each.map_l1 for each in transfer.summarise(own)}
+    shown = list(dict.fromkeys(name for _, _, name in cells))
     rows = []
-    for attack, source in dict.fromkeys((cell.attack, cell.source) for cell in cells):
-        values = []
-        for name in shown:
-            cell = next(
-                each for each in cells if (each.attack, each.source, each.interpreter) == (attack, source, name)
-            )
-            is_printed = attack in ("adv2", "pgd")
-            number = paper.TRANSFER.get((source, name)) if is_printed else None
-            values.append((Value("ΔL1", cell.map_l1, number),))
-        rows.append(Row((made_for(attack, source),), tuple(values)))
+    for attack, source in dict.fromkeys((attack, source) for attack, source, _ in cells):
+        printed = paper.TRANSFER if attack in ("adv2", "pgd") else {}
+        values = tuple(
+            (Value("ΔL1", cells.get((attack, source, name)), printed.get((source, name))),) for name in shown
+        )
+        rows.append(Row((made_for(attack, source),), values))
     title = "Table 9. L1 distance between attribution maps of adversarial and benign inputs (row/column: source/target)"
     yield Table("table-9", title, ("",), _titles(shown), tuple(rows))
 

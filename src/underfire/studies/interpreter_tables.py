@@ -51,12 +51,10 @@ def defences(run: Run) -> Iterator[Table]:
     names = list(dict.fromkeys(each.shown_by for each in found))
     by_kind = {(each.shown_by, each.images, each.made_for): each for each in found}
     undefended, *defended = names
-    drifts = [by_kind[name, aid.BENIGN, None].map_l1 for name in defended]
-    benign = ((Value("ΔL1", None),), *((Value("ΔL1", drift, paper.AID_BENIGN),) for drift in drifts))
-    printed = {undefended: paper.AID_UNDEFENDED}
-    attacked = tuple(
-        (Value("ΔL1", by_kind[name, "adv2", name].map_l1, printed.get(name, paper.AID_DEFENDED)),) for name in names
-    )
+    drifts = {name: by_kind[name, aid.BENIGN, None].map_l1 for name in defended}
+    printed = _anchors(names)
+    benign = ((Value("ΔL1", None),), *((Value("ΔL1", drift, printed[name][0]),) for name, drift in drifts.items()))
+    attacked = tuple((Value("ΔL1", by_kind[name, "adv2", name].map_l1, printed[name][1]),) for name in names)
     title = "Table 10. Distance to benign maps: of benign inputs to the undefended map, of ADV² to the own one"
     note = "Every interpreter is attacked by ADV² made for itself, anew."
     rows = (Row(("Benign",), benign), Row(("ADV²",), attacked))
@@ -73,6 +71,16 @@ def defences(run: Run) -> Iterator[Table]:
         tuple(_row(kind, undefended, names, by_kind) for kind in _kinds(found, undefended)),
         "Attacks are told from benign images with random signs of the same size. Noise makes 3 and 30 % of images err.",
     )
+
+
+def _anchors(names: list[str]) -> dict[str, tuple[float | None, float | None]]:
+    """The paper's ΔL1 of benign and attacked images: of RTS, which comes first, and of its maskers after AID."""
+    undefended, *defended = names
+    anchors: dict[str, tuple[float | None, float | None]] = dict.fromkeys(names, (None, None))
+    if undefended.partition(":")[0] == "rts":
+        anchors[undefended] = None, paper.AID_UNDEFENDED
+        anchors |= {name: (paper.AID_BENIGN, paper.AID_DEFENDED) for name in defended if name.startswith("rts:")}
+    return anchors
 
 
 Kind = tuple[str, str]  # images, and for whom they were made: "all", "itself" or the undefended one

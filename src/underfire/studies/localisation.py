@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 
 from underfire.classifiers import Classifier
@@ -28,11 +27,29 @@ from underfire.localisation import fit_all, hits, is_wrong, upscaled
 from underfire.metrics import Estimate, boxes, mean_interval
 from underfire.rng import halves
 from underfire.stages import Explain, Locate, describe, find, keep, key
-from underfire.store import Run, Store
+from underfire.store import Run, Store, read_table
 from underfire.studies.runs import Chosen, Inputs, Planned, Report, Study, carry_out, rehearse, surroundings
 from underfire.types import Labels
 
 TABLE = "localisation.parquet"
+SCHEMA = pa.schema(
+    {
+        "id": pa.string(),
+        "half": pa.string(),  # validation, on which rules were chosen, or test
+        "interpreter": pa.string(),
+        "class_true": pa.int64(),
+        "class_predicted": pa.int64(),
+        "map_constant": pa.bool_(),
+        "points_at_object": pa.float64(),
+        "points_at_box": pa.float64(),
+        "rule": pa.string(),
+        "parameter": pa.float64(),
+        "best_rule": pa.bool_(),
+        "iou": pa.float64(),  # of the boxes
+        "box_wrong": pa.bool_(),
+        "error": pa.bool_(),  # wrong box or wrong class
+    }
+)
 
 
 class Settings(Inputs):
@@ -113,7 +130,7 @@ def localisation_table(settings: Settings, source: Locate, ids: tuple[str, ...],
                 "box_wrong": is_wrong(rule.ious, torch.zeros_like(misclassified)).tolist(),
                 "error": is_wrong(rule.ious, misclassified).tolist(),
             }
-            tables.append(pa.table({**shared, **own}))
+            tables.append(pa.table({**shared, **own}, SCHEMA))
     return pa.concat_tables(tables)
 
 
@@ -134,7 +151,7 @@ class Summary:
 
 def localisations(run: Run) -> pa.Table:
     """The run's table."""
-    return pq.read_table(run.path / TABLE)
+    return read_table(run.path / TABLE, SCHEMA)
 
 
 def summarise(table: pa.Table) -> list[Summary]:

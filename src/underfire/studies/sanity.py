@@ -15,7 +15,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from torch import Tensor
 
 from underfire.classifiers import Classifier
@@ -25,11 +24,21 @@ from underfire.interpreters import Interpreter
 from underfire.metrics import Estimate, map_l1, mean_interval, rank_correlation
 from underfire.randomised import DEPTHS
 from underfire.stages import Explain, ExplainRandomised, Select, choose, describe, keep, key
-from underfire.store import Run, Store
+from underfire.store import Run, Store, read_table
 from underfire.studies.runs import Chosen, Inputs, Planned, Report, Study, carry_out, rehearse, surroundings
 from underfire.types import UnderfireError
 
 TABLE = "sanity.parquet"
+SCHEMA = pa.schema(
+    {
+        "id": pa.string(),
+        "interpreter": pa.string(),
+        "compared_with": pa.string(),
+        "rank_correlation": pa.float64(),
+        "map_l1": pa.float64(),
+        "constant": pa.bool_(),
+    }
+)
 
 
 class Settings(Inputs):
@@ -96,7 +105,7 @@ def sanity_table(settings: Settings, select: Select, ids: tuple[str, ...], store
                 "map_l1": map_l1(maps, others).double().tolist(),
                 "constant": (is_constant(maps) | is_constant(others)).tolist(),
             }
-            tables.append(pa.table(columns))
+            tables.append(pa.table(columns, SCHEMA))
     return pa.concat_tables(tables)
 
 
@@ -123,7 +132,7 @@ class Summary:
 
 def comparisons(run: Run) -> pa.Table:
     """The run's table."""
-    return pq.read_table(run.path / TABLE)
+    return read_table(run.path / TABLE, SCHEMA)
 
 
 def summarise(table: pa.Table) -> list[Summary]:
