@@ -5,32 +5,35 @@
     overlaps(run), predictions(run)
 
 To the run of an attack this adds how often the classifier is right, on all images of the set, and, with masks, how
-much of each map lies on the lesion: of benign images, and of attacked ones whose diagnosis is wrong.
+much of each map lies on the lesion: of benign images, and of attacked ones that get the wrong diagnosis wanted.
 
     IoU       of the cells above the map's own mean with the lesion
     inside    sum of the map on the lesion / sum of the map
     pointing  whether the map's peak is on the lesion
 """
 
+from collections import defaultdict
 from collections.abc import Iterator
 from functools import partial
 
 import pyarrow as pa
 import torch
+from jaxtyping import Bool
+from torch import Tensor
 
 from underfire.classifiers import Classifier
 from underfire.confusion import Counts, accuracy, balanced_accuracy, confusion, recalls
-from underfire.data import ImageSet, predict
+from underfire.data import ImageSet, LocatedObjects, locate, predict
 from underfire.localisation import hits, upscaled
-from underfire.metrics import Masks, above_mean, iou, mean_interval
+from underfire.metrics import above_mean, iou, mean_interval
 from underfire.names import attack_name, interpreter_name
 from underfire.plots import confusion_matrix
-from underfire.stages import Select, key
+from underfire.stages import key
 from underfire.store import Run, read_table, rows_where, write_table
 from underfire.studies import attack_figures, attack_tables, effectiveness, paper
 from underfire.studies.figures import Drawing, Figure
 from underfire.studies.tables import Row, Table, Value
-from underfire.types import Images, Logits, Maps, UnderfireError
+from underfire.types import Images, Logits, Maps
 
 OVERLAPS, PREDICTIONS = "overlaps.parquet", "predictions.parquet"
 OVERLAP_COLUMNS = pa.schema(
@@ -44,15 +47,20 @@ OVERLAP_COLUMNS = pa.schema(
     }
 )
 PREDICTION_COLUMNS = pa.schema({"id": pa.string(), "class_true": pa.int64(), "class_predicted": pa.int64()})
+ATTACKS = ("pgd", "adv2")
+MOST_CLASSES = 30  # in a matrix that can be read
 MEASURES = {"IoU": "iou", "inside": "inside", "pointing": "points_at_object"}
 
 
 def add(run: Run, classifier: Classifier, image_set: ImageSet, masks: ImageSet | None, width: int = 16) -> None:
-    """Write the tables that the run lacks; UnderfireError if a mask has another size than its image."""
-    if not (run.path / PREDICTIONS).exists():
-        write_table(run.path / PREDICTIONS, _predicted(classifier, image_set, width))
+    """Write the tables that the run lacks; UnderfireError if a mask has another size than its image.
+
+    Images whose masks cannot be read or show nothing are not measured.
+    """
     if masks is not None and not (run.path / OVERLAPS).exists():
         write_table(run.path / OVERLAPS, _overlapping(run, image_set, masks))
+    if not (run.path / PREDICTIONS).exists():
+        write_table(run.path / PREDICTIONS, _predicted(classifier, image_set, width))
 
 
 def overlaps(run: Run) -> pa.Table:
@@ -69,20 +77,18 @@ def predictions(run: Run) -> pa.Table:
 def tables(run: Run) -> Iterator[Table]:
     """Table 13, the numbers of Fig. 8 and 18, and how much of the maps is on lesions."""
     yield from attack_tables.case_study(run)
-    counts, classes = _counts(run), run.info["classes"]
+    counts, names = _counts(run)
+    shown, each = _shown(counts), recalls(counts)
     rows = [
         Row(("all images",), ((Value("accuracy", accuracy(counts), percent=True),),)),
         Row(
             ("classes alike",),
             ((Value("balanced accuracy", balanced_accuracy(counts), paper.SKIN_ACCURACY, percent=True),),),
         ),
-        *(
-            Row((name,), ((Value("recall", each, percent=True),),))
-            for name, each in zip(classes, recalls(counts), strict=True)
-        ),
+        *(Row((names[i],), ((Value("recall", each[i], percent=True),),)) for i in shown),
     ]
     title = f"Fig. 18 in numbers. How often the classifier is right, {int(counts.sum())} images"
-    yield Table("classifier", title, ("",), ("right",), tuple(rows))
+    yield Table("classifier", title, ("",), ("right",), tuple(rows), _left_out(counts, shown))
     if (found := overlaps(run)).num_rows:
         yield _overlap_table(found)
 
@@ -95,13 +101,31 @@ def figures(run: Run) -> Iterator[Figure]:
 
 
 def _confusion(run: Run) -> Drawing:
-    return confusion_matrix(_counts(run).numpy(), run.info["classes"])
+    counts, names = _counts(run)
+    shown = _shown(counts)
+    return confusion_matrix(counts[shown][:, shown].numpy(), [names[i] for i in shown])
 
 
-def _counts(run: Run) -> Counts:
-    table = predictions(run)
-    true, reported = (torch.from_numpy(table[name].to_numpy()) for name in ("class_true", "class_predicted"))
-    return confusion(true, reported, len(run.info["classes"]))
+def _counts(run: Run) -> tuple[Counts, list[str]]:
+    """True against reported classes, and their names; a classifier may know more classes than the images have."""
+    table, names = predictions(run), run.info["classes"]
+    true, reported = (torch.tensor(table[name].to_pylist()) for name in ("class_true", "class_predicted"))
+    known = max(len(names), 1 + int(torch.cat([true, reported]).max()))
+    return confusion(true, reported, known), [*names, *map(str, range(len(names), known))]
+
+
+def _shown(counts: Counts) -> list[int]:
+    """The classes that occur, if they are too many those with the most errors."""
+    met = counts.sum(0) + counts.sum(1)
+    errors = met - 2 * counts.diagonal()
+    occurring = met.nonzero()[:, 0].tolist()
+    return sorted(sorted(occurring, key=lambda i: -errors[i])[:MOST_CLASSES])
+
+
+def _left_out(counts: Counts, shown: list[int]) -> str:
+    """What is said of classes that are not shown."""
+    occurring = int((counts.sum(0) + counts.sum(1)).count_nonzero())
+    return "" if len(shown) == occurring else f"Of {occurring} classes the {len(shown)} with the most errors."
 
 
 def _overlap_table(found: pa.Table) -> Table:
@@ -114,7 +138,8 @@ def _overlap_table(found: pa.Table) -> Table:
     title = "How much of the maps lies on the lesion"
     note = (
         "IoU: of the cells above the map's mean with the lesion; inside: share of the map's sum; pointing: the peak "
-        "is on the lesion. Attacked images are diagnosed wrongly: a map that stays on the lesion does not tell."
+        "is on the lesion. Attacked images are those that are diagnosed as the attack wants: a map that stays on the "
+        "lesion does not tell."
     )
     return Table("overlap", title, ("Interpreter", "Images"), tuple(MEASURES), tuple(rows), note)
 
@@ -130,24 +155,22 @@ def _predicted(classifier: Classifier, image_set: ImageSet, width: int) -> pa.Ta
 
 def _overlapping(run: Run, image_set: ImageSet, masks: ImageSet) -> pa.Table:
     settings, select = effectiveness.recorded(run)
-    ids = run.store.done(key(select))
-    objects = _objects(ids, run, select, image_set, masks)
-    parts = []
+    located, fooled = _located(run.store.done(key(select)), image_set, masks), _fooled(run.outcomes())
+    place = {name: i for i, name in enumerate(located.samples.ids)}
+    parts = [OVERLAP_COLUMNS.empty_table()]
     for interpreter in settings.explainers():
-        for images in ("benign", "pgd", "adv2"):
-            maps = torch.from_numpy(run.maps(images, interpreter.name)[1])
-            measured = {name: values.tolist() for name, values in overlap(maps, objects).items()}
-            columns = {
-                "id": ids,
-                "interpreter": [interpreter.name] * len(ids),
-                "images": [images] * len(ids),
-                **measured,
-            }
-            parts.append(pa.table(columns, OVERLAP_COLUMNS))
+        shown = {"benign": set(place)} | {attack: fooled[attack, interpreter.name] & set(place) for attack in ATTACKS}
+        for images, wanted in shown.items():
+            if wanted:
+                ids, maps = run.maps(images, interpreter.name, only=wanted)
+                measured = overlap(torch.from_numpy(maps), located.objects[[place[name] for name in ids]])
+                named = {"id": ids, "interpreter": [interpreter.name] * len(ids), "images": [images] * len(ids)}
+                columns = {**named, **{name: values.tolist() for name, values in measured.items()}}
+                parts.append(pa.table(columns, OVERLAP_COLUMNS))
     return pa.concat_tables(parts)
 
 
-def overlap(maps: Maps, objects: Masks) -> dict[str, torch.Tensor]:
+def overlap(maps: Maps, objects: Bool[Tensor, "n rows columns"]) -> dict[str, Tensor]:
     """The three measures of each map against the pixels of its object; a map of zeros is nowhere."""
     shown = upscaled(maps, *objects.shape[1:])
     total = shown.sum((1, 2))
@@ -155,10 +178,18 @@ def overlap(maps: Maps, objects: Masks) -> dict[str, torch.Tensor]:
     return {"iou": iou(above_mean(shown), objects), "inside": inside, "points_at_object": hits(shown, objects)}
 
 
-def _objects(ids: tuple[str, ...], run: Run, select: Select, image_set: ImageSet, masks: ImageSet) -> Masks:
+def _located(ids: tuple[str, ...], image_set: ImageSet, masks: ImageSet) -> LocatedObjects:
+    """These images with their objects, without those whose masks cannot be read or show none."""
     place = {name: i for i, name in enumerate(image_set.ids)}
-    objects = torch.stack([masks.read(place[name]).mean(0) > 0.5 for name in ids])
-    sides = run.store.read(key(select), "image", ids[:1]).shape[2:]
-    if objects.shape[1:] != sides:
-        raise UnderfireError("The masks have another size than the images; give both one size with --crop.")
-    return objects
+    places = [place[name] for name in ids]
+    return locate(image_set.take(places), masks.take(places), len(ids), seed=0)
+
+
+def _fooled(outcomes: pa.Table) -> dict[tuple[str, str], set[str]]:
+    """The images on which attacks succeeded, by attack and interpreter."""
+    fooled = defaultdict[tuple[str, str], set[str]](set)
+    names = ("attack", "interpreter", "id", "success")
+    for attack, interpreter, id, success in zip(*(outcomes[name].to_pylist() for name in names), strict=True):
+        if success:
+            fooled[attack, interpreter].add(id)
+    return fooled
