@@ -117,7 +117,13 @@ def test_html_has_interval_and_anchor_below_ours() -> None:
     page = html_of(table((Value("L1", OURS, 0.5),), (Value("L1", None),)), ())
     small = "".join(f"<div><small>{text}</small></div>" for text in ("[0.125, 0.375]", "paper 0.50, -0.250*"))
     assert f"<td><span>0.250</span>{small}</td><td><span>–</span></td>" in page
-    assert [tag["scope"] for tag in Tags(page).all("th")] == ["col", "col", "col", "row"]
+    assert [tag["scope"] for tag in Tags(page).all("th")] == ["col", "col", "row"]
+
+
+def test_html_has_no_empty_heading() -> None:
+    assert "<thead><tr><td></td><th" in html_of(table((Value("L1", OURS),)), ())
+    named = html_of(table((Value("L1", OURS),), stub="Attack"), ())
+    assert '<thead><tr><th scope="col">Attack</th><th' in named
 
 
 def test_a_table_is_three_files_that_are_left_alone_while_they_hold_just_this(tmp_path: Path) -> None:

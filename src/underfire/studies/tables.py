@@ -155,7 +155,7 @@ def latex_of(table: Table) -> str:
 
 def html_of(table: Table, notes: Sequence[str]) -> str:
     """A table element with notes below."""
-    heads = "".join(f'<th scope="col">{escape(name)}</th>' for name in (*table.stub, *table.columns))
+    heads = "".join(map(_html_head, (*table.stub, *table.columns)))
     body = "\n".join(f"<tr>{_html_names(row)}{''.join(map(_html_cell, row.cells))}</tr>" for row in table.rows)
     below = "".join(f"\n<p><small>{escape(each)}</small></p>" for each in notes)
     return (
@@ -169,6 +169,11 @@ def _values(table: Table) -> Iterator[tuple[Row, str, Value]]:
         for column, cell in zip(table.columns, row.cells, strict=True):
             for value in cell:
                 yield row, column, value
+
+
+def _html_head(name: str) -> str:
+    """What heads a column; where nothing does, a cell that is no heading."""
+    return f'<th scope="col">{escape(name)}</th>' if name else "<td></td>"
 
 
 def _html_names(row: Row) -> str:
