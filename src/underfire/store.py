@@ -87,9 +87,14 @@ class Run:
         return read_json(self.path / "run.json")
 
     @property
+    def shares_stages(self) -> bool:
+        """Whether run.json says that the run is one of several in a folder, whose stages they share."""
+        return self.info.get(SHARED) is True
+
+    @property
     def store(self) -> Store:
-        """The stages: in the run's own folder or, where run.json says that they are shared, in the folder around it."""
-        return Store(self.path.parent if self.info.get(SHARED) is True else self.path)
+        """The stages: in the run's own folder or, where they are shared, in the folder around it."""
+        return Store(self.path.absolute().parent if self.shares_stages else self.path)
 
     def outcomes(self) -> pa.Table:
         """One row per image x attack x interpreter; empty where nothing was measured yet."""

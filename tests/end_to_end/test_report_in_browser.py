@@ -15,10 +15,22 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from tiny_report import benign_rows, detection_rows, gap_row, transfer_row, write_detections, write_rows
+from tiny_report import (
+    HOSTILE_ID,
+    FakeRun,
+    benign_rows,
+    detection_rows,
+    gap_row,
+    keep_study,
+    transfer_row,
+    write_detections,
+    write_rows,
+)
+from tiny_report import INFO as TOLD
 from underfire.metrics import wilson
-from underfire.report import write_report
-from underfire.studies import gap, transfer
+from underfire.report import write_report, write_report_of
+from underfire.store import OUTCOMES
+from underfire.studies import case_study, gap, transfer
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
@@ -435,6 +447,53 @@ def test_wide_tables_scroll_by_keyboard_and_the_page_does_not(browser: Any, grow
         if width == 360:
             page.wait_for_function("each => each.scrollLeft > 0", arg=table.element_handle())
         assert first.bounding_box()["x"] == pytest.approx(before, abs=3)  # the names stay in sight
+
+
+# ------------------------------------------------------------------ a folder of studies
+
+
+@pytest.fixture(scope="module")
+def studied(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The report of studies that attacked, detected, transferred and classified, and of one that is not finished."""
+    folder = tmp_path_factory.mktemp("studied")
+    run = FakeRun(("a.png", HOSTILE_ID), side=32, info={**TOLD, "model": {**TOLD["model"], "fingerprint": "f0"}})
+    for name in ("effectiveness", "evasiveness", "transfer", "gap", "case-study", "spatial"):
+        keep_study(run, folder / name)
+    (folder / "spatial" / OUTCOMES).unlink()
+    attackers = (("pgd", None), ("adv2", "cam"), ("adv2", "grad"))
+    rows = [row for attack in attackers for row in detection_rows("fs", *attack, scores=[0.5, 2.0])]
+    write_detections(folder / "evasiveness", benign_rows("fs") + rows)
+    pairs = [(source, shown) for source in ("cam", "grad", None) for shown in ("cam", "grad")]
+    table = [transfer_row(*pair, distance=0.1) for pair in pairs]
+    write_rows(folder / "transfer" / transfer.TABLE, table, transfer.SCHEMA)
+    write_rows(folder / "gap" / gap.TABLE, [gap_row("adv2", "cam", 0.5, 0.9)], gap.SCHEMA)
+    reported = [{"id": str(i), "class_true": i, "class_predicted": 0} for i in range(3)]
+    write_rows(folder / "case-study" / case_study.PREDICTIONS, reported, case_study.PREDICTION_COLUMNS)
+    return write_report_of(folder).as_uri()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_studies_are_shown_without_obstacle(browser: Any, studied: str, scheme: str) -> None:
+    with quiet(browser, studied, scheme) as page:
+        assert violations(page) == []
+        links = [link.get_attribute("href") for link in page.locator("nav a").all()]
+        assert links == [f"#{each.get_attribute('id')}" for each in page.locator("main > section").all()]
+        assert {"#detection", "#transfer", "#gap", "#studies", "#gallery"} <= set(links)
+        assert page.locator("#study-spatial .notice").inner_text() == "Not finished yet; run it again."
+        assert page.locator("#study-case-study th").filter(has_text="<script>alert(1)</script>").count() == 1
+        pictures = page.locator(".study img").all()
+        assert len(pictures) >= 7
+        for picture in pictures:
+            picture.scroll_into_view_if_needed()
+            assert picture.evaluate("each => each.complete && each.naturalWidth") > 100
+            assert contrast(picture.screenshot()) > 60
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_no_study_widens_the_page(browser: Any, studied: str, width: int) -> None:
+    with quiet(browser, studied) as page:
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
 def contrast(picture: bytes) -> float:

@@ -13,12 +13,16 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 
+from tiny_report import Tags
 from underfire import open_run, presets, stages
 from underfire.cli import main
+from underfire.data import open_images
+from underfire.report import write_report_of
 from underfire.stages import Select, key
-from underfire.studies import aid, attack_figures, effectiveness, localisation, sanity
+from underfire.studies import aid, attack_figures, case_study, effectiveness, localisation, sanity
 from underfire.studies.catalogue import STUDIES, _defences_settings, done
 from underfire.studies.requests import Request
 
@@ -26,6 +30,7 @@ MAKES = {  # tables and figures, by study
     "localisation": ("table-2 localisation-rules", ""),
     "effectiveness": ("table-3 table-12 figure-6", "figure-1 figure-4 figure-5 figure-6"),
     "evasiveness": ("table-4 table-5", ""),
+    "case-study": ("case-study-asr table-13 figure-8-iou classifier overlap", "figure-7 figure-8 figure-18"),
     "spatial": ("stadv-asr figure-10-l1 figure-10-iou", "figure-9 figure-10"),
     "random-patch": ("table-6 table-7", "figure-11"),
     "random-class": ("table-8 figure-13", "figure-12 figure-13"),
@@ -141,7 +146,7 @@ def everything(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> Eve
     masks = _mask(home / "photos", home / "masks")
     options: dict[str, object] = {"model": tiny_model, "images": home / "photos", "normalize": "none", "masks": masks}
     options |= {"interpreter": "cam,grad", "defended": "smooth:cam", "scale": "quick", "n": 4, "steps": 3}
-    options |= {"eps": 0.05, "batch": 2, "out": home / "out"}
+    options |= {"eps": "13/255", "batch": 2, "out": home / "out"}
     computed: list[tuple[str, str]] = []
 
     def note(spec: Any, ids: tuple[str, ...]) -> None:
@@ -172,7 +177,7 @@ def test_all_studies_run_in_one_folder(everything: Everything) -> None:
     code, out, err = everything.said
     assert (code, err) == (0, "")
     assert list(done(everything.folder)) == list(STUDIES) == [name for name in STUDIES if name in MAKES]
-    assert {path.name for path in everything.folder.iterdir()} == {*STUDIES, "stages"}
+    assert {path.name for path in everything.folder.iterdir()} == {*STUDIES, "stages", "report.html"}
     assert [name for name in STUDIES if (everything.folder / name / "stages").exists()] == []
     assert "Left out" not in out
     assert "timed on one image" in out
@@ -221,7 +226,9 @@ def test_one_study_again_says_its_part(everything: Everything) -> None:
     before = files(everything.folder)
     code, out, err = study("transfer", **everything.options)
     assert (code, err) == (0, "")
-    assert told(out) in told(everything.said[1])
+    part, _, last = told(out).rpartition("\n")
+    assert part.strip() in told(everything.said[1])
+    assert last == f"Report: {everything.folder / 'report.html'}"
     assert files(everything.folder) == before
 
 
@@ -309,6 +316,10 @@ def test_all_leaves_out_what_lacks_something_and_goes_on_after_a_failure(
         ("effectiveness", {"scale": "huge"}, "--scale huge: Input should be 'quick', 'standard' or 'full'"),
         ("random-patch", {"recipe": "fast"}, "--recipe fast: Input should be 'annealed' or 'paper'"),
         ("spatial", {"eps": 2}, "--eps 2.0: "),
+        ("gap", {"interpreter": "smooth:cam,smooth:cam"}, "is named twice"),
+        ("gap", {"eps": "8/0"}, "--eps 8/0 is no number; write it like 8/255 or 0.031."),
+        ("gap", {"split": "val"}, "there is no split 'val' of these images: give 'test' or 'train'"),
+        ("gap", {"images": "demo", "split": "test"}, "The demo's scenes are not split; leave out --split test."),
         ("gap", {"images": "nowhere"}, "nowhere"),
         ("localisation", {}, "The study 'localisation' needs to know where objects are"),
         ("localisation", {"masks": "nowhere"}, "There is no folder nowhere."),
@@ -327,6 +338,19 @@ def test_bad_input_is_refused_in_one_sentence(
     assert (code, err.count("\n")) == (1, 1)
     assert complaint in err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_budget_may_be_a_fraction(everything: Everything) -> None:
+    assert open_run(everything.folder / "gap").info["spec"]["eps"] == 13 / 255
+
+
+def test_studies_keep_to_the_part_that_is_asked_for(tiny: dict[str, object], tiny_photos: Path, tmp_path: Path) -> None:
+    code, _, err = study("sanity", **tiny, split="test", n=12, out=tmp_path / "run")
+    assert (code, err) == (0, "")
+    run = open_run(tmp_path / "run" / "sanity")
+    assert run.info["spec"]["split"] == "test"
+    assert set(run.images()[0]) == set(open_images(tiny_photos, split="test").ids)
+    assert len(run.images()[0]) == 3
 
 
 # ------------------------------------------------------------------ localisation
@@ -373,6 +397,119 @@ def test_masks_that_do_not_belong_are_refused(tiny: dict[str, object], masks: Pa
     code, _, err = study("localisation", **tiny, masks=masks, n=4, out=tmp_path / "run")
     assert (code, "lacks 1 of 12 masks, the first is red/red-0.png" in err) == (1, True)
     assert not (tmp_path / "run").exists()
+
+
+# ------------------------------------------------------------------ case study
+
+SHORT: dict[str, object] = {"n": 2, "steps": 2, "eps": "60/255"}
+
+
+def test_the_case_study_classifies_all_images_and_measures_maps_of_wrong_diagnoses(everything: Everything) -> None:
+    run = open_run(everything.folder / "case-study")
+    reported = case_study.predictions(run).to_pylist()
+    assert len(reported) == 90
+    assert {(row["id"].partition("/")[0], row["class_true"]) for row in reported} == {
+        ("blue", 0),
+        ("green", 1),
+        ("red", 2),
+    }
+    (classifier,) = (each for each in STUDIES["case-study"].tables(run) if each.name == "classifier")
+    assert [row.names[0] for row in classifier.rows[2:]] == run.info["classes"] == ["blue", "green", "red"]
+    wrong = {(row["attack"], row["interpreter"], row["id"]) for row in run.outcomes().to_pylist() if row["success"]}
+    benign = {("benign", name, id) for name in ("cam", "grad") for id in run.images()[0]}
+    measured = case_study.overlaps(run).to_pylist()
+    assert {(row["images"], row["interpreter"], row["id"]) for row in measured} == wrong | benign
+    (first, *_) = run.maps("benign", "cam")[0]
+    lesion = torch.zeros(1, 16, 16, dtype=torch.bool)
+    lesion[:, 4:12, 5:11] = True
+    expected = case_study.overlap(torch.from_numpy(run.maps("benign", "cam", only=(first,))[1]), lesion)
+    (row,) = (
+        each for each in measured if (each["images"], each["interpreter"], each["id"]) == ("benign", "cam", first)
+    )
+    assert {name: row[name] for name in expected} == {name: float(values) for name, values in expected.items()}
+
+
+def test_the_case_study_without_masks_measures_no_overlap_until_they_come(
+    tiny: dict[str, object], masks: Path, tmp_path: Path
+) -> None:
+    options = {**tiny, **SHORT, "out": tmp_path / "run"}
+    code, out, err = study("case-study", **options)
+    assert (code, err) == (0, "")
+    assert "balanced accuracy" in (tmp_path / "run" / "case-study" / "tables" / "classifier.csv").read_text()
+    assert "How much of the maps" not in out
+    before, computed = files(tmp_path / "run"), list[Any]()
+    with computing(lambda spec, ids: computed.append(spec), tmp_path / "run"):
+        assert study("case-study", **options)[0] == 0
+        assert files(tmp_path / "run") == before
+        code, out, _ = study("case-study", **options, masks=masks)
+    assert (code, computed) == (0, [])
+    assert "How much of the maps lies on the lesion" in out
+    assert (tmp_path / "run" / "case-study" / "tables" / "overlap.csv").is_file()
+
+
+@pytest.mark.parametrize(
+    ("pixels", "complaint"),
+    [
+        (np.full((16, 8), 255, dtype=np.uint8), "has another size than the image; give both one size with --crop."),
+        (np.zeros((16, 16), dtype=np.uint8), "its mask shows no object"),
+    ],
+)
+def test_masks_that_the_case_study_cannot_use_leave_nothing_that_looks_finished(
+    tiny: dict[str, object], masks: Path, tmp_path: Path, pixels: Any, complaint: str
+) -> None:
+    for mask in masks.rglob("*.png"):
+        Image.fromarray(pixels).save(mask)
+    code, _, err = study("case-study", **tiny, **SHORT, masks=masks, out=tmp_path / "run")
+    assert (code, err.count("\n")) == (1, 1)
+    assert complaint in err
+    folder = tmp_path / "run" / "case-study"
+    assert not (folder / "tables").exists()
+    assert not STUDIES["case-study"].is_finished(open_run(folder))
+    assert "Not finished yet; run it again." in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+
+
+def test_lesions_whose_masks_are_empty_are_left_out(tiny: dict[str, object], masks: Path, tmp_path: Path) -> None:
+    for mask in (masks / "red").iterdir():
+        Image.fromarray(np.zeros((16, 16), dtype=np.uint8)).save(mask)
+    assert study("case-study", **tiny, **{**SHORT, "n": 12}, masks=masks, out=tmp_path / "run")[0] == 0
+    run = open_run(tmp_path / "run" / "case-study")
+    held = {name for name in run.images()[0] if not name.startswith("red")}
+    measured = case_study.overlaps(run).to_pylist()
+    assert {row["id"] for row in measured if row["images"] == "benign"} == held != set(run.images()[0])
+
+
+# ------------------------------------------------------------------ report
+
+
+def report_of(folder: Path) -> str:
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_all_studies_make_one_report(everything: Everything) -> None:
+    page = report_of(everything.folder)
+    ids = [str(each["id"]) for each in Tags(page).all("article") if each["class"] == "study"]
+    assert ids == [f"study-{name}" for name in STUDIES]
+    assert "notice" not in {each.get("class") for each in Tags(page).all("p")}
+    sections = [each["id"] for each in Tags(page).all("section")]
+    assert {"verdict", "averages", "detection", "transfer", "gap", "studies", "gallery"} <= set(sections)
+    shown = page[page.index('<section id="studies">') :]
+    shown = shown[: shown.index("</section>")]
+    made = [[len(part.split()) for part in MAKES[name]] for name in STUDIES]
+    assert (shown.count("<table>"), shown.count("<img ")) == tuple(map(sum, zip(*made, strict=True)))
+    assert page.count('<article class="verdict">') == 2
+
+
+def test_a_report_of_localisation_alone_says_that_nothing_was_attacked(
+    everything: Everything, copied: dict[str, object]
+) -> None:
+    folder = Path(str(copied["out"]))
+    for name in STUDIES:
+        if name != "localisation":
+            shutil.rmtree(folder / name)
+    page = report_of(write_report_of(folder).parent)
+    assert "Nothing was attacked here, so there is no verdict; what was studied follows." in page
+    assert "Table 2." in page
+    assert {"gallery", "averages"}.isdisjoint(each["id"] for each in Tags(page).all("section"))
 
 
 # ------------------------------------------------------------------ sanity

@@ -9,6 +9,7 @@ import torch
 
 from tiny_maskers import masker_file, tiny_masker, tiny_rts
 from tiny_networks import CLASSES, classifier, images
+from underfire import demo
 from underfire.classifiers import Classifier
 from underfire.images import block_mean
 from underfire.interpreters import RTS, interpreter_named
@@ -147,6 +148,18 @@ def test_named_on_the_command_line(tmp_path: Path, model: Classifier) -> None:
     }.items():
         with pytest.raises(UnderfireError, match=complaint):
             interpreter_named(text)
+
+
+def test_the_packaged_masker_after_aid_is_the_same_classifiers_and_another_one() -> None:
+    plain, defended = interpreter_named("rts"), interpreter_named(demo.DEFENDED)
+    assert isinstance(plain, RTS)
+    assert isinstance(defended, RTS)
+    model, shown = Classifier.load("demo"), scenes(8, seed=4321).samples
+    assert defended.masker.manifest.classifier == plain.masker.manifest.classifier == model.fingerprint()
+    assert defended != plain == RTS.demo()
+    before, after = (each.explain(model, shown.images, shown.labels, shown.labels) for each in (plain, defended))
+    assert after.shape == before.shape
+    assert 0.001 < (after - before).abs().mean() < 0.1  # its maps of benign scenes stay what they were, but for little
 
 
 def test_the_packaged_masker_is_the_packaged_classifier_s_and_finds_its_objects() -> None:

@@ -25,7 +25,7 @@ from underfire.studies.transfer import TABLE as TRANSFERS
 REPORT = "report.html"
 RUN = ("underfire", "created", "seed", "device")
 NO_ATTACK = "Nothing was attacked here, so there is no verdict; what was studied follows."
-STUDIES: Mapping[str, tuple[str, Callable[[Path], Any]]] = {  # by section: the table, and what the section makes of it
+PARTS: Mapping[str, tuple[str, Callable[[Path], Any]]] = {  # by section: the table, and what the section makes of it
     "detection": (DETECTIONS, detection.compose),
     "transfer": (TRANSFERS, transfer.compose),
     "gap": (GAPS, gap.compose),
@@ -35,13 +35,15 @@ STUDIES: Mapping[str, tuple[str, Callable[[Path], Any]]] = {  # by section: the 
 def write_report_of(folder: Path) -> Path:
     """Write report.html into a run folder or a folder of studies, and return its path; UnderfireError if it is neither.
 
-    The verdict and the gallery of studies are those of the first that attacked with benign target maps.
+    The verdict and the gallery of studies are those of the first that attacked, if possible with benign target maps.
     """
     runs = done(folder)
     if not runs:
         run = open_run(folder)
-        return write_report(run, folder / REPORT, sections=studies.compose({folder.name: run}))
-    leading = next((run for run in runs.values() if run.outcomes().num_rows), next(iter(runs.values())))
+        alone = {folder.resolve().name: run} if run.shares_stages else {}
+        return write_report(run, folder / REPORT, sections=studies.compose(alone))
+    attacked = [run for run in runs.values() if run.outcomes().num_rows]
+    leading = min(attacked or runs.values(), key=lambda run: is_targeted(run.info))
     added = {"evasiveness": DETECTIONS, "transfer": TRANSFERS, "gap": GAPS}
     elsewhere = {table: runs[name].path / table for name, table in added.items() if name in runs}
     return write_report(leading, folder / REPORT, elsewhere, studies.compose(runs))
@@ -83,7 +85,7 @@ def _content(run: RunView, elsewhere: Mapping[str, Path], sections: tuple[Sectio
         "images": len(pc.unique(outcomes["id"])),
         "words": words,
         "verdicts": verdict.judge(outcomes, words),
-        "missing": [NO_ATTACK] if sections and not outcomes.num_rows else verdict.missing_parts(outcomes, info),
+        "missing": _missing(outcomes, info, sections),
         "studies": sections,
         "tables": tables.tabulate(summaries, False, shown),
         "success_tables": tables.tabulate(summaries, True, shown),
@@ -93,8 +95,15 @@ def _content(run: RunView, elsewhere: Mapping[str, Path], sections: tuple[Sectio
         "facts": _facts(info),
         "skipped": info.get("skipped", ()),
         "command": info.get("command"),
-        **{name: part(elsewhere.get(table, run.path / table), compose) for name, (table, compose) in STUDIES.items()},
+        **{name: part(elsewhere.get(table, run.path / table), compose) for name, (table, compose) in PARTS.items()},
     }
+
+
+def _missing(outcomes: pa.Table, info: Mapping[str, Any], sections: tuple[Section, ...]) -> list[str]:
+    """What keeps the verdict from being complete, or from being there."""
+    if sections and not outcomes.num_rows and not any(each.problem for each in sections):
+        return [NO_ATTACK]
+    return verdict.missing_parts(outcomes, info)
 
 
 def _plots(outcomes: pa.Table) -> dict[str, dict[str, figures.Plot]]:

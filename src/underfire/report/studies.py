@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from underfire.report.figures import Plot, photograph
-from underfire.store import Run
+from underfire.store import COLUMNS_SCHEMA, OUTCOMES, Run, read_table
 from underfire.studies.catalogue import STUDIES, Entry
 from underfire.studies.figures import png
 from underfire.studies.tables import html_of
@@ -36,6 +36,8 @@ def _section(entry: Entry, run: Run) -> Section:
     if not entry.is_finished(run):
         return Section(entry.name, entry.question, entry.paper, images, problem="Not finished yet; run it again.")
     try:
+        if OUTCOMES in entry.leaves:
+            read_table(run.path / OUTCOMES, COLUMNS_SCHEMA)  # says so where another version wrote it
         tables = tuple(
             Markup(html_of(table, (table.note,) if table.note else ())) for table in entry.tables(run)
         )  # escapes whatever it is given

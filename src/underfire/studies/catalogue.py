@@ -101,8 +101,9 @@ class Entry:
 
 
 def done(folder: Path) -> dict[str, Run]:
-    """The studies that a folder holds so far, in the order of the catalogue."""
-    return {name: open_run(folder / name) for name in STUDIES if (folder / name / "run.json").is_file()}
+    """The studies that a folder holds so far, in the order of the catalogue; an attack of such a name is none."""
+    held = {name: open_run(folder / name) for name in STUDIES if (folder / name / "run.json").is_file()}
+    return {name: run for name, run in held.items() if run.shares_stages}
 
 
 # --- attacks ----------------------------------------------------------------------------------
