@@ -120,7 +120,7 @@ def _command(entries: tuple[Entry, ...]) -> Callable[..., None]:
         if not dry_run:
             _carry_out(feasible, request, subject, out, batch)
         elif impossible:
-            raise UnderfireError("; ".join(impossible))
+            raise UnderfireError(" ".join(impossible))
 
     return command
 
