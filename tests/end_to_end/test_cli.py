@@ -280,7 +280,8 @@ def test_an_interrupt_says_how_to_go_on(tiny_model: str, tiny_photos: Path, tmp_
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background jobs ignore it
     )
-    while not list(tmp_path.glob("run/stages/*/shard-*")) and process.poll() is None:
+    before_adv2 = 8  # images, targets, benign maps twice; warm start, PGD, its 8 bits, its maps
+    while len(list(tmp_path.glob("run/stages/*/shard-*"))) < before_adv2 and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)

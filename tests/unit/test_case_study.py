@@ -171,5 +171,5 @@ def test_hostile_class_names_stay_text(tmp_path: Path) -> None:
         assert tags <= {"table", "caption", "thead", "tbody", "tr", "th", "td", "span", "div", "small", "p"}
     named = tables(run)["classifier"]
     assert HOSTILE_CLASS in csv_of(named)
-    assert r"\$\textbackslash{}frac\{1\}\$ \% \_x \& <b>" in latex_of(named)
+    assert r"\$\textbackslash{}frac\{1\}\$ \% \_x \& $<$b$>$" in latex_of(named)
     assert png(drawn(run)).startswith(b"\x89PNG")
