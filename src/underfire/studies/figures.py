@@ -127,6 +127,7 @@ def _show(axes: Axes, panel: Panel) -> None:
     for side in axes.spines.values():
         side.set_visible(False)
     if panel is None:
+        axes.set_facecolor("none")
         return
     if panel.ndim == 3:
         axes.imshow(panel.permute(1, 2, 0).clamp(0, 1).numpy())
