@@ -169,7 +169,8 @@ def _announce(entries: list[Entry], request: Request, subject: Subject, out: Pat
     with console.status("timing one image"), stopwatch(subject.classifier, Store(out)) as watch:
         for entry in entries:
             try:
-                expected = watch.estimate(entry.study(request, subject), entry.plan(request, subject))
+                study = entry.study(request, subject)
+                expected = watch.estimate(study, entry.plan(request, study))
             except UnderfireError as problem:
                 impossible.append(f"{entry.name}: {problem}")
                 continue

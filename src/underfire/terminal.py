@@ -137,11 +137,6 @@ def bracketed(value: Estimate) -> str:
     return f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
 
 
-def percentage(value: Estimate) -> str:
-    """A share and its interval in percent; nothing where it is a share of none."""
-    return f"{100 * value.value:.1f} [{100 * value.low:.0f}, {100 * value.high:.0f}]" if value.n else ""
-
-
 def names_in(text: str) -> tuple[str, ...]:
     """The names in a comma-separated list."""
     return tuple(name.strip() for name in text.split(","))

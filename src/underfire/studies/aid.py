@@ -1,6 +1,7 @@
 """Does a defended interpreter tell attacked images from benign ones? (Table 10, Fig. 15 and 16)
 
-    run = execute(settings, classifier, image_set, None, Path("runs/x"), command="…")
+    made = study(settings, classifier, image_set, None)
+    run = carry_out(made, Path("runs/x"), classifier, command="…")
     rows = summarise(comparisons(run))
 
 The first interpreter is the undefended one. Each is asked how far its maps move from its own benign ones
@@ -40,7 +41,7 @@ from underfire.stages import Aim, Craft, Disturb, Explain, Noise, Select, Spec, 
 from underfire.store import Run, Store, read_table, rows_where
 from underfire.studies import localisation
 from underfire.studies.figures import Drawing, Figure, gallery
-from underfire.studies.runs import Chosen, Inputs, Planned, Report, Study, carry_out, rehearse, surroundings
+from underfire.studies.runs import Chosen, Inputs, Planned, Report, Study, rehearse, surroundings
 from underfire.target_classes import RandomClass
 from underfire.types import Samples, UnderfireError
 
@@ -93,26 +94,6 @@ class Settings(Inputs):
     def by_label(self) -> dict[str, Interpreter]:
         """The interpreters by their names in tables, the undefended one first."""
         return {label_of(name): interpreter_named(name) for name in self.interpreters}
-
-
-def execute(
-    settings: Settings,
-    classifier: Classifier,
-    image_set: ImageSet,
-    masks: ImageSet | None,
-    out: Path,
-    *,
-    command: str,
-    width: int = 16,
-    on_progress: Report = lambda planned, progress: None,
-    shared: bool = False,
-) -> Run:
-    """Compute what the folder `out` does not hold yet; UnderfireError if it holds a run with other settings."""
-    made = study(settings, classifier, image_set, masks, width)
-    run = carry_out(made, out, classifier, command=command, width=width, on_progress=on_progress, shared=shared)
-    if masks is not None:
-        locate(run, classifier, image_set, masks, command=command, width=width, on_progress=on_progress)
-    return run
 
 
 def locate(

@@ -1,16 +1,15 @@
 """What the studies of attacks draw: the paper's galleries and bar charts from a run folder."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
 
-from underfire.metrics import Estimate, Summary
 from underfire.names import MAP_AWARE, attack_name, attacker, in_order, interpreter_name
 from underfire.store import Run
 from underfire.studies import effectiveness as effectiveness_run
 from underfire.studies import paper, transfer
-from underfire.studies.attack_tables import averages, led_away
+from underfire.studies.attack_tables import averages, interpreter_titles, led_away, mean
 from underfire.studies.figures import Drawing, Figure, Panel, Series, bars, gallery
 
 SAMPLES = 3  # images in a gallery
@@ -31,12 +30,12 @@ def effectiveness(run: Run) -> Iterator[Figure]:
     yield Figure(
         "figure-5",
         _title(5, "L1 distance between benign and adversarial maps"),
-        lambda: bars(_titles(names), [("ΔL1", _series(run, "map_l1", printed))]),
+        lambda: bars(interpreter_titles(names), [("ΔL1", _series(run, "map_l1", printed))]),
     )
     yield Figure(
         "figure-6",
         _title(6, "IoU scores of adversarial maps with respect to benign maps"),
-        lambda: bars(_titles(names), [("IoU", _series(run, "iou_mean"))]),
+        lambda: bars(interpreter_titles(names), [("IoU", _series(run, "iou_mean"))]),
     )
 
 
@@ -52,7 +51,7 @@ def spatial(run: Run) -> Iterator[Figure]:
     yield Figure(
         f"figure-{measures}",
         _title(measures, "L1 measures (a) and IoU scores (b) with respect to benign maps"),
-        lambda: bars(_titles(names), _both(run)),
+        lambda: bars(interpreter_titles(names), _both(run)),
     )
 
 
@@ -68,7 +67,7 @@ def case_study(run: Run) -> Iterator[Figure]:
     yield Figure(
         "figure-8",
         _title(8, "L1 measures (a) and IoU scores (b) with respect to benign maps"),
-        lambda: bars(_titles(names), _both(run, printed)),
+        lambda: bars(interpreter_titles(names), _both(run, printed)),
     )
 
 
@@ -109,24 +108,16 @@ def _attacks(run: Run) -> list[str]:
     return [each for each in held if (known := attacker(each)) and not known.adaptive]
 
 
-def _titles(names: Sequence[str]) -> list[str]:
-    return [interpreter_name(name) for name in names]
-
-
 def _series(run: Run, column: str, printed: dict[tuple[str, str], float] | None = None) -> list[Series]:
     means, names = averages(run.outcomes()), _interpreters(run)
     return [
         Series(
             attack_name(attack),
-            [_mean(means.get((attack, name)), column) for name in names],
+            [mean(means, attack, name, column) for name in names],
             [(printed or {}).get((attack, name)) for name in names],
         )
         for attack in _attacks(run)
     ]
-
-
-def _mean(summary: Summary | None, column: str) -> Estimate | None:
-    return None if summary is None else summary.all_images[column]
 
 
 def _both(run: Run, printed: dict[tuple[str, str], float] | None = None) -> list[tuple[str, list[Series]]]:
@@ -139,7 +130,7 @@ def _led_away(run: Run, names: list[str]) -> Drawing:
         (measure, [Series(f"to the {to} map", values) for (of, to), values in found.items() if of == measure])
         for measure in ("ΔL1", "IoU")
     ]
-    return bars(_titles(names), panels)
+    return bars(interpreter_titles(names), panels)
 
 
 # --- galleries --------------------------------------------------------------------------------
@@ -191,7 +182,7 @@ def _maps_by_attack(run: Run, names: list[str]) -> Drawing:
         for attack in ("benign", *_attacks(run)):
             image = None if attack in MAP_AWARE else _image(run, id, attack)
             rows.append((attack_name(attack), [image, *(_map(run, id, attack, name) for name in names)]))
-    return gallery(["input", *_titles(names)], rows)
+    return gallery(["input", *interpreter_titles(names)], rows)
 
 
 def _above_adversarial(run: Run, names: list[str], kind: str, image_of: Callable[[str], Panel]) -> Drawing:
@@ -201,7 +192,7 @@ def _above_adversarial(run: Run, names: list[str], kind: str, image_of: Callable
         rows.append((attack_name(kind), [image_of(id), *(_map(run, id, kind, name) for name in names)]))
         adversarial = _image(run, id, "adv2", names[0])
         rows.append((attack_name("adv2"), [adversarial, *(_map(run, id, "adv2", name) for name in names)]))
-    return gallery(["input", *_titles(names)], rows)
+    return gallery(["input", *interpreter_titles(names)], rows)
 
 
 def _donor(run: Run, id: str) -> Panel:

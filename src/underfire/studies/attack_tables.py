@@ -58,14 +58,14 @@ def random_patch(run: Run) -> Iterator[Table]:
         Row(
             (title,),
             tuple(
-                (Value(title, _mean(means, "adv2", name, column), _at(paper.PATCH_DISTANCES.get(name), place)),)
+                (Value(title, mean(means, "adv2", name, column), _at(paper.PATCH_DISTANCES.get(name), place)),)
                 for name in names
             ),
         )
         for place, (title, column) in enumerate(both.items())
     ]
     title = "Table 7. Distance of ADV² maps to benign maps (Δb) and to the target maps (Δt)"
-    yield Table("table-7", title, ("",), _titles(names), tuple(rows))
+    yield Table("table-7", title, ("",), interpreter_titles(names), tuple(rows))
 
 
 def random_class(run: Run) -> Iterator[Table]:
@@ -78,7 +78,7 @@ def random_class(run: Run) -> Iterator[Table]:
         for (measure, to), values in led_away(run, names).items()
     ]
     title = "Fig. 13 in numbers. ADV² maps against benign and target maps"
-    yield Table("figure-13", title, ("",), _titles(names), tuple(rows))
+    yield Table("figure-13", title, ("",), interpreter_titles(names), tuple(rows))
 
 
 def evasiveness(run: Run) -> Iterator[Table]:
@@ -153,7 +153,7 @@ def transfers(run: Run) -> Iterator[Table]:
         )
         rows.append(Row((made_for(attack, source),), values))
     title = "Table 9. L1 distance between attribution maps of adversarial and benign inputs (row/column: source/target)"
-    yield Table("table-9", title, ("",), _titles(shown), tuple(rows))
+    yield Table("table-9", title, ("",), interpreter_titles(shown), tuple(rows))
 
 
 def bound(run: Run) -> Iterator[Table]:
@@ -205,7 +205,7 @@ def _successes(means: Averages, name: str, title: str, printed: Mapping[tuple[st
             asr, mc = (None, None) if summary is None else (summary.asr, summary.mc)
             cells.append((Value("ASR", asr, _at(pair, 0), percent=True), Value("MC", mc, _at(pair, 1))))
         rows.append(Row((attack_name(attack),), tuple(cells)))
-    return Table(name, title, ("",), _titles(names), tuple(rows))
+    return Table(name, title, ("",), interpreter_titles(names), tuple(rows))
 
 
 def _distances(means: Averages, name: str, title: str, printed: Mapping[tuple[str, str], paper.Pair]) -> Table:
@@ -215,7 +215,7 @@ def _distances(means: Averages, name: str, title: str, printed: Mapping[tuple[st
         for attack in _attacks(means):
             pair = printed.get((attack, interpreter))
             cells = tuple(
-                (Value(measure, _mean(means, attack, interpreter, column), _at(pair, place)),)
+                (Value(measure, mean(means, attack, interpreter, column), _at(pair, place)),)
                 for place, (measure, column) in enumerate({"ΔL1": "map_l1", "ΔL2": "map_l2"}.items())
             )
             rows.append(Row((interpreter_name(interpreter), attack_name(attack)), cells))
@@ -230,8 +230,8 @@ def _overlaps(means: Averages, name: str, title: str) -> Table:
             (attack_name(attack),),
             tuple(
                 (
-                    Value("IoU", _mean(means, attack, each, "iou_mean")),
-                    Value("plausible", _mean(means, attack, each, "plausible"), percent=True),
+                    Value("IoU", mean(means, attack, each, "iou_mean")),
+                    Value("plausible", mean(means, attack, each, "plausible"), percent=True),
                 )
                 for each in names
             ),
@@ -239,11 +239,16 @@ def _overlaps(means: Averages, name: str, title: str) -> Table:
         for attack in _attacks(means)
     ]
     return Table(
-        name, title, ("",), _titles(names), tuple(rows), "In brackets the share of plausible maps (IoU > 0.5)."
+        name,
+        title,
+        ("",),
+        interpreter_titles(names),
+        tuple(rows),
+        "In brackets the share of plausible maps (IoU > 0.5).",
     )
 
 
-def _mean(means: Averages, attack: str, interpreter: str, column: str) -> Estimate | None:
+def mean(means: Averages, attack: str, interpreter: str, column: str) -> Estimate | None:
     summary = means.get((attack, interpreter))
     return None if summary is None else summary.all_images[column]
 
@@ -260,5 +265,5 @@ def _attacks(means: Averages) -> list[str]:
     return in_order(attack for attack, _ in means)
 
 
-def _titles(names: list[str]) -> tuple[str, ...]:
+def interpreter_titles(names: list[str]) -> tuple[str, ...]:
     return tuple(interpreter_name(name) for name in names)

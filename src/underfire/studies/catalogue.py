@@ -15,7 +15,7 @@ from typing import Any
 
 from underfire.detectors import check_enough
 from underfire.families import SQUEEZED
-from underfire.stages import Select
+from underfire.stages import Select, Spec
 from underfire.store import OUTCOMES, Run, open_run
 from underfire.studies import (
     aid,
@@ -38,7 +38,6 @@ from underfire.studies.figures import Figure
 from underfire.studies.requests import Manner, Request, Subject
 from underfire.studies.runs import Planned, Study, carry_out
 from underfire.studies.tables import Table
-from underfire.target_classes import target_class_named
 from underfire.types import UnderfireError
 
 TABLES, FIGURES = "tables", "figures"  # folders of a run
@@ -48,7 +47,7 @@ def _nothing_drawn(run: Run) -> Iterable[Figure]:
     return ()
 
 
-def _nothing_planned(request: Request, subject: Subject) -> Iterable[Planned]:
+def _nothing_planned(request: Request, select: Spec) -> Iterable[Planned]:
     return ()
 
 
@@ -75,7 +74,7 @@ class Entry:
     leaves: tuple[str, ...]
     tables: Callable[[Run], Iterable[Table]]
     figures: Callable[[Run], Iterable[Figure]] = _nothing_drawn
-    further: Callable[[Request, Subject], Iterable[Planned]] = _nothing_planned
+    further: Callable[[Request, Spec], Iterable[Planned]] = _nothing_planned
     add: Callable[[Run, Request, Subject, Manner], None] = _nothing_added
     lacking: Callable[[Request], str | None] = _nothing_lacking
 
@@ -94,10 +93,10 @@ class Entry:
         """Whether the run holds what its tables and figures are made from."""
         return all((run.path / name).is_file() for name in self.leaves)
 
-    def plan(self, request: Request, subject: Subject) -> Iterator[Planned]:
-        """All stages, the first of which holds the images."""
-        yield from self.study(request, subject).plan
-        yield from self.further(request, subject)
+    def plan(self, request: Request, study: Study) -> Iterator[Planned]:
+        """All stages of this entry's study, the first of which holds the images, and of what it adds."""
+        yield from study.plan
+        yield from self.further(request, study.plan[0].spec)
 
 
 def done(folder: Path) -> dict[str, Run]:
@@ -131,11 +130,6 @@ _PLAIN = _attack()
 _EVADING = _attack(evade=tuple(f"fs:{squeezer}" for squeezer in SQUEEZED))
 
 
-def _chosen(settings: Settings, subject: Subject) -> Select:
-    candidates = target_class_named(settings.target_class).candidates(subject.image_set)
-    return Select(subject.classifier.fingerprint(), candidates.digest, settings.n, settings.seed)
-
-
 def _evasiveness(request: Request, subject: Subject) -> Study:
     """UnderfireError if too few images would be left to calibrate detectors on."""
     spare = min(request.sizes.benign, len(subject.image_set) - request.attacked)
@@ -152,9 +146,9 @@ def _transfer(run: Run, request: Request, subject: Subject, manner: Manner) -> N
     transfer.execute(run, subject.classifier, width=manner.width, on_progress=manner.on_progress)
 
 
-def _transfer_plan(request: Request, subject: Subject) -> Iterator[Planned]:
+def _transfer_plan(request: Request, select: Spec) -> Iterator[Planned]:
+    assert isinstance(select, Select)
     settings = _PLAIN(request)
-    select = _chosen(settings, subject)
     yield transfer.noise(settings, select)
     yield from transfer.plan(settings, select, settings.explainers(), None)
 
@@ -163,9 +157,9 @@ def _gap(run: Run, request: Request, subject: Subject, manner: Manner) -> None:
     gap.add(run, subject.classifier, width=manner.width, on_progress=manner.on_progress)
 
 
-def _gap_plan(request: Request, subject: Subject) -> Iterator[Planned]:
-    settings = _PLAIN(request)
-    return gap.plan(settings, _chosen(settings, subject))
+def _gap_plan(request: Request, select: Spec) -> Iterator[Planned]:
+    assert isinstance(select, Select)
+    return gap.plan(_PLAIN(request), select)
 
 
 def _look_at_lesions(run: Run, request: Request, subject: Subject, manner: Manner) -> None:

@@ -54,11 +54,10 @@ def execute(
     command: str,
     width: int = 16,
     on_progress: Report = lambda planned, progress: None,
-    shared: bool = False,
 ) -> Run:
     """Compute what the folder `out` does not hold yet; UnderfireError if it holds a run with other settings."""
     made = study(settings, classifier, image_set, width)
-    return carry_out(made, out, classifier, command=command, width=width, on_progress=on_progress, shared=shared)
+    return carry_out(made, out, classifier, command=command, width=width, on_progress=on_progress)
 
 
 def study(settings: Settings, classifier: Classifier, image_set: ImageSet, width: int = 16) -> Study:

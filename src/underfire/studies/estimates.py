@@ -1,7 +1,7 @@
 """How long studies will take, found out on one image before they start.
 
     with stopwatch(classifier, Store(Path("runs/x"))) as watch:
-        expected = watch.estimate(entry.study(request, subject), entry.plan(request, subject))
+        expected = watch.estimate(study, entry.plan(request, study))
     seconds = sum(each.seconds for each in expected)
 
 Every stage is carried out on one image in a temporary folder, attacks with one step and with three. With T steps in

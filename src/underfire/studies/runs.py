@@ -148,8 +148,8 @@ def carry_out(
     classifier: Classifier,
     *,
     command: str,
-    width: int,
-    on_progress: Report,
+    width: int = 16,
+    on_progress: Report = lambda planned, progress: None,
     shared: bool = False,
 ) -> Run:
     """Compute what the folder `out` does not hold yet; UnderfireError if it holds a run with other settings.

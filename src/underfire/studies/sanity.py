@@ -1,6 +1,7 @@
 """Do maps depend on what the classifier learned? Model-parameter randomisation (Adebayo et al. 2018).
 
-    run = execute(settings, classifier, image_set, Path("runs/x"), command="…")
+    made = study(settings, classifier, image_set)
+    run = carry_out(made, Path("runs/x"), classifier, command="…")
     rows = summarise(comparisons(run))
 
 Each map of the trained classifier is compared with the map of the same image and class once the head or all layers are
@@ -10,7 +11,6 @@ re-initialised, with a map made again (the ceiling), and with another image's ma
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -25,7 +25,7 @@ from underfire.metrics import Estimate, map_l1, mean_interval, rank_correlation
 from underfire.randomised import DEPTHS
 from underfire.stages import Explain, ExplainRandomised, Select, choose, describe, keep, key
 from underfire.store import Run, Store, read_table
-from underfire.studies.runs import Chosen, Inputs, Planned, Report, Study, carry_out, rehearse, surroundings
+from underfire.studies.runs import Chosen, Inputs, Planned, Study, rehearse, surroundings
 from underfire.types import UnderfireError
 
 TABLE = "sanity.parquet"
@@ -45,22 +45,6 @@ class Settings(Inputs):
     """Everything that decides what a run computes."""
 
     n: int = 32
-
-
-def execute(
-    settings: Settings,
-    classifier: Classifier,
-    image_set: ImageSet,
-    out: Path,
-    *,
-    command: str,
-    width: int = 16,
-    on_progress: Report = lambda planned, progress: None,
-    shared: bool = False,
-) -> Run:
-    """Compute what the folder `out` does not hold yet; UnderfireError if it holds a run with other settings."""
-    made = study(settings, classifier, image_set)
-    return carry_out(made, out, classifier, command=command, width=width, on_progress=on_progress, shared=shared)
 
 
 def study(settings: Settings, classifier: Classifier, image_set: ImageSet) -> Study:
