@@ -16,11 +16,11 @@ import torch
 
 from underfire import MASK, Classifier, engine, presets
 from underfire.attack import Attack
+from underfire.core.rng import image_keys
+from underfire.core.types import Goal, Images, Logits
 from underfire.data import open_images, select
-from underfire.metrics import map_l1
-from underfire.rng import image_keys
+from underfire.metrics.maps import map_l1
 from underfire.target_classes import random_class
-from underfire.types import Goal, Images, Logits
 
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "mask-belief.svg"
 Curve = list[tuple[int, float, float]]  # step, belief to deployed, deployed to target

@@ -11,11 +11,11 @@ import matplotlib.pyplot as plt
 import torch
 
 from underfire import RTS, Classifier
+from underfire.core.image_ops import blur, resize
+from underfire.core.losses import confidence
+from underfire.core.rng import image_keys
 from underfire.data import open_images, select
 from underfire.demo import demo_images
-from underfire.images import blur, resize
-from underfire.losses import confidence
-from underfire.rng import image_keys
 from underfire.rts_training import BLUR, blended
 
 

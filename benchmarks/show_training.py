@@ -9,7 +9,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from underfire.plots import COLOURS, INK, STYLE
+from underfire.core.plots import COLOURS, INK, STYLE
 
 
 def main() -> None:

@@ -32,8 +32,8 @@ from rich.table import Table
 
 from underfire import CAM, GRAD, Classifier, OneSidedDifferences, engine, presets
 from underfire.attack import Attack
-from underfire.rng import image_keys
-from underfire.types import Goal
+from underfire.core.rng import image_keys
+from underfire.core.types import Goal
 
 SIDE = 224
 GOALS = {"PGD": 1.03, "CAM": 1.10, "GRAD": 3.3, "GRAD, one-sided": 2.3, "GRAD, paper's gate": None}

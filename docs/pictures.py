@@ -19,9 +19,9 @@ import torch
 from PIL import Image
 
 import underfire as uf
+from underfire.core.image_ops import blur
+from underfire.core.losses import confidence
 from underfire.demo import EPS, demo_images
-from underfire.images import blur
-from underfire.losses import confidence
 from underfire.names import attack_name, interpreter_name
 from underfire.report import figures
 from underfire.rts_training import BLUR, blended

@@ -3,9 +3,9 @@
 import torch
 
 import underfire as uf
+from underfire.core.rng import image_keys
 from underfire.demo import demo_images
 from underfire.detectors import Detector
-from underfire.rng import image_keys
 from underfire.scorers import FeatureSqueezing, look
 
 model = uf.Classifier.load("demo")  # or "torchvision:resnet50" with weights="DEFAULT"

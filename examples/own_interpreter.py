@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import torch
 
 import underfire as uf
+from underfire.core.types import Images, Keys, Labels, Maps, Reading
 from underfire.demo import demo_images
 from underfire.interpreters.grad import saliency
 from underfire.interpreters.input_gradients import exact_gradient
 from underfire.interpreters.protocol import ClosedForm, NoBelief, reading
-from underfire.types import Images, Keys, Labels, Maps, Reading
 
 
 @dataclass(frozen=True)

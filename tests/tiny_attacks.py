@@ -14,6 +14,9 @@ from torch import Tensor
 from tiny_maskers import tiny_rts
 from underfire.attack import Attack, SmoothedCrossEntropy
 from underfire.classifiers import Classifier
+from underfire.core.rng import image_keys
+from underfire.core.schedules import Constant, Cosine, Linear
+from underfire.core.types import Goal, Outcome
 from underfire.interpreters import (
     CAM,
     GRAD,
@@ -33,11 +36,8 @@ from underfire.interpreters import (
 )
 from underfire.interpreters.mask_solver import Solver
 from underfire.perturbations import Flow, Pixels
-from underfire.rng import image_keys
-from underfire.schedules import Constant, Cosine, Linear
 from underfire.steps import AdamStep, MomentumSignStep, SignStep, TwoPhaseStep
 from underfire.target_classes import random_class
-from underfire.types import Goal, Outcome
 
 FIXED: Mapping[str, Interpreter] = {
     "blind": Blind(),

@@ -2,6 +2,7 @@
 
 from underfire.api import Attacker, Result, adv2, adv2_stadv, pgd, stadv
 from underfire.classifiers import Classifier
+from underfire.core.types import UnderfireError
 from underfire.interpreters import (
     CAM,
     GRAD,
@@ -26,7 +27,6 @@ from underfire.squeezers import BitDepth, Median, NonLocalMeans
 from underfire.store import Run, open_run
 from underfire.target_classes import LeastLikelyClass, NextClass, OneClass, RandomClass, target_class_named
 from underfire.target_maps import Patch, RandomClassMap, target_map_named
-from underfire.types import UnderfireError
 
 __all__ = [
     "CAM",

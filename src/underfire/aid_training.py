@@ -27,11 +27,12 @@ from pydantic import Field
 from torch import Tensor
 
 from underfire.classifiers import Classifier
+from underfire.core.types import Images, Labels, Maps, Row
 from underfire.curves import Curves
 from underfire.defences import Adversary, Alternation, Victims, distillation, excess_drift, rank
 from underfire.interpreters import RTS
 from underfire.maskers import Masker, MaskerNetwork
-from underfire.metrics import map_l1
+from underfire.metrics.maps import map_l1
 from underfire.rts_training import (
     Course,
     FeatureExtractor,
@@ -48,7 +49,6 @@ from underfire.rts_training import (
 from underfire.stages import in_one_sentence
 from underfire.training import shuffled
 from underfire.training_sets import Batch, TrainingSet, split
-from underfire.types import Images, Labels, Maps, Row
 
 CURVES = ("step", "drift", "separation", "success", "area", "kept", "removed", "localisation_error")
 INHERITED = ("width", "roughness", "area", "removed", "power")  # of the recipe of the masker that is defended

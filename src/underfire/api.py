@@ -11,16 +11,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from underfire import engine, presets, rng
+from underfire import engine, presets
 from underfire.attack import Attack
 from underfire.classifiers import Classifier
-from underfire.images import check_images
+from underfire.core import rng
+from underfire.core.image_ops import check_images
+from underfire.core.types import Flags, Goal, Images, Labels, Maps, Row, UnderfireError
 from underfire.interpreters import Blind, Interpreter
-from underfire.metrics import linf, map_l1
+from underfire.metrics.maps import linf, map_l1
 from underfire.squeezers import Squeezer
 from underfire.target_classes import RandomClass, TargetClass, check_targets
 from underfire.target_maps import Pool, TargetMap, Wanted
-from underfire.types import Flags, Goal, Images, Labels, Maps, Row, UnderfireError
 
 
 @dataclass(frozen=True)

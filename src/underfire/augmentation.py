@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
+from underfire.core.rng import uniform
+from underfire.core.types import Images, Keys
 from underfire.pictures import Picture
-from underfire.rng import uniform
-from underfire.types import Images, Keys
 
 SMALLEST_CUT = 0.8  # of the side
 COLOUR = 0.1

@@ -12,8 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from underfire.store import write_atomically
-from underfire.types import UnderfireError
+from underfire.core.io import write_atomically
+from underfire.core.types import UnderfireError
 
 ENTRY = "classifier"  # in the metadata of the file
 

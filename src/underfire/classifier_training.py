@@ -23,16 +23,16 @@ from torch import Tensor, nn
 
 from underfire.augmentation import varied
 from underfire.classifier_files import Manifest, read_manifest, write_classifier
-from underfire.confusion import accuracy, balanced_accuracy, confusion
+from underfire.core.losses import cross_entropy, log_prob
+from underfire.core.types import Images, Labels, Logits, Row, UnderfireError
 from underfire.curves import Curves
 from underfire.data import ImageSet
 from underfire.loading import LoadedNetwork
-from underfire.losses import cross_entropy, log_prob
+from underfire.metrics.classification import accuracy, balanced_accuracy, confusion
 from underfire.splits import apart
 from underfire.stages import in_one_sentence
 from underfire.training import Checkpoint, HeldOut, balanced, check_same_training, fit, seeded
 from underfire.training_sets import TrainingSet
-from underfire.types import Images, Labels, Logits, Row, UnderfireError
 
 CURVES = ("step", "cross_entropy", "accuracy", "balanced_accuracy")
 

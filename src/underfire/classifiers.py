@@ -16,9 +16,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from underfire.core.types import Evidence, Images, Logits, UnderfireError
 from underfire.heads import Head, Located, trace, watching
 from underfire.loading import NORMALISATIONS, LoadedNetwork, load_network
-from underfire.types import Evidence, Images, Logits, UnderfireError
 
 IMAGENET_MEAN, IMAGENET_STD = NORMALISATIONS["imagenet"]
 

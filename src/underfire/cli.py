@@ -13,17 +13,17 @@ from underfire.cli_detect import detect
 from underfire.cli_study import study_app
 from underfire.cli_train import train_app
 from underfire.cli_transfer import transfer
+from underfire.core.types import UnderfireError
 from underfire.data import ImageSet
 from underfire.demo import EPS, SHOWN, demo_images
 from underfire.families import DETECTORS
 from underfire.harmless import CHANGES
 from underfire.interpreters import INTERPRETERS
-from underfire.metrics import summarise
 from underfire.names import ATTACKS
 from underfire.presets import RECIPES, SOLVERS
 from underfire.report import write_report, write_report_of
 from underfire.squeezers import SQUEEZERS
-from underfire.store import Run, is_targeted
+from underfire.store import Run, is_targeted, summarise
 from underfire.studies import effectiveness
 from underfire.studies.attacks import Settings
 from underfire.target_classes import TARGET_CLASSES
@@ -55,7 +55,6 @@ from underfire.terminal import (
     say,
     table_of,
 )
-from underfire.types import UnderfireError
 
 app = typer.Typer(
     help="If someone attacked this classifier, would its explanation have warned us?",

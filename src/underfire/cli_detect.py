@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from underfire.families import DETECTORS
-from underfire.metrics import Estimate
+from underfire.metrics.intervals import Estimate
 from underfire.store import Run, open_run
 from underfire.studies import detection
 from underfire.studies.detections import MATRIX, Calibration, Cell, detections, matrix

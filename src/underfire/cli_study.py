@@ -8,6 +8,7 @@ import typer
 
 from underfire import demo
 from underfire.classifiers import Classifier
+from underfire.core.types import UnderfireError
 from underfire.data import object_masks
 from underfire.report import write_report_of
 from underfire.store import Store
@@ -42,7 +43,6 @@ from underfire.terminal import (
     say,
     table_of,
 )
-from underfire.types import UnderfireError
 
 study_app = typer.Typer(help="Ask what the paper's tables ask.", no_args_is_help=True)
 

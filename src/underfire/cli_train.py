@@ -15,6 +15,7 @@ from underfire import classifier_files
 from underfire.aid_training import recipe_for, train_aid
 from underfire.classifier_training import ClassifierRecipe, labelled, train_classifier
 from underfire.classifiers import Classifier
+from underfire.core.types import UnderfireError
 from underfire.data import ImageSet, object_masks, open_images
 from underfire.interpreters import RTS
 from underfire.loading import load_with_new_head
@@ -39,7 +40,6 @@ from underfire.terminal import (
     sizes,
 )
 from underfire.training_sets import TrainingSet, demo_training_set, read_training_set
-from underfire.types import UnderfireError
 
 train_app = typer.Typer(help="Train what has to be learned before it can be attacked.", no_args_is_help=True)
 

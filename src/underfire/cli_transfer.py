@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 
 from underfire.classifiers import Classifier
+from underfire.core.types import UnderfireError
 from underfire.interpreters import INTERPRETERS, interpreter_named
-from underfire.metrics import Estimate
+from underfire.metrics.intervals import Estimate
 from underfire.store import open_run
 from underfire.studies import transfer as study
 from underfire.studies.runs import reopen
@@ -24,7 +25,6 @@ from underfire.terminal import (
     say,
     table_of,
 )
-from underfire.types import UnderfireError
 
 
 def transfer(

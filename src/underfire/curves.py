@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from underfire.store import write_atomically
+from underfire.core.io import write_atomically
 
 
 class Curves:

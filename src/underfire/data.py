@@ -22,11 +22,11 @@ from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms.v2 import functional as F
 
+from underfire.core.rng import image_keys, uniform
+from underfire.core.types import Images, Labels, Logits, Samples, UnderfireError
 from underfire.label_tables import MOST_CLASSES, Entry, read_label_table
 from underfire.pictures import ArraySource, FileSource, Picture
-from underfire.rng import image_keys, uniform
 from underfire.splits import part
-from underfire.types import Images, Labels, Logits, Samples, UnderfireError
 
 
 class UnreadableImage(UnderfireError):

@@ -23,10 +23,10 @@ from torch import Tensor
 from underfire import engine, presets
 from underfire.attack import Attack
 from underfire.classifiers import Classifier
+from underfire.core.types import Goal, Images, Keys, Labels, Maps, Outcome, Row
 from underfire.interpreters.protocol import Blind, Interpreter
-from underfire.metrics import map_l1
+from underfire.metrics.maps import map_l1
 from underfire.target_classes import random_class
-from underfire.types import Goal, Images, Keys, Labels, Maps, Outcome, Row
 
 
 def distillation(benign: Maps, attacked: Maps, margin: float) -> Row:

@@ -13,12 +13,12 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.optim.swa_utils import update_bn
 
-from underfire.losses import smoothed_cross_entropy
+from underfire.core.io import write_atomically
+from underfire.core.losses import smoothed_cross_entropy
+from underfire.core.types import Images, Row, Samples
 from underfire.networks import DEMO_MEAN, DEMO_STD, DemoClassifier, Normalised
 from underfire.scenes import scenes
-from underfire.store import write_atomically
 from underfire.training import fit, initialised
-from underfire.types import Images, Row, Samples
 
 FITTED, STATISTICS, HELD_OUT = 9001, 9002, 9003  # seeds of scenes
 STEPS, BATCH = 1200, 50

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from scipy.stats import rankdata
 from torch import Tensor
 
-from underfire.types import Flags, Row, UnderfireError
+from underfire.core.types import Flags, Row, UnderfireError
 
 
 def joint(scores: Sequence[Row]) -> Row:

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from underfire.classifiers import Classifier
+from underfire.core.image_ops import cell_grid
+from underfire.core.types import Images, UnderfireError
 from underfire.heads import named_layers, same, watching
-from underfire.images import cell_grid
-from underfire.types import Images, UnderfireError
 
 MOST_SCALES = 4
 

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from underfire import rows
 from underfire.attack import Attack
 from underfire.classifiers import Classifier
-from underfire.losses import confidence, map_distance
-from underfire.types import Flags, Goal, Labels, Outcome, Row
+from underfire.core import rows
+from underfire.core.losses import confidence, map_distance
+from underfire.core.types import Flags, Goal, Labels, Outcome, Row
 
 
 @dataclass(frozen=True)

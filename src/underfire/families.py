@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from itertools import combinations
 from types import MappingProxyType
 
+from underfire.core.types import Row, UnderfireError
 from underfire.detectors import Scale
 from underfire.harmless import CHANGES, change_named
 from underfire.interpreters import interpreter_named
 from underfire.interpreters.protocol import Explainer
 from underfire.scorers import Consistency, Disagreement, FeatureSqueezing, Scorer
 from underfire.squeezers import squeezer_named
-from underfire.types import Row, UnderfireError
 
 SQUEEZED = ("bits:2", "bits:3", "median:3", "nlm:11-3-4")  # by default
 DETECTORS = (

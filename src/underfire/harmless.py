@@ -19,9 +19,9 @@ import torch
 from jaxtyping import UInt8
 from PIL import Image
 
-from underfire.images import blur, central, changed_in_8bit
-from underfire.rng import normal
-from underfire.types import Images, Keys, Maps, UnderfireError
+from underfire.core.image_ops import blur, central, changed_in_8bit
+from underfire.core.rng import normal
+from underfire.core.types import Images, Keys, Maps, UnderfireError
 
 
 @runtime_checkable

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from underfire.types import Features, Labels, Logits, Maps
+from underfire.core.types import Features, Labels, Logits, Maps
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from underfire.types import UnderfireError
+from underfire.core.types import UnderfireError
 
 MOST_CLASSES = 1_000_000
 

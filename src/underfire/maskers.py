@@ -24,9 +24,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from underfire.images import resize
-from underfire.store import write_atomically
-from underfire.types import Features, Labels, Maps, Row, UnderfireError
+from underfire.core.image_ops import resize
+from underfire.core.io import write_atomically
+from underfire.core.types import Features, Labels, Maps, Row, UnderfireError
 
 FORMAT = 1
 FLOOR = 1e-6  # of |a| + |b|

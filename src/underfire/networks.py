@@ -12,7 +12,7 @@ from jaxtyping import Float
 from safetensors.torch import load
 from torch import Tensor, nn
 
-from underfire.types import Features, Logits
+from underfire.core.types import Features, Logits
 
 DEMO_MEAN, DEMO_STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 

@@ -10,9 +10,9 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from underfire.images import sample
+from underfire.core.image_ops import sample
+from underfire.core.types import Flows, Images, Row
 from underfire.squeezers import BitDepth
-from underfire.types import Flows, Images, Row
 
 
 @runtime_checkable

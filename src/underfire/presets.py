@@ -21,6 +21,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from underfire.attack import Attack, CrossEntropy, ExtraTerm, Margin, PredictionLoss, SmoothedCrossEntropy, StopRule
+from underfire.core.schedules import Constant, Cosine, Linear, Schedule
+from underfire.core.types import UnderfireError
 from underfire.evasion import Agreement, Likeness
 from underfire.interpreters.ensemble import Ensemble
 from underfire.interpreters.gates import PaperGate
@@ -30,10 +32,8 @@ from underfire.interpreters.mask import MASK
 from underfire.interpreters.mask_attacker import Unrolled
 from underfire.interpreters.protocol import Blind, Interpreter
 from underfire.perturbations import Flow, Levels, Perturbation, Pixels
-from underfire.schedules import Constant, Cosine, Linear, Schedule
 from underfire.squeezers import BitDepth, Squeezer
 from underfire.steps import AdamStep, MomentumSignStep, SignStep, StepRule, TwoPhaseStep
-from underfire.types import UnderfireError
 
 
 @dataclass(frozen=True)

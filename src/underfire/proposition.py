@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import torch
 
 from underfire.classifiers import Classifier
+from underfire.core.losses import confidence
+from underfire.core.types import Images, Labels, Row
 from underfire.interpreters.integrated_gradients import Quadrature, attributions, completeness_error
-from underfire.losses import confidence
-from underfire.types import Images, Labels, Row
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from underfire.classifiers import Classifier
+from underfire.core.rng import image_keys, uniform
+from underfire.core.types import Images, UnderfireError
 from underfire.heads import named_layers, watching
 from underfire.interpreters import RTS
 from underfire.interpreters.protocol import Explainer
-from underfire.rng import image_keys, uniform
-from underfire.types import Images, UnderfireError
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.GroupNorm, nn.LayerNorm)
 

@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from underfire.rng import image_keys, uniform
-from underfire.types import Images, Keys, Labels, Samples, UnderfireError
+from underfire.core.rng import image_keys, uniform
+from underfire.core.types import Images, Keys, Labels, Samples, UnderfireError
 
 SIZE = 64  # pixels on a side
 SMALLEST, LARGEST = 22.0, 40.0  # diameter in pixels of the circle around a shape

@@ -20,12 +20,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from underfire.classifiers import Classifier
+from underfire.core.image_ops import area_mean
+from underfire.core.types import Images, Keys, Labels, Maps, Row
 from underfire.harmless import Change
-from underfire.images import area_mean
 from underfire.interpreters.protocol import Explainer
-from underfire.metrics import map_l1
+from underfire.metrics.maps import map_l1
 from underfire.squeezers import Squeezer
-from underfire.types import Images, Keys, Labels, Maps, Row
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import torch
 
-from underfire.rng import image_keys, uniform
-from underfire.types import Flags, UnderfireError
+from underfire.core.rng import image_keys, uniform
+from underfire.core.types import Flags, UnderfireError
 
 TRAIN, TEST = "train", "test"
 TEST_SHARE, TEST_SEED = 0.2, 0

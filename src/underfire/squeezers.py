@@ -23,8 +23,8 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
-from underfire.images import changed_in_8bit
-from underfire.types import Images, UnderfireError
+from underfire.core.image_ops import changed_in_8bit
+from underfire.core.types import Images, UnderfireError
 
 MOST_BITS = 16
 

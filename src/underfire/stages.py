@@ -20,15 +20,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from underfire import engine, rng
+from underfire import engine
 from underfire.attack import Attack
 from underfire.classifiers import Classifier
+from underfire.core import rng
+from underfire.core.image_ops import is_constant, to_8bit
+from underfire.core.types import Goal, Images, Keys, Labels, Logits, Samples, UnderfireError
 from underfire.data import ImageSet, LocatedObjects, Selection, locate, select
 from underfire.engine import Progress
-from underfire.images import is_constant, to_8bit
 from underfire.interpreters.integrated_gradients import Quadrature
 from underfire.interpreters.protocol import Blind, Explainer
-from underfire.metrics import linf
+from underfire.metrics.maps import linf
 from underfire.noise import Trial, disturbed
 from underfire.proposition import both_sides
 from underfire.randomised import DEPTHS, adopted, randomised
@@ -36,7 +38,6 @@ from underfire.scorers import Scorer, Seen, Shown, shown
 from underfire.store import Store
 from underfire.target_classes import RandomClass, TargetClass, check_targets
 from underfire.target_maps import Pool, TargetMap, Wanted
-from underfire.types import Goal, Images, Keys, Labels, Logits, Samples, UnderfireError
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from underfire.schedules import Schedule
-from underfire.types import Labels, Row, Terms
+from underfire.core.schedules import Schedule
+from underfire.core.types import Labels, Row, Terms
 
 
 @runtime_checkable

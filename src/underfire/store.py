@@ -10,12 +10,9 @@ Everything is written to a temporary name and renamed, so a killed run leaves wh
 is there is done.
 """
 
-import filecmp
 import hashlib
 import json
-import os
-import tempfile
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +27,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from underfire.types import UnderfireError
+from underfire.core.io import read_json, write_atomically, write_json
+from underfire.core.types import UnderfireError
+from underfire.metrics.intervals import Estimate, mean_interval
+from underfire.metrics.maps import DISTANCES, PLAUSIBLE
 
 OUTCOMES = "outcomes.parquet"
 SHARED = "shares_stages"  # in run.json: whether the stages are in the folder around the run's
@@ -189,74 +189,6 @@ def is_targeted(info: Mapping[str, Any]) -> bool:
     return bool(info.get("spec", {}).get("target_map", "benign") != "benign")
 
 
-def write_table(path: Path, table: pa.Table) -> None:
-    """Write a parquet file in one move."""
-    write_atomically(path, lambda temporary: pq.write_table(table, temporary))
-
-
-def read_table(path: Path, schema: pa.Schema) -> pa.Table:
-    """A table that `write_table` wrote; UnderfireError if the file is missing, damaged or holds other columns."""
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowInvalid) as problem:
-        raise UnderfireError(f"{path} is missing or damaged; delete it and run the command again.") from problem
-    if not table.schema.equals(schema):
-        raise UnderfireError(f"{path} holds other columns than this version writes; delete it and run again.")
-    return table
-
-
-def rows_where(table: pa.Table, **wanted: str | bool | None) -> pa.Table:
-    """The rows whose columns hold these values; None stands for null."""
-    for name, value in wanted.items():
-        table = table.filter(pc.is_null(table[name]) if value is None else pc.equal(table[name], value))
-    return table
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; UnderfireError if the file is damaged."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as problem:
-        raise UnderfireError(f"{path} cannot be read: {problem}") from problem
-    if not isinstance(content, dict):
-        raise UnderfireError(f"{path} holds no JSON object.")
-    return content
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file in one move."""
-    text = json.dumps(content, indent=2, ensure_ascii=False)
-    write_atomically(path, lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"))
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file in one move."""
-    write_atomically(path, lambda temporary: temporary.write_bytes(content))
-
-
-def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` fill a temporary file beside `path`, then rename it, unless `path` holds just this already.
-
-    UnderfireError if the folder is not writable.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".", suffix=path.suffix, dir=path.parent)
-    except OSError as problem:
-        raise UnderfireError(f"{path.parent} cannot be written to: {problem.strerror}.") from problem
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        if not (path.is_file() and filecmp.cmp(temporary, path, shallow=False)):
-            temporary.chmod(0o644)
-            temporary.replace(path)
-    except (OSError, SafetensorError) as problem:
-        raise UnderfireError(f"{path} cannot be written: {problem}.") from problem
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _open_shard(path: Path) -> tuple[list[str], Any]:
     """The ids of a shard, and what gives its tensors by name."""
     try:
@@ -264,3 +196,44 @@ def _open_shard(path: Path) -> tuple[list[str], Any]:
         return json.loads(shard.metadata()["ids"]), shard
     except (SafetensorError, OSError, ValueError, TypeError, KeyError) as problem:
         raise UnderfireError(f"{path} is damaged ({problem}); delete it and run the command again.") from problem
+
+
+FLOW = ("flow_mean", "flow_smoothness")  # of attacks that bend images
+
+
+MEASURED = (*DISTANCES, "benign_l1", "repeat_l1", "linf", "success_8bit", *FLOW)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One attack against one interpreter: averages over all images and over the successful ones alone."""
+
+    interpreter: str
+    attack: str
+    asr: Estimate
+    mc: Estimate  # mean confidence of the successes
+    all_images: Mapping[str, Estimate]  # "plausible", and of MEASURED what the table holds
+    successes: Mapping[str, Estimate]
+
+
+def summarise(outcomes: pa.Table) -> list[Summary]:
+    """One Summary per (interpreter, attack) in the order in which they first appear in the table."""
+    pairs = dict.fromkeys(zip(*(outcomes[name].to_pylist() for name in ("interpreter", "attack")), strict=True))
+    return [_summarise(outcomes, interpreter, attack) for interpreter, attack in pairs]
+
+
+def _summarise(outcomes: pa.Table, interpreter: str, attack: str) -> Summary:
+    chosen = pc.and_(pc.equal(outcomes["interpreter"], interpreter), pc.equal(outcomes["attack"], attack))
+    rows = outcomes.filter(chosen)
+    success = rows["success"].to_numpy().astype(bool)
+    measured = [name for name in MEASURED if name in rows.column_names and not rows[name].null_count]
+    values = {name: rows[name].to_numpy() for name in measured}
+    values["plausible"] = values["iou_mean"] > PLAUSIBLE
+    return Summary(
+        interpreter=interpreter,
+        attack=attack,
+        asr=mean_interval(success),
+        mc=mean_interval(rows["confidence"].to_numpy()[success]),
+        all_images={name: mean_interval(column) for name, column in values.items()},
+        successes={name: mean_interval(column[success]) for name, column in values.items()},
+    )

@@ -18,10 +18,10 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from underfire import rng
+from underfire.core import rng
+from underfire.core.types import Keys, Labels, Logits, UnderfireError
 from underfire.data import ImageSet
 from underfire.label_tables import MOST_CLASSES, read_class_table
-from underfire.types import Keys, Labels, Logits, UnderfireError
 
 
 @runtime_checkable

@@ -18,11 +18,11 @@ from rich.table import Table
 
 from underfire import engine
 from underfire.classifiers import Classifier
+from underfire.core.types import UnderfireError
 from underfire.interpreters import INTERPRETERS
 from underfire.loading import LoadedNetwork
-from underfire.metrics import Estimate
+from underfire.metrics.intervals import Estimate
 from underfire.studies.runs import Planned, Report, Source
-from underfire.types import UnderfireError
 
 console = Console()
 S = TypeVar("S", bound=BaseModel)

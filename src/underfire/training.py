@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
 
-from underfire.rng import integers, uniform
-from underfire.store import write_atomically
-from underfire.types import Labels, Row, UnderfireError
+from underfire.core.io import write_atomically
+from underfire.core.rng import integers, uniform
+from underfire.core.types import Labels, Row, UnderfireError
 
 Network = TypeVar("Network", bound=nn.Module)
 Batch = TypeVar("Batch")

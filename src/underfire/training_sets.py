@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Bool, Int, UInt8
 from torch import Tensor
 
+from underfire.core.rng import image_keys, uniform
+from underfire.core.types import Images, Keys, Labels, UnderfireError
 from underfire.data import ImageSet, UnreadableImage
-from underfire.rng import image_keys, uniform
 from underfire.scenes import scenes
-from underfire.types import Images, Keys, Labels, UnderfireError
 
 MOST_HELD_OUT = 400  # images
 SHIFT = 0.1  # largest shift of a training image, in image sides

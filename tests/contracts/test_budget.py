@@ -11,10 +11,10 @@ from tiny_attacks import ALGORITHM_1, BENT, INTERPRETERS, a_goal, attack, interp
 from tiny_networks import NETWORKS, classifier, images
 from underfire import engine
 from underfire.classifiers import Classifier
-from underfire.images import sample
+from underfire.core.image_ops import sample
+from underfire.core.schedules import Constant
 from underfire.interpreters import Interpreter
 from underfire.perturbations import Flow, Pixels
-from underfire.schedules import Constant
 from underfire.steps import AdamStep, SignStep, TwoPhaseStep
 
 ROUNDING = 2**-24  # half the spacing of float32 below 1, twice

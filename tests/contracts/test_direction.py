@@ -10,13 +10,13 @@ import pytest
 from torch import Tensor
 
 import underfire as uf
+from underfire.core.rng import image_keys
+from underfire.core.types import Samples
 from underfire.data import select
 from underfire.demo import EPS, demo_images
 from underfire.interpreters import MASK, Replay
 from underfire.interpreters.mask_solver import Solver
-from underfire.metrics import map_l1
-from underfire.rng import image_keys
-from underfire.types import Samples
+from underfire.metrics.maps import map_l1
 
 INTERPRETERS = {"cam": uf.CAM(), "grad": uf.GRAD(), "rts": uf.RTS.demo()}
 

@@ -7,6 +7,7 @@ from tiny_maskers import tiny_rts
 from tiny_networks import classifier
 from underfire import presets
 from underfire.attack import Attack, CrossEntropy, SmoothedCrossEntropy
+from underfire.core.schedules import Constant
 from underfire.interpreters import (
     CAM,
     GRAD,
@@ -21,7 +22,6 @@ from underfire.interpreters import (
 )
 from underfire.interpreters.mask_solver import Solver
 from underfire.perturbations import Flow, Pixels
-from underfire.schedules import Constant
 from underfire.steps import AdamStep, MomentumSignStep, SignStep, TwoPhaseStep
 
 ALPHA, EPSILON, PLAIN_STEPS, WARM_STEPS = 1 / 255, 0.031, 1000, 400

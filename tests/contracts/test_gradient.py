@@ -13,9 +13,12 @@ from torch import Tensor, nn
 
 from tiny_maskers import tiny_rts
 from tiny_networks import MEAN, NETWORKS, SMOOTH, STD, ResNetShaped, classifier, images, network, seeded
-from underfire import rows
 from underfire.attack import Attack
 from underfire.classifiers import Classifier
+from underfire.core import rows
+from underfire.core.losses import log_odds
+from underfire.core.schedules import Constant
+from underfire.core.types import Goal, Images, Labels, Logits, Row
 from underfire.interpreters import (
     CAM,
     GRAD,
@@ -36,11 +39,8 @@ from underfire.interpreters import (
 )
 from underfire.interpreters.gates import Gate
 from underfire.interpreters.mask_solver import Solver
-from underfire.losses import log_odds
 from underfire.perturbations import Flow, Perturbation, Pixels
-from underfire.schedules import Constant
 from underfire.steps import Objective, value_and_gradient
-from underfire.types import Goal, Images, Labels, Logits, Row
 
 N = 2
 

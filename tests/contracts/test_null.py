@@ -12,10 +12,10 @@ from tiny_networks import NETWORKS, SMOOTH, classifier, images
 from underfire import engine
 from underfire.attack import Attack
 from underfire.classifiers import Classifier
+from underfire.core.schedules import Constant
+from underfire.core.types import Goal, Labels, Terms
 from underfire.interpreters import Blind
-from underfire.schedules import Constant
 from underfire.steps import Objective, StepRule
-from underfire.types import Goal, Labels, Terms
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from safetensors import safe_open
 
 from underfire import interpreters, presets
 from underfire.classifiers import Classifier
+from underfire.core.types import UnderfireError
 from underfire.data import open_images
 from underfire.engine import Progress
 from underfire.interpreters import MASK
@@ -25,7 +26,6 @@ from underfire.interpreters.mask_solver import Solver
 from underfire.store import Run, open_run
 from underfire.studies.attacks import Settings
 from underfire.studies.effectiveness import Planned, execute
-from underfire.types import UnderfireError
 
 Report = Callable[[Planned, Progress], None]
 Start = Callable[..., Run]

@@ -8,12 +8,13 @@ import torch
 from tiny_attacks import BENT, INTERPRETERS, RULES, a_goal, attack, differing_fields, interpreter_of
 from tiny_networks import NETWORKS, classifier, images
 from tiny_scorers import score, scorers_of
-from underfire import engine, rows
+from underfire import engine
 from underfire.attack import Attack, StopRule
 from underfire.classifiers import Classifier
-from underfire.losses import confidence
-from underfire.rng import image_keys
-from underfire.types import Goal, Outcome
+from underfire.core import rows
+from underfire.core.losses import confidence
+from underfire.core.rng import image_keys
+from underfire.core.types import Goal, Outcome
 
 IMAGES, WIDTH = 7, 3
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from tiny_attacks import INTERPRETERS, interpreter_of
 from tiny_networks import NETWORKS, SMOOTH, classifier, images
 from underfire.classifiers import Classifier
-from underfire.images import is_constant
+from underfire.core.image_ops import is_constant
+from underfire.core.types import Reading
 from underfire.interpreters import (
     CAM,
     GRAD,
@@ -29,7 +30,6 @@ from underfire.interpreters import (
 from underfire.interpreters.deletion import Geometry
 from underfire.interpreters.mask_attacker import SolverModel
 from underfire.interpreters.mask_solver import Solver
-from underfire.types import Reading
 
 SOLVED = ("mask", "mask-unrolled")
 SMOOTHED = ("smooth-cam", "smooth-mask")  # the attacker does not know the noise

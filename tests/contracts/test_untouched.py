@@ -16,8 +16,8 @@ from tiny_networks import MEAN, NETWORKS, STD, images, network
 from tiny_scorers import score, scorers_of
 from underfire.api import Attacker, Result
 from underfire.classifiers import Classifier
-from underfire.rng import image_keys
-from underfire.types import UnderfireError
+from underfire.core.rng import image_keys
+from underfire.core.types import UnderfireError
 
 every_interpreter = pytest.mark.parametrize("name", INTERPRETERS)
 every_network = pytest.mark.parametrize("net", NETWORKS)

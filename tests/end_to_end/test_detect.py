@@ -12,7 +12,7 @@ import pytest
 
 from underfire import open_run, presets
 from underfire.cli import main
-from underfire.store import read_json, write_json
+from underfire.core.io import read_json, write_json
 
 Underfire = Callable[..., tuple[int, str, str]]
 

@@ -27,7 +27,7 @@ from tiny_report import (
     write_rows,
 )
 from tiny_report import INFO as TOLD
-from underfire.metrics import wilson
+from underfire.metrics.intervals import wilson
 from underfire.report import write_report, write_report_of
 from underfire.store import OUTCOMES
 from underfire.studies import case_study, gap, transfer

@@ -3,8 +3,8 @@
 import pyarrow as pa
 import pytest
 
+from underfire.core.types import UnderfireError
 from underfire.studies.aid import SCHEMA, Settings, label_of, summarise
-from underfire.types import UnderfireError
 
 
 def rows(images: str, made_for: str | None, distances: list[float], **columns: list[float | int]) -> pa.Table:

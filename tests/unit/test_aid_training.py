@@ -15,14 +15,14 @@ from underfire import rts_training
 from underfire.aid_training import CURVES, AidRecipe, Lessons, Tutor, recipe_for, train_aid
 from underfire.api import adv2
 from underfire.classifiers import Classifier
+from underfire.core.types import Outcome, UnderfireError
 from underfire.defences import Adversary
 from underfire.interpreters import RTS
 from underfire.maskers import MaskerNetwork
-from underfire.metrics import map_l1
+from underfire.metrics.maps import map_l1
 from underfire.rts_training import FeatureExtractor, eq8
 from underfire.training import Checkpoint
 from underfire.training_sets import Batch, TrainingSet, demo_training_set, split
-from underfire.types import Outcome, UnderfireError
 
 SHORT = AidRecipe(
     steps=8, batch=4, width=8, judge_every=4, pool=8, attack_steps=3, judged_attacks=2, judge_steps=3, held_out=0.2

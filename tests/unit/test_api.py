@@ -13,7 +13,7 @@ from tiny_networks import CLASSES, MEAN, STD, classifier, images, network
 from underfire import presets
 from underfire.api import Attacker, Result
 from underfire.interpreters import Blind
-from underfire.metrics import map_l1
+from underfire.metrics.maps import map_l1
 
 EPS = 0.02
 

@@ -6,7 +6,7 @@ import torch
 from tiny_networks import images
 from underfire import augmentation
 from underfire.augmentation import varied
-from underfire.rng import image_keys
+from underfire.core.rng import image_keys
 
 KEYS = image_keys(map(str, range(64)))
 

@@ -6,10 +6,10 @@ from torch import Tensor, nn
 
 from tiny_networks import NETWORKS, SMOOTH, VGGShaped, classifier, images, network, seeded
 from underfire.classifiers import Classifier
-from underfire.images import normalise_map
+from underfire.core.image_ops import normalise_map
+from underfire.core.types import UnderfireError
 from underfire.interpreters import CAM, GradCAM
 from underfire.interpreters.protocol import NoBelief
-from underfire.types import UnderfireError
 
 every_network = pytest.mark.parametrize("net", [*NETWORKS, *SMOOTH])
 Y = torch.tensor([0, 3, 4])

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from tiny_report import HOSTILE_CLASS, INFO, FakeRun, HeldRun, Tags
-from underfire.metrics import wilson
-from underfire.store import write_table
+from underfire.core.io import write_table
+from underfire.metrics.intervals import wilson
 from underfire.studies import case_study, paper
 from underfire.studies.case_study import MOST_CLASSES, overlap
 from underfire.studies.figures import png

@@ -8,8 +8,10 @@ import pyarrow as pa
 import pytest
 
 from tiny_report import INFO, FakeRun, HeldRun, benign_rows, detection_rows
+from underfire.core.io import write_json, write_table
+from underfire.core.types import UnderfireError
 from underfire.names import interpreter_name
-from underfire.store import Run, write_json, write_table
+from underfire.store import Run
 from underfire.studies import (
     aid,
     attack_tables,
@@ -22,7 +24,6 @@ from underfire.studies import (
 from underfire.studies.catalogue import STUDIES, study_named
 from underfire.studies.requests import SCALES, Request
 from underfire.studies.tables import Table
-from underfire.types import UnderfireError
 
 ALL = ("grad", "cam", "mask", "rts")
 IDS = tuple(f"{number}.png" for number in range(4))

@@ -16,12 +16,12 @@ from underfire import classifier_training
 from underfire.classifier_files import read_manifest
 from underfire.classifier_training import ClassifierRecipe, Examples, School, labelled, train_classifier
 from underfire.classifiers import Classifier
+from underfire.core.types import UnderfireError
 from underfire.data import ImageSet
 from underfire.loading import LoadedNetwork, load_with_new_head
 from underfire.pictures import ArraySource
 from underfire.training import Checkpoint, initialised
 from underfire.training_sets import read_training_set
-from underfire.types import UnderfireError
 
 CPU = torch.device("cpu")
 SHORT = ClassifierRecipe(steps=6, batch=6, judge_every=2, held_out=0.25, lr=1e-2)

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from tiny_networks import CLASSES, MEAN, NETWORKS, STD, SqueezeNetShaped, classifier, images, network
 from underfire.classifiers import IMAGENET_MEAN, IMAGENET_STD, Classifier
+from underfire.core.types import UnderfireError
 from underfire.interpreters import CAM, GradCAM
-from underfire.types import UnderfireError
 
 Y = torch.tensor([0, 1])
 

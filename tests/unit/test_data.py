@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
+from underfire.core.types import UnderfireError
 from underfire.data import ImageSet, UnreadableImage, locate, object_masks, open_images, predict, select
-from underfire.types import UnderfireError
 
 
 def save(path: Path, level: int = 0, width: int = 6, height: int = 6) -> None:

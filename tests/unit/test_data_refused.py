@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from underfire.core.types import UnderfireError
 from underfire.data import open_images
-from underfire.types import UnderfireError
 
 PIXELS, INDICES = np.zeros((2, 4, 4, 3), dtype=np.uint8), np.zeros(2, dtype=int)
 

@@ -10,11 +10,11 @@ from tiny_maskers import tiny_masker, tiny_rts
 from tiny_networks import classifier, images
 from underfire import presets
 from underfire.api import adv2
+from underfire.core.image_ops import cell_grid
+from underfire.core.losses import map_distance
+from underfire.core.rng import image_keys
 from underfire.defences import Adversary, Alternation, Turn, distillation, excess_drift, rank
-from underfire.images import cell_grid
-from underfire.losses import map_distance
-from underfire.metrics import map_l1
-from underfire.rng import image_keys
+from underfire.metrics.maps import map_l1
 
 KEYS = image_keys(map(str, range(4)))
 

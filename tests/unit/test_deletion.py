@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tiny_networks import images
-from underfire.images import blur_kernel
+from underfire.core.image_ops import blur_kernel
 from underfire.interpreters.deletion import Deletion, Geometry
 
 STILL = torch.zeros(2, 2, dtype=torch.int64)

@@ -15,21 +15,22 @@ from torch import Tensor
 
 from underfire import presets
 from underfire.classifiers import Classifier
+from underfire.core.io import read_json, write_json, write_table
+from underfire.core.rng import halves, image_keys
+from underfire.core.types import UnderfireError
 from underfire.data import ImageSet, open_images
 from underfire.detectors import roc
 from underfire.engine import Progress
 from underfire.families import judgements_named
 from underfire.interpreters import CAM
-from underfire.metrics import share
-from underfire.rng import halves, image_keys
+from underfire.metrics.intervals import share
 from underfire.scorers import look
 from underfire.stages import Reported, key
-from underfire.store import Run, Store, open_run, read_json, write_json, write_table
+from underfire.store import Run, Store, open_run
 from underfire.studies import attacks, detection, effectiveness
 from underfire.studies.detection import DETECTORS, Settings, attacked
 from underfire.studies.detections import COLUMNS, MATRIX, MATRIX_COLUMNS, TABLE, calibrations, detections, matrix
 from underfire.studies.runs import Planned
-from underfire.types import UnderfireError
 
 SQUEEZERS = ("fs:bits:3", "fs:median:3")
 FAMILIES = "fs:bits:3+median:3,consistency:cam:crop+grad:blur,ensemble"

@@ -14,18 +14,18 @@ from torch import Tensor, nn
 
 from underfire import engine, presets
 from underfire.classifiers import Classifier
+from underfire.core.rng import image_keys
+from underfire.core.rows import cat, take
+from underfire.core.types import Goal, UnderfireError
 from underfire.data import ImageSet, open_images
 from underfire.interpreters import CAM, GRAD, Interpreter
-from underfire.metrics import linf
+from underfire.metrics.maps import linf
 from underfire.perturbations import Flow
-from underfire.rng import image_keys
-from underfire.rows import cat, take
 from underfire.stages import Craft, Select, key
 from underfire.store import Run, Store
 from underfire.studies.attacks import Settings
 from underfire.studies.effectiveness import Planned, execute, plan
 from underfire.target_maps import Patch, Pool, Wanted
-from underfire.types import Goal, UnderfireError
 
 
 @pytest.fixture(autouse=True)

@@ -7,8 +7,8 @@ from torch import nn
 
 from tiny_networks import NETWORKS, classifier, images, seeded
 from underfire.classifiers import Classifier
+from underfire.core.types import UnderfireError
 from underfire.encoders import Scale, find_scales
-from underfire.types import UnderfireError
 
 
 @pytest.mark.parametrize(

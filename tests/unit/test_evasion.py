@@ -8,17 +8,18 @@ import torch
 
 from tiny_attacks import a_goal, attack, differing_fields
 from tiny_networks import classifier, images
-from underfire import engine, presets, rows
+from underfire import engine, presets
 from underfire.attack import Attack
+from underfire.core import rows
+from underfire.core.schedules import Constant
+from underfire.core.types import Goal, Row
 from underfire.evasion import Agreement, Likeness
 from underfire.interpreters import CAM, Blind
 from underfire.interpreters.protocol import reading
 from underfire.perturbations import Flow, Levels, Pixels
-from underfire.schedules import Constant
 from underfire.scorers import FeatureSqueezing, look
 from underfire.squeezers import BitDepth, Median, Squeezer
 from underfire.steps import SignStep
-from underfire.types import Goal, Row
 
 SQUEEZERS = (BitDepth(2), Median(3))
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from tiny_networks import NETWORKS, classifier, images
 from underfire.classifiers import Classifier
-from underfire.images import block_mean, normalise_map
+from underfire.core.image_ops import block_mean, normalise_map
 from underfire.interpreters import GRAD
 from underfire.interpreters.grad import saliency
 

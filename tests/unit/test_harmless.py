@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from underfire.core.image_ops import blur
+from underfire.core.rng import image_keys
+from underfire.core.types import UnderfireError
 from underfire.harmless import CHANGES, JPEG, Blur, Change, Crop, Noise, change_named
-from underfire.images import blur
-from underfire.rng import image_keys
-from underfire.types import UnderfireError
 
 KEYS = image_keys(["a", "b", "c"])
 every_change = pytest.mark.parametrize("change", CHANGES.values(), ids=lambda change: change.name)

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from tiny_networks import NETWORKS, SMOOTH, VGGShaped, classifier, images, network, seeded
 from underfire.classifiers import Classifier
+from underfire.core.types import UnderfireError
 from underfire.heads import Located, trace
 from underfire.interpreters import CAM, GradCAM
-from underfire.types import UnderfireError
 
 Y = torch.tensor([0, 1])
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from underfire.core.types import UnderfireError
 from underfire.data import open_images
 from underfire.label_tables import LabelTable, read_label_table
-from underfire.types import UnderfireError
 
 HAM = "lesion_id,image_id,dx,dx_type,age,sex,localization"
 

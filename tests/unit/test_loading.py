@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from tiny_networks import images, seeded
 from underfire.classifier_files import Manifest, write_classifier
 from underfire.classifiers import Classifier
+from underfire.core.types import UnderfireError
 from underfire.loading import load_network, load_with_new_head, parse_normalization, read_weights
 from underfire.networks import DEMO_MEAN, DEMO_STD
-from underfire.types import UnderfireError
 
 SQUEEZENET = "torchvision:squeezenet1_1"
 

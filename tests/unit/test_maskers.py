@@ -14,9 +14,9 @@ from torch import Tensor
 from tiny_maskers import WIDTH, masker_file, tiny_masker
 from tiny_networks import CLASSES, classifier
 from underfire.classifiers import Classifier
+from underfire.core.types import UnderfireError
 from underfire.maskers import MaskerNetwork, read_masker, share
 from underfire.training import initialised
-from underfire.types import UnderfireError
 
 Y = torch.tensor([0, 3, 4])
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from tiny_networks import classifier, images
+from underfire.core.rng import image_keys
+from underfire.core.types import UnderfireError
 from underfire.noise import NOISES, Trial, disturbed
-from underfire.rng import image_keys
-from underfire.types import UnderfireError
 
 N = 24
 KEYS = image_keys(map(str, range(N)))

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from tiny_networks import images
-from underfire.images import sample
+from underfire.core.image_ops import sample
 from underfire.perturbations import Flow, Pixels
 
 every_eps = pytest.mark.parametrize("eps", [0.0, 1 / 255, 0.031, 0.5, 1.0])

@@ -6,11 +6,11 @@ import torch
 from tiny_maskers import tiny_rts
 from tiny_networks import classifier
 from underfire import presets
+from underfire.core.types import UnderfireError
 from underfire.interpreters import CAM, GRAD, MASK, Blind, FiniteDifferences, GradCAM, Replay, Unrolled
 from underfire.interpreters.mask_solver import Solver
 from underfire.perturbations import Pixels
 from underfire.steps import AdamStep, TwoPhaseStep
-from underfire.types import UnderfireError
 
 every_recipe = pytest.mark.parametrize("recipe", presets.RECIPES)
 

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from tiny_maskers import tiny_rts
 from tiny_networks import NETWORKS, classifier, images
 from underfire.classifiers import Classifier
+from underfire.core.rng import image_keys
+from underfire.core.types import UnderfireError
 from underfire.interpreters import CAM
 from underfire.randomised import DEPTHS, adopted, every_layer, head, randomised
-from underfire.rng import image_keys
-from underfire.types import UnderfireError
 
 every_network = pytest.mark.parametrize("net", NETWORKS)
 HEADS = {

@@ -22,10 +22,10 @@ from tiny_report import (
     write_detections,
     write_rows,
 )
+from underfire.core.io import write_json
+from underfire.core.plots import curves
 from underfire.detectors import roc
-from underfire.plots import curves
 from underfire.report import detection, write_report
-from underfire.store import write_json
 from underfire.studies import detections as detecting
 from underfire.studies import gap, transfer
 from underfire.studies.detection import DETECTORS

@@ -21,12 +21,13 @@ from tiny_report import (
     write_detections,
     write_rows,
 )
+from underfire.core.io import read_json, write_json, write_table
+from underfire.core.types import UnderfireError
 from underfire.report import write_report_of
 from underfire.report.wording import HIDING, SHOWING
-from underfire.store import OUTCOMES, open_run, read_json, write_json, write_table
+from underfire.store import OUTCOMES, open_run
 from underfire.studies import case_study, gap, transfer
 from underfire.studies.catalogue import STUDIES, done
-from underfire.types import UnderfireError
 
 RECORDED = {**INFO, "model": {**INFO["model"], "fingerprint": "f0"}}
 RUN = FakeRun((HOSTILE_ID, "b.jpg"), side=32, info=RECORDED)

@@ -11,14 +11,14 @@ from tiny_maskers import masker_file, tiny_masker, tiny_rts
 from tiny_networks import CLASSES, classifier, images
 from underfire import demo
 from underfire.classifiers import Classifier
-from underfire.images import block_mean
+from underfire.core.image_ops import block_mean
+from underfire.core.types import UnderfireError
 from underfire.interpreters import RTS, interpreter_named
 from underfire.interpreters.protocol import NoBelief
 from underfire.maskers import Encoder, Manifest, MaskerNetwork, write_masker
 from underfire.scenes import scenes
 from underfire.stages import Explain, Select, key
 from underfire.training import initialised
-from underfire.types import UnderfireError
 
 Y = torch.tensor([0, 3])
 

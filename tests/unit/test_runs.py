@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from underfire.classifiers import Classifier
+from underfire.core.io import write_json
+from underfire.core.types import UnderfireError
 from underfire.data import open_images
 from underfire.demo import demo_images
-from underfire.store import Run, write_json
+from underfire.store import Run
 from underfire.studies.runs import reopen
-from underfire.types import UnderfireError
 
 
 @pytest.fixture

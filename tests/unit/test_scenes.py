@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from underfire.core.types import UnderfireError
 from underfire.scenes import _SHAPES, CLASSES, LARGEST, SIZE, SMALLEST, Scenes, scenes
-from underfire.types import UnderfireError
 
 
 @pytest.fixture(scope="module")

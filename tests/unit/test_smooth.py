@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from tiny_networks import classifier, images
+from underfire.core.rng import image_keys
+from underfire.core.types import UnderfireError
 from underfire.interpreters import CAM, Smooth, interpreter_named
 from underfire.interpreters.protocol import Interpreter
 from underfire.presets import adv2
-from underfire.rng import image_keys
-from underfire.types import UnderfireError
 
 KEYS, Y = image_keys("abc"), torch.tensor([0, 1, 2])
 

@@ -11,12 +11,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from underfire import engine, rng
+from underfire import engine
 from underfire.classifiers import Classifier
+from underfire.core import rng
+from underfire.core.image_ops import is_constant, to_8bit
+from underfire.core.io import read_json
+from underfire.core.types import Goal, UnderfireError
 from underfire.data import ImageSet, open_images
 from underfire.engine import Progress
 from underfire.harmless import Blur, Noise
-from underfire.images import is_constant, to_8bit
 from underfire.interpreters import CAM, GRAD, MASK, GradCAM
 from underfire.interpreters.deletion import Geometry
 from underfire.interpreters.mask_solver import Solver
@@ -44,8 +47,7 @@ from underfire.stages import (
     key,
     run_stage,
 )
-from underfire.store import Store, read_json
-from underfire.types import Goal, UnderfireError
+from underfire.store import Store
 
 SELECT = Select("model", "images", n=5, seed=0)
 AIM = Aim(SELECT, seed=0)

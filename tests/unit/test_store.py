@@ -11,18 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from underfire.store import (
-    COLUMNS_SCHEMA,
-    OUTCOMES,
-    Store,
-    open_run,
-    read_json,
-    write_atomically,
-    write_bytes,
-    write_json,
-    write_table,
-)
-from underfire.types import UnderfireError
+from underfire.core.io import read_json, write_atomically, write_bytes, write_json, write_table
+from underfire.core.types import UnderfireError
+from underfire.store import COLUMNS_SCHEMA, OUTCOMES, Store, open_run
 
 
 def files(folder: Path) -> set[str]:

@@ -8,8 +8,8 @@ import pytest
 import torch
 from matplotlib.collections import PathCollection
 
-from underfire.metrics import Estimate
-from underfire.plots import drawable, svg
+from underfire.core.plots import drawable, svg
+from underfire.metrics.intervals import Estimate
 from underfire.studies.figures import Drawing, Figure, Series, bars, gallery, png, write
 
 NONE = Estimate(float("nan"), float("nan"), float("nan"), 0)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tiny_report import HOSTILE_CLASS, HOSTILE_ID, Tags
-from underfire.metrics import Estimate
+from underfire.metrics.intervals import Estimate
 from underfire.studies.tables import ANCHOR, Row, Table, Value, csv_of, html_of, latex_of, lines_of, write
 
 NONE = Estimate(float("nan"), float("nan"), float("nan"), 0)

@@ -10,7 +10,8 @@ from PIL import Image
 from scipy import stats
 from torch import Tensor
 
-from underfire.rng import image_keys
+from underfire.core.rng import image_keys
+from underfire.core.types import UnderfireError
 from underfire.target_maps import (
     NOBODY,
     Patch,
@@ -22,7 +23,6 @@ from underfire.target_maps import (
     covered,
     target_map_named,
 )
-from underfire.types import UnderfireError
 
 KEYS = image_keys(map(str, range(4000)))
 DRAWN = Patch().draw(KEYS, seed=0)

@@ -3,9 +3,9 @@
 import pytest
 from torch import nn
 
+from underfire.core.types import UnderfireError
 from underfire.loading import LoadedNetwork
 from underfire.terminal import budget_in, sizes
-from underfire.types import UnderfireError
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from underfire.core.types import UnderfireError
 from underfire.demo_training import HELD_OUT, accuracy, retrain, train_demo_classifier
 from underfire.networks import DemoClassifier
 from underfire.scenes import scenes
 from underfire.training import Checkpoint, HeldOut, balanced, fit, initialised, seeded, shuffled
-from underfire.types import UnderfireError
 
 INPUTS = torch.linspace(-1, 1, 64)[:, None]
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
+from underfire.core.rng import image_keys
+from underfire.core.types import UnderfireError
 from underfire.data import ImageSet, open_images
 from underfire.demo import demo_images
-from underfire.rng import image_keys
 from underfire.training_sets import Batch, augmented, demo_training_set, read_training_set, split
-from underfire.types import UnderfireError
 
 CPU = torch.device("cpu")
 

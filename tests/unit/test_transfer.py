@@ -15,6 +15,7 @@ import torch
 from tiny import Tiny
 from underfire import open_run
 from underfire.classifiers import Classifier
+from underfire.core.types import UnderfireError
 from underfire.data import open_images
 from underfire.engine import Progress
 from underfire.interpreters import CAM, GRAD, IG, MASK, GradCAM, Midpoints
@@ -23,7 +24,6 @@ from underfire.store import Run
 from underfire.studies import attacks, effectiveness, gap, transfer
 from underfire.studies.runs import Planned
 from underfire.studies.transfer import Elsewhere
-from underfire.types import UnderfireError
 
 N = 4
 SHOWN = (CAM(), GRAD(), IG(Midpoints(3)))

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+from underfire.core.types import UnderfireError
 from underfire.interpreters.cam import CAM, GradCAM
 from underfire.interpreters.ensemble import Ensemble
 from underfire.interpreters.gates import LogisticGate, MonotoneGate, PaperGate
@@ -14,7 +15,6 @@ from underfire.interpreters.mask_attacker import Replay, Unrolled
 from underfire.interpreters.protocol import Blind, Interpreter
 from underfire.interpreters.rts import RTS
 from underfire.interpreters.smooth import Smooth
-from underfire.types import UnderfireError
 
 
 def _plain(build: Callable[[], Interpreter]) -> Callable[[str | None], Interpreter]:

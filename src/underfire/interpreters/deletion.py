@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from jaxtyping import Float, Int
 from torch import Tensor, lerp
 
-from underfire.images import blur_kernel, convolve, shifted, spreading
-from underfire.types import Images, Maps
+from underfire.core.image_ops import blur_kernel, convolve, shifted, spreading
+from underfire.core.types import Images, Maps
 
 Offsets = Int[Tensor, "n 2"]
 

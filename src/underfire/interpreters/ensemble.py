@@ -16,9 +16,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from underfire.classifiers import Classifier
-from underfire.images import area_mean
+from underfire.core.image_ops import area_mean
+from underfire.core.types import Images, Keys, Labels, Maps, Reading, UnderfireError
 from underfire.interpreters.protocol import Interpreter
-from underfire.types import Images, Keys, Labels, Maps, Reading, UnderfireError
 
 
 @dataclass(frozen=True)

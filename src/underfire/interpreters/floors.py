@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import torch
 
-from underfire import rng
 from underfire.classifiers import Classifier
-from underfire.types import Images, Keys, Labels, Maps
+from underfire.core import rng
+from underfire.core.types import Images, Keys, Labels, Maps
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
+from underfire.core.types import UnderfireError
 from underfire.interpreters.frozen_convolution import frozen_conv2d
-from underfire.types import UnderfireError
 
 
 @runtime_checkable

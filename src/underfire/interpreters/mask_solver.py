@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from underfire import rng
 from underfire.classifiers import Classifier
-from underfire.images import total_variation
+from underfire.core import rng
+from underfire.core.image_ops import total_variation
+from underfire.core.losses import confidence
+from underfire.core.types import Images, Keys, Labels, Maps, Row
 from underfire.interpreters.deletion import Deletion, Geometry, Offsets
-from underfire.losses import confidence
-from underfire.types import Images, Keys, Labels, Maps, Row
 
 
 @dataclass(frozen=True)

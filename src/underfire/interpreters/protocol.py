@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from underfire.classifiers import Classifier
-from underfire.losses import log_prob
-from underfire.types import Images, Keys, Labels, Logits, Maps, Reading
+from underfire.core.losses import log_prob
+from underfire.core.types import Images, Keys, Labels, Logits, Maps, Reading
 
 
 @runtime_checkable

@@ -16,11 +16,11 @@ from pathlib import Path
 import torch
 
 from underfire.classifiers import Classifier
-from underfire.images import cell_grid
+from underfire.core.image_ops import cell_grid
+from underfire.core.losses import log_odds
+from underfire.core.types import Features, Images, Keys, Labels, Logits, Maps, Reading, Row, UnderfireError
 from underfire.interpreters.protocol import ClosedForm, NoBelief, reading
-from underfire.losses import log_odds
 from underfire.maskers import Masker, read_masker
-from underfire.types import Features, Images, Keys, Labels, Logits, Maps, Reading, Row, UnderfireError
 
 DEMO_AID = "demo-aid"
 

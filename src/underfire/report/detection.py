@@ -7,8 +7,11 @@ from pathlib import Path
 import pyarrow as pa
 import torch
 
+from underfire.core.io import read_json, rows_where
+from underfire.core.plots import curves
+from underfire.core.types import UnderfireError
 from underfire.detectors import roc
-from underfire.metrics import Estimate
+from underfire.metrics.intervals import Estimate
 from underfire.names import (
     MAP_AWARE,
     attack_name,
@@ -19,15 +22,12 @@ from underfire.names import (
     in_order,
     interpreter_name,
 )
-from underfire.plots import curves
 from underfire.report.figures import Plot, embedded
 from underfire.report.parts import complete_table
 from underfire.report.verdict import percent
-from underfire.store import read_json, rows_where
 from underfire.studies.detection import DETECTORS
 from underfire.studies.detections import CHECK, COLUMNS, Calibration, Cell, matrix
 from underfire.studies.detections import calibrations as calibrations_of
-from underfire.types import UnderfireError
 
 Attacks = tuple[str, str | None]  # an attack and the interpreter that it was made for, if any
 

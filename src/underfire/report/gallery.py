@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from underfire.metrics import PLAUSIBLE
+from underfire.metrics.maps import PLAUSIBLE
 from underfire.names import MAP_AWARE, attack_name, attacker, in_order
 from underfire.report import figures
 from underfire.report.changes import Change, changes_of

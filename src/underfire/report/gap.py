@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from underfire.core.types import UnderfireError
 from underfire.names import made_for
 from underfire.report.figures import Plot, embedded
 from underfire.report.parts import complete_table
 from underfire.studies.gap import SCHEMA, Summary, scatter, summarise
-from underfire.types import UnderfireError
 
 
 @dataclass(frozen=True)

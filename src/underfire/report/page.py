@@ -9,14 +9,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from underfire.metrics import PLAUSIBLE, summarise
+from underfire.core.io import write_atomically
+from underfire.metrics.maps import PLAUSIBLE
 from underfire.names import attack_name, in_order, interpreter_name
 from underfire.report import detection, figures, gallery, gap, studies, tables, transfer, verdict
 from underfire.report.parts import part
 from underfire.report.studies import Section
 from underfire.report.view import RunView, flatten
 from underfire.report.wording import wording
-from underfire.store import is_targeted, open_run, write_atomically
+from underfire.store import is_targeted, open_run, summarise
 from underfire.studies.catalogue import done
 from underfire.studies.detections import TABLE as DETECTIONS
 from underfire.studies.gap import TABLE as GAPS

@@ -7,8 +7,8 @@ from typing import Generic, TypeVar
 
 import pyarrow as pa
 
-from underfire.store import read_table
-from underfire.types import UnderfireError
+from underfire.core.io import read_table
+from underfire.core.types import UnderfireError
 
 T = TypeVar("T")
 

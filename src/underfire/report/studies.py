@@ -5,12 +5,13 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from underfire.core.io import read_table
+from underfire.core.types import UnderfireError
 from underfire.report.figures import Plot, photograph
-from underfire.store import COLUMNS_SCHEMA, OUTCOMES, Run, read_table
+from underfire.store import COLUMNS_SCHEMA, OUTCOMES, Run
 from underfire.studies.catalogue import STUDIES, Entry
 from underfire.studies.figures import png
 from underfire.studies.tables import html_of
-from underfire.types import UnderfireError
 
 
 @dataclass(frozen=True)

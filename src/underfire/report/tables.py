@@ -4,9 +4,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import isnan
 
-from underfire.metrics import Estimate, Summary
+from underfire.metrics.intervals import Estimate
 from underfire.names import in_order
 from underfire.report.verdict import percent
+from underfire.store import Summary
 
 SHARE = "Plausible"  # `Words.share` in the page
 DEFINITIONS = {

@@ -13,7 +13,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from underfire.metrics import PLAUSIBLE, wilson
+from underfire.metrics.intervals import wilson
+from underfire.metrics.maps import PLAUSIBLE
 from underfire.names import MAP_AWARE, PAIRS, PLAIN, attack_name, attacker, in_order, interpreter_name
 from underfire.report.wording import HIDING, Words
 

@@ -30,20 +30,22 @@ from torch import Tensor
 from underfire import presets
 from underfire.attack import Attack
 from underfire.classifiers import Classifier
+from underfire.core.io import read_table, rows_where
+from underfire.core.rng import image_keys
+from underfire.core.types import Samples, UnderfireError
 from underfire.data import ImageSet, Selection
 from underfire.detectors import roc
 from underfire.interpreters import Interpreter, interpreter_named
-from underfire.metrics import Estimate, map_l1, mean_interval, share
+from underfire.metrics.intervals import Estimate, mean_interval, share
+from underfire.metrics.maps import map_l1
 from underfire.names import attack_name
 from underfire.noise import NOISES, Trial
-from underfire.rng import image_keys
 from underfire.stages import Aim, Craft, Disturb, Explain, Noise, Select, Spec, choose, describe, keep, key
-from underfire.store import Run, Store, read_table, rows_where
+from underfire.store import Run, Store
 from underfire.studies import localisation
 from underfire.studies.figures import Drawing, Figure, gallery
 from underfire.studies.runs import Chosen, Inputs, Planned, Report, Study, rehearse, surroundings
 from underfire.target_classes import RandomClass
-from underfire.types import Samples, UnderfireError
 
 TABLE = "aid.parquet"
 LEVELS = (0.03, 0.30)  # shares of errors

@@ -22,18 +22,20 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from underfire.classifiers import Classifier
-from underfire.confusion import Counts, accuracy, balanced_accuracy, confusion, recalls
+from underfire.core.io import read_table, rows_where, write_table
+from underfire.core.plots import confusion_matrix
+from underfire.core.types import Images, Logits, Maps
 from underfire.data import ImageSet, LocatedObjects, locate, predict
-from underfire.localisation import hits, upscaled
-from underfire.metrics import above_mean, iou, mean_interval
+from underfire.metrics.classification import Counts, accuracy, balanced_accuracy, confusion, recalls
+from underfire.metrics.intervals import mean_interval
+from underfire.metrics.localisation import hits, upscaled
+from underfire.metrics.maps import above_mean, iou
 from underfire.names import attack_name, interpreter_name
-from underfire.plots import confusion_matrix
 from underfire.stages import key
-from underfire.store import Run, read_table, rows_where, write_table
+from underfire.store import Run
 from underfire.studies import attack_figures, attack_tables, effectiveness, paper
 from underfire.studies.figures import Drawing, Figure
 from underfire.studies.tables import Row, Table, Value
-from underfire.types import Images, Logits, Maps
 
 OVERLAPS, PREDICTIONS = "overlaps.parquet", "predictions.parquet"
 OVERLAP_COLUMNS = pa.schema(

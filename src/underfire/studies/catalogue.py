@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from underfire.core.types import UnderfireError
 from underfire.detectors import check_enough
 from underfire.families import SQUEEZED
 from underfire.stages import Select, Spec
@@ -38,7 +39,6 @@ from underfire.studies.figures import Figure
 from underfire.studies.requests import Manner, Request, Subject
 from underfire.studies.runs import Planned, Study, carry_out
 from underfire.studies.tables import Table
-from underfire.types import UnderfireError
 
 TABLES, FIGURES = "tables", "figures"  # folders of a run
 

@@ -17,13 +17,15 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
 from underfire.classifiers import Classifier
+from underfire.core.io import write_json, write_table
+from underfire.core.rng import halves
+from underfire.core.types import Row, Samples, UnderfireError
 from underfire.data import ImageSet
 from underfire.detectors import Detector, Scale, check_enough, joint, left_out
 from underfire.families import Judgement, judgements_named
-from underfire.rng import halves
 from underfire.scorers import Scorer
 from underfire.stages import Context, Detect, Reported, Select, choose, keep, key
-from underfire.store import Run, Store, write_json, write_table
+from underfire.store import Run, Store
 from underfire.studies.detections import (
     CHECK,
     COLUMNS,
@@ -37,7 +39,6 @@ from underfire.studies.detections import (
     write_matrix,
 )
 from underfire.studies.runs import Planned, Report, even_width, perform, rehearse
-from underfire.types import Row, Samples, UnderfireError
 
 DETECTORS = "detectors.json"
 

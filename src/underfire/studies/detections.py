@@ -12,10 +12,11 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import torch
 
+from underfire.core.io import read_table, rows_where, write_atomically
+from underfire.core.types import UnderfireError
 from underfire.detectors import roc
-from underfire.metrics import Estimate, share
-from underfire.store import Run, read_table, rows_where, write_atomically
-from underfire.types import UnderfireError
+from underfire.metrics.intervals import Estimate, share
+from underfire.store import Run
 
 TABLE = "detections.parquet"
 MATRIX = "detection-matrix.csv"

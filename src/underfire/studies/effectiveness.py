@@ -19,10 +19,11 @@ from torch import Tensor
 from underfire.api import Attacker
 from underfire.attack import Attack
 from underfire.classifiers import Classifier
+from underfire.core.rng import image_keys
+from underfire.core.types import Samples, UnderfireError
 from underfire.data import ImageSet, Selection
 from underfire.interpreters import Ensemble, Interpreter
-from underfire.metrics import compare_maps, linf, map_l1
-from underfire.rng import image_keys
+from underfire.metrics.maps import compare_maps, linf, map_l1
 from underfire.stages import (
     Craft,
     Explain,
@@ -42,7 +43,6 @@ from underfire.studies.attacks import Attacked, Settings, aim_of, attacks, goal_
 from underfire.studies.runs import Chosen, Planned, Report, Study, carry_out, listed, surroundings
 from underfire.target_classes import target_class_named
 from underfire.target_maps import NOBODY, Pool, Wanted, target_map_named
-from underfire.types import Samples, UnderfireError
 
 
 def execute(

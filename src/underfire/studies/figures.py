@@ -15,9 +15,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from underfire.metrics import Estimate
-from underfire.plots import COLOURS, INK, STYLE, drawable, in_lines, svg
-from underfire.store import write_bytes
+from underfire.core.io import write_bytes
+from underfire.core.plots import COLOURS, INK, STYLE, drawable, in_lines, svg
+from underfire.metrics.intervals import Estimate
 
 Drawing = matplotlib.figure.Figure
 DOTS = 130  # per inch, of a PNG

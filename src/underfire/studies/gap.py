@@ -14,13 +14,14 @@ from pathlib import Path
 import pyarrow as pa
 
 from underfire.classifiers import Classifier
+from underfire.core.io import read_table, rows_where, write_atomically, write_table
+from underfire.core.plots import bound
 from underfire.data import ImageSet
 from underfire.interpreters import Midpoints
-from underfire.metrics import Estimate, mean_interval
+from underfire.metrics.intervals import Estimate, mean_interval
 from underfire.names import made_for
-from underfire.plots import bound
 from underfire.stages import Bound, Context, Noise, Select, key
-from underfire.store import Run, Store, read_table, rows_where, write_atomically, write_table
+from underfire.store import Run, Store
 from underfire.studies import effectiveness
 from underfire.studies.attacks import Settings, aim_of, attacks
 from underfire.studies.runs import Planned, Report, even_width, perform

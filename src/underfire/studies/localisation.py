@@ -19,17 +19,19 @@ import pyarrow.compute as pc
 import torch
 
 from underfire.classifiers import Classifier
+from underfire.core.image_ops import is_constant
+from underfire.core.io import read_table
+from underfire.core.rng import halves
+from underfire.core.types import Labels
 from underfire.data import ImageSet, LocatedObjects
-from underfire.images import is_constant
 from underfire.interpreters.floors import Centre, Chance
 from underfire.interpreters.protocol import Explainer
-from underfire.localisation import fit_all, hits, is_wrong, upscaled
-from underfire.metrics import Estimate, boxes, mean_interval
-from underfire.rng import halves
+from underfire.metrics.intervals import Estimate, mean_interval
+from underfire.metrics.localisation import fit_all, hits, is_wrong, upscaled
+from underfire.metrics.maps import boxes
 from underfire.stages import Explain, Locate, describe, find, keep, key
-from underfire.store import Run, Store, read_table
+from underfire.store import Run, Store
 from underfire.studies.runs import Chosen, Inputs, Planned, Report, Study, carry_out, rehearse, surroundings
-from underfire.types import Labels
 
 TABLE = "localisation.parquet"
 SCHEMA = pa.schema(

@@ -14,16 +14,17 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from underfire.classifiers import Classifier
+from underfire.core.io import read_json, write_json, write_table
+from underfire.core.rng import image_keys
+from underfire.core.types import Samples, UnderfireError
 from underfire.data import ImageSet, open_images
 from underfire.demo import demo_images
 from underfire.engine import Progress
 from underfire.interpreters import Interpreter, interpreter_named
 from underfire.interpreters.protocol import Explainer
-from underfire.rng import image_keys
 from underfire.stages import Context, Spec, in_one_sentence, key, run_stage
-from underfire.store import SHARED, Run, Store, open_run, read_json, write_json, write_table
+from underfire.store import SHARED, Run, Store, open_run
 from underfire.target_classes import target_class_named
-from underfire.types import Samples, UnderfireError
 
 VERSIONED = ("underfire", "torch", "torchvision", "numpy", "safetensors", "pyarrow")
 

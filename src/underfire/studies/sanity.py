@@ -18,15 +18,17 @@ import pyarrow.compute as pc
 from torch import Tensor
 
 from underfire.classifiers import Classifier
+from underfire.core.image_ops import is_constant
+from underfire.core.io import read_table
+from underfire.core.types import UnderfireError
 from underfire.data import ImageSet, Selection
-from underfire.images import is_constant
 from underfire.interpreters import Interpreter
-from underfire.metrics import Estimate, map_l1, mean_interval, rank_correlation
+from underfire.metrics.intervals import Estimate, mean_interval
+from underfire.metrics.maps import map_l1, rank_correlation
 from underfire.randomised import DEPTHS
 from underfire.stages import Explain, ExplainRandomised, Select, choose, describe, keep, key
-from underfire.store import Run, Store, read_table
+from underfire.store import Run, Store
 from underfire.studies.runs import Chosen, Inputs, Planned, Study, rehearse, surroundings
-from underfire.types import UnderfireError
 
 TABLE = "sanity.parquet"
 SCHEMA = pa.schema(

@@ -13,8 +13,8 @@ from html import escape
 from io import StringIO
 from pathlib import Path
 
-from underfire.metrics import Estimate
-from underfire.store import write_bytes
+from underfire.core.io import write_bytes
+from underfire.metrics.intervals import Estimate
 
 MARK = "*"
 ANCHOR = (

@@ -21,17 +21,19 @@ import torch
 from torch import Tensor
 
 from underfire.classifiers import Classifier
-from underfire.images import is_constant
+from underfire.core.image_ops import is_constant
+from underfire.core.io import read_table, write_atomically, write_table
+from underfire.core.plots import matrix
+from underfire.core.types import Samples, UnderfireError
 from underfire.interpreters import Interpreter
-from underfire.metrics import Estimate, compare_maps, map_l1, mean_interval
+from underfire.metrics.intervals import Estimate, mean_interval
+from underfire.metrics.maps import compare_maps, map_l1
 from underfire.names import interpreter_name, made_for
-from underfire.plots import matrix
 from underfire.stages import Context, Craft, Explain, ExplainElsewhere, Noise, Select, in_one_sentence, key
-from underfire.store import Run, Store, read_table, write_atomically, write_table
+from underfire.store import Run, Store
 from underfire.studies import effectiveness
 from underfire.studies.attacks import Settings, attacks
 from underfire.studies.runs import Planned, Report, even_width, perform, rehearse
-from underfire.types import Samples, UnderfireError
 
 TABLE = "transfer.parquet"
 NOISE = "noise"

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from underfire.types import Labels, Logits, Maps, Row
+from underfire.core.types import Labels, Logits, Maps, Row
 
 
 def log_odds(logits: Logits, target: Labels) -> Row:

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from tiny_networks import classifier
+from underfire.core.rng import halves, image_keys
 from underfire.interpreters.floors import Centre, Chance
-from underfire.localisation import (
+from underfire.metrics.localisation import (
     RULES,
     energy,
     fit_all,
@@ -21,8 +22,7 @@ from underfire.localisation import (
     upscaled,
     value,
 )
-from underfire.metrics import boxes
-from underfire.rng import halves, image_keys
+from underfire.metrics.maps import boxes
 
 MODEL = classifier("resnet")  # which floors never ask
 HAND = torch.tensor([[[0.0, 0.1, 0.1, 0.0], [0.0, 0.9, 0.5, 0.1], [0.0, 0.6, 1.0, 0.1], [0.3, 0.0, 0.0, 0.2]]])

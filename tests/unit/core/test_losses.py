@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from underfire.losses import (
+from underfire.core.losses import (
     confidence,
     cross_entropy,
     log_odds,

@@ -7,8 +7,8 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from underfire import rng
-from underfire.types import UnderfireError
+from underfire.core import rng
+from underfire.core.types import UnderfireError
 
 KEYS = rng.image_keys(f"image {i}" for i in range(200))
 ZERO = torch.zeros(200, dtype=torch.int64)

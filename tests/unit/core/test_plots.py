@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from underfire.plots import bound, confusion_matrix, curves, drawable, matrix, svg
+from underfire.core.plots import bound, confusion_matrix, curves, drawable, matrix, svg
 
 HOSTILE = ["$x^{", "_hidden", "<script>", "猫\n", "%s{0}\\", "", "y" * 200]
 

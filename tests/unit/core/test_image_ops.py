@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from underfire.images import (
+from underfire.core.image_ops import (
     area_mean,
     block_mean,
     blur,
@@ -26,7 +26,7 @@ from underfire.images import (
     to_8bit,
     total_variation,
 )
-from underfire.types import UnderfireError
+from underfire.core.types import UnderfireError
 
 
 def maps(n: int = 4, dtype: torch.dtype = torch.float64) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
-from underfire.types import Labels, Row
+from underfire.core.types import Labels, Row
 
 
 @runtime_checkable

@@ -1,7 +1,7 @@
 """Shape aliases and the records that travel between rooms.
 
 A *row tensor* has the number of images N as its leading dimension; a *row record* is a frozen
-dataclass whose leaves are row tensors, so that `underfire.rows` can take, put and select images.
+dataclass whose leaves are row tensors, so that `underfire.core.rows` can take, put and select images.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ Features = Float[Tensor, "n d a b"]  # activations of the last convolutional blo
 Logits = Float[Tensor, "n k"]
 Row = Float[Tensor, " n"]  # one number per image
 Labels = Int[Tensor, " n"]  # class indices, int64
-Keys = Int[Tensor, " n"]  # identity of an image for the random streams, int64 (see `underfire.rng`)
+Keys = Int[Tensor, " n"]  # identity of an image for the random streams, int64 (see `underfire.core.rng`)
 Flags = Bool[Tensor, " n"]
 
 

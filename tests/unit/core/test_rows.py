@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from underfire import rows
+from underfire.core import rows
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from underfire.metrics import Estimate, wilson
-from underfire.types import Labels, UnderfireError
+from underfire.core.types import Labels, UnderfireError
+from underfire.metrics.intervals import Estimate, wilson
 
 Counts = Int[Tensor, "k k"]
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from underfire.schedules import Constant, Cosine, Linear, Schedule
+from underfire.core.schedules import Constant, Cosine, Linear, Schedule
 
 every_schedule = pytest.mark.parametrize(
     "schedule", [Constant(2.0), Linear(2.0, 5.0, 30), Cosine(2.0, 5.0, 30)], ids=str

@@ -21,9 +21,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from underfire.images import is_constant, resize
-from underfire.metrics import Masks, boxes, iou
-from underfire.types import Flags, Maps, Row
+from underfire.core.image_ops import is_constant, resize
+from underfire.core.types import Flags, Maps, Row
+from underfire.metrics.maps import Masks, boxes, iou
 
 OVERLAP = 0.5  # IoU below which a box is wrong
 

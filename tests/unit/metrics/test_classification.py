@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from underfire.confusion import accuracy, balanced_accuracy, confusion, recalls
-from underfire.metrics import Estimate, wilson
-from underfire.types import UnderfireError
+from underfire.core.types import UnderfireError
+from underfire.metrics.classification import accuracy, balanced_accuracy, confusion, recalls
+from underfire.metrics.intervals import Estimate, wilson
 
 LABELS = torch.tensor([0, 0, 0, 0, 1, 1, 3])
 PREDICTED = torch.tensor([0, 0, 0, 1, 1, 2, 3])

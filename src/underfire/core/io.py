@@ -1,0 +1,84 @@
+"""Files that are whole or not there: JSON, parquet tables and bytes, written under a temporary name and renamed."""
+
+import filecmp
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from safetensors import SafetensorError
+
+from underfire.core.types import UnderfireError
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write a parquet file in one move."""
+    write_atomically(path, lambda temporary: pq.write_table(table, temporary))
+
+
+def read_table(path: Path, schema: pa.Schema) -> pa.Table:
+    """A table that `write_table` wrote; UnderfireError if the file is missing, damaged or holds other columns."""
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as problem:
+        raise UnderfireError(f"{path} is missing or damaged; delete it and run the command again.") from problem
+    if not table.schema.equals(schema):
+        raise UnderfireError(f"{path} holds other columns than this version writes; delete it and run again.")
+    return table
+
+
+def rows_where(table: pa.Table, **wanted: str | bool | None) -> pa.Table:
+    """The rows whose columns hold these values; None stands for null."""
+    for name, value in wanted.items():
+        table = table.filter(pc.is_null(table[name]) if value is None else pc.equal(table[name], value))
+    return table
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; UnderfireError if the file is damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as problem:
+        raise UnderfireError(f"{path} cannot be read: {problem}") from problem
+    if not isinstance(content, dict):
+        raise UnderfireError(f"{path} holds no JSON object.")
+    return content
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file in one move."""
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    write_atomically(path, lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file in one move."""
+    write_atomically(path, lambda temporary: temporary.write_bytes(content))
+
+
+def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """Let `write` fill a temporary file beside `path`, then rename it, unless `path` holds just this already.
+
+    UnderfireError if the folder is not writable.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=".", suffix=path.suffix, dir=path.parent)
+    except OSError as problem:
+        raise UnderfireError(f"{path.parent} cannot be written to: {problem.strerror}.") from problem
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        if not (path.is_file() and filecmp.cmp(temporary, path, shallow=False)):
+            temporary.chmod(0o644)
+            temporary.replace(path)
+    except (OSError, SafetensorError) as problem:
+        raise UnderfireError(f"{path} cannot be written: {problem}.") from problem
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""What is measured: distances and overlaps of maps, objects found, classes recognised, and intervals."""

@@ -1,0 +1,91 @@
+"""Per-image metrics of an attack.
+
+    success = argmax f(x) = ct          confidence = p_ct(x)
+    dL1 = mean |a - b|                  dL2 = sqrt(mean (a - b)^2)
+    IoU = |A and B| / |A or B|          of binarised maps A, B; three binarisations, all always recorded
+
+A map is *plausible* if its IoU (own-mean threshold) with the map it should look like exceeds 0.5.
+"""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import torch
+from jaxtyping import Bool, Float
+from scipy.stats import rankdata
+from torch import Tensor
+
+from underfire.core.types import Images, Maps, Row
+
+PLAUSIBLE = 0.5
+DISTANCES = ("map_l1", "map_l2", "iou_mean", "iou_half", "iou_top15")
+
+Masks = Bool[Tensor, "n i j"]
+
+
+def map_l1(a: Maps, b: Maps) -> Row:
+    """Mean absolute difference of two maps."""
+    return (a - b).abs().mean((1, 2))
+
+
+def map_l2(a: Maps, b: Maps) -> Row:
+    """Root mean squared difference of two maps."""
+    return (a - b).square().mean((1, 2)).sqrt()
+
+
+def rank_correlation(a: Maps, b: Maps) -> Row:
+    """Spearman's correlation of two maps' cells, equal cells sharing their mean rank; 0 where a map is constant."""
+    u, v = (torch.from_numpy(rankdata(maps.flatten(1).cpu().numpy(), axis=1)) for maps in (a, b))
+    u, v = u - u.mean(1, keepdim=True), v - v.mean(1, keepdim=True)
+    scale = (u.square().sum(1) * v.square().sum(1)).sqrt()
+    return torch.where(scale > 0, (u * v).sum(1) / scale.clamp_min(1), 0.0)
+
+
+def linf(x: Images, x0: Images) -> Row:
+    """Largest change of any pixel value."""
+    return (x - x0).abs().flatten(1).amax(1)
+
+
+def above_mean(maps: Maps) -> Masks:
+    """Cells above the map's own mean, taken in double precision: none of a constant map."""
+    return maps > maps.double().mean((1, 2), keepdim=True)
+
+
+def above_half(maps: Maps) -> Masks:
+    """Cells above 0.5."""
+    return maps > 0.5
+
+
+def top_15_percent(maps: Maps) -> Masks:
+    """The ceil(0.15 * cells) largest cells; of equal ones the first in reading order."""
+    flat = maps.flatten(1)
+    count = -(-flat.shape[1] * 15 // 100)
+    order = flat.argsort(dim=1, descending=True, stable=True)[:, :count]
+    return torch.zeros_like(flat, dtype=torch.bool).scatter_(1, order, True).view_as(maps)
+
+
+BINARISATIONS: Mapping[str, Callable[[Maps], Masks]] = MappingProxyType(
+    {"iou_mean": above_mean, "iou_half": above_half, "iou_top15": top_15_percent}
+)
+
+
+def iou(a: Masks, b: Masks) -> Float[Tensor, " n"]:
+    """Jaccard index of two sets of cells; two empty sets agree (1)."""
+    union = (a | b).sum((1, 2))
+    return torch.where(union > 0, (a & b).sum((1, 2)) / union.clamp_min(1), 1.0)
+
+
+def boxes(masks: Masks) -> Masks:
+    """The smallest upright box around the true cells of each mask, filled; nothing where there are none."""
+    spans = []
+    for line in (masks.any(2), masks.any(1)):
+        begun = line.int().cummax(1).values
+        unfinished = line.flip(1).int().cummax(1).values.flip(1)
+        spans.append((begun * unfinished).bool())
+    return spans[0][:, :, None] & spans[1][:, None, :]
+
+
+def compare_maps(maps: Maps, reference: Maps) -> dict[str, Row]:
+    """Every map metric of one set of maps against another."""
+    ious = {name: iou(rule(maps), rule(reference)) for name, rule in BINARISATIONS.items()}
+    return {"map_l1": map_l1(maps, reference), "map_l2": map_l2(maps, reference), **ious}
