@@ -32,10 +32,10 @@ from step import SIDE, Bench, seconds, write
 from underfire import engine, presets
 from underfire.attack import Attack
 from underfire.encoders import find_scales
-from underfire.heads import watching
 from underfire.interpreters import MASK, RTS
 from underfire.interpreters.mask_solver import Solver
-from underfire.maskers import Encoder, Manifest, Masker, MaskerNetwork
+from underfire.models.masker import Encoder, Manifest, Masker, MaskerNetwork
+from underfire.models.tracing import watching
 from underfire.training import initialised
 
 ITERATIONS = 4  # of the deployed solver in one timing

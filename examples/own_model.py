@@ -4,7 +4,7 @@ import torch
 
 import underfire as uf
 from underfire.demo import demo_images
-from underfire.networks import DEMO_MEAN, DEMO_STD, demo_classifier
+from underfire.models.demo import DEMO_MEAN, DEMO_STD, demo_classifier
 
 network = demo_classifier()  # put your torch.nn.Module here; it will not be changed
 scenes = demo_images(4)  # and your images and classes here

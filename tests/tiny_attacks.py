@@ -13,7 +13,6 @@ from torch import Tensor
 
 from tiny_maskers import tiny_rts
 from underfire.attack import Attack, SmoothedCrossEntropy
-from underfire.classifiers import Classifier
 from underfire.core.rng import image_keys
 from underfire.core.schedules import Constant, Cosine, Linear
 from underfire.core.types import Goal, Outcome
@@ -35,6 +34,7 @@ from underfire.interpreters import (
     Unrolled,
 )
 from underfire.interpreters.mask_solver import Solver
+from underfire.models.classifier import Classifier
 from underfire.perturbations import Flow, Pixels
 from underfire.steps import AdamStep, MomentumSignStep, SignStep, TwoPhaseStep
 from underfire.target_classes import random_class

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 
 from tiny_networks import CLASSES, images
-from underfire.classifiers import Classifier
 from underfire.encoders import find_scales
 from underfire.interpreters import RTS
-from underfire.maskers import Encoder, Manifest, Masker, MaskerNetwork, write_masker
+from underfire.models.classifier import Classifier
+from underfire.models.masker import Encoder, Manifest, Masker, MaskerNetwork, write_masker
 from underfire.training import initialised
 
 WIDTH = 8

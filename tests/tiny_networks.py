@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from underfire.classifiers import Classifier
+from underfire.models.classifier import Classifier
 
 CLASSES = 5
 MEAN, STD = (0.45, 0.5, 0.55), (0.2, 0.25, 0.3)

@@ -6,9 +6,9 @@ scores = {each.name: score(each, model, images(3), keys) for each in scorers_of(
 from torch import Tensor
 
 from tiny_attacks import interpreter_of
-from underfire.classifiers import Classifier
 from underfire.harmless import CHANGES
 from underfire.interpreters import GradCAM
+from underfire.models.classifier import Classifier
 from underfire.scorers import Consistency, Disagreement, FeatureSqueezing, Scorer, look
 from underfire.squeezers import BitDepth, Median
 

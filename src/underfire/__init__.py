@@ -1,7 +1,6 @@
 """underfire: if someone attacked this classifier, would its explanation have warned us?"""
 
 from underfire.api import Attacker, Result, adv2, adv2_stadv, pgd, stadv
-from underfire.classifiers import Classifier
 from underfire.core.types import UnderfireError
 from underfire.interpreters import (
     CAM,
@@ -23,6 +22,7 @@ from underfire.interpreters import (
     SmoothedReLU,
     Unrolled,
 )
+from underfire.models.classifier import Classifier
 from underfire.squeezers import BitDepth, Median, NonLocalMeans
 from underfire.store import Run, open_run
 from underfire.target_classes import LeastLikelyClass, NextClass, OneClass, RandomClass, target_class_named

@@ -26,13 +26,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from underfire.classifiers import Classifier
 from underfire.core.types import Images, Labels, Maps, Row
 from underfire.curves import Curves
 from underfire.defences import Adversary, Alternation, Victims, distillation, excess_drift, rank
 from underfire.interpreters import RTS
-from underfire.maskers import Masker, MaskerNetwork
 from underfire.metrics.maps import map_l1
+from underfire.models.classifier import Classifier
+from underfire.models.masker import Masker, MaskerNetwork
 from underfire.rts_training import (
     Course,
     FeatureExtractor,

@@ -13,12 +13,12 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from underfire.classifiers import Classifier
 from underfire.core import rng
 from underfire.core.losses import confidence, cross_entropy, log_odds, log_prob, map_distance, smoothed_cross_entropy
 from underfire.core.schedules import Constant, Schedule
 from underfire.core.types import Goal, Images, Labels, Logits, Reading, Row, Terms
 from underfire.interpreters.protocol import Interpreter
+from underfire.models.classifier import Classifier
 from underfire.perturbations import Perturbation, Pixels
 from underfire.steps import Objective, SignStep, StepRule
 

@@ -8,7 +8,6 @@ import typer
 from rich.progress import Progress
 
 from underfire import demo_training
-from underfire.classifiers import Classifier
 from underfire.cli_detect import detect
 from underfire.cli_study import study_app
 from underfire.cli_train import train_app
@@ -19,6 +18,7 @@ from underfire.demo import EPS, SHOWN, demo_images
 from underfire.families import DETECTORS
 from underfire.harmless import CHANGES
 from underfire.interpreters import INTERPRETERS
+from underfire.models.classifier import Classifier
 from underfire.names import ATTACKS
 from underfire.presets import RECIPES, SOLVERS
 from underfire.report import write_report, write_report_of

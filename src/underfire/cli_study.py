@@ -7,9 +7,9 @@ from typing import Annotated, Any
 import typer
 
 from underfire import demo
-from underfire.classifiers import Classifier
 from underfire.core.types import UnderfireError
 from underfire.data import object_masks
+from underfire.models.classifier import Classifier
 from underfire.report import write_report_of
 from underfire.store import Store
 from underfire.studies import tables

@@ -11,15 +11,15 @@ from typing import Annotated, TypeVar
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from underfire import classifier_files
 from underfire.aid_training import recipe_for, train_aid
 from underfire.classifier_training import ClassifierRecipe, labelled, train_classifier
-from underfire.classifiers import Classifier
 from underfire.core.types import UnderfireError
 from underfire.data import ImageSet, object_masks, open_images
 from underfire.interpreters import RTS
-from underfire.loading import load_with_new_head
-from underfire.maskers import Manifest, Masker
+from underfire.models import files
+from underfire.models.classifier import Classifier
+from underfire.models.loading import load_with_new_head
+from underfire.models.masker import Manifest, Masker
 from underfire.rts_training import FeatureExtractor, Recipe, train_masker
 from underfire.terminal import (
     Crop,
@@ -193,7 +193,7 @@ def train_a_classifier(
     examples = labelled(training_set, image_set)
     there_already = out.exists()
 
-    def train(on_step: OnStep) -> classifier_files.Manifest:
+    def train(on_step: OnStep) -> files.Manifest:
         return train_classifier(start, examples, recipe, out, where, on_step)
 
     manifest = _under_bar(recipe.steps, train)

@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from underfire.classifiers import Classifier
 from underfire.core.types import UnderfireError
 from underfire.interpreters import INTERPRETERS, interpreter_named
 from underfire.metrics.intervals import Estimate
+from underfire.models.classifier import Classifier
 from underfire.store import open_run
 from underfire.studies import transfer as study
 from underfire.studies.runs import reopen

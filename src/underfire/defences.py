@@ -22,10 +22,10 @@ from torch import Tensor
 
 from underfire import engine, presets
 from underfire.attack import Attack
-from underfire.classifiers import Classifier
 from underfire.core.types import Goal, Images, Keys, Labels, Maps, Outcome, Row
 from underfire.interpreters.protocol import Blind, Interpreter
 from underfire.metrics.maps import map_l1
+from underfire.models.classifier import Classifier
 from underfire.target_classes import random_class
 
 

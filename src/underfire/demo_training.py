@@ -16,7 +16,7 @@ from torch.optim.swa_utils import update_bn
 from underfire.core.io import write_atomically
 from underfire.core.losses import smoothed_cross_entropy
 from underfire.core.types import Images, Row, Samples
-from underfire.networks import DEMO_MEAN, DEMO_STD, DemoClassifier, Normalised
+from underfire.models.demo import DEMO_MEAN, DEMO_STD, DemoClassifier, Normalised
 from underfire.scenes import scenes
 from underfire.training import fit, initialised
 

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from underfire.classifiers import Classifier
 from underfire.core.image_ops import cell_grid
 from underfire.core.types import Images, UnderfireError
-from underfire.heads import named_layers, same, watching
+from underfire.models.classifier import Classifier
+from underfire.models.tracing import named_layers, same, watching
 
 MOST_SCALES = 4
 

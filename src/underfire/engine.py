@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from underfire.attack import Attack
-from underfire.classifiers import Classifier
 from underfire.core import rows
 from underfire.core.losses import confidence, map_distance
 from underfire.core.types import Flags, Goal, Labels, Outcome, Row
+from underfire.models.classifier import Classifier
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ draws p(x) to p(x+) in place, with x+ an adversarial image among the squeezed on
 
 from dataclasses import dataclass
 
-from underfire.classifiers import Classifier
 from underfire.core.types import Goal, Images, Labels, Reading, Row
+from underfire.models.classifier import Classifier
 from underfire.squeezers import Squeezer
 
 

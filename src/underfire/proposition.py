@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import torch
 
-from underfire.classifiers import Classifier
 from underfire.core.losses import confidence
 from underfire.core.types import Images, Labels, Row
 from underfire.interpreters.integrated_gradients import Quadrature, attributions, completeness_error
+from underfire.models.classifier import Classifier
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from underfire.classifiers import Classifier
 from underfire.core.rng import image_keys, uniform
 from underfire.core.types import Images, UnderfireError
-from underfire.heads import named_layers, watching
 from underfire.interpreters import RTS
 from underfire.interpreters.protocol import Explainer
+from underfire.models.classifier import Classifier
+from underfire.models.tracing import named_layers, watching
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.GroupNorm, nn.LayerNorm)
 

@@ -22,14 +22,14 @@ from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from underfire.classifiers import Classifier
 from underfire.core import rng
 from underfire.core.image_ops import blur, cell_grid, resize
 from underfire.core.losses import confidence, mask_terms
 from underfire.core.types import Images, Labels, Logits, Maps, Row
 from underfire.encoders import Scale, find_scales
-from underfire.maskers import Encoder, Manifest, Masker, MaskerNetwork, Pyramid, read_masker, write_masker
 from underfire.metrics.maps import above_mean, boxes, iou
+from underfire.models.classifier import Classifier
+from underfire.models.masker import Encoder, Manifest, Masker, MaskerNetwork, Pyramid, read_masker, write_masker
 from underfire.stages import in_one_sentence
 from underfire.training import Checkpoint, HeldOut, check_same_training, fit, initialised, shuffled
 from underfire.training_sets import Batch, TrainingSet, augmented, split

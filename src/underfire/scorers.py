@@ -19,12 +19,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from underfire.classifiers import Classifier
 from underfire.core.image_ops import area_mean
 from underfire.core.types import Images, Keys, Labels, Maps, Row
 from underfire.harmless import Change
 from underfire.interpreters.protocol import Explainer
 from underfire.metrics.maps import map_l1
+from underfire.models.classifier import Classifier
 from underfire.squeezers import Squeezer
 
 

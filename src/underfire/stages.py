@@ -22,7 +22,6 @@ from torch import Tensor
 
 from underfire import engine
 from underfire.attack import Attack
-from underfire.classifiers import Classifier
 from underfire.core import rng
 from underfire.core.image_ops import is_constant, to_8bit
 from underfire.core.types import Goal, Images, Keys, Labels, Logits, Samples, UnderfireError
@@ -31,7 +30,8 @@ from underfire.engine import Progress
 from underfire.interpreters.integrated_gradients import Quadrature
 from underfire.interpreters.protocol import Blind, Explainer
 from underfire.metrics.maps import linf
-from underfire.noise import Trial, disturbed
+from underfire.models.classifier import Classifier
+from underfire.models.noise import Trial, disturbed
 from underfire.proposition import both_sides
 from underfire.randomised import DEPTHS, adopted, randomised
 from underfire.scorers import Scorer, Seen, Shown, shown

@@ -17,11 +17,11 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 from underfire import engine
-from underfire.classifiers import Classifier
 from underfire.core.types import UnderfireError
 from underfire.interpreters import INTERPRETERS
-from underfire.loading import LoadedNetwork
 from underfire.metrics.intervals import Estimate
+from underfire.models.classifier import Classifier
+from underfire.models.loading import LoadedNetwork
 from underfire.studies.runs import Planned, Report, Source
 
 console = Console()

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from tiny_maskers import tiny_rts
 from tiny_networks import MEAN, NETWORKS, SMOOTH, STD, ResNetShaped, classifier, images, network, seeded
 from underfire.attack import Attack
-from underfire.classifiers import Classifier
 from underfire.core import rows
 from underfire.core.losses import log_odds
 from underfire.core.schedules import Constant
@@ -39,6 +38,7 @@ from underfire.interpreters import (
 )
 from underfire.interpreters.gates import Gate
 from underfire.interpreters.mask_solver import Solver
+from underfire.models.classifier import Classifier
 from underfire.perturbations import Flow, Perturbation, Pixels
 from underfire.steps import Objective, value_and_gradient
 

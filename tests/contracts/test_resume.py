@@ -17,12 +17,12 @@ import pytest
 from safetensors import safe_open
 
 from underfire import interpreters, presets
-from underfire.classifiers import Classifier
 from underfire.core.types import UnderfireError
 from underfire.data import open_images
 from underfire.engine import Progress
 from underfire.interpreters import MASK
 from underfire.interpreters.mask_solver import Solver
+from underfire.models.classifier import Classifier
 from underfire.store import Run, open_run
 from underfire.studies.attacks import Settings
 from underfire.studies.effectiveness import Planned, execute

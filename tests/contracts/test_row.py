@@ -10,11 +10,11 @@ from tiny_networks import NETWORKS, classifier, images
 from tiny_scorers import score, scorers_of
 from underfire import engine
 from underfire.attack import Attack, StopRule
-from underfire.classifiers import Classifier
 from underfire.core import rows
 from underfire.core.losses import confidence
 from underfire.core.rng import image_keys
 from underfire.core.types import Goal, Outcome
+from underfire.models.classifier import Classifier
 
 IMAGES, WIDTH = 7, 3
 

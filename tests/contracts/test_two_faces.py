@@ -11,7 +11,6 @@ from torch import Tensor
 
 from tiny_attacks import INTERPRETERS, interpreter_of
 from tiny_networks import NETWORKS, SMOOTH, classifier, images
-from underfire.classifiers import Classifier
 from underfire.core.image_ops import is_constant
 from underfire.core.types import Reading
 from underfire.interpreters import (
@@ -30,6 +29,7 @@ from underfire.interpreters import (
 from underfire.interpreters.deletion import Geometry
 from underfire.interpreters.mask_attacker import SolverModel
 from underfire.interpreters.mask_solver import Solver
+from underfire.models.classifier import Classifier
 
 SOLVED = ("mask", "mask-unrolled")
 SMOOTHED = ("smooth-cam", "smooth-mask")  # the attacker does not know the noise

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from underfire import Classifier, demo_training, open_run
 from underfire.cli import main
 from underfire.demo import EPS, demo_images
-from underfire.networks import demo_classifier
+from underfire.models.demo import demo_classifier
 
 
 @pytest.fixture

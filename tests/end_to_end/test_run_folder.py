@@ -13,8 +13,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from underfire import open_run
-from underfire.classifiers import Classifier
 from underfire.data import open_images
+from underfire.models.classifier import Classifier
 from underfire.report import write_report
 from underfire.store import Run
 from underfire.studies.attacks import Settings

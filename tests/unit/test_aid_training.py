@@ -14,12 +14,12 @@ from tiny_networks import classifier, images
 from underfire import rts_training
 from underfire.aid_training import CURVES, AidRecipe, Lessons, Tutor, recipe_for, train_aid
 from underfire.api import adv2
-from underfire.classifiers import Classifier
 from underfire.core.types import Outcome, UnderfireError
 from underfire.defences import Adversary
 from underfire.interpreters import RTS
-from underfire.maskers import MaskerNetwork
 from underfire.metrics.maps import map_l1
+from underfire.models.classifier import Classifier
+from underfire.models.masker import MaskerNetwork
 from underfire.rts_training import FeatureExtractor, eq8
 from underfire.training import Checkpoint
 from underfire.training_sets import Batch, TrainingSet, demo_training_set, split

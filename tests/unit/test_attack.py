@@ -11,13 +11,13 @@ from torch import Tensor
 from tiny_attacks import a_goal, attack
 from tiny_networks import classifier, images
 from underfire.attack import Attack, CrossEntropy, Margin, SmoothedCrossEntropy
-from underfire.classifiers import Classifier
 from underfire.core.losses import map_distance, smoothed_cross_entropy
 from underfire.core.rng import image_keys, uniform
 from underfire.core.schedules import Constant, Linear
 from underfire.core.types import Goal, Images, Labels, Reading, Row
 from underfire.interpreters import CAM, Blind
 from underfire.interpreters.protocol import NoBelief
+from underfire.models.classifier import Classifier
 from underfire.perturbations import Pixels
 
 N = 3

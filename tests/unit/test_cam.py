@@ -5,11 +5,11 @@ import torch
 from torch import Tensor, nn
 
 from tiny_networks import NETWORKS, SMOOTH, VGGShaped, classifier, images, network, seeded
-from underfire.classifiers import Classifier
 from underfire.core.image_ops import normalise_map
 from underfire.core.types import UnderfireError
 from underfire.interpreters import CAM, GradCAM
 from underfire.interpreters.protocol import NoBelief
+from underfire.models.classifier import Classifier
 
 every_network = pytest.mark.parametrize("net", [*NETWORKS, *SMOOTH])
 Y = torch.tensor([0, 3, 4])

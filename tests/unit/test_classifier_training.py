@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from tiny import Tiny
 from underfire import classifier_training
-from underfire.classifier_files import read_manifest
 from underfire.classifier_training import ClassifierRecipe, Examples, School, labelled, train_classifier
-from underfire.classifiers import Classifier
 from underfire.core.types import UnderfireError
 from underfire.data import ImageSet
-from underfire.loading import LoadedNetwork, load_with_new_head
+from underfire.models.classifier import Classifier
+from underfire.models.files import read_manifest
+from underfire.models.loading import LoadedNetwork, load_with_new_head
 from underfire.pictures import ArraySource
 from underfire.training import Checkpoint, initialised
 from underfire.training_sets import read_training_set

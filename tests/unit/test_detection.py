@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from underfire import presets
-from underfire.classifiers import Classifier
 from underfire.core.io import read_json, write_json, write_table
 from underfire.core.rng import halves, image_keys
 from underfire.core.types import UnderfireError
@@ -24,6 +23,7 @@ from underfire.engine import Progress
 from underfire.families import judgements_named
 from underfire.interpreters import CAM
 from underfire.metrics.intervals import share
+from underfire.models.classifier import Classifier
 from underfire.scorers import look
 from underfire.stages import Reported, key
 from underfire.store import Run, Store, open_run

@@ -13,13 +13,13 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from underfire import engine, presets
-from underfire.classifiers import Classifier
 from underfire.core.rng import image_keys
 from underfire.core.rows import cat, take
 from underfire.core.types import Goal, UnderfireError
 from underfire.data import ImageSet, open_images
 from underfire.interpreters import CAM, GRAD, Interpreter
 from underfire.metrics.maps import linf
+from underfire.models.classifier import Classifier
 from underfire.perturbations import Flow
 from underfire.stages import Craft, Select, key
 from underfire.store import Run, Store

@@ -6,9 +6,9 @@ import torchvision
 from torch import nn
 
 from tiny_networks import NETWORKS, classifier, images, seeded
-from underfire.classifiers import Classifier
 from underfire.core.types import UnderfireError
 from underfire.encoders import Scale, find_scales
+from underfire.models.classifier import Classifier
 
 
 @pytest.mark.parametrize(

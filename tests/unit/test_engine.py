@@ -12,7 +12,6 @@ from tiny_attacks import INTERPRETERS, a_goal, attack, differing_fields, interpr
 from tiny_networks import classifier, images, network
 from underfire import engine
 from underfire.attack import Attack, StopRule
-from underfire.classifiers import Classifier
 from underfire.core import rows
 from underfire.core.losses import confidence, map_distance
 from underfire.core.schedules import Constant
@@ -20,6 +19,7 @@ from underfire.core.types import Goal, Images, Keys, Labels, Maps, Reading, Term
 from underfire.engine import Progress
 from underfire.interpreters import CAM, GRAD, Blind
 from underfire.interpreters.protocol import NoBelief
+from underfire.models.classifier import Classifier
 from underfire.steps import NoMemory, Objective, SignStep
 
 N = 5

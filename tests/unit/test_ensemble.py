@@ -8,13 +8,13 @@ from tiny_maskers import tiny_rts
 from tiny_networks import classifier, images
 from underfire import presets
 from underfire.api import adv2
-from underfire.classifiers import Classifier
 from underfire.core.losses import map_distance
 from underfire.core.rng import image_keys
 from underfire.core.types import UnderfireError
 from underfire.demo import demo_images
 from underfire.interpreters import CAM, GRAD, MASK, Ensemble, Interpreter, Unrolled
 from underfire.metrics.maps import map_l1
+from underfire.models.classifier import Classifier
 
 MEMBERS: tuple[Interpreter, ...] = (CAM(), FIXED["mask-unrolled"], GRAD())
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from underfire.classifiers import Classifier
 from underfire.data import open_images
 from underfire.interpreters import CAM, GRAD, MASK
+from underfire.models.classifier import Classifier
 from underfire.presets import adv2, pgd
 from underfire.stages import Aim, Craft, Disturb, Explain, Noise, Rescore, Select, Sketch, key
 from underfire.store import Store

@@ -5,10 +5,10 @@ import torch
 from torch import Tensor, nn
 
 from tiny_networks import NETWORKS, classifier, images
-from underfire.classifiers import Classifier
 from underfire.core.image_ops import block_mean, normalise_map
 from underfire.interpreters import GRAD
 from underfire.interpreters.grad import saliency
+from underfire.models.classifier import Classifier
 
 Y = torch.tensor([0, 3, 4])
 

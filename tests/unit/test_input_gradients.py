@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from tiny_networks import NETWORKS, SMOOTH, classifier, images, seeded
-from underfire.classifiers import Classifier
 from underfire.core.losses import log_odds
 from underfire.interpreters import FiniteDifferences, OneSidedDifferences, SmoothedReLU
 from underfire.interpreters.input_gradients import InputGradient, exact_gradient
+from underfire.models.classifier import Classifier
 
 Y = torch.tensor([1, 3])
 SCHEMES = [FiniteDifferences(), OneSidedDifferences(), SmoothedReLU()]

@@ -5,10 +5,10 @@ import torch
 from torch import Tensor, nn
 
 from tiny_networks import NETWORKS, SMOOTH, classifier, images
-from underfire.classifiers import Classifier
 from underfire.interpreters import GRAD, IG, GaussLegendre, Midpoints
 from underfire.interpreters.grad import saliency
 from underfire.interpreters.integrated_gradients import Quadrature, attributions, completeness_error
+from underfire.models.classifier import Classifier
 
 Y = torch.tensor([0, 3, 4])
 

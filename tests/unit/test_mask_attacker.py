@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from tiny_networks import CLASSES, SMOOTH, classifier, images
-from underfire.classifiers import Classifier
 from underfire.core import rows
 from underfire.core.rng import image_keys
 from underfire.interpreters import MASK, Replay, Unrolled
 from underfire.interpreters.mask_attacker import PURPOSE
 from underfire.interpreters.mask_solver import Solution, Solver, at_rest
+from underfire.models.classifier import Classifier
 
 KEYS = image_keys(["a", "b"])
 Y = torch.tensor([1, 3])

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from tiny_networks import SMOOTH, classifier, images
-from underfire.classifiers import Classifier
 from underfire.core import rows
 from underfire.core.rng import image_keys
 from underfire.interpreters.mask_solver import Solution, Solver, at_rest
+from underfire.models.classifier import Classifier
 
 KEYS = image_keys(["a", "b", "c"])
 Y = torch.tensor([1, 3, 0])

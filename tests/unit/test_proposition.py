@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from tiny_networks import DenseNetShaped, MobileNetShaped, ResNetShaped, classifier, images, seeded
-from underfire.classifiers import Classifier
 from underfire.interpreters import GaussLegendre, Midpoints
+from underfire.models.classifier import Classifier
 from underfire.proposition import both_sides
 
 BUILDS = (

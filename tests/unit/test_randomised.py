@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from tiny_maskers import tiny_rts
 from tiny_networks import NETWORKS, classifier, images
-from underfire.classifiers import Classifier
 from underfire.core.rng import image_keys
 from underfire.core.types import UnderfireError
 from underfire.interpreters import CAM
+from underfire.models.classifier import Classifier
 from underfire.randomised import DEPTHS, adopted, every_layer, head, randomised
 
 every_network = pytest.mark.parametrize("net", NETWORKS)

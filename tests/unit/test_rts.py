@@ -10,12 +10,12 @@ import torch
 from tiny_maskers import masker_file, tiny_masker, tiny_rts
 from tiny_networks import CLASSES, classifier, images
 from underfire import demo
-from underfire.classifiers import Classifier
 from underfire.core.image_ops import block_mean
 from underfire.core.types import UnderfireError
 from underfire.interpreters import RTS, interpreter_named
 from underfire.interpreters.protocol import NoBelief
-from underfire.maskers import Encoder, Manifest, MaskerNetwork, write_masker
+from underfire.models.classifier import Classifier
+from underfire.models.masker import Encoder, Manifest, MaskerNetwork, write_masker
 from underfire.scenes import scenes
 from underfire.stages import Explain, Select, key
 from underfire.training import initialised
@@ -163,7 +163,7 @@ def test_the_packaged_masker_after_aid_is_the_same_classifiers_and_another_one()
 
 
 def test_the_packaged_masker_is_the_packaged_classifier_s_and_finds_its_objects() -> None:
-    weights = files("underfire") / "weights" / "demo-masker.safetensors"
+    weights = files("underfire.models") / "weights" / "demo-masker.safetensors"
     assert len(weights.read_bytes()) < 1_000_000
     fresh = scenes(100, seed=4321)
     model, interpreter = Classifier.load("demo"), RTS.demo()

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from tiny_networks import classifier, images, network
 from underfire import rts_training
-from underfire.classifiers import Classifier
 from underfire.core.image_ops import blur
 from underfire.core.rng import image_keys
 from underfire.core.types import UnderfireError
 from underfire.interpreters import RTS
-from underfire.maskers import Encoder, MaskerNetwork
+from underfire.models.classifier import Classifier
+from underfire.models.masker import Encoder, MaskerNetwork
 from underfire.rts_training import FeatureExtractor, Recipe, background, blended, eq8, measure, prepare, train_masker
 from underfire.training import Checkpoint
 from underfire.training_sets import Batch, TrainingSet, demo_training_set, split

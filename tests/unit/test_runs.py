@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from underfire.classifiers import Classifier
 from underfire.core.io import write_json
 from underfire.core.types import UnderfireError
 from underfire.data import open_images
 from underfire.demo import demo_images
+from underfire.models.classifier import Classifier
 from underfire.store import Run
 from underfire.studies.runs import reopen
 

@@ -8,13 +8,13 @@ from torch import Tensor
 
 from tiny_networks import classifier, images
 from tiny_scorers import score, scorers_of
-from underfire.classifiers import Classifier
 from underfire.core.image_ops import area_mean
 from underfire.core.rng import image_keys
 from underfire.core.types import Images, Keys, Labels, Maps
 from underfire.harmless import Crop, InPlace, Noise
 from underfire.interpreters import CAM, GRAD, GradCAM
 from underfire.interpreters.protocol import Explainer
+from underfire.models.classifier import Classifier
 from underfire.scorers import Consistency, Disagreement, FeatureSqueezing, Scorer, Seen, Shown, look, shown
 from underfire.squeezers import BitDepth, Median
 

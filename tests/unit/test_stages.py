@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from underfire import engine
-from underfire.classifiers import Classifier
 from underfire.core import rng
 from underfire.core.image_ops import is_constant, to_8bit
 from underfire.core.io import read_json
@@ -23,6 +22,7 @@ from underfire.harmless import Blur, Noise
 from underfire.interpreters import CAM, GRAD, MASK, GradCAM
 from underfire.interpreters.deletion import Geometry
 from underfire.interpreters.mask_solver import Solver
+from underfire.models.classifier import Classifier
 from underfire.pictures import ArraySource
 from underfire.presets import adv2, pgd
 from underfire.randomised import DEPTHS, randomised

@@ -4,7 +4,7 @@ import pytest
 from torch import nn
 
 from underfire.core.types import UnderfireError
-from underfire.loading import LoadedNetwork
+from underfire.models.loading import LoadedNetwork
 from underfire.terminal import budget_in, sizes
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from underfire.core.types import UnderfireError
 from underfire.demo_training import HELD_OUT, accuracy, retrain, train_demo_classifier
-from underfire.networks import DemoClassifier
+from underfire.models.demo import DemoClassifier
 from underfire.scenes import scenes
 from underfire.training import Checkpoint, HeldOut, balanced, fit, initialised, seeded, shuffled
 

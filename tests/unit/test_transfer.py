@@ -14,12 +14,12 @@ import torch
 
 from tiny import Tiny
 from underfire import open_run
-from underfire.classifiers import Classifier
 from underfire.core.types import UnderfireError
 from underfire.data import open_images
 from underfire.engine import Progress
 from underfire.interpreters import CAM, GRAD, IG, MASK, GradCAM, Midpoints
 from underfire.interpreters.mask_solver import Solver
+from underfire.models.classifier import Classifier
 from underfire.store import Run
 from underfire.studies import attacks, effectiveness, gap, transfer
 from underfire.studies.runs import Planned

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import torch
 
-from underfire.classifiers import Classifier
 from underfire.core.image_ops import normalise_map
 from underfire.core.types import Images, Keys, Labels, Logits, Maps, Reading
 from underfire.interpreters.protocol import ClosedForm, NoBelief, reading
+from underfire.models.classifier import Classifier
 
 
 @dataclass(frozen=True)

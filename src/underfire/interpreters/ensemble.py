@@ -15,10 +15,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from underfire.classifiers import Classifier
 from underfire.core.image_ops import area_mean
 from underfire.core.types import Images, Keys, Labels, Maps, Reading, UnderfireError
 from underfire.interpreters.protocol import Interpreter
+from underfire.models.classifier import Classifier
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import torch
 
-from underfire.classifiers import Classifier
 from underfire.core import rng
 from underfire.core.types import Images, Keys, Labels, Maps
+from underfire.models.classifier import Classifier
 
 
 @dataclass(frozen=True)

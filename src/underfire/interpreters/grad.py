@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 
 import torch.nn.functional as F
 
-from underfire.classifiers import Classifier
 from underfire.core.image_ops import block_mean, cell_side, normalise_map
 from underfire.core.types import Images, Keys, Labels, Maps, Reading
 from underfire.interpreters.input_gradients import FiniteDifferences, InputGradient, exact_gradient
 from underfire.interpreters.protocol import ClosedForm, NoBelief
+from underfire.models.classifier import Classifier
 
 
 @dataclass(frozen=True)

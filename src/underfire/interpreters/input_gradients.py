@@ -19,10 +19,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from underfire.classifiers import Classifier
 from underfire.core.losses import log_odds
 from underfire.core.types import Images, Labels, Logits, Row
 from underfire.interpreters.gates import Gate, PaperGate, smoothed_relu
+from underfire.models.classifier import Classifier
 
 Gradient = Float[Tensor, "n 3 h w"]
 

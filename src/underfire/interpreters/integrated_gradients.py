@@ -18,12 +18,12 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from underfire.classifiers import Classifier
 from underfire.core.losses import confidence
 from underfire.core.types import Images, Keys, Labels, Maps, Reading, Row
 from underfire.interpreters.grad import saliency
 from underfire.interpreters.input_gradients import FiniteDifferences, InputGradient, exact_gradient
 from underfire.interpreters.protocol import ClosedForm, NoBelief, reading
+from underfire.models.classifier import Classifier
 
 Nodes = Float[Tensor, " nodes"]
 

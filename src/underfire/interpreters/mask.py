@@ -7,10 +7,10 @@ with the energy E of `underfire.interpreters.mask_solver` (Eq. 7); no mm.
 
 from dataclasses import dataclass, field
 
-from underfire.classifiers import Classifier
 from underfire.core.types import Images, Keys, Labels, Maps, Reading
 from underfire.interpreters.mask_attacker import Replay, SolverModel
 from underfire.interpreters.mask_solver import Solution, Solver
+from underfire.models.classifier import Classifier
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,12 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from underfire.classifiers import Classifier
 from underfire.core import rows
 from underfire.core.types import Images, Keys, Labels, Maps, Reading
 from underfire.interpreters.input_gradients import step_size
 from underfire.interpreters.mask_solver import Solution, Solver, at_rest
 from underfire.interpreters.protocol import reading
+from underfire.models.classifier import Classifier
 
 PURPOSE = "mask attacker"  # of the attacker's jitter: the solver is known, its dice are not
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from underfire.classifiers import Classifier
 from underfire.core import rng
 from underfire.core.image_ops import total_variation
 from underfire.core.losses import confidence
 from underfire.core.types import Images, Keys, Labels, Maps, Row
 from underfire.interpreters.deletion import Deletion, Geometry, Offsets
+from underfire.models.classifier import Classifier
 
 
 @dataclass(frozen=True)

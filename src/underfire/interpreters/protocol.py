@@ -14,9 +14,9 @@ Interpreters are frozen dataclasses of hyper-parameters, so that a run can recor
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from underfire.classifiers import Classifier
 from underfire.core.losses import log_prob
 from underfire.core.types import Images, Keys, Labels, Logits, Maps, Reading
+from underfire.models.classifier import Classifier
 
 
 @runtime_checkable

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import torch
 
-from underfire.classifiers import Classifier
 from underfire.core.image_ops import cell_grid
 from underfire.core.losses import log_odds
 from underfire.core.types import Features, Images, Keys, Labels, Logits, Maps, Reading, Row, UnderfireError
 from underfire.interpreters.protocol import ClosedForm, NoBelief, reading
-from underfire.maskers import Masker, read_masker
+from underfire.models.classifier import Classifier
+from underfire.models.masker import Masker, read_masker
 
 DEMO_AID = "demo-aid"
 
@@ -45,7 +45,7 @@ class RTS(ClosedForm):
     @classmethod
     def demo(cls, masker: str = "demo-masker") -> "RTS":
         """The masker of the demo's classifier that comes with the package; "demo-masker-aid" is the same after AID."""
-        with as_file(files("underfire") / "weights" / f"{masker}.safetensors") as path:
+        with as_file(files("underfire.models") / "weights" / f"{masker}.safetensors") as path:
             return cls.load(path)
 
     @classmethod

@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from underfire.classifiers import Classifier
 from underfire.core import rng
 from underfire.core.losses import log_prob
 from underfire.core.types import Images, Keys, Labels, Maps, Reading, UnderfireError
 from underfire.interpreters.protocol import Interpreter
+from underfire.models.classifier import Classifier
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,6 @@ from torch import Tensor
 
 from underfire import presets
 from underfire.attack import Attack
-from underfire.classifiers import Classifier
 from underfire.core.io import read_table, rows_where
 from underfire.core.rng import image_keys
 from underfire.core.types import Samples, UnderfireError
@@ -38,8 +37,9 @@ from underfire.detectors import roc
 from underfire.interpreters import Interpreter, interpreter_named
 from underfire.metrics.intervals import Estimate, mean_interval, share
 from underfire.metrics.maps import map_l1
+from underfire.models.classifier import Classifier
+from underfire.models.noise import NOISES, Trial
 from underfire.names import attack_name
-from underfire.noise import NOISES, Trial
 from underfire.stages import Aim, Craft, Disturb, Explain, Noise, Select, Spec, choose, describe, keep, key
 from underfire.store import Run, Store
 from underfire.studies import localisation

@@ -21,7 +21,6 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from underfire.classifiers import Classifier
 from underfire.core.io import read_table, rows_where, write_table
 from underfire.core.plots import confusion_matrix
 from underfire.core.types import Images, Logits, Maps
@@ -30,6 +29,7 @@ from underfire.metrics.classification import Counts, accuracy, balanced_accuracy
 from underfire.metrics.intervals import mean_interval
 from underfire.metrics.localisation import hits, upscaled
 from underfire.metrics.maps import above_mean, iou
+from underfire.models.classifier import Classifier
 from underfire.names import attack_name, interpreter_name
 from underfire.stages import key
 from underfire.store import Run

@@ -16,13 +16,13 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
-from underfire.classifiers import Classifier
 from underfire.core.io import write_json, write_table
 from underfire.core.rng import halves
 from underfire.core.types import Row, Samples, UnderfireError
 from underfire.data import ImageSet
 from underfire.detectors import Detector, Scale, check_enough, joint, left_out
 from underfire.families import Judgement, judgements_named
+from underfire.models.classifier import Classifier
 from underfire.scorers import Scorer
 from underfire.stages import Context, Detect, Reported, Select, choose, keep, key
 from underfire.store import Run, Store

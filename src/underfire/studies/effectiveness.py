@@ -18,12 +18,12 @@ from torch import Tensor
 
 from underfire.api import Attacker
 from underfire.attack import Attack
-from underfire.classifiers import Classifier
 from underfire.core.rng import image_keys
 from underfire.core.types import Samples, UnderfireError
 from underfire.data import ImageSet, Selection
 from underfire.interpreters import Ensemble, Interpreter
 from underfire.metrics.maps import compare_maps, linf, map_l1
+from underfire.models.classifier import Classifier
 from underfire.stages import (
     Craft,
     Explain,

@@ -21,7 +21,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
 
-from underfire.classifiers import Classifier
+from underfire.models.classifier import Classifier
 from underfire.stages import Context, Craft, Disturb, Explain, Locate, Select, Sketch, Spec, key, run_stage
 from underfire.store import Store
 from underfire.studies.runs import Planned, Study

@@ -18,7 +18,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from underfire.classifiers import Classifier
 from underfire.core.image_ops import is_constant
 from underfire.core.io import read_table
 from underfire.core.rng import halves
@@ -29,6 +28,7 @@ from underfire.interpreters.protocol import Explainer
 from underfire.metrics.intervals import Estimate, mean_interval
 from underfire.metrics.localisation import fit_all, hits, is_wrong, upscaled
 from underfire.metrics.maps import boxes
+from underfire.models.classifier import Classifier
 from underfire.stages import Explain, Locate, describe, find, keep, key
 from underfire.store import Run, Store
 from underfire.studies.runs import Chosen, Inputs, Planned, Report, Study, carry_out, rehearse, surroundings

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from underfire.classifiers import Classifier
 from underfire.data import ImageSet
+from underfire.models.classifier import Classifier
 from underfire.studies.runs import Report, Source
 
 

@@ -13,7 +13,6 @@ import pyarrow as pa
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from underfire.classifiers import Classifier
 from underfire.core.io import read_json, write_json, write_table
 from underfire.core.rng import image_keys
 from underfire.core.types import Samples, UnderfireError
@@ -22,6 +21,7 @@ from underfire.demo import demo_images
 from underfire.engine import Progress
 from underfire.interpreters import Interpreter, interpreter_named
 from underfire.interpreters.protocol import Explainer
+from underfire.models.classifier import Classifier
 from underfire.stages import Context, Spec, in_one_sentence, key, run_stage
 from underfire.store import SHARED, Run, Store, open_run
 from underfire.target_classes import target_class_named

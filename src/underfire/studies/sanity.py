@@ -17,7 +17,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from torch import Tensor
 
-from underfire.classifiers import Classifier
 from underfire.core.image_ops import is_constant
 from underfire.core.io import read_table
 from underfire.core.types import UnderfireError
@@ -25,6 +24,7 @@ from underfire.data import ImageSet, Selection
 from underfire.interpreters import Interpreter
 from underfire.metrics.intervals import Estimate, mean_interval
 from underfire.metrics.maps import map_l1, rank_correlation
+from underfire.models.classifier import Classifier
 from underfire.randomised import DEPTHS
 from underfire.stages import Explain, ExplainRandomised, Select, choose, describe, keep, key
 from underfire.store import Run, Store

@@ -14,11 +14,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tiny_networks import images, seeded
-from underfire.classifier_files import Manifest, write_classifier
-from underfire.classifiers import Classifier
 from underfire.core.types import UnderfireError
-from underfire.loading import load_network, load_with_new_head, parse_normalization, read_weights
-from underfire.networks import DEMO_MEAN, DEMO_STD
+from underfire.models.classifier import Classifier
+from underfire.models.demo import DEMO_MEAN, DEMO_STD
+from underfire.models.files import Manifest, write_classifier
+from underfire.models.loading import load_network, load_with_new_head, parse_normalization, read_weights
 
 SQUEEZENET = "torchvision:squeezenet1_1"
 

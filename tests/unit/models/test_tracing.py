@@ -8,10 +8,10 @@ import torchvision
 from torch import Tensor, nn
 
 from tiny_networks import NETWORKS, SMOOTH, VGGShaped, classifier, images, network, seeded
-from underfire.classifiers import Classifier
 from underfire.core.types import UnderfireError
-from underfire.heads import Located, trace
 from underfire.interpreters import CAM, GradCAM
+from underfire.models.classifier import Classifier
+from underfire.models.tracing import Located, trace
 
 Y = torch.tensor([0, 1])
 

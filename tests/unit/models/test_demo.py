@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from underfire.demo_training import accuracy, normalise
-from underfire.networks import DemoClassifier, ResidualBlock, demo_classifier
+from underfire.models.demo import DemoClassifier, ResidualBlock, demo_classifier
 from underfire.scenes import CLASSES, scenes
 
 
@@ -36,7 +36,7 @@ def test_residual_block_adds_its_shortcut(outputs: int, stride: int, shape: tupl
 
 
 def test_weights_are_small_and_in_evaluation_mode(shipped: nn.Module) -> None:
-    weights = files("underfire") / "weights" / "demo-classifier.safetensors"
+    weights = files("underfire.models") / "weights" / "demo-classifier.safetensors"
     assert len(weights.read_bytes()) < 1_000_000
     assert sum(p.numel() for p in shipped.parameters()) <= 250_000
     assert not any(module.training for module in shipped.modules())

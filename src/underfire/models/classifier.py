@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from underfire.core.types import Evidence, Images, Logits, UnderfireError
-from underfire.heads import Head, Located, trace, watching
-from underfire.loading import NORMALISATIONS, LoadedNetwork, load_network
+from underfire.models.loading import NORMALISATIONS, LoadedNetwork, load_network
+from underfire.models.tracing import Head, Located, trace, watching
 
 IMAGENET_MEAN, IMAGENET_STD = NORMALISATIONS["imagenet"]
 

@@ -16,9 +16,9 @@ import torchvision
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from underfire.classifier_files import Triple, read_manifest
 from underfire.core.types import UnderfireError
-from underfire.networks import DEMO_MEAN, DEMO_STD, demo_classifier
+from underfire.models.demo import DEMO_MEAN, DEMO_STD, demo_classifier
+from underfire.models.files import Triple, read_manifest
 
 NORMALISATIONS: Mapping[str, tuple[Triple, Triple]] = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),

@@ -17,9 +17,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from underfire.classifiers import Classifier
 from underfire.core import rng
 from underfire.core.types import Images, Keys, Labels, UnderfireError
+from underfire.models.classifier import Classifier
 
 STRONGEST, HALVINGS = 1.0, 16
 Spread = Callable[[Float[Tensor, "n s"]], Float[Tensor, "n s"]]  # of numbers that are uniform in (0, 1)

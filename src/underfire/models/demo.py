@@ -61,6 +61,6 @@ class ResidualBlock(nn.Module):
 def demo_classifier() -> nn.Module:
     """The demo's classifier with the weights that come with the package, in evaluation mode."""
     network = DemoClassifier()
-    weights = files("underfire") / "weights" / "demo-classifier.safetensors"
+    weights = files("underfire.models") / "weights" / "demo-classifier.safetensors"
     network.load_state_dict(load(weights.read_bytes()))
     return network.eval()

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from underfire.classifier_files import Manifest, read_manifest, write_classifier
 from underfire.core.types import UnderfireError
+from underfire.models.files import Manifest, read_manifest, write_classifier
 
 MANIFEST = Manifest(
     classes=("benign", "malign"), mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2), crop=24, scores={"accuracy": 0.75}

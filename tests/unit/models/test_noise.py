@@ -6,7 +6,7 @@ import torch
 from tiny_networks import classifier, images
 from underfire.core.rng import image_keys
 from underfire.core.types import UnderfireError
-from underfire.noise import NOISES, Trial, disturbed
+from underfire.models.noise import NOISES, Trial, disturbed
 
 N = 24
 KEYS = image_keys(map(str, range(N)))

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from tiny_networks import CLASSES, MEAN, NETWORKS, STD, SqueezeNetShaped, classifier, images, network
-from underfire.classifiers import IMAGENET_MEAN, IMAGENET_STD, Classifier
 from underfire.core.types import UnderfireError
 from underfire.interpreters import CAM, GradCAM
+from underfire.models.classifier import IMAGENET_MEAN, IMAGENET_STD, Classifier
 
 Y = torch.tensor([0, 1])
 

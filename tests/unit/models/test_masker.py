@@ -13,9 +13,9 @@ from torch import Tensor
 
 from tiny_maskers import WIDTH, masker_file, tiny_masker
 from tiny_networks import CLASSES, classifier
-from underfire.classifiers import Classifier
 from underfire.core.types import UnderfireError
-from underfire.maskers import MaskerNetwork, read_masker, share
+from underfire.models.classifier import Classifier
+from underfire.models.masker import MaskerNetwork, read_masker, share
 from underfire.training import initialised
 
 Y = torch.tensor([0, 3, 4])
