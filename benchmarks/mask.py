@@ -34,7 +34,8 @@ from underfire.attack import Attack
 from underfire.encoders import find_scales
 from underfire.interpreters import MASK, RTS
 from underfire.interpreters.mask_solver import Solver
-from underfire.models.masker import Encoder, Manifest, Masker, MaskerNetwork
+from underfire.models.files import Encoder, MaskerManifest
+from underfire.models.masker import Masker, MaskerNetwork
 from underfire.models.tracing import watching
 from underfire.training import initialised
 
@@ -100,7 +101,9 @@ def rts(bench: Bench) -> RTS:
     encoder = Encoder(layers=tuple(s.layer for s in scales), channels=tuple(s.channels for s in scales))
     network = initialised(lambda: MaskerNetwork(encoder.channels, classes.logits.shape[1]), 0)
     network = network.requires_grad_(False).eval().to(classifier.device)
-    manifest = Manifest(classifier=classifier.fingerprint(), classes=classes.logits.shape[1], encoder=encoder, width=32)
+    manifest = MaskerManifest(
+        classifier=classifier.fingerprint(), classes=classes.logits.shape[1], encoder=encoder, width=32
+    )
     return RTS("random", Masker(manifest, network, "random"))
 
 

@@ -12,7 +12,8 @@ from tiny_networks import CLASSES, images
 from underfire.encoders import find_scales
 from underfire.interpreters import RTS
 from underfire.models.classifier import Classifier
-from underfire.models.masker import Encoder, Manifest, Masker, MaskerNetwork, write_masker
+from underfire.models.files import Encoder, MaskerManifest, write_network
+from underfire.models.masker import Masker, MaskerNetwork
 from underfire.training import initialised
 
 WIDTH = 8
@@ -23,7 +24,7 @@ def tiny_rts(model: Classifier) -> RTS:
     return RTS("tiny", Masker(manifest, network.requires_grad_(False).eval(), "tiny"))
 
 
-def tiny_masker(model: Classifier, seed: int = 0) -> tuple[Manifest, MaskerNetwork]:
+def tiny_masker(model: Classifier, seed: int = 0) -> tuple[MaskerManifest, MaskerNetwork]:
     """What a masker's file holds. The network inside a wrapper is traced in its place, so that no call is counted."""
     inside = getattr(model.network, "net", model.network)
     prefix = "" if inside is model.network else "net."
@@ -32,10 +33,10 @@ def tiny_masker(model: Classifier, seed: int = 0) -> tuple[Manifest, MaskerNetwo
     with torch.inference_mode(False):
         network = initialised(lambda: MaskerNetwork(channels, CLASSES, WIDTH), seed)
     encoder = Encoder(layers=tuple(prefix + scale.layer for scale in scales), channels=channels)
-    return Manifest(classifier=model.fingerprint(), classes=CLASSES, encoder=encoder, width=WIDTH), network
+    return MaskerManifest(classifier=model.fingerprint(), classes=CLASSES, encoder=encoder, width=WIDTH), network
 
 
 def masker_file(path: Path, model: Classifier, seed: int = 0) -> Path:
     """The same in a file."""
-    write_masker(path, *tiny_masker(model, seed))
+    write_network(path, *tiny_masker(model, seed))
     return path

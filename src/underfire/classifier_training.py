@@ -27,7 +27,7 @@ from underfire.core.types import Images, Labels, Logits, Row, UnderfireError
 from underfire.curves import Curves
 from underfire.data import ImageSet
 from underfire.metrics.classification import accuracy, balanced_accuracy, confusion
-from underfire.models.files import Manifest, read_manifest, write_classifier
+from underfire.models.files import ClassifierManifest, read_manifest, write_network
 from underfire.models.loading import LoadedNetwork
 from underfire.splits import apart
 from underfire.stages import in_one_sentence
@@ -94,7 +94,7 @@ def train_classifier(
     out: Path,
     device: torch.device | str = "cpu",
     on_step: Callable[[int, float], None] | None = None,
-) -> Manifest:
+) -> ClassifierManifest:
     """Train, judge and write a classifier, going on from its checkpoint; one that is already there is only read.
 
     UnderfireError if `out` holds another classifier, or if no image can be held out.
@@ -130,7 +130,7 @@ def train_classifier(
             checkpoint=checkpoint,
             memory={"curves": curves.rows},
         )
-    manifest = Manifest(
+    manifest = ClassifierManifest(
         classes=examples.classes,
         mean=start.mean,
         std=start.std,
@@ -139,7 +139,7 @@ def train_classifier(
         training={**identity, "steps_done": done},
         scores={"images": float(len(index)), **school.scores(network, index)},
     )
-    write_classifier(out, manifest, network)
+    write_network(out, manifest, network)
     checkpoint.path.unlink(missing_ok=True)
     return manifest
 
@@ -206,9 +206,9 @@ def _identify(start: LoadedNetwork, examples: Examples, recipe: ClassifierRecipe
     return {**recipe.model_dump(), **held}
 
 
-def _finished(out: Path, identity: dict[str, Any]) -> Manifest:
+def _finished(out: Path, identity: dict[str, Any]) -> ClassifierManifest:
     """The classifier that this very training has left; UnderfireError if it is another's."""
-    manifest = read_manifest(out)
+    manifest = read_manifest(out, ClassifierManifest)
     if manifest is None:
         raise UnderfireError(f"{out} holds no classifier that was trained here; choose another --out.")
     check_same_training(f"{out} holds a classifier", manifest.training, identity)

@@ -18,8 +18,9 @@ from underfire.data import ImageSet, object_masks, open_images
 from underfire.interpreters import RTS
 from underfire.models import files
 from underfire.models.classifier import Classifier
+from underfire.models.files import MaskerManifest
 from underfire.models.loading import load_with_new_head
-from underfire.models.masker import Manifest, Masker
+from underfire.models.masker import Masker
 from underfire.rts_training import FeatureExtractor, Recipe, train_masker
 from underfire.terminal import (
     Crop,
@@ -193,7 +194,7 @@ def train_a_classifier(
     examples = labelled(training_set, image_set)
     there_already = out.exists()
 
-    def train(on_step: OnStep) -> files.Manifest:
+    def train(on_step: OnStep) -> files.ClassifierManifest:
         return train_classifier(start, examples, recipe, out, where, on_step)
 
     manifest = _under_bar(recipe.steps, train)
@@ -260,7 +261,7 @@ def _bar(steps: int) -> Iterator[OnStep]:
         yield lambda step, loss: bars.update(task, completed=step + 1, loss=loss)
 
 
-def _tell(manifest: Manifest, training_set: TrainingSet) -> None:
+def _tell(manifest: MaskerManifest, training_set: TrainingSet) -> None:
     done, images = manifest.training.get("steps_done"), manifest.scores.get("images") or 0
     say(f"{done} steps; means over {images:.0f} held-out images:")
     for name, meaning in SCORES.items():

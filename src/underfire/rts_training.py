@@ -29,7 +29,8 @@ from underfire.core.types import Images, Labels, Logits, Maps, Row
 from underfire.encoders import Scale, find_scales
 from underfire.metrics.maps import above_mean, boxes, iou
 from underfire.models.classifier import Classifier
-from underfire.models.masker import Encoder, Manifest, Masker, MaskerNetwork, Pyramid, read_masker, write_masker
+from underfire.models.files import Encoder, MaskerManifest, write_network
+from underfire.models.masker import Masker, MaskerNetwork, Pyramid, read_masker
 from underfire.stages import in_one_sentence
 from underfire.training import Checkpoint, HeldOut, check_same_training, fit, initialised, shuffled
 from underfire.training_sets import Batch, TrainingSet, augmented, split
@@ -119,7 +120,7 @@ def train_masker(
     def scores(network: MaskerNetwork) -> Scores:
         return measure(extractor, encoder, network, training_set.batches(judged, recipe.batch, device))
 
-    manifest = Manifest(
+    manifest = MaskerManifest(
         classifier=extractor.classifier.fingerprint(),
         classes=len(network.embedding),
         encoder=encoder,
@@ -136,7 +137,7 @@ class Course:
     minimise, the number by which networks are compared, and the scores of the one that is kept."""
 
     identity: Mapping[str, Any]
-    manifest: Manifest
+    manifest: MaskerManifest
     batch: Callable[[int], Any]
     loss: Callable[[MaskerNetwork, Any], Row]
     score: Callable[[MaskerNetwork], float]
@@ -166,7 +167,7 @@ def follow(
     )
     training = {**course.manifest.training, "steps_done": done}
     manifest = course.manifest.model_copy(update={"training": training, "scores": course.scores(network)})
-    write_masker(out, manifest, network)
+    write_network(out, manifest, network)
     checkpoint.path.unlink(missing_ok=True)
     return read_masker(out)
 

@@ -17,7 +17,7 @@ from underfire.classifier_training import ClassifierRecipe, Examples, School, la
 from underfire.core.types import UnderfireError
 from underfire.data import ImageSet
 from underfire.models.classifier import Classifier
-from underfire.models.files import read_manifest
+from underfire.models.files import ClassifierManifest, read_manifest
 from underfire.models.loading import LoadedNetwork, load_with_new_head
 from underfire.pictures import ArraySource
 from underfire.training import Checkpoint, initialised
@@ -63,7 +63,7 @@ def test_rare_classes_are_learned_and_the_file_says_so(
     steps: list[int] = []
     recipe = ClassifierRecipe(steps=60, batch=9, judge_every=20, held_out=0.25, lr=3e-2)
     manifest = train_classifier(start, examples, recipe, out, on_step=lambda step, loss: steps.append(step))
-    assert manifest == read_manifest(out)
+    assert manifest == read_manifest(out, ClassifierManifest)
     assert steps == list(range(60))
     assert manifest.classes == COLOURS
     assert (manifest.mean, manifest.std) == (start.mean, start.std)

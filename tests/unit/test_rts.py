@@ -15,7 +15,8 @@ from underfire.core.types import UnderfireError
 from underfire.interpreters import RTS, interpreter_named
 from underfire.interpreters.protocol import NoBelief
 from underfire.models.classifier import Classifier
-from underfire.models.masker import Encoder, Manifest, MaskerNetwork, write_masker
+from underfire.models.files import Encoder, MaskerManifest, write_network
+from underfire.models.masker import MaskerNetwork
 from underfire.scenes import scenes
 from underfire.stages import Explain, Select, key
 from underfire.training import initialised
@@ -40,7 +41,7 @@ def foreign_file(path: Path, model: Classifier, encoder: Classifier, shares_clas
     network = initialised(lambda: MaskerNetwork(seen.channels, CLASSES, 8, not shares_classes), 0)
     if network.prototypes is not None:
         network.prototypes += torch.arange(CLASSES)[:, None]
-    write_masker(path, Manifest(classifier=model.fingerprint(), classes=CLASSES, encoder=seen, width=8), network)
+    write_network(path, MaskerManifest(classifier=model.fingerprint(), classes=CLASSES, encoder=seen, width=8), network)
     return path
 
 

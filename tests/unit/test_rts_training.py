@@ -14,7 +14,8 @@ from underfire.core.rng import image_keys
 from underfire.core.types import UnderfireError
 from underfire.interpreters import RTS
 from underfire.models.classifier import Classifier
-from underfire.models.masker import Encoder, MaskerNetwork
+from underfire.models.files import Encoder
+from underfire.models.masker import MaskerNetwork
 from underfire.rts_training import FeatureExtractor, Recipe, background, blended, eq8, measure, prepare, train_masker
 from underfire.training import Checkpoint
 from underfire.training_sets import Batch, TrainingSet, demo_training_set, split

@@ -1,13 +1,15 @@
-"""A trained classifier's file: its state dict as safetensors, with a manifest that says what images it wants.
+"""The files of trained networks: a state dict as safetensors, with a manifest that says what it is for.
 
-write_classifier(path, Manifest(...), network)
-manifest = read_manifest(path)                  # None for weights of any other origin
+    write_network(path, ClassifierManifest(...), network)
+    manifest = read_manifest(path, ClassifierManifest)      # None for weights of any other origin
+
+The manifest is JSON in the file's metadata; no code is ever read from it.
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
@@ -15,15 +17,23 @@ from torch import nn
 from underfire.core.io import write_atomically
 from underfire.core.types import UnderfireError
 
-ENTRY = "classifier"  # in the metadata of the file
-
 Triple = tuple[float, float, float]
 
 
 class Manifest(BaseModel):
-    """What a classifier knows, what images it wants (sizes in pixels) and where it comes from."""
+    """`kind` names the network in sentences, and its manifest in the file's metadata."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    kind: ClassVar[str]
+
+
+M = TypeVar("M", bound=Manifest)
+
+
+class ClassifierManifest(Manifest):
+    """What a classifier knows, what images it wants (sizes in pixels) and where it comes from."""
+
+    kind = "classifier"
 
     format: Literal[1] = 1
     classes: tuple[str, ...] = Field(min_length=2)
@@ -35,27 +45,60 @@ class Manifest(BaseModel):
     scores: dict[str, float] = {}
 
 
-def write_classifier(path: Path, manifest: Manifest, network: nn.Module) -> None:
+class Encoder(BaseModel):
+    """Where a masker's features come from: layers deepest first, of the classifier itself or of another network."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    layers: tuple[str, ...] = Field(min_length=1)
+    channels: tuple[PositiveInt, ...]  # of each layer
+    fingerprint: str | None = None  # of the other network; None for the classifier's own features
+    reference: str | None = None
+    weights: str | None = None
+    shares_classes: bool = True  # whether its logits are of the classifier's classes
+
+    @model_validator(mode="after")
+    def _one_count_per_layer(self) -> "Encoder":
+        if len(self.layers) != len(self.channels):
+            raise ValueError("as many counts of channels as layers are needed")
+        return self
+
+
+class MaskerManifest(Manifest):
+    """What a masker is for, what it looks like and where it comes from."""
+
+    kind = "masker"
+
+    format: int = 1
+    classifier: str  # fingerprint
+    classes: PositiveInt
+    encoder: Encoder
+    width: PositiveInt
+    training: dict[str, Any] = {}
+    scores: dict[str, float | None] = {}
+
+
+def write_network(path: Path, manifest: Manifest, network: nn.Module) -> None:
     """Write weights and manifest as one file, in one move."""
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in network.state_dict().items()}
-    metadata = {ENTRY: manifest.model_dump_json()}
+    metadata = {manifest.kind: manifest.model_dump_json()}
     write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
 
 
-def read_manifest(path: Path) -> Manifest | None:
-    """The manifest in a weight file, None if it has none; UnderfireError if it is damaged."""
-    if path.suffix != ".safetensors":
-        return None
+def read_manifest(path: Path, kind: type[M]) -> M | None:
+    """The manifest in a weight file, None if it has none of that kind; UnderfireError if it is damaged."""
     try:
         with safe_open(path, "pt") as file:
-            text = (file.metadata() or {}).get(ENTRY)
+            text = (file.metadata() or {}).get(kind.kind)
     except (SafetensorError, OSError) as problem:
+        if path.suffix != ".safetensors":
+            return None
         raise UnderfireError(f"{path} cannot be read as weights: {str(problem).splitlines()[0]}.") from problem
     if text is None:
         return None
     try:
-        return Manifest.model_validate_json(text)
+        return kind.model_validate_json(text)
     except ValidationError as problem:
         first = problem.errors()[0]
         place = ".".join(map(str, first["loc"])) or "manifest"
-        raise UnderfireError(f"The classifier in {path} has a damaged manifest ({place}: {first['msg']}).") from None
+        raise UnderfireError(f"The {kind.kind} in {path} has a damaged manifest ({place}: {first['msg']}).") from None

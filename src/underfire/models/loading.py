@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from underfire.core.types import UnderfireError
 from underfire.models.demo import DEMO_MEAN, DEMO_STD, demo_classifier
-from underfire.models.files import Triple, read_manifest
+from underfire.models.files import ClassifierManifest, Triple, read_manifest
 
 NORMALISATIONS: Mapping[str, tuple[Triple, Triple]] = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -157,7 +157,7 @@ def _builder(name: str) -> Callable[..., nn.Module]:
 
 def _as_its_file_says(net: nn.Module, weights: Path) -> LoadedNetwork:
     """Normalisation, image size and class names where the file of the weights brings them."""
-    manifest = read_manifest(weights)
+    manifest = read_manifest(weights, ClassifierManifest)
     if manifest is None:
         return LoadedNetwork(net)
     of_file = f"that of {weights}"

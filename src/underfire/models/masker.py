@@ -15,18 +15,16 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from underfire.core.image_ops import resize
-from underfire.core.io import write_atomically
 from underfire.core.types import Features, Labels, Maps, Row, UnderfireError
+from underfire.models.files import MaskerManifest, read_manifest
 
 FORMAT = 1
 FLOOR = 1e-6  # of |a| + |b|
@@ -35,39 +33,6 @@ MANY_CLASSES = 100  # from here on a class must be spoken for clearly to pass th
 
 
 Pyramid = Sequence[Float[Tensor, "n _ _ _"]]  # features of several sizes, deepest first
-
-
-class Encoder(BaseModel):
-    """Where the features come from: layers deepest first, of the classifier itself or of another network."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    layers: tuple[str, ...] = Field(min_length=1)
-    channels: tuple[PositiveInt, ...]  # of each layer
-    fingerprint: str | None = None  # of the other network; None for the classifier's own features
-    reference: str | None = None
-    weights: str | None = None
-    shares_classes: bool = True  # whether its logits are of the classifier's classes
-
-    @model_validator(mode="after")
-    def _one_count_per_layer(self) -> "Encoder":
-        if len(self.layers) != len(self.channels):
-            raise ValueError("as many counts of channels as layers are needed")
-        return self
-
-
-class Manifest(BaseModel):
-    """What a masker is for, what it looks like and where it comes from."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    format: int = FORMAT
-    classifier: str  # fingerprint
-    classes: PositiveInt
-    encoder: Encoder
-    width: PositiveInt
-    training: dict[str, Any] = {}
-    scores: dict[str, float | None] = {}
 
 
 class MaskerNetwork(nn.Module):
@@ -163,45 +128,29 @@ def _fitted(x: Features, rows: int, columns: int) -> Float[Tensor, "n d {rows} {
 class Masker:
     """A trained network with its manifest; `digest` is the hash of the file it came from."""
 
-    manifest: Manifest
+    manifest: MaskerManifest
     network: MaskerNetwork
     digest: str
 
 
-def write_masker(path: Path, manifest: Manifest, network: MaskerNetwork) -> None:
-    """Write network and manifest as one file, in one move."""
-    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in network.state_dict().items()}
-    metadata = {"masker": manifest.model_dump_json()}
-    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
-
-
 def read_masker(path: Path) -> Masker:
     """The masker in a file; UnderfireError if there is none, or if anything in it does not fit together."""
-    metadata, tensors = _read(path)
-    if "masker" not in metadata:
-        raise UnderfireError(f"{path} holds tensors but no masker; train one with: underfire train rts --out {path}")
+    if not path.is_file():
+        raise UnderfireError(f"There is no masker {path}; train one with: underfire train rts --out {path}")
     try:
-        manifest = Manifest.model_validate_json(metadata["masker"])
-    except ValidationError as problem:
-        first = problem.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "manifest"
-        raise UnderfireError(f"The masker in {path} has a damaged manifest ({place}: {first['msg']}).") from None
+        with torch.inference_mode(False):
+            tensors = load_file(path)
+    except (SafetensorError, OSError) as problem:
+        raise UnderfireError(f"{path} cannot be read as a masker: {str(problem).splitlines()[0]}.") from problem
+    manifest = read_manifest(path, MaskerManifest)
+    if manifest is None:
+        raise UnderfireError(f"{path} holds tensors but no masker; train one with: underfire train rts --out {path}")
     if manifest.format != FORMAT:
         raise UnderfireError(f"{path} is a masker of format {manifest.format}; this version reads format {FORMAT}.")
     return Masker(manifest, _network(path, manifest, tensors), hashlib.blake2b(path.read_bytes()).hexdigest()[:32])
 
 
-def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    if not path.is_file():
-        raise UnderfireError(f"There is no masker {path}; train one with: underfire train rts --out {path}")
-    try:
-        with torch.inference_mode(False), safe_open(path, "pt") as file:
-            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as problem:
-        raise UnderfireError(f"{path} cannot be read as a masker: {str(problem).splitlines()[0]}.") from problem
-
-
-def _network(path: Path, manifest: Manifest, tensors: Mapping[str, Tensor]) -> MaskerNetwork:
+def _network(path: Path, manifest: MaskerManifest, tensors: Mapping[str, Tensor]) -> MaskerNetwork:
     """Built without memory of its own, so that a manifest cannot ask for more than its file holds."""
     encoder = manifest.encoder
     with torch.inference_mode(False), torch.device("meta"):

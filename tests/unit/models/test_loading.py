@@ -17,7 +17,7 @@ from tiny_networks import images, seeded
 from underfire.core.types import UnderfireError
 from underfire.models.classifier import Classifier
 from underfire.models.demo import DEMO_MEAN, DEMO_STD
-from underfire.models.files import Manifest, write_classifier
+from underfire.models.files import ClassifierManifest, write_network
 from underfire.models.loading import load_network, load_with_new_head, parse_normalization, read_weights
 
 SQUEEZENET = "torchvision:squeezenet1_1"
@@ -306,8 +306,8 @@ def test_a_body_of_another_network_is_refused(tmp_path: Path) -> None:
 
 def test_a_trained_classifier_brings_what_its_file_says(tmp_path: Path) -> None:
     path, net = tmp_path / "lesions.safetensors", squeezenet(3)
-    manifest = Manifest(classes=LESIONS, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6), resize=30, crop=24)
-    write_classifier(path, manifest, net)
+    manifest = ClassifierManifest(classes=LESIONS, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6), resize=30, crop=24)
+    write_network(path, manifest, net)
     loaded = load_network(SQUEEZENET, str(path), None)
     assert (loaded.mean, loaded.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     assert (loaded.resize, loaded.crop, loaded.classes) == (30, 24, LESIONS)
