@@ -18,7 +18,8 @@ from underfire import MASK, Classifier, engine, presets
 from underfire.attack import Attack
 from underfire.core.rng import image_keys
 from underfire.core.types import Goal, Images, Logits
-from underfire.data import open_images, select
+from underfire.data.image_set import open_images
+from underfire.data.selection import select
 from underfire.metrics.maps import map_l1
 from underfire.target_classes import random_class
 

@@ -14,8 +14,9 @@ from underfire import RTS, Classifier
 from underfire.core.image_ops import blur, resize
 from underfire.core.losses import confidence
 from underfire.core.rng import image_keys
-from underfire.data import open_images, select
-from underfire.demo import demo_images
+from underfire.data.demo import demo_images
+from underfire.data.image_set import open_images
+from underfire.data.selection import select
 from underfire.rts_training import BLUR, blended
 
 

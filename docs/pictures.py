@@ -21,11 +21,11 @@ from PIL import Image
 import underfire as uf
 from underfire.core.image_ops import blur
 from underfire.core.losses import confidence
-from underfire.demo import EPS, demo_images
+from underfire.data.demo import EPS, demo_images
+from underfire.data.scenes import CLASSES
 from underfire.names import attack_name, interpreter_name
 from underfire.report import figures
 from underfire.rts_training import BLUR, blended
-from underfire.scenes import CLASSES
 from underfire.studies.attacks import Settings
 from underfire.studies.effectiveness import execute
 

@@ -4,7 +4,7 @@ import torch
 
 import underfire as uf
 from underfire.core.rng import image_keys
-from underfire.demo import demo_images
+from underfire.data.demo import demo_images
 from underfire.detectors import Detector
 from underfire.scorers import FeatureSqueezing, look
 

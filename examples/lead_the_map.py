@@ -3,7 +3,7 @@
 import torch
 
 import underfire as uf
-from underfire.demo import demo_images
+from underfire.data.demo import demo_images
 
 model = uf.Classifier.load("demo")  # or "torchvision:resnet50" with weights="DEFAULT"
 scenes = demo_images(4)

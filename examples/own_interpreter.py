@@ -6,7 +6,7 @@ import torch
 
 import underfire as uf
 from underfire.core.types import Images, Keys, Labels, Maps, Reading
-from underfire.demo import demo_images
+from underfire.data.demo import demo_images
 from underfire.interpreters.grad import saliency
 from underfire.interpreters.input_gradients import exact_gradient
 from underfire.interpreters.protocol import ClosedForm, NoBelief, reading

@@ -3,7 +3,7 @@
 import torch
 
 import underfire as uf
-from underfire.demo import demo_images
+from underfire.data.demo import demo_images
 from underfire.models.demo import DEMO_MEAN, DEMO_STD, demo_classifier
 
 network = demo_classifier()  # put your torch.nn.Module here; it will not be changed

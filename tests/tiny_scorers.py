@@ -6,7 +6,7 @@ scores = {each.name: score(each, model, images(3), keys) for each in scorers_of(
 from torch import Tensor
 
 from tiny_attacks import interpreter_of
-from underfire.harmless import CHANGES
+from underfire.data.corruptions import CHANGES
 from underfire.interpreters import GradCAM
 from underfire.models.classifier import Classifier
 from underfire.scorers import Consistency, Disagreement, FeatureSqueezing, Scorer, look

@@ -21,15 +21,15 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from underfire.augmentation import varied
 from underfire.core.losses import cross_entropy, log_prob
 from underfire.core.types import Images, Labels, Logits, Row, UnderfireError
 from underfire.curves import Curves
-from underfire.data import ImageSet
+from underfire.data.augment import varied
+from underfire.data.image_set import ImageSet
+from underfire.data.splits import apart
 from underfire.metrics.classification import accuracy, balanced_accuracy, confusion
 from underfire.models.files import ClassifierManifest, read_manifest, write_network
 from underfire.models.loading import LoadedNetwork
-from underfire.splits import apart
 from underfire.stages import in_one_sentence
 from underfire.training import Checkpoint, HeldOut, balanced, check_same_training, fit, seeded
 from underfire.training_sets import TrainingSet

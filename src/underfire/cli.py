@@ -13,10 +13,10 @@ from underfire.cli_study import study_app
 from underfire.cli_train import train_app
 from underfire.cli_transfer import transfer
 from underfire.core.types import UnderfireError
-from underfire.data import ImageSet
-from underfire.demo import EPS, SHOWN, demo_images
+from underfire.data.corruptions import CHANGES
+from underfire.data.demo import EPS, SHOWN, demo_images
+from underfire.data.image_set import ImageSet
 from underfire.families import DETECTORS
-from underfire.harmless import CHANGES
 from underfire.interpreters import INTERPRETERS
 from underfire.models.classifier import Classifier
 from underfire.names import ATTACKS

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from underfire import demo
 from underfire.core.types import UnderfireError
-from underfire.data import object_masks
+from underfire.data import demo
+from underfire.data.image_set import object_masks
 from underfire.models.classifier import Classifier
 from underfire.report import write_report_of
 from underfire.store import Store

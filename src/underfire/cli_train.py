@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from underfire.aid_training import recipe_for, train_aid
 from underfire.classifier_training import ClassifierRecipe, labelled, train_classifier
 from underfire.core.types import UnderfireError
-from underfire.data import ImageSet, object_masks, open_images
+from underfire.data.image_set import ImageSet, object_masks, open_images
 from underfire.interpreters import RTS
 from underfire.models import files
 from underfire.models.classifier import Classifier

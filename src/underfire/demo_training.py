@@ -16,8 +16,8 @@ from torch.optim.swa_utils import update_bn
 from underfire.core.io import write_atomically
 from underfire.core.losses import smoothed_cross_entropy
 from underfire.core.types import Images, Row, Samples
+from underfire.data.scenes import scenes
 from underfire.models.demo import DEMO_MEAN, DEMO_STD, DemoClassifier, Normalised
-from underfire.scenes import scenes
 from underfire.training import fit, initialised
 
 FITTED, STATISTICS, HELD_OUT = 9001, 9002, 9003  # seeds of scenes

@@ -14,8 +14,8 @@ from itertools import combinations
 from types import MappingProxyType
 
 from underfire.core.types import Row, UnderfireError
+from underfire.data.corruptions import CHANGES, change_named
 from underfire.detectors import Scale
-from underfire.harmless import CHANGES, change_named
 from underfire.interpreters import interpreter_named
 from underfire.interpreters.protocol import Explainer
 from underfire.scorers import Consistency, Disagreement, FeatureSqueezing, Scorer

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from underfire.core.image_ops import area_mean
 from underfire.core.types import Images, Keys, Labels, Maps, Row
-from underfire.harmless import Change
+from underfire.data.corruptions import Change
 from underfire.interpreters.protocol import Explainer
 from underfire.metrics.maps import map_l1
 from underfire.models.classifier import Classifier

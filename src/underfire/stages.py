@@ -25,7 +25,8 @@ from underfire.attack import Attack
 from underfire.core import rng
 from underfire.core.image_ops import is_constant, to_8bit
 from underfire.core.types import Goal, Images, Keys, Labels, Logits, Samples, UnderfireError
-from underfire.data import ImageSet, LocatedObjects, Selection, locate, select
+from underfire.data.image_set import ImageSet
+from underfire.data.selection import LocatedObjects, Selection, locate, select
 from underfire.engine import Progress
 from underfire.interpreters.integrated_gradients import Quadrature
 from underfire.interpreters.protocol import Blind, Explainer

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from underfire.core import rng
 from underfire.core.types import Keys, Labels, Logits, UnderfireError
-from underfire.data import ImageSet
-from underfire.label_tables import MOST_CLASSES, read_class_table
+from underfire.data.image_set import ImageSet
+from underfire.data.label_tables import MOST_CLASSES, read_class_table
 
 
 @runtime_checkable

@@ -29,7 +29,7 @@ from torch import Tensor
 from underfire.core import rng
 from underfire.core.image_ops import area_mean, block_mean
 from underfire.core.types import Keys, Labels, Maps, Row, UnderfireError
-from underfire.pictures import decode
+from underfire.data.decode import decode
 
 SAMPLES = 16  # points along a cell's side at which a patch is looked at
 NOBODY = -1  # donor of a map that is no other image's

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from underfire.core.rng import image_keys, uniform
 from underfire.core.types import Images, Keys, Labels, UnderfireError
-from underfire.data import ImageSet, UnreadableImage
-from underfire.scenes import scenes
+from underfire.data.image_set import ImageSet, UnreadableImage
+from underfire.data.scenes import scenes
 
 MOST_HELD_OUT = 400  # images
 SHIFT = 0.1  # largest shift of a training image, in image sides

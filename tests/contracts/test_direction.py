@@ -12,8 +12,8 @@ from torch import Tensor
 import underfire as uf
 from underfire.core.rng import image_keys
 from underfire.core.types import Samples
-from underfire.data import select
-from underfire.demo import EPS, demo_images
+from underfire.data.demo import EPS, demo_images
+from underfire.data.selection import select
 from underfire.interpreters import MASK, Replay
 from underfire.interpreters.mask_solver import Solver
 from underfire.metrics.maps import map_l1

@@ -18,7 +18,7 @@ from safetensors import safe_open
 
 from underfire import interpreters, presets
 from underfire.core.types import UnderfireError
-from underfire.data import open_images
+from underfire.data.image_set import open_images
 from underfire.engine import Progress
 from underfire.interpreters import MASK
 from underfire.interpreters.mask_solver import Solver
@@ -282,7 +282,7 @@ def test_another_model_or_other_images_under_the_same_names_are_refused(
         with pytest.raises(UnderfireError, match=r"model_fingerprint was [0-9a-f]+ and is now retrained\."):
             start(whole.path)
     with monkeypatch.context() as patched:
-        patched.setattr("underfire.data.ImageSet.digest", "edited")
+        patched.setattr("underfire.data.image_set.ImageSet.digest", "edited")
         with pytest.raises(UnderfireError, match=r"images_digest was [0-9a-f]+ and is now edited\."):
             start(whole.path)
     assert snapshot(whole.path) == before

@@ -5,8 +5,8 @@ import torch
 
 from underfire import CAM, GRAD, MASK, RTS, Classifier
 from underfire.core.rng import halves, image_keys
-from underfire.data import LocatedObjects, locate
-from underfire.demo import demo_images, demo_masks
+from underfire.data.demo import demo_images, demo_masks
+from underfire.data.selection import LocatedObjects, locate
 from underfire.interpreters.floors import Chance
 from underfire.interpreters.mask_solver import Solver
 from underfire.interpreters.protocol import Explainer, Interpreter

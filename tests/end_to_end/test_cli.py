@@ -17,7 +17,7 @@ from PIL import Image
 
 from underfire import open_run, presets
 from underfire.cli import main
-from underfire.demo import demo_images
+from underfire.data.demo import demo_images
 
 PROGRAM = (sys.executable, "-c", "from underfire.cli import main; main()")
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from underfire import Classifier, demo_training, open_run
 from underfire.cli import main
-from underfire.demo import EPS, demo_images
+from underfire.data.demo import EPS, demo_images
 from underfire.models.demo import demo_classifier
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from underfire import Classifier, open_run
-from underfire.demo import EPS, demo_images
+from underfire.data.demo import EPS, demo_images
 from underfire.studies.attacks import Settings
 from underfire.studies.effectiveness import execute
 

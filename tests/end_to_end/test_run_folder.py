@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from underfire import open_run
-from underfire.data import open_images
+from underfire.data.image_set import open_images
 from underfire.models.classifier import Classifier
 from underfire.report import write_report
 from underfire.store import Run

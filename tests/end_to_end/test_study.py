@@ -19,7 +19,7 @@ from PIL import Image
 from tiny_report import Tags
 from underfire import open_run, presets, stages
 from underfire.cli import main
-from underfire.data import open_images
+from underfire.data.image_set import open_images
 from underfire.report import write_report_of
 from underfire.stages import Select, key
 from underfire.studies import aid, attack_figures, case_study, effectiveness, localisation, sanity

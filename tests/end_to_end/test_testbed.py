@@ -8,7 +8,8 @@ import torch
 
 import underfire as uf
 from underfire.cli import main
-from underfire.data import open_images, select
+from underfire.data.image_set import open_images
+from underfire.data.selection import select
 
 
 def test_cam_of_resnet20_is_deceived_on_cifar(testbed: Path) -> None:

@@ -15,11 +15,11 @@ from tiny import Tiny
 from underfire import classifier_training
 from underfire.classifier_training import ClassifierRecipe, Examples, School, labelled, train_classifier
 from underfire.core.types import UnderfireError
-from underfire.data import ImageSet
+from underfire.data.decode import ArraySource
+from underfire.data.image_set import ImageSet
 from underfire.models.classifier import Classifier
 from underfire.models.files import ClassifierManifest, read_manifest
 from underfire.models.loading import LoadedNetwork, load_with_new_head
-from underfire.pictures import ArraySource
 from underfire.training import Checkpoint, initialised
 from underfire.training_sets import read_training_set
 

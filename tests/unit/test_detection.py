@@ -17,7 +17,7 @@ from underfire import presets
 from underfire.core.io import read_json, write_json, write_table
 from underfire.core.rng import halves, image_keys
 from underfire.core.types import UnderfireError
-from underfire.data import ImageSet, open_images
+from underfire.data.image_set import ImageSet, open_images
 from underfire.detectors import roc
 from underfire.engine import Progress
 from underfire.families import judgements_named

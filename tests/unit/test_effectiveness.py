@@ -16,7 +16,7 @@ from underfire import engine, presets
 from underfire.core.rng import image_keys
 from underfire.core.rows import cat, take
 from underfire.core.types import Goal, UnderfireError
-from underfire.data import ImageSet, open_images
+from underfire.data.image_set import ImageSet, open_images
 from underfire.interpreters import CAM, GRAD, Interpreter
 from underfire.metrics.maps import linf
 from underfire.models.classifier import Classifier

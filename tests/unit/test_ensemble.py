@@ -11,7 +11,7 @@ from underfire.api import adv2
 from underfire.core.losses import map_distance
 from underfire.core.rng import image_keys
 from underfire.core.types import UnderfireError
-from underfire.demo import demo_images
+from underfire.data.demo import demo_images
 from underfire.interpreters import CAM, GRAD, MASK, Ensemble, Interpreter, Unrolled
 from underfire.metrics.maps import map_l1
 from underfire.models.classifier import Classifier

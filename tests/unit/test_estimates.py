@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from underfire.data import open_images
+from underfire.data.image_set import open_images
 from underfire.interpreters import CAM, GRAD, MASK
 from underfire.models.classifier import Classifier
 from underfire.presets import adv2, pgd

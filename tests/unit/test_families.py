@@ -7,9 +7,9 @@ import pytest
 from tiny_maskers import masker_file
 from tiny_networks import classifier
 from underfire.core.types import UnderfireError
+from underfire.data.corruptions import Blur, Crop
 from underfire.detectors import Scale
 from underfire.families import Judgement, as_it_is, judgements_named, squeezing_named
-from underfire.harmless import Blur, Crop
 from underfire.interpreters import CAM, IG, MASK, RTS
 from underfire.scorers import Consistency, Disagreement, FeatureSqueezing
 from underfire.squeezers import BitDepth, Median

@@ -9,15 +9,15 @@ import torch
 
 from tiny_maskers import masker_file, tiny_masker, tiny_rts
 from tiny_networks import CLASSES, classifier, images
-from underfire import demo
 from underfire.core.image_ops import block_mean
 from underfire.core.types import UnderfireError
+from underfire.data import demo
+from underfire.data.scenes import scenes
 from underfire.interpreters import RTS, interpreter_named
 from underfire.interpreters.protocol import NoBelief
 from underfire.models.classifier import Classifier
 from underfire.models.files import Encoder, MaskerManifest, write_network
 from underfire.models.masker import MaskerNetwork
-from underfire.scenes import scenes
 from underfire.stages import Explain, Select, key
 from underfire.training import initialised
 

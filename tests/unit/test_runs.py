@@ -10,8 +10,8 @@ import torch
 
 from underfire.core.io import write_json
 from underfire.core.types import UnderfireError
-from underfire.data import open_images
-from underfire.demo import demo_images
+from underfire.data.demo import demo_images
+from underfire.data.image_set import open_images
 from underfire.models.classifier import Classifier
 from underfire.store import Run
 from underfire.studies.runs import reopen

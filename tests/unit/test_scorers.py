@@ -11,7 +11,7 @@ from tiny_scorers import score, scorers_of
 from underfire.core.image_ops import area_mean
 from underfire.core.rng import image_keys
 from underfire.core.types import Images, Keys, Labels, Maps
-from underfire.harmless import Crop, InPlace, Noise
+from underfire.data.corruptions import Crop, InPlace, Noise
 from underfire.interpreters import CAM, GRAD, GradCAM
 from underfire.interpreters.protocol import Explainer
 from underfire.models.classifier import Classifier

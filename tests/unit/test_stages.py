@@ -16,14 +16,14 @@ from underfire.core import rng
 from underfire.core.image_ops import is_constant, to_8bit
 from underfire.core.io import read_json
 from underfire.core.types import Goal, UnderfireError
-from underfire.data import ImageSet, open_images
+from underfire.data.corruptions import Blur, Noise
+from underfire.data.decode import ArraySource
+from underfire.data.image_set import ImageSet, open_images
 from underfire.engine import Progress
-from underfire.harmless import Blur, Noise
 from underfire.interpreters import CAM, GRAD, MASK, GradCAM
 from underfire.interpreters.deletion import Geometry
 from underfire.interpreters.mask_solver import Solver
 from underfire.models.classifier import Classifier
-from underfire.pictures import ArraySource
 from underfire.presets import adv2, pgd
 from underfire.randomised import DEPTHS, randomised
 from underfire.scorers import Consistency, Disagreement, FeatureSqueezing, Scorer, look

@@ -9,7 +9,7 @@ from scipy import stats
 
 from underfire.core.rng import image_keys
 from underfire.core.types import UnderfireError
-from underfire.data import ImageSet, open_images
+from underfire.data.image_set import ImageSet, open_images
 from underfire.target_classes import check_targets, random_class, target_class_named
 
 KEYS = image_keys(map(str, range(9000)))

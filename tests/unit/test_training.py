@@ -9,9 +9,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from underfire.core.types import UnderfireError
+from underfire.data.scenes import scenes
 from underfire.demo_training import HELD_OUT, accuracy, retrain, train_demo_classifier
 from underfire.models.demo import DemoClassifier
-from underfire.scenes import scenes
 from underfire.training import Checkpoint, HeldOut, balanced, fit, initialised, seeded, shuffled
 
 INPUTS = torch.linspace(-1, 1, 64)[:, None]

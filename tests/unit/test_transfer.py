@@ -15,7 +15,7 @@ import torch
 from tiny import Tiny
 from underfire import open_run
 from underfire.core.types import UnderfireError
-from underfire.data import open_images
+from underfire.data.image_set import open_images
 from underfire.engine import Progress
 from underfire.interpreters import CAM, GRAD, IG, MASK, GradCAM, Midpoints
 from underfire.interpreters.mask_solver import Solver

@@ -32,7 +32,8 @@ from underfire.attack import Attack
 from underfire.core.io import read_table, rows_where
 from underfire.core.rng import image_keys
 from underfire.core.types import Samples, UnderfireError
-from underfire.data import ImageSet, Selection
+from underfire.data.image_set import ImageSet
+from underfire.data.selection import Selection
 from underfire.detectors import roc
 from underfire.interpreters import Interpreter, interpreter_named
 from underfire.metrics.intervals import Estimate, mean_interval, share

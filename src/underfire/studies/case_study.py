@@ -24,7 +24,8 @@ from torch import Tensor
 from underfire.core.io import read_table, rows_where, write_table
 from underfire.core.plots import confusion_matrix
 from underfire.core.types import Images, Logits, Maps
-from underfire.data import ImageSet, LocatedObjects, locate, predict
+from underfire.data.image_set import ImageSet
+from underfire.data.selection import LocatedObjects, locate, predict
 from underfire.metrics.classification import Counts, accuracy, balanced_accuracy, confusion, recalls
 from underfire.metrics.intervals import mean_interval
 from underfire.metrics.localisation import hits, upscaled

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from underfire.core.io import write_json, write_table
 from underfire.core.rng import halves
 from underfire.core.types import Row, Samples, UnderfireError
-from underfire.data import ImageSet
+from underfire.data.image_set import ImageSet
 from underfire.detectors import Detector, Scale, check_enough, joint, left_out
 from underfire.families import Judgement, judgements_named
 from underfire.models.classifier import Classifier

@@ -20,7 +20,8 @@ from underfire.api import Attacker
 from underfire.attack import Attack
 from underfire.core.rng import image_keys
 from underfire.core.types import Samples, UnderfireError
-from underfire.data import ImageSet, Selection
+from underfire.data.image_set import ImageSet
+from underfire.data.selection import Selection
 from underfire.interpreters import Ensemble, Interpreter
 from underfire.metrics.maps import compare_maps, linf, map_l1
 from underfire.models.classifier import Classifier

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from underfire.core.io import read_table, rows_where, write_atomically, write_table
 from underfire.core.plots import bound
-from underfire.data import ImageSet
+from underfire.data.image_set import ImageSet
 from underfire.interpreters import Midpoints
 from underfire.metrics.intervals import Estimate, mean_interval
 from underfire.models.classifier import Classifier

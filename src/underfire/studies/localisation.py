@@ -22,7 +22,8 @@ from underfire.core.image_ops import is_constant
 from underfire.core.io import read_table
 from underfire.core.rng import halves
 from underfire.core.types import Labels
-from underfire.data import ImageSet, LocatedObjects
+from underfire.data.image_set import ImageSet
+from underfire.data.selection import LocatedObjects
 from underfire.interpreters.floors import Centre, Chance
 from underfire.interpreters.protocol import Explainer
 from underfire.metrics.intervals import Estimate, mean_interval

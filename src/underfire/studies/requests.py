@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from underfire.data import ImageSet
+from underfire.data.image_set import ImageSet
 from underfire.models.classifier import Classifier
 from underfire.studies.runs import Report, Source
 

@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from underfire.core.io import read_json, write_json, write_table
 from underfire.core.rng import image_keys
 from underfire.core.types import Samples, UnderfireError
-from underfire.data import ImageSet, open_images
-from underfire.demo import demo_images
+from underfire.data.demo import demo_images
+from underfire.data.image_set import ImageSet, open_images
 from underfire.engine import Progress
 from underfire.interpreters import Interpreter, interpreter_named
 from underfire.interpreters.protocol import Explainer

@@ -20,7 +20,8 @@ from torch import Tensor
 from underfire.core.image_ops import is_constant
 from underfire.core.io import read_table
 from underfire.core.types import UnderfireError
-from underfire.data import ImageSet, Selection
+from underfire.data.image_set import ImageSet
+from underfire.data.selection import Selection
 from underfire.interpreters import Interpreter
 from underfire.metrics.intervals import Estimate, mean_interval
 from underfire.metrics.maps import map_l1, rank_correlation

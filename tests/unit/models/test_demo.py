@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from underfire.data.scenes import CLASSES, scenes
 from underfire.demo_training import accuracy, normalise
 from underfire.models.demo import DemoClassifier, ResidualBlock, demo_classifier
-from underfire.scenes import CLASSES, scenes
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from torch import Tensor
 from underfire.core.image_ops import blur
 from underfire.core.rng import image_keys
 from underfire.core.types import UnderfireError
-from underfire.harmless import CHANGES, JPEG, Blur, Change, Crop, Noise, change_named
+from underfire.data.corruptions import CHANGES, JPEG, Blur, Change, Crop, Noise, change_named
 
 KEYS = image_keys(["a", "b", "c"])
 every_change = pytest.mark.parametrize("change", CHANGES.values(), ids=lambda change: change.name)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from underfire.core.types import UnderfireError
-from underfire.scenes import _SHAPES, CLASSES, LARGEST, SIZE, SMALLEST, Scenes, scenes
+from underfire.data.scenes import _SHAPES, CLASSES, LARGEST, SIZE, SMALLEST, Scenes, scenes
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from tiny_networks import images
-from underfire import augmentation
-from underfire.augmentation import varied
 from underfire.core.rng import image_keys
+from underfire.data.augment import varied
 
 KEYS = image_keys(map(str, range(64)))
 

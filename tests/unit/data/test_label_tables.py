@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from underfire.core.types import UnderfireError
-from underfire.data import open_images
-from underfire.label_tables import LabelTable, read_label_table
+from underfire.data.image_set import open_images
+from underfire.data.label_tables import LabelTable, read_label_table
 
 HAM = "lesion_id,image_id,dx,dx_type,age,sex,localization"
 

@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import functional as F
 
 from underfire.core.rng import uniform
 from underfire.core.types import Images, Keys
-from underfire.pictures import Picture
+from underfire.data.decode import Picture
 
 SMALLEST_CUT = 0.8  # of the side
 COLOUR = 0.1

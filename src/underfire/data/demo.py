@@ -1,8 +1,8 @@
 """The embedded example: synthetic scenes and the small classifier that comes with the package."""
 
-from underfire.data import ImageSet
-from underfire.pictures import ArraySource
-from underfire.scenes import CLASSES, scenes
+from underfire.data.decode import ArraySource
+from underfire.data.image_set import ImageSet
+from underfire.data.scenes import CLASSES, scenes
 
 SEED = 20260  # of the scenes shown; the classifier was trained on scenes of other seeds
 SHOWN = ("cam", "grad", "mask", "rts")

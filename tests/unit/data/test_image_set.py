@@ -13,7 +13,8 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from underfire.core.types import UnderfireError
-from underfire.data import ImageSet, UnreadableImage, locate, object_masks, open_images, predict, select
+from underfire.data.image_set import ImageSet, UnreadableImage, object_masks, open_images
+from underfire.data.selection import locate, predict, select
 
 
 def save(path: Path, level: int = 0, width: int = 6, height: int = 6) -> None:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from underfire.pictures import ArraySource, FileSource, decode
+from underfire.data.decode import ArraySource, FileSource, decode
 
 PNG_COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # by number of channels: grey, grey + alpha, RGB, RGBA
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from underfire.core.types import UnderfireError
-from underfire.data import open_images
+from underfire.data.image_set import open_images
 
 PIXELS, INDICES = np.zeros((2, 4, 4, 3), dtype=np.uint8), np.zeros(2, dtype=int)
 

@@ -1,0 +1,192 @@
+"""The seeded choice of the images that a classifier gets right, or whose object is known.
+
+chosen = select(classify, photos, n=100, seed=0)    # 100 correctly classified ones, as Samples
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from underfire.core.rng import image_keys, uniform
+from underfire.core.types import Images, Labels, Logits, Samples, UnderfireError
+from underfire.data.decode import Picture
+from underfire.data.image_set import ImageSet, UnreadableImage
+
+
+@dataclass(frozen=True)
+class LocatedObjects:
+    """What `locate` found: at most n samples with the pixels of their objects; skipped holds (id, reason)."""
+
+    samples: Samples
+    objects: Bool[Tensor, "n h w"]
+    skipped: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What `select` found: at most n samples, and what it passed over on the way to the last of them.
+
+    examined = correctly classified + misclassified; skipped holds (id, reason) of images that cannot be used.
+    """
+
+    samples: Samples
+    skipped: tuple[tuple[str, str], ...]
+    misclassified: int
+    examined: int
+
+
+def select(classify: Callable[[Images], Logits], image_set: ImageSet, n: int, seed: int, batch: int = 16) -> Selection:
+    """The first n correctly classified images in an order that is a function of seed and ids alone.
+
+    Fewer than n if there are no more; the batch size changes nothing but speed. Raises UnderfireError if no
+    image can be used, none is classified correctly, sizes differ or the classifier has too few classes.
+    """
+    if n < 1 or batch < 1:
+        raise UnderfireError(f"n is {n} and batch is {batch}: both must be 1 or more")
+    skipped, chosen, examined = list(image_set.skipped), dict[int, Picture](), 0
+    for i, picture, reported in _verdicts(classify, image_set, _order(image_set.ids, seed), batch):
+        if isinstance(picture, UnreadableImage):
+            skipped.append((picture.path, picture.reason))
+            continue
+        if isinstance(picture, UnderfireError):
+            raise picture
+        examined += 1
+        if reported == int(image_set.labels[i]):
+            chosen[i] = picture
+        if len(chosen) == n:
+            break
+    if not examined:
+        raise _unusable(image_set, skipped)
+    if not chosen:
+        raise UnderfireError(
+            f"the classifier got none of {examined} images right: check the normalisation (--normalize), "
+            "the class indices (--labels) and the image size (--crop)"
+        )
+    ids = tuple(image_set.ids[i] for i in chosen)
+    samples = Samples(ids, torch.stack(list(chosen.values())), image_set.labels[list(chosen)])
+    return Selection(samples, tuple(skipped), examined - len(chosen), examined)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a classifier reports for all images of a set that can be used; skipped holds (id, reason)."""
+
+    ids: tuple[str, ...]
+    labels: Labels
+    predicted: Labels
+    skipped: tuple[tuple[str, str], ...]
+
+
+def predict(classify: Callable[[Images], Logits], image_set: ImageSet, batch: int = 16) -> Predictions:
+    """The class that is reported for every image, in the order of the set, read `batch` at a time.
+
+    Raises UnderfireError if no image can be used, sizes differ or the classifier has too few classes.
+    """
+    found, skipped = dict[int, int](), list(image_set.skipped)
+    for i, picture, reported in _verdicts(classify, image_set, list(range(len(image_set))), batch):
+        if isinstance(picture, UnreadableImage):
+            skipped.append((picture.path, picture.reason))
+        elif isinstance(picture, UnderfireError):
+            raise picture
+        else:
+            found[i] = reported
+    if not found:
+        raise _unusable(image_set, skipped)
+    ids, predicted = tuple(image_set.ids[i] for i in found), torch.tensor(list(found.values()))
+    return Predictions(ids, image_set.labels[list(found)], predicted, tuple(skipped))
+
+
+def locate(image_set: ImageSet, masks: ImageSet, n: int, seed: int) -> LocatedObjects:
+    """The first n images whose object is known, whatever a classifier makes of them, in the order of `select`.
+
+    `masks` holds a picture for each image, white where the object is. Raises UnderfireError if none can be used
+    or if sizes differ.
+    """
+    skipped, chosen = list(image_set.skipped), dict[int, tuple[Picture, Bool[Tensor, "h w"]]]()
+    for i, picture in _pictures(image_set, _order(image_set.ids, seed)):
+        pair = _with_object(image_set.ids[i], picture, masks, i) if isinstance(picture, Tensor) else picture
+        if isinstance(pair, UnreadableImage):
+            skipped.append((pair.path, pair.reason))
+            continue
+        if isinstance(pair, UnderfireError):
+            raise pair
+        chosen[i] = pair
+        if len(chosen) == n:
+            break
+    if not chosen:
+        raise _unusable(image_set, skipped)
+    pictures, objects = zip(*chosen.values(), strict=True)
+    ids = tuple(image_set.ids[i] for i in chosen)
+    samples = Samples(ids, torch.stack(pictures), image_set.labels[list(chosen)])
+    return LocatedObjects(samples, torch.stack(objects), tuple(skipped))
+
+
+def _with_object(
+    name: str, picture: Picture, masks: ImageSet, i: int
+) -> "tuple[Picture, Bool[Tensor, 'h w']] | UnderfireError":
+    try:
+        mask = masks.read(i).mean(0) > 0.5
+    except UnreadableImage as problem:
+        return UnreadableImage(name, f"its mask {problem.path}: {problem.reason}")
+    if mask.shape != picture.shape[1:]:
+        return UnderfireError(
+            f"The object mask of {name} has another size than the image; give both one size with --crop."
+        )
+    return (picture, mask) if bool(mask.any()) else UnreadableImage(name, "its mask shows no object")
+
+
+def _unusable(image_set: ImageSet, skipped: list[tuple[str, str]]) -> UnderfireError:
+    name, reason = skipped[-1]
+    return UnderfireError(f"none of the {len(image_set)} images can be used; the last was {name}: {reason}")
+
+
+def _order(ids: tuple[str, ...], seed: int) -> list[int]:
+    step = torch.zeros(len(ids), dtype=torch.int64)
+    draws = uniform(seed, "select", image_keys(ids), step, 1)[:, 0].tolist()
+    return sorted(range(len(ids)), key=lambda i: (draws[i], ids[i]))
+
+
+def _verdicts(
+    classify: Callable[[Images], Logits], image_set: ImageSet, order: list[int], batch: int
+) -> Iterator[tuple[int, Picture | UnderfireError, int]]:
+    """(index, the image or what is wrong with it, the class reported or -1 if it is none), in the order given."""
+    pictures, highest = _pictures(image_set, order), int(image_set.labels.max())
+    while chunk := list(islice(pictures, batch)):
+        readable = [picture for _, picture in chunk if isinstance(picture, Tensor)]
+        predicted = iter(_predict(classify, torch.stack(readable), highest) if readable else [])
+        for i, picture in chunk:
+            yield i, picture, next(predicted) if isinstance(picture, Tensor) else -1
+
+
+def _predict(classify: Callable[[Images], Logits], images: Images, highest: int) -> list[int]:
+    with torch.no_grad():
+        logits = classify(images)
+    if highest >= (known := logits.shape[1]):
+        raise UnderfireError(
+            f"the labels go up to {highest}, but the classifier knows classes 0 to {known - 1}: "
+            "use the labels it was trained with"
+        )
+    predicted: list[int] = logits.argmax(1).tolist()
+    return predicted
+
+
+def _pictures(image_set: ImageSet, order: list[int]) -> Iterator[tuple[int, Picture | UnderfireError]]:
+    first: tuple[str, torch.Size] | None = None
+    for i in order:
+        try:
+            picture = image_set.read(i)
+        except UnreadableImage as problem:
+            yield i, problem
+            continue
+        this = image_set.ids[i], picture.shape
+        first = first or this
+        yield i, picture if picture.shape == first[1] else _sizes_differ(first, this)
+
+
+def _sizes_differ(*named: tuple[str, torch.Size]) -> UnderfireError:
+    sizes = [f"{name} has {width}×{height} pixels" for name, (_, height, width) in named]
+    return UnderfireError(f"{' and '.join(sizes)}: give all images one size with --crop")
