@@ -31,9 +31,9 @@ from step import SIDE, Bench, seconds, write
 
 from underfire import engine, presets
 from underfire.attack import Attack
-from underfire.encoders import find_scales
 from underfire.interpreters import MASK, RTS
-from underfire.interpreters.mask_solver import Solver
+from underfire.interpreters.mask.solver import Solver
+from underfire.interpreters.rts import find_scales
 from underfire.models.files import Encoder, MaskerManifest
 from underfire.models.masker import Masker, MaskerNetwork
 from underfire.models.tracing import watching

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from tiny_networks import CLASSES, images
-from underfire.encoders import find_scales
 from underfire.interpreters import RTS
+from underfire.interpreters.rts import find_scales
 from underfire.models.classifier import Classifier
 from underfire.models.files import Encoder, MaskerManifest, write_network
 from underfire.models.masker import Masker, MaskerNetwork

@@ -17,7 +17,7 @@ from underfire.data.corruptions import CHANGES
 from underfire.data.demo import EPS, SHOWN, demo_images
 from underfire.data.image_set import ImageSet
 from underfire.families import DETECTORS
-from underfire.interpreters import INTERPRETERS
+from underfire.interpreters.registry import INTERPRETERS
 from underfire.models.classifier import Classifier
 from underfire.names import ATTACKS
 from underfire.presets import RECIPES, SOLVERS

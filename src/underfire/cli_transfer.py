@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from underfire.core.types import UnderfireError
-from underfire.interpreters import INTERPRETERS, interpreter_named
+from underfire.interpreters.registry import INTERPRETERS, interpreter_named
 from underfire.metrics.intervals import Estimate
 from underfire.models.classifier import Classifier
 from underfire.store import open_run

@@ -16,8 +16,8 @@ from types import MappingProxyType
 from underfire.core.types import Row, UnderfireError
 from underfire.data.corruptions import CHANGES, change_named
 from underfire.detectors import Scale
-from underfire.interpreters import interpreter_named
 from underfire.interpreters.protocol import Explainer
+from underfire.interpreters.registry import interpreter_named
 from underfire.scorers import Consistency, Disagreement, FeatureSqueezing, Scorer
 from underfire.squeezers import squeezer_named
 

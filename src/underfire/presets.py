@@ -25,12 +25,12 @@ from underfire.core.schedules import Constant, Cosine, Linear, Schedule
 from underfire.core.types import UnderfireError
 from underfire.evasion import Agreement, Likeness
 from underfire.interpreters.ensemble import Ensemble
-from underfire.interpreters.gates import PaperGate
 from underfire.interpreters.grad import GRAD
 from underfire.interpreters.input_gradients import SmoothedReLU
-from underfire.interpreters.mask import MASK
-from underfire.interpreters.mask_attacker import Unrolled
+from underfire.interpreters.mask.attacker import Unrolled
+from underfire.interpreters.mask.interpreter import MASK
 from underfire.interpreters.protocol import Blind, Interpreter
+from underfire.interpreters.relu_gates import PaperGate
 from underfire.perturbations import Flow, Levels, Perturbation, Pixels
 from underfire.squeezers import BitDepth, Squeezer
 from underfire.steps import AdamStep, MomentumSignStep, SignStep, StepRule, TwoPhaseStep

@@ -26,7 +26,7 @@ from underfire.core import rng
 from underfire.core.image_ops import blur, cell_grid, resize
 from underfire.core.losses import confidence, mask_terms
 from underfire.core.types import Images, Labels, Logits, Maps, Row
-from underfire.encoders import Scale, find_scales
+from underfire.interpreters.rts import Scale, find_scales
 from underfire.metrics.maps import above_mean, boxes, iou
 from underfire.models.classifier import Classifier
 from underfire.models.files import Encoder, MaskerManifest, write_network

@@ -29,12 +29,12 @@ from underfire.data.image_set import ImageSet
 from underfire.data.selection import LocatedObjects, Selection, locate, select
 from underfire.engine import Progress
 from underfire.interpreters.integrated_gradients import Quadrature
+from underfire.interpreters.proposition import both_sides
 from underfire.interpreters.protocol import Blind, Explainer
+from underfire.interpreters.randomize import DEPTHS, adopted, randomised
 from underfire.metrics.maps import linf
 from underfire.models.classifier import Classifier
 from underfire.models.noise import Trial, disturbed
-from underfire.proposition import both_sides
-from underfire.randomised import DEPTHS, adopted, randomised
 from underfire.scorers import Scorer, Seen, Shown, shown
 from underfire.store import Store
 from underfire.target_classes import RandomClass, TargetClass, check_targets

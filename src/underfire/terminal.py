@@ -18,7 +18,7 @@ from rich.table import Table
 
 from underfire import engine
 from underfire.core.types import UnderfireError
-from underfire.interpreters import INTERPRETERS
+from underfire.interpreters.registry import INTERPRETERS
 from underfire.metrics.intervals import Estimate
 from underfire.models.classifier import Classifier
 from underfire.models.loading import LoadedNetwork

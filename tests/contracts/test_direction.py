@@ -15,7 +15,7 @@ from underfire.core.types import Samples
 from underfire.data.demo import EPS, demo_images
 from underfire.data.selection import select
 from underfire.interpreters import MASK, Replay
-from underfire.interpreters.mask_solver import Solver
+from underfire.interpreters.mask.solver import Solver
 from underfire.metrics.maps import map_l1
 
 INTERPRETERS = {"cam": uf.CAM(), "grad": uf.GRAD(), "rts": uf.RTS.demo()}

@@ -20,7 +20,7 @@ from underfire.interpreters import (
     SmoothedReLU,
     Unrolled,
 )
-from underfire.interpreters.mask_solver import Solver
+from underfire.interpreters.mask.solver import Solver
 from underfire.perturbations import Flow, Pixels
 from underfire.steps import AdamStep, MomentumSignStep, SignStep, TwoPhaseStep
 

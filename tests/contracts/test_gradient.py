@@ -36,8 +36,8 @@ from underfire.interpreters import (
     SmoothedReLU,
     Unrolled,
 )
-from underfire.interpreters.gates import Gate
-from underfire.interpreters.mask_solver import Solver
+from underfire.interpreters.mask.solver import Solver
+from underfire.interpreters.relu_gates import Gate
 from underfire.models.classifier import Classifier
 from underfire.perturbations import Flow, Perturbation, Pixels
 from underfire.steps import Objective, value_and_gradient

@@ -21,7 +21,7 @@ from underfire.core.types import UnderfireError
 from underfire.data.image_set import open_images
 from underfire.engine import Progress
 from underfire.interpreters import MASK
-from underfire.interpreters.mask_solver import Solver
+from underfire.interpreters.mask.solver import Solver
 from underfire.models.classifier import Classifier
 from underfire.store import Run, open_run
 from underfire.studies.attacks import Settings

@@ -26,9 +26,9 @@ from underfire.interpreters import (
     SmoothedReLU,
     Unrolled,
 )
-from underfire.interpreters.deletion import Geometry
-from underfire.interpreters.mask_attacker import SolverModel
-from underfire.interpreters.mask_solver import Solver
+from underfire.interpreters.mask.attacker import SolverModel
+from underfire.interpreters.mask.deletion import Geometry
+from underfire.interpreters.mask.solver import Solver
 from underfire.models.classifier import Classifier
 
 SOLVED = ("mask", "mask-unrolled")

@@ -7,12 +7,12 @@ from underfire import CAM, GRAD, MASK, RTS, Classifier
 from underfire.core.rng import halves, image_keys
 from underfire.data.demo import demo_images, demo_masks
 from underfire.data.selection import LocatedObjects, locate
-from underfire.interpreters.floors import Chance
-from underfire.interpreters.mask_solver import Solver
+from underfire.interpreters.baselines import Chance
+from underfire.interpreters.mask.solver import Solver
 from underfire.interpreters.protocol import Explainer, Interpreter
+from underfire.interpreters.randomize import adopted, every_layer, randomised
 from underfire.metrics.localisation import fit_all, hits, is_wrong, upscaled
 from underfire.metrics.maps import rank_correlation
-from underfire.randomised import adopted, every_layer, randomised
 
 ALL = {"grad": GRAD(), "cam": CAM(), "mask": MASK(Solver(steps=60)), "rts": RTS.demo()}
 MARGIN = {"grad": 0.4, "cam": 0.3, "mask": 0.1, "rts": 0.6}  # in localisation error, below chance

@@ -16,7 +16,7 @@ from typer.main import get_command
 
 import underfire
 from underfire.cli import app
-from underfire.interpreters import INTERPRETERS
+from underfire.interpreters.registry import INTERPRETERS
 from underfire.names import ATTACKS
 
 ROOT = Path(__file__).parents[2]

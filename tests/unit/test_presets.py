@@ -8,7 +8,7 @@ from tiny_networks import classifier
 from underfire import presets
 from underfire.core.types import UnderfireError
 from underfire.interpreters import CAM, GRAD, MASK, Blind, FiniteDifferences, GradCAM, Replay, Unrolled
-from underfire.interpreters.mask_solver import Solver
+from underfire.interpreters.mask.solver import Solver
 from underfire.perturbations import Pixels
 from underfire.steps import AdamStep, TwoPhaseStep
 

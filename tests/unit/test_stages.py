@@ -21,11 +21,11 @@ from underfire.data.decode import ArraySource
 from underfire.data.image_set import ImageSet, open_images
 from underfire.engine import Progress
 from underfire.interpreters import CAM, GRAD, MASK, GradCAM
-from underfire.interpreters.deletion import Geometry
-from underfire.interpreters.mask_solver import Solver
+from underfire.interpreters.mask.deletion import Geometry
+from underfire.interpreters.mask.solver import Solver
+from underfire.interpreters.randomize import DEPTHS, randomised
 from underfire.models.classifier import Classifier
 from underfire.presets import adv2, pgd
-from underfire.randomised import DEPTHS, randomised
 from underfire.scorers import Consistency, Disagreement, FeatureSqueezing, Scorer, look
 from underfire.squeezers import BitDepth, Median
 from underfire.stages import (

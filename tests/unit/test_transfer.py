@@ -18,7 +18,7 @@ from underfire.core.types import UnderfireError
 from underfire.data.image_set import open_images
 from underfire.engine import Progress
 from underfire.interpreters import CAM, GRAD, IG, MASK, GradCAM, Midpoints
-from underfire.interpreters.mask_solver import Solver
+from underfire.interpreters.mask.solver import Solver
 from underfire.models.classifier import Classifier
 from underfire.store import Run
 from underfire.studies import attacks, effectiveness, gap, transfer

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from underfire.core.losses import log_odds
 from underfire.core.types import Images, Labels, Logits, Row
-from underfire.interpreters.gates import Gate, PaperGate, smoothed_relu
+from underfire.interpreters.relu_gates import Gate, PaperGate, smoothed_relu
 from underfire.models.classifier import Classifier
 
 Gradient = Float[Tensor, "n 3 h w"]

@@ -35,7 +35,8 @@ from underfire.core.types import Samples, UnderfireError
 from underfire.data.image_set import ImageSet
 from underfire.data.selection import Selection
 from underfire.detectors import roc
-from underfire.interpreters import Interpreter, interpreter_named
+from underfire.interpreters import Interpreter
+from underfire.interpreters.registry import interpreter_named
 from underfire.metrics.intervals import Estimate, mean_interval, share
 from underfire.metrics.maps import map_l1
 from underfire.models.classifier import Classifier

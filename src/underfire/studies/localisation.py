@@ -24,7 +24,7 @@ from underfire.core.rng import halves
 from underfire.core.types import Labels
 from underfire.data.image_set import ImageSet
 from underfire.data.selection import LocatedObjects
-from underfire.interpreters.floors import Centre, Chance
+from underfire.interpreters.baselines import Centre, Chance
 from underfire.interpreters.protocol import Explainer
 from underfire.metrics.intervals import Estimate, mean_interval
 from underfire.metrics.localisation import fit_all, hits, is_wrong, upscaled

@@ -19,8 +19,9 @@ from underfire.core.types import Samples, UnderfireError
 from underfire.data.demo import demo_images
 from underfire.data.image_set import ImageSet, open_images
 from underfire.engine import Progress
-from underfire.interpreters import Interpreter, interpreter_named
+from underfire.interpreters import Interpreter
 from underfire.interpreters.protocol import Explainer
+from underfire.interpreters.registry import interpreter_named
 from underfire.models.classifier import Classifier
 from underfire.stages import Context, Spec, in_one_sentence, key, run_stage
 from underfire.store import SHARED, Run, Store, open_run

@@ -23,10 +23,10 @@ from underfire.core.types import UnderfireError
 from underfire.data.image_set import ImageSet
 from underfire.data.selection import Selection
 from underfire.interpreters import Interpreter
+from underfire.interpreters.randomize import DEPTHS
 from underfire.metrics.intervals import Estimate, mean_interval
 from underfire.metrics.maps import map_l1, rank_correlation
 from underfire.models.classifier import Classifier
-from underfire.randomised import DEPTHS
 from underfire.stages import Explain, ExplainRandomised, Select, choose, describe, keep, key
 from underfire.store import Run, Store
 from underfire.studies.runs import Chosen, Inputs, Planned, Study, rehearse, surroundings

@@ -5,6 +5,7 @@ import torch
 
 from tiny_networks import images
 from underfire.core.rng import image_keys
+from underfire.data import augment
 from underfire.data.augment import varied
 
 KEYS = image_keys(map(str, range(64)))
@@ -27,8 +28,8 @@ def test_variants_are_an_image_s_own_at_each_step() -> None:
 
 
 def test_all_eight_ways_to_lay_a_picture_come_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(augmentation, "SMALLEST_CUT", 1.0)
-    monkeypatch.setattr(augmentation, "COLOUR", 0.0)
+    monkeypatch.setattr(augment, "SMALLEST_CUT", 1.0)
+    monkeypatch.setattr(augment, "COLOUR", 0.0)
     picture = images(1)[0]
     turned = [torch.rot90(picture, quarters, (1, 2)) for quarters in range(4)]
     ways = [*turned, *(each.flip(2) for each in turned)]
@@ -40,13 +41,13 @@ def test_all_eight_ways_to_lay_a_picture_come_up(monkeypatch: pytest.MonkeyPatch
 
 def test_cuts_show_a_part_and_colours_change_a_little(monkeypatch: pytest.MonkeyPatch) -> None:
     ramp = torch.linspace(0.2, 0.8, 50).expand(64, 3, 50, 50)
-    monkeypatch.setattr(augmentation, "COLOUR", 0.0)
+    monkeypatch.setattr(augment, "COLOUR", 0.0)
     cut = varied(ramp, KEYS, 0, 0).flatten(1)
     extent = (cut.amax(1) - cut.amin(1)) / 0.6
     assert extent.min() < 0.85
     assert extent.max() > 0.95
     assert (extent > 0.78).all()
-    monkeypatch.setattr(augmentation, "COLOUR", 0.1)
+    monkeypatch.setattr(augment, "COLOUR", 0.1)
     grey = varied(torch.full((64, 3, 8, 8), 0.5), KEYS, 0, 0).mean((1, 2, 3))
     assert 0.44 < grey.min() < 0.47
     assert 0.53 < grey.max() < 0.56

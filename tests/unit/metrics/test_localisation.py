@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tiny_networks import classifier
 from underfire.core.rng import halves, image_keys
-from underfire.interpreters.floors import Centre, Chance
+from underfire.interpreters.baselines import Centre, Chance
 from underfire.metrics.localisation import (
     RULES,
     energy,

@@ -6,8 +6,9 @@ import torch
 from tiny_networks import classifier, images
 from underfire.core.rng import image_keys
 from underfire.core.types import UnderfireError
-from underfire.interpreters import CAM, Smooth, interpreter_named
+from underfire.interpreters import CAM, Smooth
 from underfire.interpreters.protocol import Interpreter
+from underfire.interpreters.registry import interpreter_named
 from underfire.presets import adv2
 
 KEYS, Y = image_keys("abc"), torch.tensor([0, 1, 2])

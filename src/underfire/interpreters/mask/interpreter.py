@@ -2,14 +2,14 @@
 
     map = 1 - m,   m = what 300 Adam iterations make of argmin over m in [0, 1] of E(m; x)
 
-with the energy E of `underfire.interpreters.mask_solver` (Eq. 7); no mm.
+with the energy E of `underfire.interpreters.mask.solver` (Eq. 7); no mm.
 """
 
 from dataclasses import dataclass, field
 
 from underfire.core.types import Images, Keys, Labels, Maps, Reading
-from underfire.interpreters.mask_attacker import Replay, SolverModel
-from underfire.interpreters.mask_solver import Solution, Solver
+from underfire.interpreters.mask.attacker import Replay, SolverModel
+from underfire.interpreters.mask.solver import Solution, Solver
 from underfire.models.classifier import Classifier
 
 

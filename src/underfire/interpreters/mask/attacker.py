@@ -22,7 +22,7 @@ from torch import Tensor
 from underfire.core import rows
 from underfire.core.types import Images, Keys, Labels, Maps, Reading
 from underfire.interpreters.input_gradients import step_size
-from underfire.interpreters.mask_solver import Solution, Solver, at_rest
+from underfire.interpreters.mask.solver import Solution, Solver, at_rest
 from underfire.interpreters.protocol import reading
 from underfire.models.classifier import Classifier
 

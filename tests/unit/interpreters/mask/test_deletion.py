@@ -7,7 +7,7 @@ from torch import Tensor
 
 from tiny_networks import images
 from underfire.core.image_ops import blur_kernel
-from underfire.interpreters.deletion import Deletion, Geometry
+from underfire.interpreters.mask.deletion import Deletion, Geometry
 
 STILL = torch.zeros(2, 2, dtype=torch.int64)
 SMALL = Geometry(cell=4, image_taps=5, mask_taps=3, jitter=1)

@@ -7,7 +7,7 @@ from torch import nn
 
 from tiny_networks import NETWORKS, classifier, images, seeded
 from underfire.core.types import UnderfireError
-from underfire.encoders import Scale, find_scales
+from underfire.interpreters.rts import Scale, find_scales
 from underfire.models.classifier import Classifier
 
 

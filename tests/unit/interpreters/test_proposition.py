@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from tiny_networks import DenseNetShaped, MobileNetShaped, ResNetShaped, classifier, images, seeded
 from underfire.interpreters import GaussLegendre, Midpoints
+from underfire.interpreters.proposition import both_sides
 from underfire.models.classifier import Classifier
-from underfire.proposition import both_sides
 
 BUILDS = (
     lambda: ResNetShaped(nn.Tanh()),

@@ -13,8 +13,9 @@ from underfire.core.image_ops import block_mean
 from underfire.core.types import UnderfireError
 from underfire.data import demo
 from underfire.data.scenes import scenes
-from underfire.interpreters import RTS, interpreter_named
+from underfire.interpreters import RTS
 from underfire.interpreters.protocol import NoBelief
+from underfire.interpreters.registry import interpreter_named
 from underfire.models.classifier import Classifier
 from underfire.models.files import Encoder, MaskerManifest, write_network
 from underfire.models.masker import MaskerNetwork

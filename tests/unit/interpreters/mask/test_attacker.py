@@ -10,8 +10,8 @@ from tiny_networks import CLASSES, SMOOTH, classifier, images
 from underfire.core import rows
 from underfire.core.rng import image_keys
 from underfire.interpreters import MASK, Replay, Unrolled
-from underfire.interpreters.mask_attacker import PURPOSE
-from underfire.interpreters.mask_solver import Solution, Solver, at_rest
+from underfire.interpreters.mask.attacker import PURPOSE
+from underfire.interpreters.mask.solver import Solution, Solver, at_rest
 from underfire.models.classifier import Classifier
 
 KEYS = image_keys(["a", "b"])

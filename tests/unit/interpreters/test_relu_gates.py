@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from underfire.core.types import UnderfireError
 from underfire.interpreters import LogisticGate, MonotoneGate, PaperGate
-from underfire.interpreters.gates import Gate, smoothed_relu
+from underfire.interpreters.relu_gates import Gate, smoothed_relu
 
 GATES = [PaperGate(), PaperGate(1e-2), MonotoneGate(), MonotoneGate(1.0), LogisticGate(), LogisticGate(10.0)]
 every_gate = pytest.mark.parametrize("gate", GATES, ids=str)

@@ -13,7 +13,7 @@ from underfire.core import rng
 from underfire.core.image_ops import total_variation
 from underfire.core.losses import confidence
 from underfire.core.types import Images, Keys, Labels, Maps, Row
-from underfire.interpreters.deletion import Deletion, Geometry, Offsets
+from underfire.interpreters.mask.deletion import Deletion, Geometry, Offsets
 from underfire.models.classifier import Classifier
 
 

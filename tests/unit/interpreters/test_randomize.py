@@ -11,8 +11,8 @@ from tiny_networks import NETWORKS, classifier, images
 from underfire.core.rng import image_keys
 from underfire.core.types import UnderfireError
 from underfire.interpreters import CAM
+from underfire.interpreters.randomize import DEPTHS, adopted, every_layer, head, randomised
 from underfire.models.classifier import Classifier
-from underfire.randomised import DEPTHS, adopted, every_layer, head, randomised
 
 every_network = pytest.mark.parametrize("net", NETWORKS)
 HEADS = {

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from tiny_networks import SMOOTH, classifier, images
 from underfire.core import rows
 from underfire.core.rng import image_keys
-from underfire.interpreters.mask_solver import Solution, Solver, at_rest
+from underfire.interpreters.mask.solver import Solution, Solver, at_rest
 from underfire.models.classifier import Classifier
 
 KEYS = image_keys(["a", "b", "c"])

@@ -1,0 +1,1 @@
+"""MASK: the deployed optimisation and what the attacker follows of it."""
