@@ -5,8 +5,8 @@ import torch
 import underfire as uf
 from underfire.core.rng import image_keys
 from underfire.data.demo import demo_images
-from underfire.detectors import Detector
-from underfire.scorers import FeatureSqueezing, look
+from underfire.detection.calibration import Detector
+from underfire.detection.scores import FeatureSqueezing, look
 
 model = uf.Classifier.load("demo")  # or "torchvision:resnet50" with weights="DEFAULT"
 scenes = demo_images(104)

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from tiny_attacks import interpreter_of
 from underfire.data.corruptions import CHANGES
+from underfire.detection.scores import Consistency, Disagreement, FeatureSqueezing, Scorer, look
+from underfire.detection.squeezers import BitDepth, Median
 from underfire.interpreters import GradCAM
 from underfire.models.classifier import Classifier
-from underfire.scorers import Consistency, Disagreement, FeatureSqueezing, Scorer, look
-from underfire.squeezers import BitDepth, Median
 
 
 def scorers_of(name: str, model: Classifier) -> tuple[Scorer, ...]:

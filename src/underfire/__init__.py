@@ -2,6 +2,7 @@
 
 from underfire.api import Attacker, Result, adv2, adv2_stadv, pgd, stadv
 from underfire.core.types import UnderfireError
+from underfire.detection.squeezers import BitDepth, Median, NonLocalMeans
 from underfire.interpreters import (
     CAM,
     GRAD,
@@ -23,7 +24,6 @@ from underfire.interpreters import (
     Unrolled,
 )
 from underfire.models.classifier import Classifier
-from underfire.squeezers import BitDepth, Median, NonLocalMeans
 from underfire.store import Run, open_run
 from underfire.target_classes import LeastLikelyClass, NextClass, OneClass, RandomClass, target_class_named
 from underfire.target_maps import Patch, RandomClassMap, target_map_named

@@ -16,10 +16,10 @@ from underfire.attack import Attack
 from underfire.core import rng
 from underfire.core.image_ops import check_images
 from underfire.core.types import Flags, Goal, Images, Labels, Maps, Row, UnderfireError
+from underfire.detection.squeezers import Squeezer
 from underfire.interpreters import Blind, Interpreter
 from underfire.metrics.maps import linf, map_l1
 from underfire.models.classifier import Classifier
-from underfire.squeezers import Squeezer
 from underfire.target_classes import RandomClass, TargetClass, check_targets
 from underfire.target_maps import Pool, TargetMap, Wanted
 

@@ -16,13 +16,13 @@ from underfire.core.types import UnderfireError
 from underfire.data.corruptions import CHANGES
 from underfire.data.demo import EPS, SHOWN, demo_images
 from underfire.data.image_set import ImageSet
-from underfire.families import DETECTORS
+from underfire.detection.registry import DETECTORS
+from underfire.detection.squeezers import SQUEEZERS
 from underfire.interpreters.registry import INTERPRETERS
 from underfire.models.classifier import Classifier
 from underfire.names import ATTACKS
 from underfire.presets import RECIPES, SOLVERS
 from underfire.report import write_report, write_report_of
-from underfire.squeezers import SQUEEZERS
 from underfire.store import Run, is_targeted, summarise
 from underfire.studies import effectiveness
 from underfire.studies.attacks import Settings

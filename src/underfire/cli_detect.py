@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from underfire.families import DETECTORS
+from underfire.detection.registry import DETECTORS
 from underfire.metrics.intervals import Estimate
 from underfire.store import Run, open_run
 from underfire.studies import detection

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from underfire.core.image_ops import sample
 from underfire.core.types import Flows, Images, Row
-from underfire.squeezers import BitDepth
+from underfire.detection.squeezers import BitDepth
 
 
 @runtime_checkable

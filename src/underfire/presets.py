@@ -23,6 +23,7 @@ from dataclasses import dataclass, field, replace
 from underfire.attack import Attack, CrossEntropy, ExtraTerm, Margin, PredictionLoss, SmoothedCrossEntropy, StopRule
 from underfire.core.schedules import Constant, Cosine, Linear, Schedule
 from underfire.core.types import UnderfireError
+from underfire.detection.squeezers import BitDepth, Squeezer
 from underfire.evasion import Agreement, Likeness
 from underfire.interpreters.ensemble import Ensemble
 from underfire.interpreters.grad import GRAD
@@ -32,7 +33,6 @@ from underfire.interpreters.mask.interpreter import MASK
 from underfire.interpreters.protocol import Blind, Interpreter
 from underfire.interpreters.relu_gates import PaperGate
 from underfire.perturbations import Flow, Levels, Perturbation, Pixels
-from underfire.squeezers import BitDepth, Squeezer
 from underfire.steps import AdamStep, MomentumSignStep, SignStep, StepRule, TwoPhaseStep
 
 

@@ -27,6 +27,7 @@ from underfire.core.image_ops import is_constant, to_8bit
 from underfire.core.types import Goal, Images, Keys, Labels, Logits, Samples, UnderfireError
 from underfire.data.image_set import ImageSet
 from underfire.data.selection import LocatedObjects, Selection, locate, select
+from underfire.detection.scores import Scorer, Seen, Shown, shown
 from underfire.engine import Progress
 from underfire.interpreters.integrated_gradients import Quadrature
 from underfire.interpreters.proposition import both_sides
@@ -35,7 +36,6 @@ from underfire.interpreters.randomize import DEPTHS, adopted, randomised
 from underfire.metrics.maps import linf
 from underfire.models.classifier import Classifier
 from underfire.models.noise import Trial, disturbed
-from underfire.scorers import Scorer, Seen, Shown, shown
 from underfire.store import Store
 from underfire.target_classes import RandomClass, TargetClass, check_targets
 from underfire.target_maps import Pool, TargetMap, Wanted

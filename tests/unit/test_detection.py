@@ -18,13 +18,13 @@ from underfire.core.io import read_json, write_json, write_table
 from underfire.core.rng import halves, image_keys
 from underfire.core.types import UnderfireError
 from underfire.data.image_set import ImageSet, open_images
-from underfire.detectors import roc
+from underfire.detection.calibration import roc
+from underfire.detection.registry import judgements_named
+from underfire.detection.scores import look
 from underfire.engine import Progress
-from underfire.families import judgements_named
 from underfire.interpreters import CAM
 from underfire.metrics.intervals import share
 from underfire.models.classifier import Classifier
-from underfire.scorers import look
 from underfire.stages import Reported, key
 from underfire.store import Run, Store, open_run
 from underfire.studies import attacks, detection, effectiveness

@@ -13,12 +13,12 @@ from underfire.attack import Attack
 from underfire.core import rows
 from underfire.core.schedules import Constant
 from underfire.core.types import Goal, Row
+from underfire.detection.scores import FeatureSqueezing, look
+from underfire.detection.squeezers import BitDepth, Median, Squeezer
 from underfire.evasion import Agreement, Likeness
 from underfire.interpreters import CAM, Blind
 from underfire.interpreters.protocol import reading
 from underfire.perturbations import Flow, Levels, Pixels
-from underfire.scorers import FeatureSqueezing, look
-from underfire.squeezers import BitDepth, Median, Squeezer
 from underfire.steps import SignStep
 
 SQUEEZERS = (BitDepth(2), Median(3))

@@ -24,7 +24,7 @@ from tiny_report import (
 )
 from underfire.core.io import write_json
 from underfire.core.plots import curves
-from underfire.detectors import roc
+from underfire.detection.calibration import roc
 from underfire.report import detection, write_report
 from underfire.studies import detections as detecting
 from underfire.studies import gap, transfer

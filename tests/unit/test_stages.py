@@ -19,6 +19,8 @@ from underfire.core.types import Goal, UnderfireError
 from underfire.data.corruptions import Blur, Noise
 from underfire.data.decode import ArraySource
 from underfire.data.image_set import ImageSet, open_images
+from underfire.detection.scores import Consistency, Disagreement, FeatureSqueezing, Scorer, look
+from underfire.detection.squeezers import BitDepth, Median
 from underfire.engine import Progress
 from underfire.interpreters import CAM, GRAD, MASK, GradCAM
 from underfire.interpreters.mask.deletion import Geometry
@@ -26,8 +28,6 @@ from underfire.interpreters.mask.solver import Solver
 from underfire.interpreters.randomize import DEPTHS, randomised
 from underfire.models.classifier import Classifier
 from underfire.presets import adv2, pgd
-from underfire.scorers import Consistency, Disagreement, FeatureSqueezing, Scorer, look
-from underfire.squeezers import BitDepth, Median
 from underfire.stages import (
     Aim,
     Context,

@@ -10,7 +10,7 @@ import torch
 from underfire.core.io import read_json, rows_where
 from underfire.core.plots import curves
 from underfire.core.types import UnderfireError
-from underfire.detectors import roc
+from underfire.detection.calibration import roc
 from underfire.metrics.intervals import Estimate
 from underfire.names import (
     MAP_AWARE,

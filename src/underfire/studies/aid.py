@@ -34,7 +34,7 @@ from underfire.core.rng import image_keys
 from underfire.core.types import Samples, UnderfireError
 from underfire.data.image_set import ImageSet
 from underfire.data.selection import Selection
-from underfire.detectors import roc
+from underfire.detection.calibration import roc
 from underfire.interpreters import Interpreter
 from underfire.interpreters.registry import interpreter_named
 from underfire.metrics.intervals import Estimate, mean_interval, share

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from underfire.attack import Attack
 from underfire.core.types import UnderfireError
-from underfire.families import squeezing_named
+from underfire.detection.registry import squeezing_named
 from underfire.interpreters import Ensemble, Interpreter
 from underfire.presets import SOLVERS
 from underfire.stages import Aim, Craft, Explain, Select, Sketch

@@ -14,8 +14,8 @@ from types import MappingProxyType
 from typing import Any
 
 from underfire.core.types import UnderfireError
-from underfire.detectors import check_enough
-from underfire.families import SQUEEZED
+from underfire.detection.calibration import check_enough
+from underfire.detection.registry import SQUEEZED
 from underfire.stages import Select, Spec
 from underfire.store import OUTCOMES, Run, open_run
 from underfire.studies import (

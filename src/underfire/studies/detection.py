@@ -20,10 +20,10 @@ from underfire.core.io import write_json, write_table
 from underfire.core.rng import halves
 from underfire.core.types import Row, Samples, UnderfireError
 from underfire.data.image_set import ImageSet
-from underfire.detectors import Detector, Scale, check_enough, joint, left_out
-from underfire.families import Judgement, judgements_named
+from underfire.detection.calibration import Detector, Scale, check_enough, joint, left_out
+from underfire.detection.registry import Judgement, judgements_named
+from underfire.detection.scores import Scorer
 from underfire.models.classifier import Classifier
-from underfire.scorers import Scorer
 from underfire.stages import Context, Detect, Reported, Select, choose, keep, key
 from underfire.store import Run, Store
 from underfire.studies.detections import (

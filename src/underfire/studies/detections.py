@@ -14,7 +14,7 @@ import torch
 
 from underfire.core.io import read_table, rows_where, write_atomically
 from underfire.core.types import UnderfireError
-from underfire.detectors import roc
+from underfire.detection.calibration import roc
 from underfire.metrics.intervals import Estimate, share
 from underfire.store import Run
 

@@ -1,4 +1,4 @@
-"""Detectors: a threshold that the scores of few benign images exceed (for the scores see `underfire.scorers`).
+"""Detectors: a threshold that the scores of few benign images exceed (for the scores see `underfire.detection.scores`).
 
     detector = Detector.fit(benign, fpr=0.05)
     flagged = detector.flag(suspected)

@@ -15,11 +15,11 @@ from types import MappingProxyType
 
 from underfire.core.types import Row, UnderfireError
 from underfire.data.corruptions import CHANGES, change_named
-from underfire.detectors import Scale
+from underfire.detection.calibration import Scale
+from underfire.detection.scores import Consistency, Disagreement, FeatureSqueezing, Scorer
+from underfire.detection.squeezers import squeezer_named
 from underfire.interpreters.protocol import Explainer
 from underfire.interpreters.registry import interpreter_named
-from underfire.scorers import Consistency, Disagreement, FeatureSqueezing, Scorer
-from underfire.squeezers import squeezer_named
 
 SQUEEZED = ("bits:2", "bits:3", "median:3", "nlm:11-3-4")  # by default
 DETECTORS = (

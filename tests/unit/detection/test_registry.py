@@ -8,11 +8,11 @@ from tiny_maskers import masker_file
 from tiny_networks import classifier
 from underfire.core.types import UnderfireError
 from underfire.data.corruptions import Blur, Crop
-from underfire.detectors import Scale
-from underfire.families import Judgement, as_it_is, judgements_named, squeezing_named
+from underfire.detection.calibration import Scale
+from underfire.detection.registry import Judgement, as_it_is, judgements_named, squeezing_named
+from underfire.detection.scores import Consistency, Disagreement, FeatureSqueezing
+from underfire.detection.squeezers import BitDepth, Median
 from underfire.interpreters import CAM, IG, MASK, RTS
-from underfire.scorers import Consistency, Disagreement, FeatureSqueezing
-from underfire.squeezers import BitDepth, Median
 
 RUN = ("cam", "grad")
 

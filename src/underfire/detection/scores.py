@@ -22,10 +22,10 @@ from torch import Tensor
 from underfire.core.image_ops import area_mean
 from underfire.core.types import Images, Keys, Labels, Maps, Row
 from underfire.data.corruptions import Change
+from underfire.detection.squeezers import Squeezer
 from underfire.interpreters.protocol import Explainer
 from underfire.metrics.maps import map_l1
 from underfire.models.classifier import Classifier
-from underfire.squeezers import Squeezer
 
 
 @dataclass(frozen=True)

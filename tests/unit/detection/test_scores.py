@@ -12,11 +12,11 @@ from underfire.core.image_ops import area_mean
 from underfire.core.rng import image_keys
 from underfire.core.types import Images, Keys, Labels, Maps
 from underfire.data.corruptions import Crop, InPlace, Noise
+from underfire.detection.scores import Consistency, Disagreement, FeatureSqueezing, Scorer, Seen, Shown, look, shown
+from underfire.detection.squeezers import BitDepth, Median
 from underfire.interpreters import CAM, GRAD, GradCAM
 from underfire.interpreters.protocol import Explainer
 from underfire.models.classifier import Classifier
-from underfire.scorers import Consistency, Disagreement, FeatureSqueezing, Scorer, Seen, Shown, look, shown
-from underfire.squeezers import BitDepth, Median
 
 KEYS = image_keys(["a", "b", "c", "d"])
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from underfire.core.types import UnderfireError
-from underfire.detectors import Detector, Scale, check_enough, joint, left_out, roc
+from underfire.detection.calibration import Detector, Scale, check_enough, joint, left_out, roc
 
 
 def normal(n: int, seed: int, mean: float = 0.0) -> Tensor:

@@ -1,0 +1,1 @@
+"""Detectors: scores of suspicion, thresholds fitted on benign images, and how they are named."""
