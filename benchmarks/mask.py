@@ -29,8 +29,8 @@ from rich.console import Console
 from rich.table import Table
 from step import SIDE, Bench, seconds, write
 
-from underfire import engine, presets
-from underfire.attack import Attack
+from underfire.attacks import engine, solvers
+from underfire.attacks.attack import Attack
 from underfire.interpreters import MASK, RTS
 from underfire.interpreters.mask.solver import Solver
 from underfire.interpreters.rts import find_scales
@@ -59,14 +59,14 @@ def cases(bench: Bench) -> dict[str, Case]:
         "forward": Case(bench.forward, {}),
         "second order": Case(second_order(bench), {}),
         "MASK, deployed": Case(partial(explain, bench, few), {"bare": ITERATIONS}, 1.15),
-        "MASK": Case(one_step(bench, presets.adv2(few)), {"bare": 4 + 1 + 2}, 1.25),
+        "MASK": Case(one_step(bench, solvers.adv2(few)), {"bare": 4 + 1 + 2}, 1.25),
         "MASK, paper": Case(
-            one_step(bench, presets.adv2(few, recipe="paper")),
+            one_step(bench, solvers.adv2(few, recipe="paper")),
             {"bare": 4 + 1, "second order": 4, "forward": 1 + 12},
             1.25,
         ),
         "classifier + masker": Case(masker_pass(bench), {}),
-        "RTS": Case(one_step(bench, presets.adv2(rts(bench))), {"classifier + masker": 1}, 1.15),
+        "RTS": Case(one_step(bench, solvers.adv2(rts(bench))), {"classifier + masker": 1}, 1.15),
     }
 
 

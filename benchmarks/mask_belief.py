@@ -14,14 +14,15 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import torch
 
-from underfire import MASK, Classifier, engine, presets
-from underfire.attack import Attack
+from underfire import MASK, Classifier
+from underfire.attacks import engine, solvers
+from underfire.attacks.attack import Attack
+from underfire.attacks.target_classes import random_class
 from underfire.core.rng import image_keys
 from underfire.core.types import Goal, Images, Logits
 from underfire.data.image_set import open_images
 from underfire.data.selection import select
 from underfire.metrics.maps import map_l1
-from underfire.target_classes import random_class
 
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "mask-belief.svg"
 Curve = list[tuple[int, float, float]]  # step, belief to deployed, deployed to target
@@ -94,7 +95,7 @@ def main() -> None:
     classifier = Classifier.load(options.model, None, options.normalize)
     goal = goal_of(classifier, options)
     again = MASK().explain(classifier, goal.image, classifier(goal.image).logits.argmax(1), goal.key + 1)
-    attacks = {f"recipe {name}": presets.adv2(MASK(), recipe=name) for name in ("annealed", "paper")}
+    attacks = {f"recipe {name}": solvers.adv2(MASK(), recipe=name) for name in ("annealed", "paper")}
     curves = {name: follow(attack, classifier, goal, options.steps, options.every) for name, attack in attacks.items()}
     draw(curves, float(map_l1(again, goal.target_map).mean()))
 

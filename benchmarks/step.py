@@ -30,8 +30,9 @@ from rich.box import MARKDOWN
 from rich.console import Console
 from rich.table import Table
 
-from underfire import CAM, GRAD, Classifier, OneSidedDifferences, engine, presets
-from underfire.attack import Attack
+from underfire import CAM, GRAD, Classifier, OneSidedDifferences
+from underfire.attacks import engine, solvers
+from underfire.attacks.attack import Attack
 from underfire.core.rng import image_keys
 from underfire.core.types import Goal
 
@@ -54,11 +55,11 @@ class Timing:
 def attacks() -> dict[str, Attack]:
     """What is timed, one step at a time."""
     named = {
-        "PGD": presets.pgd(),
-        "CAM": presets.adv2(CAM()),
-        "GRAD": presets.adv2(GRAD()),
-        "GRAD, one-sided": presets.adv2(GRAD(OneSidedDifferences())),
-        "GRAD, paper's gate": presets.adv2(GRAD(), recipe="paper"),
+        "PGD": solvers.pgd(),
+        "CAM": solvers.adv2(CAM()),
+        "GRAD": solvers.adv2(GRAD()),
+        "GRAD, one-sided": solvers.adv2(GRAD(OneSidedDifferences())),
+        "GRAD, paper's gate": solvers.adv2(GRAD(), recipe="paper"),
     }
     return {name: replace(attack, quantum=1, warm_start=None) for name, attack in named.items()}
 

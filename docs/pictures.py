@@ -19,11 +19,11 @@ import torch
 from PIL import Image
 
 import underfire as uf
+from underfire.attacks.names import attack_name, interpreter_name
 from underfire.core.image_ops import blur
 from underfire.core.losses import confidence
 from underfire.data.demo import EPS, demo_images
 from underfire.data.scenes import CLASSES
-from underfire.names import attack_name, interpreter_name
 from underfire.report import figures
 from underfire.rts_training import BLUR, blended
 from underfire.studies.attacks import Settings

@@ -12,7 +12,10 @@ import torch
 from torch import Tensor
 
 from tiny_maskers import tiny_rts
-from underfire.attack import Attack, SmoothedCrossEntropy
+from underfire.attacks.attack import Attack, SmoothedCrossEntropy
+from underfire.attacks.perturbations import Flow, Pixels
+from underfire.attacks.steps import AdamStep, MomentumSignStep, SignStep, TwoPhaseStep
+from underfire.attacks.target_classes import random_class
 from underfire.core.rng import image_keys
 from underfire.core.schedules import Constant, Cosine, Linear
 from underfire.core.types import Goal, Outcome
@@ -35,9 +38,6 @@ from underfire.interpreters import (
 )
 from underfire.interpreters.mask.solver import Solver
 from underfire.models.classifier import Classifier
-from underfire.perturbations import Flow, Pixels
-from underfire.steps import AdamStep, MomentumSignStep, SignStep, TwoPhaseStep
-from underfire.target_classes import random_class
 
 FIXED: Mapping[str, Interpreter] = {
     "blind": Blind(),

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
+from underfire.attacks.names import PLAIN, attacker
 from underfire.core.io import write_json, write_table
-from underfire.names import PLAIN, attacker
 from underfire.report import RunView, write_report
 from underfire.store import COLUMNS_SCHEMA, OUTCOMES, SHARED, Rows, Run, Store
 from underfire.studies import detections

@@ -1,6 +1,8 @@
 """underfire: if someone attacked this classifier, would its explanation have warned us?"""
 
-from underfire.api import Attacker, Result, adv2, adv2_stadv, pgd, stadv
+from underfire.attacks.api import Attacker, Result, adv2, adv2_stadv, pgd, stadv
+from underfire.attacks.target_classes import LeastLikelyClass, NextClass, OneClass, RandomClass, target_class_named
+from underfire.attacks.target_maps import Patch, RandomClassMap, target_map_named
 from underfire.core.types import UnderfireError
 from underfire.detection.squeezers import BitDepth, Median, NonLocalMeans
 from underfire.interpreters import (
@@ -25,8 +27,6 @@ from underfire.interpreters import (
 )
 from underfire.models.classifier import Classifier
 from underfire.store import Run, open_run
-from underfire.target_classes import LeastLikelyClass, NextClass, OneClass, RandomClass, target_class_named
-from underfire.target_maps import Patch, RandomClassMap, target_map_named
 
 __all__ = [
     "CAM",

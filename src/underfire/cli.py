@@ -8,6 +8,10 @@ import typer
 from rich.progress import Progress
 
 from underfire import demo_training
+from underfire.attacks.names import ATTACKS
+from underfire.attacks.solvers import RECIPES, SOLVERS
+from underfire.attacks.target_classes import TARGET_CLASSES
+from underfire.attacks.target_maps import TARGET_MAPS
 from underfire.cli_detect import detect
 from underfire.cli_study import study_app
 from underfire.cli_train import train_app
@@ -20,14 +24,10 @@ from underfire.detection.registry import DETECTORS
 from underfire.detection.squeezers import SQUEEZERS
 from underfire.interpreters.registry import INTERPRETERS
 from underfire.models.classifier import Classifier
-from underfire.names import ATTACKS
-from underfire.presets import RECIPES, SOLVERS
 from underfire.report import write_report, write_report_of
 from underfire.store import Run, is_targeted, summarise
 from underfire.studies import effectiveness
 from underfire.studies.attacks import Settings
-from underfire.target_classes import TARGET_CLASSES
-from underfire.target_maps import TARGET_MAPS
 from underfire.terminal import (
     Batch,
     Budget,

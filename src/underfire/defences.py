@@ -20,13 +20,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from underfire import engine, presets
-from underfire.attack import Attack
+from underfire.attacks import engine, solvers
+from underfire.attacks.attack import Attack
+from underfire.attacks.target_classes import random_class
 from underfire.core.types import Goal, Images, Keys, Labels, Maps, Outcome, Row
 from underfire.interpreters.protocol import Blind, Interpreter
 from underfire.metrics.maps import map_l1
 from underfire.models.classifier import Classifier
-from underfire.target_classes import random_class
 
 
 def distillation(benign: Maps, attacked: Maps, margin: float) -> Row:
@@ -107,7 +107,7 @@ class Adversary:
         return self._adv2(Blind(), 1).perturbation.decode(victims.image, theta)
 
     def _adv2(self, interpreter: Interpreter, steps: int) -> Attack:
-        return presets.adv2(interpreter, eps=self.eps, steps=steps, seed=self.seed)
+        return solvers.adv2(interpreter, eps=self.eps, steps=steps, seed=self.seed)
 
     def _run(self, attack: Attack, victims: Victims, start: Tensor | None) -> Outcome:
         benign = attack.interpreter.explain(self.classifier, victims.image, victims.label, victims.key)

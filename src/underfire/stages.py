@@ -20,15 +20,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from underfire import engine
-from underfire.attack import Attack
+from underfire.attacks import engine
+from underfire.attacks.attack import Attack
+from underfire.attacks.engine import Progress
+from underfire.attacks.target_classes import RandomClass, TargetClass, check_targets
+from underfire.attacks.target_maps import Pool, TargetMap, Wanted
 from underfire.core import rng
 from underfire.core.image_ops import is_constant, to_8bit
 from underfire.core.types import Goal, Images, Keys, Labels, Logits, Samples, UnderfireError
 from underfire.data.image_set import ImageSet
 from underfire.data.selection import LocatedObjects, Selection, locate, select
 from underfire.detection.scores import Scorer, Seen, Shown, shown
-from underfire.engine import Progress
 from underfire.interpreters.integrated_gradients import Quadrature
 from underfire.interpreters.proposition import both_sides
 from underfire.interpreters.protocol import Blind, Explainer
@@ -37,8 +39,6 @@ from underfire.metrics.maps import linf
 from underfire.models.classifier import Classifier
 from underfire.models.noise import Trial, disturbed
 from underfire.store import Store
-from underfire.target_classes import RandomClass, TargetClass, check_targets
-from underfire.target_maps import Pool, TargetMap, Wanted
 
 
 @dataclass(frozen=True)

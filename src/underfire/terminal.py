@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from underfire import engine
+from underfire.attacks import engine
 from underfire.core.types import UnderfireError
 from underfire.interpreters.registry import INTERPRETERS
 from underfire.metrics.intervals import Estimate

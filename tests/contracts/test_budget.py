@@ -9,13 +9,13 @@ from torch import Tensor
 
 from tiny_attacks import ALGORITHM_1, BENT, INTERPRETERS, a_goal, attack, interpreter_of
 from tiny_networks import NETWORKS, classifier, images
-from underfire import engine
+from underfire.attacks import engine
+from underfire.attacks.perturbations import Flow, Pixels
+from underfire.attacks.steps import AdamStep, SignStep, TwoPhaseStep
 from underfire.core.image_ops import sample
 from underfire.core.schedules import Constant
 from underfire.interpreters import Interpreter
 from underfire.models.classifier import Classifier
-from underfire.perturbations import Flow, Pixels
-from underfire.steps import AdamStep, SignStep, TwoPhaseStep
 
 ROUNDING = 2**-24  # half the spacing of float32 below 1, twice
 

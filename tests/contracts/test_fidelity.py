@@ -5,8 +5,10 @@ import torch
 
 from tiny_maskers import tiny_rts
 from tiny_networks import classifier
-from underfire import presets
-from underfire.attack import Attack, CrossEntropy, SmoothedCrossEntropy
+from underfire.attacks import solvers
+from underfire.attacks.attack import Attack, CrossEntropy, SmoothedCrossEntropy
+from underfire.attacks.perturbations import Flow, Pixels
+from underfire.attacks.steps import AdamStep, MomentumSignStep, SignStep, TwoPhaseStep
 from underfire.core.schedules import Constant
 from underfire.interpreters import (
     CAM,
@@ -21,8 +23,6 @@ from underfire.interpreters import (
     Unrolled,
 )
 from underfire.interpreters.mask.solver import Solver
-from underfire.perturbations import Flow, Pixels
-from underfire.steps import AdamStep, MomentumSignStep, SignStep, TwoPhaseStep
 
 ALPHA, EPSILON, PLAIN_STEPS, WARM_STEPS = 1 / 255, 0.031, 1000, 400
 TABLE = [
@@ -58,7 +58,7 @@ def exactly(value: float) -> float:
 
 @whatever_the_interpreter
 def test_warm_start_is_400_steps_of_plain_pgd(interpreter: Interpreter) -> None:
-    for attack in (presets.pgd(recipe="paper"), presets.adv2(interpreter, recipe="paper")):
+    for attack in (solvers.pgd(recipe="paper"), solvers.adv2(interpreter, recipe="paper")):
         warm_start = attack.warm_start
         assert warm_start is not None
         assert (warm_start.steps, warm_start.interpreter, warm_start.prediction) == (
@@ -74,14 +74,14 @@ def test_warm_start_is_400_steps_of_plain_pgd(interpreter: Interpreter) -> None:
 
 def test_warm_start_is_shared_by_all() -> None:
     attacks = [
-        presets.pgd(recipe="paper"),
-        *(presets.adv2(g, recipe="paper") for g in (CAM(), GRAD(), GradCAM(), MASK())),
+        solvers.pgd(recipe="paper"),
+        *(solvers.adv2(g, recipe="paper") for g in (CAM(), GRAD(), GradCAM(), MASK())),
     ]
     assert [a.warm_start for a in attacks] == [attacks[0].warm_start] * 5
 
 
 def test_pgd_row() -> None:
-    attack = presets.pgd(recipe="paper")
+    attack = solvers.pgd(recipe="paper")
     assert attack.interpreter == Blind()
     assert attack.prediction == CrossEntropy()
     assert attack.steps + WARM_STEPS == PLAIN_STEPS
@@ -91,7 +91,7 @@ def test_pgd_row() -> None:
 
 @pytest.mark.parametrize(("interpreter", "steps", "weight", "cells"), TABLE, ids=["grad", "cam"])
 def test_adv2_row(interpreter: Interpreter, steps: int, weight: float, cells: int) -> None:
-    attack = presets.adv2(interpreter, recipe="paper")
+    attack = solvers.adv2(interpreter, recipe="paper")
     assert attack.steps == steps
     assert attack.stop is None
     assert step_sizes(attack) == {exactly(ALPHA)}
@@ -105,7 +105,7 @@ def test_adv2_row(interpreter: Interpreter, steps: int, weight: float, cells: in
 def test_rts_row() -> None:
     """A map of 56 × 56 cells, and 0.1 × the encoder's loss."""
     interpreter = tiny_rts(classifier("resnet"))
-    attack = presets.adv2(interpreter, recipe="paper")
+    attack = solvers.adv2(interpreter, recipe="paper")
     assert (attack.steps, attack.interpreter, attack.prediction) == (1200, interpreter, CrossEntropy())
     assert set(attack.weights) == {"map", "encoder"}
     ramp = attack.weights["map"](torch.tensor([0, 600, 1200]))
@@ -116,7 +116,7 @@ def test_rts_row() -> None:
 def test_mask_row() -> None:
     """Algorithm 1: 4 + 4 iterations a step, begun again every 50, no share of the prediction in the searched step."""
     solver = Solver(seed=3)
-    attack = presets.adv2(MASK(solver), recipe="paper")
+    attack = solvers.adv2(MASK(solver), recipe="paper")
     assert (attack.steps, attack.quantum, attack.stop) == (1000, 50, None)
     assert attack.interpreter == MASK(solver, Unrolled(follow=4, lookahead=4))
     assert attack.rule == TwoPhaseStep(reach=Constant(0.08), prediction_step=0.05, floor=0.95, halvings=12)
@@ -136,7 +136,7 @@ def test_mask_solver() -> None:
 
 
 def test_grad_smooths_relus_and_labels() -> None:
-    attack = presets.adv2(GRAD(), recipe="paper", seed=7)
+    attack = solvers.adv2(GRAD(), recipe="paper", seed=7)
     assert attack.interpreter == GRAD(SmoothedReLU(PaperGate(tau=1e-4)))
     assert isinstance(attack.prediction, SmoothedCrossEntropy)
     assert attack.prediction.seed == 7
@@ -145,14 +145,14 @@ def test_grad_smooths_relus_and_labels() -> None:
 
 
 def test_cam_is_attacked_as_it_is() -> None:
-    attack = presets.adv2(CAM(), recipe="paper")
+    attack = solvers.adv2(CAM(), recipe="paper")
     assert (attack.interpreter, attack.prediction) == (CAM(), CrossEntropy())
 
 
 @whatever_the_interpreter
 def test_annealed_recipe_ends_where_it_stands(interpreter: Interpreter) -> None:
     """Ours: 40 to 60 steps of warm start, then 100 to 300 whose size falls from 2/255 to 0."""
-    for attack in (presets.pgd(), presets.adv2(interpreter)):
+    for attack in (solvers.pgd(), solvers.adv2(interpreter)):
         assert attack.warm_start is not None
         assert 40 <= attack.warm_start.steps <= 60
         assert step_sizes(attack.warm_start) == {exactly(1 / 255)}
@@ -172,9 +172,9 @@ def adam_of_the_paper(attack: Attack) -> bool:
 
 def test_every_stadv_attack_starts_from_400_plain_steps_on_the_flow() -> None:
     attacks = [
-        presets.stadv(recipe="paper"),
-        *(presets.adv2_stadv(row[0], recipe="paper") for row in FLOW_TABLE),
-        presets.adv2_stadv(tiny_rts(classifier("resnet")), recipe="paper"),
+        solvers.stadv(recipe="paper"),
+        *(solvers.adv2_stadv(row[0], recipe="paper") for row in FLOW_TABLE),
+        solvers.adv2_stadv(tiny_rts(classifier("resnet")), recipe="paper"),
     ]
     warm_start = attacks[0].warm_start
     assert warm_start is not None
@@ -185,15 +185,15 @@ def test_every_stadv_attack_starts_from_400_plain_steps_on_the_flow() -> None:
 
 
 def test_stadv_row() -> None:
-    attack = presets.stadv(recipe="paper")
+    attack = solvers.stadv(recipe="paper")
     assert (attack.interpreter, attack.prediction, attack.steps + 400) == (Blind(), CrossEntropy(), PLAIN_STEPS)
     assert attack.weights == {"cost": Constant(0.0005)}
 
 
 @pytest.mark.parametrize(("interpreter", "steps", "c", "tau"), FLOW_TABLE, ids=["grad", "cam", "mask"])
 def test_adv2_stadv_row(interpreter: Interpreter, steps: int, c: float, tau: float) -> None:
-    attack = presets.adv2_stadv(interpreter, recipe="paper", seed=7)
-    on_pixels = presets.adv2(interpreter, recipe="paper", seed=7)
+    attack = solvers.adv2_stadv(interpreter, recipe="paper", seed=7)
+    on_pixels = solvers.adv2(interpreter, recipe="paper", seed=7)
     assert (attack.steps, attack.quantum, attack.stop) == (steps, 50, None)
     assert attack.interpreter == on_pixels.interpreter
     assert set(attack.weights) == {"map", "cost"}
@@ -207,7 +207,7 @@ def test_adv2_stadv_row(interpreter: Interpreter, steps: int, c: float, tau: flo
 
 def test_rts_row_on_stadv() -> None:
     interpreter = tiny_rts(classifier("resnet"))
-    attack = presets.adv2_stadv(interpreter, recipe="paper")
+    attack = solvers.adv2_stadv(interpreter, recipe="paper")
     assert (attack.steps, attack.interpreter, attack.prediction) == (600, interpreter, CrossEntropy())
     ramp = attack.weights["map"](torch.tensor([0, 300, 600]))
     torch.testing.assert_close(ramp, 0.0408 * 56 * 56 * torch.tensor([0.5, 0.75, 1.0]))
@@ -220,7 +220,7 @@ def test_rts_row_on_stadv() -> None:
 @whatever_the_interpreter
 def test_annealed_recipe_on_stadv_ends_where_it_stands(interpreter: Interpreter) -> None:
     """Ours: a short warm start, then 100 to 300 steps of Adam whose size falls to 0; Table 11's tau."""
-    attacks = (presets.stadv(), presets.adv2_stadv(interpreter))
+    attacks = (solvers.stadv(), solvers.adv2_stadv(interpreter))
     assert attacks[0].warm_start == attacks[1].warm_start
     for attack in attacks:
         assert 100 <= attack.steps <= 300

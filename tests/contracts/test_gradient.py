@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from tiny_maskers import tiny_rts
 from tiny_networks import MEAN, NETWORKS, SMOOTH, STD, ResNetShaped, classifier, images, network, seeded
-from underfire.attack import Attack
+from underfire.attacks.attack import Attack
+from underfire.attacks.perturbations import Flow, Perturbation, Pixels
+from underfire.attacks.steps import Objective, value_and_gradient
 from underfire.core import rows
 from underfire.core.losses import log_odds
 from underfire.core.schedules import Constant
@@ -39,8 +41,6 @@ from underfire.interpreters import (
 from underfire.interpreters.mask.solver import Solver
 from underfire.interpreters.relu_gates import Gate
 from underfire.models.classifier import Classifier
-from underfire.perturbations import Flow, Perturbation, Pixels
-from underfire.steps import Objective, value_and_gradient
 
 N = 2
 

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from tiny_attacks import BENT, INTERPRETERS, a_goal, attack, interpreter_of
 from tiny_networks import NETWORKS, SMOOTH, classifier, images
-from underfire import engine
-from underfire.attack import Attack
+from underfire.attacks import engine
+from underfire.attacks.attack import Attack
+from underfire.attacks.steps import Objective, StepRule
 from underfire.core.schedules import Constant
 from underfire.core.types import Goal, Labels, Terms
 from underfire.interpreters import Blind
 from underfire.models.classifier import Classifier
-from underfire.steps import Objective, StepRule
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from underfire import interpreters, presets
+from underfire import interpreters
+from underfire.attacks import solvers
+from underfire.attacks.engine import Progress
 from underfire.core.types import UnderfireError
 from underfire.data.image_set import open_images
-from underfire.engine import Progress
 from underfire.interpreters import MASK
 from underfire.interpreters.mask.solver import Solver
 from underfire.models.classifier import Classifier
@@ -49,9 +50,9 @@ def start(tiny_model: str, tiny_photos: Path) -> Start:
 @pytest.fixture
 def short_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few steps, and a stop rule so that images of one batch finish at different times."""
-    stop = presets.StopRule(confidence=0.5)
-    short = replace(presets.RECIPES["annealed"], warm_steps=3, plain_steps=90, plain_stop=stop)
-    monkeypatch.setattr(presets, "RECIPES", {**presets.RECIPES, "annealed": short})
+    stop = solvers.StopRule(confidence=0.5)
+    short = replace(solvers.RECIPES["annealed"], warm_steps=3, plain_steps=90, plain_stop=stop)
+    monkeypatch.setattr(solvers, "RECIPES", {**solvers.RECIPES, "annealed": short})
 
 
 @pytest.fixture
@@ -183,8 +184,8 @@ def test_an_attack_that_remembers_a_solver_goes_on_where_it_was(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: str
 ) -> None:
     """MASK by both recipes, killed when one batch of ADV2 is finished and another is at work."""
-    short = replace(presets.RECIPES[recipe], warm_steps=2, plain_steps=2)
-    monkeypatch.setattr(presets, "RECIPES", {recipe: short})
+    short = replace(solvers.RECIPES[recipe], warm_steps=2, plain_steps=2)
+    monkeypatch.setattr(solvers, "RECIPES", {recipe: short})
     monkeypatch.setattr(interpreters, "INTERPRETERS", {"mask": lambda argument: MASK(Solver(steps=2))})
     left, chosen = 6, {"recipe": recipe, "interpreters": ("mask",)}
 
@@ -204,8 +205,8 @@ def test_an_attack_with_moments_goes_on_where_it_was(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """StAdv, killed when one batch of the warm start, and then of ADV2, is finished and another is at work."""
-    short = replace(presets.FLOW_RECIPES["annealed"], warm_steps=3, plain_steps=3)
-    monkeypatch.setattr(presets, "FLOW_RECIPES", {"annealed": short})
+    short = replace(solvers.FLOW_RECIPES["annealed"], warm_steps=3, plain_steps=3)
+    monkeypatch.setattr(solvers, "FLOW_RECIPES", {"annealed": short})
     chosen = {"solvers": ("stadv",), "eps": None}
     for label in ("warm start of stadv", "adv2-stadv, cam"):
 

@@ -8,8 +8,8 @@ import torch
 from tiny_attacks import BENT, INTERPRETERS, RULES, a_goal, attack, differing_fields, interpreter_of
 from tiny_networks import NETWORKS, classifier, images
 from tiny_scorers import score, scorers_of
-from underfire import engine
-from underfire.attack import Attack, StopRule
+from underfire.attacks import engine
+from underfire.attacks.attack import Attack, StopRule
 from underfire.core import rows
 from underfire.core.losses import confidence
 from underfire.core.rng import image_keys

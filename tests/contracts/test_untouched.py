@@ -14,7 +14,7 @@ from torch.overrides import _get_current_function_mode_stack
 from tiny_attacks import BENT, INTERPRETERS, RULES, attack, interpreter_of
 from tiny_networks import MEAN, NETWORKS, STD, images, network
 from tiny_scorers import score, scorers_of
-from underfire.api import Attacker, Result
+from underfire.attacks.api import Attacker, Result
 from underfire.core.rng import image_keys
 from underfire.core.types import UnderfireError
 from underfire.models.classifier import Classifier

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from underfire import open_run, presets
+from underfire import open_run
+from underfire.attacks import solvers
 from underfire.cli import main
 from underfire.data.demo import demo_images
 
@@ -50,8 +51,8 @@ def underfire(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
 
 @pytest.fixture
 def short_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    short = replace(presets.RECIPES["annealed"], warm_steps=4, plain_steps=30)
-    monkeypatch.setattr(presets, "RECIPES", {**presets.RECIPES, "annealed": short})
+    short = replace(solvers.RECIPES["annealed"], warm_steps=4, plain_steps=30)
+    monkeypatch.setattr(solvers, "RECIPES", {**solvers.RECIPES, "annealed": short})
 
 
 @pytest.fixture

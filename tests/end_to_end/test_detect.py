@@ -10,7 +10,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from underfire import open_run, presets
+from underfire import open_run
+from underfire.attacks import solvers
 from underfire.cli import main
 from underfire.core.io import read_json, write_json
 
@@ -23,8 +24,8 @@ def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "demo"
     command = f"underfire attack --model demo --images demo --interpreter cam,grad --n 3 --steps 4 --out {out}"
     with pytest.MonkeyPatch.context() as patch:
-        short = replace(presets.RECIPES["annealed"], warm_steps=2, plain_steps=4)
-        patch.setattr(presets, "RECIPES", {**presets.RECIPES, "annealed": short})
+        short = replace(solvers.RECIPES["annealed"], warm_steps=2, plain_steps=4)
+        patch.setattr(solvers, "RECIPES", {**solvers.RECIPES, "annealed": short})
         patch.setattr(sys, "argv", command.split())
         with pytest.raises(SystemExit):
             main()

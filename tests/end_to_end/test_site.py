@@ -15,9 +15,9 @@ import pytest
 from typer.main import get_command
 
 import underfire
+from underfire.attacks.names import ATTACKS
 from underfire.cli import app
 from underfire.interpreters.registry import INTERPRETERS
-from underfire.names import ATTACKS
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

@@ -17,7 +17,8 @@ import torch
 from PIL import Image
 
 from tiny_report import Tags
-from underfire import open_run, presets, stages
+from underfire import open_run, stages
+from underfire.attacks import solvers
 from underfire.cli import main
 from underfire.data.image_set import open_images
 from underfire.report import write_report_of
@@ -93,9 +94,9 @@ def told(out: str) -> str:
 def _short_attacks_and_small_galleries() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("RECIPES", "FLOW_RECIPES"):
-            recipes = getattr(presets, name)
+            recipes = getattr(solvers, name)
             short = replace(recipes["annealed"], warm_steps=2, plain_steps=3)
-            patch.setattr(presets, name, {**recipes, "annealed": short})
+            patch.setattr(solvers, name, {**recipes, "annealed": short})
         patch.setattr(attack_figures, "SAMPLES", 1)
         patch.setattr(aid, "SHOWN", 1)
         yield

@@ -13,7 +13,7 @@ from tiny_maskers import masker_file, tiny_rts
 from tiny_networks import classifier, images
 from underfire import rts_training
 from underfire.aid_training import CURVES, AidRecipe, Lessons, Tutor, recipe_for, train_aid
-from underfire.api import adv2
+from underfire.attacks.api import adv2
 from underfire.core.types import Outcome, UnderfireError
 from underfire.defences import Adversary
 from underfire.interpreters import RTS

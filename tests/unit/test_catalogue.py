@@ -8,9 +8,9 @@ import pyarrow as pa
 import pytest
 
 from tiny_report import INFO, FakeRun, HeldRun, benign_rows, detection_rows
+from underfire.attacks.names import interpreter_name
 from underfire.core.io import write_json, write_table
 from underfire.core.types import UnderfireError
-from underfire.names import interpreter_name
 from underfire.store import Run
 from underfire.studies import (
     aid,

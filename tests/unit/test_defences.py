@@ -8,8 +8,8 @@ from torch import Tensor
 
 from tiny_maskers import tiny_masker, tiny_rts
 from tiny_networks import classifier, images
-from underfire import presets
-from underfire.api import adv2
+from underfire.attacks import solvers
+from underfire.attacks.api import adv2
 from underfire.core.image_ops import cell_grid
 from underfire.core.losses import map_distance
 from underfire.core.rng import image_keys
@@ -129,7 +129,7 @@ def test_an_attack_goes_on_from_where_it_stopped() -> None:
             outcome = adversary.attack(interpreter, victims, 5, start)
             maps = interpreter.explain(model, outcome.image, victims.target, KEYS)
             distances = map_distance(maps[:, None], benign)
-            ranks.append(presets.adv2(interpreter).rank(model(outcome.image).logits, distances, victims.target))
+            ranks.append(solvers.adv2(interpreter).rank(model(outcome.image).logits, distances, victims.target))
         start = outcome.theta
     for sooner, later in pairwise(ranks):
         assert (later <= sooner).all()

@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from underfire import presets
+from underfire.attacks import solvers
+from underfire.attacks.engine import Progress
 from underfire.core.io import read_json, write_json, write_table
 from underfire.core.rng import halves, image_keys
 from underfire.core.types import UnderfireError
@@ -21,7 +22,6 @@ from underfire.data.image_set import ImageSet, open_images
 from underfire.detection.calibration import roc
 from underfire.detection.registry import judgements_named
 from underfire.detection.scores import look
-from underfire.engine import Progress
 from underfire.interpreters import CAM
 from underfire.metrics.intervals import share
 from underfire.models.classifier import Classifier
@@ -64,8 +64,8 @@ def run(tiny_model: str, tiny_photos: Path, tmp_path_factory: pytest.TempPathFac
         normalize="none",
     )
     with pytest.MonkeyPatch.context() as patch:
-        short = replace(presets.RECIPES["annealed"], warm_steps=2, plain_steps=5)
-        patch.setattr(presets, "RECIPES", {**presets.RECIPES, "annealed": short})
+        short = replace(solvers.RECIPES["annealed"], warm_steps=2, plain_steps=5)
+        patch.setattr(solvers, "RECIPES", {**solvers.RECIPES, "annealed": short})
         classifier = Classifier.load(tiny_model, None, "none")
         out = tmp_path_factory.mktemp("runs") / "attacked"
         return effectiveness.execute(settings, classifier, open_images(tiny_photos), out, command="test").path

@@ -12,7 +12,9 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from underfire import engine, presets
+from underfire.attacks import engine, solvers
+from underfire.attacks.perturbations import Flow
+from underfire.attacks.target_maps import Patch, Pool, Wanted
 from underfire.core.rng import image_keys
 from underfire.core.rows import cat, take
 from underfire.core.types import Goal, UnderfireError
@@ -20,19 +22,17 @@ from underfire.data.image_set import ImageSet, open_images
 from underfire.interpreters import CAM, GRAD, Interpreter
 from underfire.metrics.maps import linf
 from underfire.models.classifier import Classifier
-from underfire.perturbations import Flow
 from underfire.stages import Craft, Select, key
 from underfire.store import Run, Store
 from underfire.studies.attacks import Settings
 from underfire.studies.effectiveness import Planned, execute, plan
-from underfire.target_maps import Patch, Pool, Wanted
 
 
 @pytest.fixture(autouse=True)
 def short_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
     """Five steps where the annealed recipe has a hundred: what is computed matters here, not how well it works."""
-    short = replace(presets.RECIPES["annealed"], warm_steps=4, plain_steps=5)
-    monkeypatch.setattr(presets, "RECIPES", {**presets.RECIPES, "annealed": short})
+    short = replace(solvers.RECIPES["annealed"], warm_steps=4, plain_steps=5)
+    monkeypatch.setattr(solvers, "RECIPES", {**solvers.RECIPES, "annealed": short})
 
 
 @pytest.fixture
@@ -189,8 +189,8 @@ def test_the_table_follows_from_the_stored_images(
 def test_flows_have_columns_that_other_attacks_leave_empty(
     classifier: Classifier, image_set: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    short = replace(presets.FLOW_RECIPES["annealed"], warm_steps=4, plain_steps=5)
-    monkeypatch.setattr(presets, "FLOW_RECIPES", {"annealed": short})
+    short = replace(solvers.FLOW_RECIPES["annealed"], warm_steps=4, plain_steps=5)
+    monkeypatch.setattr(solvers, "FLOW_RECIPES", {"annealed": short})
     bent = run_of(classifier, image_set, tmp_path / "bent", settings(solvers=("stadv",), interpreters=("cam",)))
     for attack in ("stadv", "adv2-stadv"):
         rows, theta = rows_of(bent, attack, "cam"), torch.from_numpy(bent.thetas(attack, "cam")[1])
@@ -222,7 +222,7 @@ def test_attacks_that_evade_have_images_and_rows_of_their_own(
 def test_algorithm_2_draws_on_the_images_that_its_first_stage_has_left(
     classifier: Classifier, image_set: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(presets.RECIPES, "paper", replace(presets.RECIPES["paper"], warm_steps=2, plain_steps=2))
+    monkeypatch.setitem(solvers.RECIPES, "paper", replace(solvers.RECIPES["paper"], warm_steps=2, plain_steps=2))
     wanted = settings(recipe="paper", interpreters=("cam",), evade=("fs:bits:2",))
     run = run_of(classifier, image_set, tmp_path / "run", wanted)
     stages = {each.label: each.spec for each in plan(wanted, Select(classifier.fingerprint(), image_set.digest, 5, 0))}
@@ -367,8 +367,8 @@ def test_a_run_whose_attacks_meant_something_else_is_refused(
     classifier: Classifier, image_set: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_of(classifier, image_set, tmp_path)
-    changed = replace(presets.RECIPES["annealed"], warm_steps=3)
-    monkeypatch.setattr(presets, "RECIPES", {**presets.RECIPES, "annealed": changed})
+    changed = replace(solvers.RECIPES["annealed"], warm_steps=3)
+    monkeypatch.setattr(solvers, "RECIPES", {**solvers.RECIPES, "annealed": changed})
     with pytest.raises(
         UnderfireError, match=r"was begun by underfire 0\.\d+\.\d+, whose attacks are not those of this"
     ):

@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
+from underfire.attacks.solvers import adv2, pgd
+from underfire.attacks.target_maps import target_map_named
 from underfire.data.image_set import open_images
 from underfire.interpreters import CAM, GRAD, MASK
 from underfire.models.classifier import Classifier
-from underfire.presets import adv2, pgd
 from underfire.stages import Aim, Craft, Disturb, Explain, Noise, Rescore, Select, Sketch, key
 from underfire.store import Store
 from underfire.studies import attacks, effectiveness, estimates
 from underfire.studies.estimates import Stopwatch, shortened, stopwatch
 from underfire.studies.runs import Planned, Study, carry_out
-from underfire.target_maps import target_map_named
 
 SELECT = Select("model", "images", 4, 0)
 AIM, BENIGN = Aim(SELECT, 0), Explain(SELECT, CAM())

@@ -11,7 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from underfire import engine
+from underfire.attacks import engine
+from underfire.attacks.engine import Progress
+from underfire.attacks.solvers import adv2, pgd
 from underfire.core import rng
 from underfire.core.image_ops import is_constant, to_8bit
 from underfire.core.io import read_json
@@ -21,13 +23,11 @@ from underfire.data.decode import ArraySource
 from underfire.data.image_set import ImageSet, open_images
 from underfire.detection.scores import Consistency, Disagreement, FeatureSqueezing, Scorer, look
 from underfire.detection.squeezers import BitDepth, Median
-from underfire.engine import Progress
 from underfire.interpreters import CAM, GRAD, MASK, GradCAM
 from underfire.interpreters.mask.deletion import Geometry
 from underfire.interpreters.mask.solver import Solver
 from underfire.interpreters.randomize import DEPTHS, randomised
 from underfire.models.classifier import Classifier
-from underfire.presets import adv2, pgd
 from underfire.stages import (
     Aim,
     Context,

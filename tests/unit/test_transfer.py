@@ -14,9 +14,9 @@ import torch
 
 from tiny import Tiny
 from underfire import open_run
+from underfire.attacks.engine import Progress
 from underfire.core.types import UnderfireError
 from underfire.data.image_set import open_images
-from underfire.engine import Progress
 from underfire.interpreters import CAM, GRAD, IG, MASK, GradCAM, Midpoints
 from underfire.interpreters.mask.solver import Solver
 from underfire.models.classifier import Classifier

@@ -7,12 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import torch
 
-from underfire.core.io import read_json, rows_where
-from underfire.core.plots import curves
-from underfire.core.types import UnderfireError
-from underfire.detection.calibration import roc
-from underfire.metrics.intervals import Estimate
-from underfire.names import (
+from underfire.attacks.names import (
     MAP_AWARE,
     attack_name,
     attacker,
@@ -22,6 +17,11 @@ from underfire.names import (
     in_order,
     interpreter_name,
 )
+from underfire.core.io import read_json, rows_where
+from underfire.core.plots import curves
+from underfire.core.types import UnderfireError
+from underfire.detection.calibration import roc
+from underfire.metrics.intervals import Estimate
 from underfire.report.figures import Plot, embedded
 from underfire.report.parts import complete_table
 from underfire.report.verdict import percent

@@ -14,8 +14,8 @@ from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
+from underfire.attacks.names import attack_name, attacker
 from underfire.core.plots import INK, STYLE, in_lines, svg
-from underfire.names import attack_name, attacker
 from underfire.report.view import Array
 from underfire.studies.figures import DOTS
 

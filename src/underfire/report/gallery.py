@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from underfire.attacks.names import MAP_AWARE, attack_name, attacker, in_order
 from underfire.metrics.maps import PLAUSIBLE
-from underfire.names import MAP_AWARE, attack_name, attacker, in_order
 from underfire.report import figures
 from underfire.report.changes import Change, changes_of
 from underfire.report.figures import Encoding

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from underfire.attacks.names import made_for
 from underfire.core.types import UnderfireError
-from underfire.names import made_for
 from underfire.report.figures import Plot, embedded
 from underfire.report.parts import complete_table
 from underfire.studies.gap import SCHEMA, Summary, scatter, summarise

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from underfire.attacks.names import attack_name, in_order, interpreter_name
 from underfire.core.io import write_atomically
 from underfire.metrics.maps import PLAUSIBLE
-from underfire.names import attack_name, in_order, interpreter_name
 from underfire.report import detection, figures, gallery, gap, studies, tables, transfer, verdict
 from underfire.report.parts import part
 from underfire.report.studies import Section

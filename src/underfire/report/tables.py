@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import isnan
 
+from underfire.attacks.names import in_order
 from underfire.metrics.intervals import Estimate
-from underfire.names import in_order
 from underfire.report.verdict import percent
 from underfire.store import Summary
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from underfire.names import made_for
+from underfire.attacks.names import made_for
 from underfire.report.figures import Plot, embedded
 from underfire.report.parts import complete_table
 from underfire.studies.transfer import SCHEMA, Cell, heat_map, summarise

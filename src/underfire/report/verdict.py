@@ -13,9 +13,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from underfire.attacks.names import MAP_AWARE, PAIRS, PLAIN, attack_name, attacker, in_order, interpreter_name
 from underfire.metrics.intervals import wilson
 from underfire.metrics.maps import PLAUSIBLE
-from underfire.names import MAP_AWARE, PAIRS, PLAIN, attack_name, attacker, in_order, interpreter_name
 from underfire.report.wording import HIDING, Words
 
 FEW = 100  # images below which the verdict carries a caution

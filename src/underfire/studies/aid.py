@@ -27,8 +27,10 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from underfire import presets
-from underfire.attack import Attack
+from underfire.attacks import solvers
+from underfire.attacks.attack import Attack
+from underfire.attacks.names import attack_name
+from underfire.attacks.target_classes import RandomClass
 from underfire.core.io import read_table, rows_where
 from underfire.core.rng import image_keys
 from underfire.core.types import Samples, UnderfireError
@@ -41,13 +43,11 @@ from underfire.metrics.intervals import Estimate, mean_interval, share
 from underfire.metrics.maps import map_l1
 from underfire.models.classifier import Classifier
 from underfire.models.noise import NOISES, Trial
-from underfire.names import attack_name
 from underfire.stages import Aim, Craft, Disturb, Explain, Noise, Select, Spec, choose, describe, keep, key
 from underfire.store import Run, Store
 from underfire.studies import localisation
 from underfire.studies.figures import Drawing, Figure, gallery
 from underfire.studies.runs import Chosen, Inputs, Planned, Report, Study, rehearse, surroundings
-from underfire.target_classes import RandomClass
 
 TABLE = "aid.parquet"
 LEVELS = (0.03, 0.30)  # shares of errors
@@ -171,7 +171,7 @@ def _views(settings: Settings, select: Select) -> Iterator[View]:
     """Everything that each interpreter is asked to show."""
     interpreters = settings.by_label()
     undefended, *_ = interpreters
-    plain = _craft(settings, select, presets.pgd(**_recipe(settings)), None)
+    plain = _craft(settings, select, solvers.pgd(**_recipe(settings)), None)
     crafts = {name: _adv2(settings, select, each) for name, each in interpreters.items()}
     for name, each in interpreters.items():
         yield View(BENIGN, None, name, select, each)
@@ -192,7 +192,7 @@ def _signs_like(attack: str) -> str:
 
 
 def _adv2(settings: Settings, select: Select, interpreter: Interpreter) -> Craft:
-    attack = presets.adv2(interpreter, **_recipe(settings), steps=settings.steps, seed=settings.seed)
+    attack = solvers.adv2(interpreter, **_recipe(settings), steps=settings.steps, seed=settings.seed)
     return _craft(settings, select, attack, Explain(select, interpreter))
 
 
@@ -208,7 +208,7 @@ def _craft(settings: Settings, select: Select, attack: Attack, goal: Explain | N
 
 def _plan(settings: Settings, select: Select, views: tuple[View, ...]) -> Iterator[Planned]:
     """The stages in the order in which they are computed, each once."""
-    plain = _craft(settings, select, presets.pgd(**_recipe(settings)), None)
+    plain = _craft(settings, select, solvers.pgd(**_recipe(settings)), None)
     assert plain.start is not None
     yield Planned("images", select, "image", BENIGN, None)
     yield Planned("targets", plain.of, "step", BENIGN, None)

@@ -5,7 +5,7 @@ from functools import partial
 
 import torch
 
-from underfire.names import MAP_AWARE, attack_name, attacker, in_order, interpreter_name
+from underfire.attacks.names import MAP_AWARE, attack_name, attacker, in_order, interpreter_name
 from underfire.store import Run
 from underfire.studies import effectiveness as effectiveness_run
 from underfire.studies import paper, transfer

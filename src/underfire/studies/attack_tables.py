@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping
 import pyarrow as pa
 import torch
 
+from underfire.attacks.names import attack_name, detector_part, in_order, interpreter_name, made_for
 from underfire.core.io import rows_where
 from underfire.metrics.intervals import Estimate, mean_interval
 from underfire.metrics.maps import compare_maps
-from underfire.names import attack_name, detector_part, in_order, interpreter_name, made_for
 from underfire.store import Run, Summary, summarise
 from underfire.studies import gap, paper, transfer
 from underfire.studies.detections import Cell as Detected

@@ -6,15 +6,15 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from underfire.attack import Attack
+from underfire.attacks.attack import Attack
+from underfire.attacks.solvers import SOLVERS
+from underfire.attacks.target_classes import target_class_named
+from underfire.attacks.target_maps import target_map_named
 from underfire.core.types import UnderfireError
 from underfire.detection.registry import squeezing_named
 from underfire.interpreters import Ensemble, Interpreter
-from underfire.presets import SOLVERS
 from underfire.stages import Aim, Craft, Explain, Select, Sketch
 from underfire.studies.runs import Inputs
-from underfire.target_classes import target_class_named
-from underfire.target_maps import target_map_named
 
 ENSEMBLE = "ensemble"  # the detector that compares the maps of all interpreters
 

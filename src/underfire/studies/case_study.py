@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from underfire.attacks.names import attack_name, interpreter_name
 from underfire.core.io import read_table, rows_where, write_table
 from underfire.core.plots import confusion_matrix
 from underfire.core.types import Images, Logits, Maps
@@ -31,7 +32,6 @@ from underfire.metrics.intervals import mean_interval
 from underfire.metrics.localisation import hits, upscaled
 from underfire.metrics.maps import above_mean, iou
 from underfire.models.classifier import Classifier
-from underfire.names import attack_name, interpreter_name
 from underfire.stages import key
 from underfire.store import Run
 from underfire.studies import attack_figures, attack_tables, effectiveness, paper

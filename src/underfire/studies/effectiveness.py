@@ -16,8 +16,10 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from underfire.api import Attacker
-from underfire.attack import Attack
+from underfire.attacks.api import Attacker
+from underfire.attacks.attack import Attack
+from underfire.attacks.target_classes import target_class_named
+from underfire.attacks.target_maps import NOBODY, Pool, Wanted, target_map_named
 from underfire.core.rng import image_keys
 from underfire.core.types import Samples, UnderfireError
 from underfire.data.image_set import ImageSet
@@ -42,8 +44,6 @@ from underfire.stages import (
 from underfire.store import COLUMNS, COLUMNS_SCHEMA, OUTCOMES, Run, Store
 from underfire.studies.attacks import Attacked, Settings, aim_of, attacks, goal_of
 from underfire.studies.runs import Chosen, Planned, Report, Study, carry_out, listed, surroundings
-from underfire.target_classes import target_class_named
-from underfire.target_maps import NOBODY, Pool, Wanted, target_map_named
 
 
 def execute(

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from underfire.attacks.names import made_for
 from underfire.core.io import read_table, rows_where, write_atomically, write_table
 from underfire.core.plots import bound
 from underfire.data.image_set import ImageSet
 from underfire.interpreters import Midpoints
 from underfire.metrics.intervals import Estimate, mean_interval
 from underfire.models.classifier import Classifier
-from underfire.names import made_for
 from underfire.stages import Bound, Context, Noise, Select, key
 from underfire.store import Run, Store
 from underfire.studies import effectiveness

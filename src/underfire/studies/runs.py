@@ -13,19 +13,19 @@ import pyarrow as pa
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from underfire.attacks.engine import Progress
+from underfire.attacks.target_classes import target_class_named
 from underfire.core.io import read_json, write_json, write_table
 from underfire.core.rng import image_keys
 from underfire.core.types import Samples, UnderfireError
 from underfire.data.demo import demo_images
 from underfire.data.image_set import ImageSet, open_images
-from underfire.engine import Progress
 from underfire.interpreters import Interpreter
 from underfire.interpreters.protocol import Explainer
 from underfire.interpreters.registry import interpreter_named
 from underfire.models.classifier import Classifier
 from underfire.stages import Context, Spec, in_one_sentence, key, run_stage
 from underfire.store import SHARED, Run, Store, open_run
-from underfire.target_classes import target_class_named
 
 VERSIONED = ("underfire", "torch", "torchvision", "numpy", "safetensors", "pyarrow")
 

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
+from underfire.attacks.names import interpreter_name, made_for
 from underfire.core.image_ops import is_constant
 from underfire.core.io import read_table, write_atomically, write_table
 from underfire.core.plots import matrix
@@ -28,7 +29,6 @@ from underfire.interpreters import Interpreter
 from underfire.metrics.intervals import Estimate, mean_interval
 from underfire.metrics.maps import compare_maps, map_l1
 from underfire.models.classifier import Classifier
-from underfire.names import interpreter_name, made_for
 from underfire.stages import Context, Craft, Explain, ExplainElsewhere, Noise, Select, in_one_sentence, key
 from underfire.store import Run, Store
 from underfire.studies import effectiveness

@@ -6,8 +6,8 @@ import torch
 from tiny_attacks import FIXED, a_goal
 from tiny_maskers import tiny_rts
 from tiny_networks import classifier, images
-from underfire import presets
-from underfire.api import adv2
+from underfire.attacks import solvers
+from underfire.attacks.api import adv2
 from underfire.core.losses import map_distance
 from underfire.core.rng import image_keys
 from underfire.core.types import UnderfireError
@@ -52,10 +52,10 @@ def test_one_member_is_no_ensemble() -> None:
         Ensemble((CAM(), GRAD()), (1.0,))
 
 
-@pytest.mark.parametrize("recipe", presets.RECIPES)
+@pytest.mark.parametrize("recipe", solvers.RECIPES)
 def test_recipes_take_weights_steps_and_models_from_the_members(recipe: str) -> None:
-    attack = presets.adv2(Ensemble((CAM(), MASK()), (1.0, 1.0)), recipe=recipe)
-    alone = [presets.adv2(each, recipe=recipe) for each in (CAM(), MASK())]
+    attack = solvers.adv2(Ensemble((CAM(), MASK()), (1.0, 1.0)), recipe=recipe)
+    alone = [solvers.adv2(each, recipe=recipe) for each in (CAM(), MASK())]
     assert attack.steps == max(each.steps for each in alone)
     assert isinstance(attack.interpreter, Ensemble)
     assert attack.interpreter.members == tuple(each.interpreter for each in alone)

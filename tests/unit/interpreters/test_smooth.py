@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from tiny_networks import classifier, images
+from underfire.attacks.solvers import adv2
 from underfire.core.rng import image_keys
 from underfire.core.types import UnderfireError
 from underfire.interpreters import CAM, Smooth
 from underfire.interpreters.protocol import Interpreter
 from underfire.interpreters.registry import interpreter_named
-from underfire.presets import adv2
 
 KEYS, Y = image_keys("abc"), torch.tensor([0, 1, 2])
 

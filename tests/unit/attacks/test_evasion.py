@@ -8,18 +8,18 @@ import torch
 
 from tiny_attacks import a_goal, attack, differing_fields
 from tiny_networks import classifier, images
-from underfire import engine, presets
-from underfire.attack import Attack
+from underfire.attacks import engine, solvers
+from underfire.attacks.attack import Attack
+from underfire.attacks.evasion import Agreement, Likeness
+from underfire.attacks.perturbations import Flow, Levels, Pixels
+from underfire.attacks.steps import SignStep
 from underfire.core import rows
 from underfire.core.schedules import Constant
 from underfire.core.types import Goal, Row
 from underfire.detection.scores import FeatureSqueezing, look
 from underfire.detection.squeezers import BitDepth, Median, Squeezer
-from underfire.evasion import Agreement, Likeness
 from underfire.interpreters import CAM, Blind
 from underfire.interpreters.protocol import reading
-from underfire.perturbations import Flow, Levels, Pixels
-from underfire.steps import SignStep
 
 SQUEEZERS = (BitDepth(2), Median(3))
 
@@ -100,7 +100,7 @@ def test_levels_are_those_that_images_of_the_ball_are_squeezed_to(bits: int) -> 
 
 def test_the_first_stage_of_algorithm_2_stays_on_the_squeezed_grid_and_moves() -> None:
     model, goal = classifier("resnet"), the_goal(4, torch.float32)
-    first = presets.adv2(CAM(), recipe="paper", evade=(BitDepth(2),)).anchor
+    first = solvers.adv2(CAM(), recipe="paper", evade=(BitDepth(2),)).anchor
     assert first is not None
     outcome = engine.run(replace(first, steps=20), model, goal, width=2)
     grid = BitDepth(2)
@@ -136,25 +136,25 @@ def test_a_likeness_draws_the_prediction_to_the_anchors() -> None:
 
 
 def test_the_paper_meets_bit_depth_by_algorithm_2_and_smoothing_by_agreement() -> None:
-    evading = presets.adv2(CAM(), recipe="paper", evade=(BitDepth(3), Median(3), BitDepth(2)))
+    evading = solvers.adv2(CAM(), recipe="paper", evade=(BitDepth(3), Median(3), BitDepth(2)))
     assert evading.extra_terms == (Agreement(Median(3)), Likeness())
     first = evading.anchor
     assert first is not None
     assert (first.interpreter, first.perturbation, first.steps) == (Blind(), Levels(2, 0.031), 400)
     assert first.rule == SignStep(Constant(1 / 4))
-    assert presets.adv2(CAM(), recipe="paper", evade=(Median(3),)).anchor is None
+    assert solvers.adv2(CAM(), recipe="paper", evade=(Median(3),)).anchor is None
 
 
 def test_ours_meets_every_squeezer_by_agreement() -> None:
-    evading = presets.adv2(CAM(), evade=SQUEEZERS)
+    evading = solvers.adv2(CAM(), evade=SQUEEZERS)
     assert evading.extra_terms == tuple(Agreement(each) for each in SQUEEZERS)
     assert evading.anchor is None
-    basic = presets.adv2(CAM())
+    basic = solvers.adv2(CAM())
     assert replace(evading, extra_terms=(), weights=basic.weights) == basic
 
 
 def test_levels_of_a_flow_are_those_of_the_usual_ball() -> None:
-    first = presets.adv2_stadv(CAM(), recipe="paper", evade=(BitDepth(2),)).anchor
+    first = solvers.adv2_stadv(CAM(), recipe="paper", evade=(BitDepth(2),)).anchor
     assert first is not None
     assert first.perturbation == Levels(2, Pixels().eps)
-    assert isinstance(presets.adv2_stadv(CAM(), recipe="paper").perturbation, Flow)
+    assert isinstance(solvers.adv2_stadv(CAM(), recipe="paper").perturbation, Flow)

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from underfire import engine, presets
-from underfire.attack import Attack
+from underfire.attacks import engine, solvers
+from underfire.attacks.attack import Attack
+from underfire.attacks.target_classes import RandomClass, TargetClass, check_targets
+from underfire.attacks.target_maps import Pool, TargetMap, Wanted
 from underfire.core import rng
 from underfire.core.image_ops import check_images
 from underfire.core.types import Flags, Goal, Images, Labels, Maps, Row, UnderfireError
@@ -20,8 +22,6 @@ from underfire.detection.squeezers import Squeezer
 from underfire.interpreters import Blind, Interpreter
 from underfire.metrics.maps import linf, map_l1
 from underfire.models.classifier import Classifier
-from underfire.target_classes import RandomClass, TargetClass, check_targets
-from underfire.target_maps import Pool, TargetMap, Wanted
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def pgd(
     batch: int = 16,
 ) -> Attacker:
     """Plain PGD; the interpreter, if given, only measures its maps."""
-    attack = presets.pgd(eps=eps, recipe=recipe, steps=steps)
+    attack = solvers.pgd(eps=eps, recipe=recipe, steps=steps)
     return Attacker(classifier, attack, interpreter or Blind(), seed, batch)
 
 
@@ -129,7 +129,7 @@ def adv2(
     batch: int = 16,
 ) -> Attacker:
     """ADV2 on PGD against the classifier and one interpreter, or an Ensemble; it may evade squeezers, too."""
-    attack = presets.adv2(
+    attack = solvers.adv2(
         interpreter, eps=eps, recipe=recipe, steps=steps, map_weight=map_weight, evade=evade, seed=seed
     )
     return Attacker(classifier, attack, attack.interpreter, seed, batch)
@@ -145,7 +145,7 @@ def stadv(
     batch: int = 16,
 ) -> Attacker:
     """Plain StAdv, which bends the image; the interpreter, if given, only measures its maps."""
-    return Attacker(classifier, presets.stadv(recipe=recipe, steps=steps), interpreter or Blind(), seed, batch)
+    return Attacker(classifier, solvers.stadv(recipe=recipe, steps=steps), interpreter or Blind(), seed, batch)
 
 
 def adv2_stadv(
@@ -160,7 +160,7 @@ def adv2_stadv(
     batch: int = 16,
 ) -> Attacker:
     """ADV2 on StAdv against the classifier and one interpreter, or an Ensemble; it may evade squeezers, too."""
-    attack = presets.adv2_stadv(interpreter, recipe=recipe, steps=steps, map_weight=map_weight, evade=evade, seed=seed)
+    attack = solvers.adv2_stadv(interpreter, recipe=recipe, steps=steps, map_weight=map_weight, evade=evade, seed=seed)
     return Attacker(classifier, attack, attack.interpreter, seed, batch)
 
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from tiny_attacks import a_goal, attack
 from tiny_networks import classifier, images
-from underfire.attack import Attack, CrossEntropy, Margin, SmoothedCrossEntropy
+from underfire.attacks.attack import Attack, CrossEntropy, Margin, SmoothedCrossEntropy
+from underfire.attacks.perturbations import Pixels
 from underfire.core.losses import map_distance, smoothed_cross_entropy
 from underfire.core.rng import image_keys, uniform
 from underfire.core.schedules import Constant, Linear
@@ -18,7 +19,6 @@ from underfire.core.types import Goal, Images, Labels, Reading, Row
 from underfire.interpreters import CAM, Blind
 from underfire.interpreters.protocol import NoBelief
 from underfire.models.classifier import Classifier
-from underfire.perturbations import Pixels
 
 N = 3
 

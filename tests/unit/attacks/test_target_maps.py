@@ -10,9 +10,7 @@ from PIL import Image
 from scipy import stats
 from torch import Tensor
 
-from underfire.core.rng import image_keys
-from underfire.core.types import UnderfireError
-from underfire.target_maps import (
+from underfire.attacks.target_maps import (
     NOBODY,
     Patch,
     Patches,
@@ -23,6 +21,8 @@ from underfire.target_maps import (
     covered,
     target_map_named,
 )
+from underfire.core.rng import image_keys
+from underfire.core.types import UnderfireError
 
 KEYS = image_keys(map(str, range(4000)))
 DRAWN = Patch().draw(KEYS, seed=0)

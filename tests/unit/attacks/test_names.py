@@ -4,7 +4,7 @@ from itertools import permutations
 
 import pytest
 
-from underfire.names import ATTACKS, attack_name, attacker, detector_name, detector_part, in_order, made_for
+from underfire.attacks.names import ATTACKS, attack_name, attacker, detector_name, detector_part, in_order, made_for
 
 
 @pytest.mark.parametrize(

@@ -20,11 +20,21 @@ is the exception: Algorithm 1 takes the mean over cells, so c = lambda. tau mult
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from underfire.attack import Attack, CrossEntropy, ExtraTerm, Margin, PredictionLoss, SmoothedCrossEntropy, StopRule
+from underfire.attacks.attack import (
+    Attack,
+    CrossEntropy,
+    ExtraTerm,
+    Margin,
+    PredictionLoss,
+    SmoothedCrossEntropy,
+    StopRule,
+)
+from underfire.attacks.evasion import Agreement, Likeness
+from underfire.attacks.perturbations import Flow, Levels, Perturbation, Pixels
+from underfire.attacks.steps import AdamStep, MomentumSignStep, SignStep, StepRule, TwoPhaseStep
 from underfire.core.schedules import Constant, Cosine, Linear, Schedule
 from underfire.core.types import UnderfireError
 from underfire.detection.squeezers import BitDepth, Squeezer
-from underfire.evasion import Agreement, Likeness
 from underfire.interpreters.ensemble import Ensemble
 from underfire.interpreters.grad import GRAD
 from underfire.interpreters.input_gradients import SmoothedReLU
@@ -32,8 +42,6 @@ from underfire.interpreters.mask.attacker import Unrolled
 from underfire.interpreters.mask.interpreter import MASK
 from underfire.interpreters.protocol import Blind, Interpreter
 from underfire.interpreters.relu_gates import PaperGate
-from underfire.perturbations import Flow, Levels, Perturbation, Pixels
-from underfire.steps import AdamStep, MomentumSignStep, SignStep, StepRule, TwoPhaseStep
 
 
 @dataclass(frozen=True)

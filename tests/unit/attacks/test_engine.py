@@ -10,17 +10,17 @@ from torch import Tensor, nn
 
 from tiny_attacks import INTERPRETERS, a_goal, attack, differing_fields, interpreter_of
 from tiny_networks import classifier, images, network
-from underfire import engine
-from underfire.attack import Attack, StopRule
+from underfire.attacks import engine
+from underfire.attacks.attack import Attack, StopRule
+from underfire.attacks.engine import Progress
+from underfire.attacks.steps import NoMemory, Objective, SignStep
 from underfire.core import rows
 from underfire.core.losses import confidence, map_distance
 from underfire.core.schedules import Constant
 from underfire.core.types import Goal, Images, Keys, Labels, Maps, Reading, Terms
-from underfire.engine import Progress
 from underfire.interpreters import CAM, GRAD, Blind
 from underfire.interpreters.protocol import NoBelief
 from underfire.models.classifier import Classifier
-from underfire.steps import NoMemory, Objective, SignStep
 
 N = 5
 

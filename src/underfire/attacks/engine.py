@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from underfire.attack import Attack
+from underfire.attacks.attack import Attack
 from underfire.core import rows
 from underfire.core.losses import confidence, map_distance
 from underfire.core.types import Flags, Goal, Labels, Outcome, Row

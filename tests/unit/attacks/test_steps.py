@@ -8,10 +8,18 @@ import pytest
 import torch
 from torch import Tensor
 
+from underfire.attacks.steps import (
+    AdamStep,
+    Direction,
+    MomentumSignStep,
+    NoMemory,
+    SignStep,
+    TwoPhaseStep,
+    value_and_gradient,
+)
 from underfire.core import rows
 from underfire.core.schedules import Constant, Linear
 from underfire.core.types import Terms
-from underfire.steps import AdamStep, Direction, MomentumSignStep, NoMemory, SignStep, TwoPhaseStep, value_and_gradient
 
 START = torch.tensor([[0.5, -2.0, 0.0], [1.0, 1.0, -3.0]])
 

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from tiny_networks import images
+from underfire.attacks.perturbations import Flow, Pixels
 from underfire.core.image_ops import sample
-from underfire.perturbations import Flow, Pixels
 
 every_eps = pytest.mark.parametrize("eps", [0.0, 1 / 255, 0.031, 0.5, 1.0])
 every_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 import underfire as uf
 from tiny_attacks import INTERPRETERS, attack, interpreter_of
 from tiny_networks import CLASSES, MEAN, STD, classifier, images, network
-from underfire import presets
-from underfire.api import Attacker, Result
+from underfire.attacks import solvers
+from underfire.attacks.api import Attacker, Result
 from underfire.interpreters import Blind
 from underfire.metrics.maps import map_l1
 
@@ -48,7 +48,7 @@ def test_results_are_measured_on_the_adversarial_images(
     model: uf.Classifier, interpreter: uf.CAM, recipe: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if recipe == "paper":
-        monkeypatch.setitem(presets.RECIPES, "paper", replace(presets.RECIPES["paper"], warm_steps=3))
+        monkeypatch.setitem(solvers.RECIPES, "paper", replace(solvers.RECIPES["paper"], warm_steps=3))
     x = images(3)
     result = uf.adv2(model, interpreter, eps=EPS, steps=3, recipe=recipe)(x)
     with torch.no_grad():

@@ -3,7 +3,7 @@
     l(theta) = sum over terms of weight_term(step) * term(x),   x = decode(x0, theta)          (Eq. 3)
 
 with the terms "prediction" (l_prd), "map" (l_int, mean over cells), "cost" (the perturbation's own)
-and whatever the interpreter's reading or `extra_terms` add. `underfire.engine` runs it.
+and whatever the interpreter's reading or `extra_terms` add. `underfire.attacks.engine` runs it.
 """
 
 import math
@@ -13,14 +13,14 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
+from underfire.attacks.perturbations import Perturbation, Pixels
+from underfire.attacks.steps import Objective, SignStep, StepRule
 from underfire.core import rng
 from underfire.core.losses import confidence, cross_entropy, log_odds, log_prob, map_distance, smoothed_cross_entropy
 from underfire.core.schedules import Constant, Schedule
 from underfire.core.types import Goal, Images, Labels, Logits, Reading, Row, Terms
 from underfire.interpreters.protocol import Interpreter
 from underfire.models.classifier import Classifier
-from underfire.perturbations import Perturbation, Pixels
-from underfire.steps import Objective, SignStep, StepRule
 
 
 @runtime_checkable

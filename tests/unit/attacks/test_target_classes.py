@@ -7,10 +7,10 @@ import pytest
 import torch
 from scipy import stats
 
+from underfire.attacks.target_classes import check_targets, random_class, target_class_named
 from underfire.core.rng import image_keys
 from underfire.core.types import UnderfireError
 from underfire.data.image_set import ImageSet, open_images
-from underfire.target_classes import check_targets, random_class, target_class_named
 
 KEYS = image_keys(map(str, range(9000)))
 

@@ -5,34 +5,34 @@ import torch
 
 from tiny_maskers import tiny_rts
 from tiny_networks import classifier
-from underfire import presets
+from underfire.attacks import solvers
+from underfire.attacks.perturbations import Pixels
+from underfire.attacks.steps import AdamStep, TwoPhaseStep
 from underfire.core.types import UnderfireError
 from underfire.interpreters import CAM, GRAD, MASK, Blind, FiniteDifferences, GradCAM, Replay, Unrolled
 from underfire.interpreters.mask.solver import Solver
-from underfire.perturbations import Pixels
-from underfire.steps import AdamStep, TwoPhaseStep
 
-every_recipe = pytest.mark.parametrize("recipe", presets.RECIPES)
+every_recipe = pytest.mark.parametrize("recipe", solvers.RECIPES)
 
 
 @every_recipe
 def test_a_budget_binds_the_warm_start_too(recipe: str) -> None:
-    for attack in (presets.pgd(eps=0.02, recipe=recipe), presets.adv2(CAM(), eps=0.02, recipe=recipe)):
+    for attack in (solvers.pgd(eps=0.02, recipe=recipe), solvers.adv2(CAM(), eps=0.02, recipe=recipe)):
         assert attack.warm_start is not None
         assert attack.perturbation == attack.warm_start.perturbation == Pixels(0.02)
 
 
 @every_recipe
 def test_zero_is_a_value_and_not_the_default(recipe: str) -> None:
-    for attack in (presets.pgd(eps=0.0, steps=0, recipe=recipe), presets.adv2(CAM(), eps=0.0, steps=0, recipe=recipe)):
+    for attack in (solvers.pgd(eps=0.0, steps=0, recipe=recipe), solvers.adv2(CAM(), eps=0.0, steps=0, recipe=recipe)):
         assert (attack.perturbation, attack.steps) == (Pixels(0.0), 0)
-    without_map = presets.adv2(CAM(), map_weight=0.0, recipe=recipe)
+    without_map = solvers.adv2(CAM(), map_weight=0.0, recipe=recipe)
     assert without_map.weights["map"](torch.tensor([0, 1])).tolist() == [0, 0]
 
 
 @every_recipe
 def test_schedules_stretch_over_the_steps_asked_for(recipe: str) -> None:
-    short, long = (presets.adv2(CAM(), recipe=recipe, steps=steps, map_weight=10.0) for steps in (10, 1000))
+    short, long = (solvers.adv2(CAM(), recipe=recipe, steps=steps, map_weight=10.0) for steps in (10, 1000))
     tenths = torch.arange(11)
     for schedule in ("weight", "alpha"):
         a, b = (x.weights["map"] if schedule == "weight" else x.rule.alpha for x in (short, long))
@@ -41,26 +41,26 @@ def test_schedules_stretch_over_the_steps_asked_for(recipe: str) -> None:
 
 def test_the_interpreter_of_the_annealed_recipe_is_the_given_one() -> None:
     interpreter = GRAD(FiniteDifferences(0.05))
-    assert presets.adv2(interpreter).interpreter == interpreter
-    assert presets.pgd().interpreter == Blind()
+    assert solvers.adv2(interpreter).interpreter == interpreter
+    assert solvers.pgd().interpreter == Blind()
 
 
 @every_recipe
 def test_interpreters_without_a_row_of_their_own_are_attacked_like_cam(recipe: str) -> None:
-    of_cam, of_grad_cam = (presets.adv2(interpreter, recipe=recipe) for interpreter in (CAM(), GradCAM()))
+    of_cam, of_grad_cam = (solvers.adv2(interpreter, recipe=recipe) for interpreter in (CAM(), GradCAM()))
     assert of_grad_cam.interpreter == GradCAM()
     assert vars(of_grad_cam) | {"interpreter": CAM()} == vars(of_cam)
 
 
 @every_recipe
 def test_rts_has_an_encoder_term_of_constant_weight(recipe: str) -> None:
-    attack = presets.adv2(tiny_rts(classifier("resnet")), recipe=recipe)
+    attack = solvers.adv2(tiny_rts(classifier("resnet")), recipe=recipe)
     assert set(attack.weights) == {"map", "encoder"}
     torch.testing.assert_close(attack.weights["encoder"](torch.tensor([0, 500])), torch.tensor([0.1, 0.1]))
 
 
-@pytest.mark.parametrize("solver", presets.SOLVERS.values(), ids=presets.SOLVERS)
-def test_unknown_recipe(solver: presets.Solver) -> None:
+@pytest.mark.parametrize("solver", solvers.SOLVERS.values(), ids=solvers.SOLVERS)
+def test_unknown_recipe(solver: solvers.Solver) -> None:
     for make in (solver.plain, lambda **parameters: solver.map_aware(CAM(), **parameters)):
         with pytest.raises(UnderfireError, match="no recipe 'best'; the recipes are paper, annealed"):
             make(recipe="best")
@@ -70,7 +70,7 @@ def test_unknown_recipe(solver: presets.Solver) -> None:
 def test_the_attacks_of_a_solver_move_images_alike(recipe: str) -> None:
     """And bear names of their own; a weight that holds for all of them holds in the warm start too."""
     names = []
-    for solver in presets.SOLVERS.values():
+    for solver in solvers.SOLVERS.values():
         plain, dual = solver.plain(recipe=recipe, steps=7), solver.map_aware(CAM(), recipe=recipe, steps=7)
         names += [plain.name, dual.name]
         assert plain.warm_start is not None
@@ -83,12 +83,12 @@ def test_the_attacks_of_a_solver_move_images_alike(recipe: str) -> None:
 
 @every_recipe
 def test_interpreters_without_a_row_of_their_own_are_bent_for_like_cam(recipe: str) -> None:
-    of_cam, of_grad_cam = (presets.adv2_stadv(interpreter, recipe=recipe) for interpreter in (CAM(), GradCAM()))
+    of_cam, of_grad_cam = (solvers.adv2_stadv(interpreter, recipe=recipe) for interpreter in (CAM(), GradCAM()))
     assert vars(of_grad_cam) | {"interpreter": CAM()} == vars(of_cam)
 
 
 def test_mask_is_replayed_on_stadv_too_and_nothing_is_searched() -> None:
-    ours, papers = (presets.adv2_stadv(MASK(), recipe=recipe) for recipe in ("annealed", "paper"))
+    ours, papers = (solvers.adv2_stadv(MASK(), recipe=recipe) for recipe in ("annealed", "paper"))
     assert ours.interpreter == MASK(attacker=Replay())
     assert papers.interpreter == MASK(attacker=Unrolled())
     assert all(isinstance(each.rule, AdamStep) for each in (ours, papers))
@@ -99,13 +99,13 @@ def test_mask_is_replayed_on_stadv_too_and_nothing_is_searched() -> None:
 def test_mask_is_replayed_unless_the_paper_is_followed() -> None:
     """Solver and seed are the user's in both recipes, and a length or a weight can be asked for."""
     interpreter = MASK(Solver(steps=50, seed=3))
-    ours = presets.adv2(interpreter, steps=30, map_weight=7.0)
+    ours = solvers.adv2(interpreter, steps=30, map_weight=7.0)
     assert ours.interpreter == interpreter
     assert isinstance(interpreter.attacker, Replay)
     assert (ours.steps, ours.weights["map"](torch.tensor([0, 30])).tolist()) == (30, [7.0, 7.0])
     assert ours.quantum > interpreter.attacker.horizon // interpreter.attacker.follow, (
         "every replay must come to its end"
     )
-    papers = presets.adv2(interpreter, recipe="paper", steps=30)
+    papers = solvers.adv2(interpreter, recipe="paper", steps=30)
     assert papers.interpreter == MASK(interpreter.solver, Unrolled())
     assert isinstance(papers.rule, TwoPhaseStep)
