@@ -26,7 +26,7 @@ from underfire.data.demo import EPS, demo_images
 from underfire.data.scenes import CLASSES
 from underfire.report import figures
 from underfire.rts_training import BLUR, blended
-from underfire.studies.attacks import Settings
+from underfire.runs.settings import Settings
 from underfire.studies.effectiveness import execute
 
 IMAGES = Path(__file__).parent / "images"

@@ -14,7 +14,9 @@ import torch
 from underfire.attacks.names import PLAIN, attacker
 from underfire.core.io import write_json, write_table
 from underfire.report import RunView, write_report
-from underfire.store import COLUMNS_SCHEMA, OUTCOMES, SHARED, Rows, Run, Store
+from underfire.runs.folder import SHARED, Rows, Run
+from underfire.runs.outcomes import COLUMNS_SCHEMA, OUTCOMES
+from underfire.runs.store import Store
 from underfire.studies import detections
 from underfire.studies.detection import DETECTORS
 

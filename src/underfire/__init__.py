@@ -26,7 +26,7 @@ from underfire.interpreters import (
     Unrolled,
 )
 from underfire.models.classifier import Classifier
-from underfire.store import Run, open_run
+from underfire.runs.folder import Run, open_run
 
 __all__ = [
     "CAM",

@@ -46,7 +46,7 @@ from underfire.rts_training import (
     measure,
     moving,
 )
-from underfire.stages import in_one_sentence
+from underfire.runs.compute import in_one_sentence
 from underfire.training import shuffled
 from underfire.training_sets import Batch, TrainingSet, split
 

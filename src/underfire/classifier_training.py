@@ -30,7 +30,7 @@ from underfire.data.splits import apart
 from underfire.metrics.classification import accuracy, balanced_accuracy, confusion
 from underfire.models.files import ClassifierManifest, read_manifest, write_network
 from underfire.models.loading import LoadedNetwork
-from underfire.stages import in_one_sentence
+from underfire.runs.compute import in_one_sentence
 from underfire.training import Checkpoint, HeldOut, balanced, check_same_training, fit, seeded
 from underfire.training_sets import TrainingSet
 

@@ -25,9 +25,10 @@ from underfire.detection.squeezers import SQUEEZERS
 from underfire.interpreters.registry import INTERPRETERS
 from underfire.models.classifier import Classifier
 from underfire.report import write_report, write_report_of
-from underfire.store import Run, is_targeted, summarise
+from underfire.runs.folder import Run, is_targeted
+from underfire.runs.outcomes import summarise
+from underfire.runs.settings import Settings
 from underfire.studies import effectiveness
-from underfire.studies.attacks import Settings
 from underfire.terminal import (
     Batch,
     Budget,

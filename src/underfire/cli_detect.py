@@ -8,10 +8,10 @@ import typer
 
 from underfire.detection.registry import DETECTORS
 from underfire.metrics.intervals import Estimate
-from underfire.store import Run, open_run
+from underfire.runs.execute import reopen
+from underfire.runs.folder import Run, open_run
 from underfire.studies import detection
 from underfire.studies.detections import MATRIX, Calibration, Cell, detections, matrix
-from underfire.studies.runs import reopen
 from underfire.terminal import (
     Batch,
     Column,

@@ -11,11 +11,12 @@ from underfire.data import demo
 from underfire.data.image_set import object_masks
 from underfire.models.classifier import Classifier
 from underfire.report import write_report_of
-from underfire.store import Store
+from underfire.runs.execute import Manner, Subject
+from underfire.runs.settings import SCALES, Request
+from underfire.runs.store import Store
 from underfire.studies import tables
 from underfire.studies.catalogue import FIGURES, STUDIES, TABLES, Entry, done
 from underfire.studies.estimates import stopwatch
-from underfire.studies.requests import SCALES, Manner, Request, Subject
 from underfire.terminal import (
     Batch,
     Budget,

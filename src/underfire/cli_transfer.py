@@ -9,9 +9,9 @@ from underfire.core.types import UnderfireError
 from underfire.interpreters.registry import INTERPRETERS, interpreter_named
 from underfire.metrics.intervals import Estimate
 from underfire.models.classifier import Classifier
-from underfire.store import open_run
+from underfire.runs.execute import reopen
+from underfire.runs.folder import open_run
 from underfire.studies import transfer as study
-from underfire.studies.runs import reopen
 from underfire.studies.transfer import Cell, Elsewhere
 from underfire.terminal import (
     Batch,

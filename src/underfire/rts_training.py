@@ -31,7 +31,7 @@ from underfire.metrics.maps import above_mean, boxes, iou
 from underfire.models.classifier import Classifier
 from underfire.models.files import Encoder, MaskerManifest, write_network
 from underfire.models.masker import Masker, MaskerNetwork, Pyramid, read_masker
-from underfire.stages import in_one_sentence
+from underfire.runs.compute import in_one_sentence
 from underfire.training import Checkpoint, HeldOut, check_same_training, fit, initialised, shuffled
 from underfire.training_sets import Batch, TrainingSet, augmented, split
 

@@ -16,16 +16,15 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from underfire import interpreters
 from underfire.attacks import solvers
 from underfire.attacks.engine import Progress
 from underfire.core.types import UnderfireError
 from underfire.data.image_set import open_images
-from underfire.interpreters import MASK
+from underfire.interpreters import MASK, registry
 from underfire.interpreters.mask.solver import Solver
 from underfire.models.classifier import Classifier
-from underfire.store import Run, open_run
-from underfire.studies.attacks import Settings
+from underfire.runs.folder import Run, open_run
+from underfire.runs.settings import Settings
 from underfire.studies.effectiveness import Planned, execute
 
 Report = Callable[[Planned, Progress], None]
@@ -186,7 +185,7 @@ def test_an_attack_that_remembers_a_solver_goes_on_where_it_was(
     """MASK by both recipes, killed when one batch of ADV2 is finished and another is at work."""
     short = replace(solvers.RECIPES[recipe], warm_steps=2, plain_steps=2)
     monkeypatch.setattr(solvers, "RECIPES", {recipe: short})
-    monkeypatch.setattr(interpreters, "INTERPRETERS", {"mask": lambda argument: MASK(Solver(steps=2))})
+    monkeypatch.setattr(registry, "INTERPRETERS", {"mask": lambda argument: MASK(Solver(steps=2))})
     left, chosen = 6, {"recipe": recipe, "interpreters": ("mask",)}
 
     def give_up(planned: Planned, progress: Progress) -> None:

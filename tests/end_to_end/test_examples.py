@@ -10,7 +10,7 @@ import pytest
 
 from underfire import Classifier, open_run
 from underfire.data.demo import EPS, demo_images
-from underfire.studies.attacks import Settings
+from underfire.runs.settings import Settings
 from underfire.studies.effectiveness import execute
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -29,7 +29,7 @@ from tiny_report import (
 from tiny_report import INFO as TOLD
 from underfire.metrics.intervals import wilson
 from underfire.report import write_report, write_report_of
-from underfire.store import OUTCOMES
+from underfire.runs.outcomes import OUTCOMES
 from underfire.studies import case_study, gap, transfer
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

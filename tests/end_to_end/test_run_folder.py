@@ -16,8 +16,8 @@ from underfire import open_run
 from underfire.data.image_set import open_images
 from underfire.models.classifier import Classifier
 from underfire.report import write_report
-from underfire.store import Run
-from underfire.studies.attacks import Settings
+from underfire.runs.folder import Run
+from underfire.runs.settings import Settings
 from underfire.studies.effectiveness import execute
 
 N, EPS = 5, 0.03

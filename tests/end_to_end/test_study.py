@@ -17,15 +17,16 @@ import torch
 from PIL import Image
 
 from tiny_report import Tags
-from underfire import open_run, stages
+from underfire import open_run
 from underfire.attacks import solvers
 from underfire.cli import main
 from underfire.data.image_set import open_images
 from underfire.report import write_report_of
-from underfire.stages import Select, key
+from underfire.runs import compute
+from underfire.runs.settings import Request
+from underfire.runs.specs import Select, key
 from underfire.studies import aid, attack_figures, case_study, effectiveness, localisation, sanity
 from underfire.studies.catalogue import STUDIES, _defences_settings, done
-from underfire.studies.requests import Request
 
 MAKES = {  # tables and figures, by study
     "localisation": ("table-2 localisation-rules", ""),
@@ -61,16 +62,16 @@ def study(name: str, *flags: str, **options: object) -> Said:
 @contextmanager
 def computing(watch: Callable[[Any, tuple[str, ...]], None], out: Path) -> Iterator[None]:
     """Tell `watch` of every batch that a stage under `out` is about to store."""
-    compute = stages._compute
+    original = compute._compute
 
-    def watched(spec: Any, ids: tuple[str, ...], context: stages.Context) -> stages.Rows:
-        for chunk, rows in compute(spec, ids, context):
+    def watched(spec: Any, ids: tuple[str, ...], context: compute.Context) -> compute.Rows:
+        for chunk, rows in original(spec, ids, context):
             if context.store.root == out:
                 watch(spec, chunk)
             yield chunk, rows
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stages, "_compute", watched)
+        patch.setattr(compute, "_compute", watched)
         yield
 
 

@@ -11,7 +11,8 @@ from tiny_report import INFO, FakeRun, HeldRun, benign_rows, detection_rows
 from underfire.attacks.names import interpreter_name
 from underfire.core.io import write_json, write_table
 from underfire.core.types import UnderfireError
-from underfire.store import Run
+from underfire.runs.folder import Run
+from underfire.runs.settings import SCALES, Request
 from underfire.studies import (
     aid,
     attack_tables,
@@ -22,7 +23,6 @@ from underfire.studies import (
     transfer,
 )
 from underfire.studies.catalogue import STUDIES, study_named
-from underfire.studies.requests import SCALES, Request
 from underfire.studies.tables import Table
 
 ALL = ("grad", "cam", "mask", "rts")

@@ -25,12 +25,14 @@ from underfire.detection.scores import look
 from underfire.interpreters import CAM
 from underfire.metrics.intervals import share
 from underfire.models.classifier import Classifier
-from underfire.stages import Reported, key
-from underfire.store import Run, Store, open_run
-from underfire.studies import attacks, detection, effectiveness
+from underfire.runs import plan
+from underfire.runs.execute import Planned
+from underfire.runs.folder import Run, open_run
+from underfire.runs.specs import Reported, key
+from underfire.runs.store import Store
+from underfire.studies import detection, effectiveness
 from underfire.studies.detection import DETECTORS, Settings, attacked
 from underfire.studies.detections import COLUMNS, MATRIX, MATRIX_COLUMNS, TABLE, calibrations, detections, matrix
-from underfire.studies.runs import Planned
 
 SQUEEZERS = ("fs:bits:3", "fs:median:3")
 FAMILIES = "fs:bits:3+median:3,consistency:cam:crop+grad:blur,ensemble"
@@ -54,7 +56,7 @@ def image_set(tiny_photos: Path) -> ImageSet:
 @pytest.fixture(scope="module")
 def run(tiny_model: str, tiny_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with four of the twelve photos attacked, in so few steps that not every attack succeeds."""
-    settings = attacks.Settings(
+    settings = plan.Settings(
         model=tiny_model,
         images=str(tiny_photos),
         n=N,
@@ -108,7 +110,7 @@ def test_there_is_a_row_for_each_image_attack_and_detector(detected: Detected) -
         rows = rows_of(found, detector=detector)
         assert {row["family"] for row in rows} == {detector.partition(":")[0]}
         assert {(row["attack"], row["interpreter"]) for row in rows if row["part"] == "run"} == attacks
-        assert len(rows) == BENIGN + N * len(attacks)
+        assert len(rows) == BENIGN + N * len(plan)
         assert [sum(row["part"] == part for row in rows) for part in ("fit", "check")] == [4, 4]
         assert len({(row["id"], row["part"], row["attack"], row["interpreter"]) for row in rows}) == len(rows)
         assert all((row["success"] is None) == (row["attack"] == "benign") for row in rows)

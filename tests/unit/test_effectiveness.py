@@ -22,9 +22,10 @@ from underfire.data.image_set import ImageSet, open_images
 from underfire.interpreters import CAM, GRAD, Interpreter
 from underfire.metrics.maps import linf
 from underfire.models.classifier import Classifier
-from underfire.stages import Craft, Select, key
-from underfire.store import Run, Store
-from underfire.studies.attacks import Settings
+from underfire.runs.folder import Run
+from underfire.runs.settings import Settings
+from underfire.runs.specs import Craft, Select, key
+from underfire.runs.store import Store
 from underfire.studies.effectiveness import Planned, execute, plan
 
 

@@ -13,11 +13,12 @@ from underfire.attacks.target_maps import target_map_named
 from underfire.data.image_set import open_images
 from underfire.interpreters import CAM, GRAD, MASK
 from underfire.models.classifier import Classifier
-from underfire.stages import Aim, Craft, Disturb, Explain, Noise, Rescore, Select, Sketch, key
-from underfire.store import Store
-from underfire.studies import attacks, effectiveness, estimates
+from underfire.runs import plan
+from underfire.runs.execute import Planned, Study, carry_out
+from underfire.runs.specs import Aim, Craft, Disturb, Explain, Noise, Rescore, Select, Sketch, key
+from underfire.runs.store import Store
+from underfire.studies import effectiveness, estimates
 from underfire.studies.estimates import Stopwatch, shortened, stopwatch
-from underfire.studies.runs import Planned, Study, carry_out
 
 SELECT = Select("model", "images", 4, 0)
 AIM, BENIGN = Aim(SELECT, 0), Explain(SELECT, CAM())
@@ -106,7 +107,7 @@ def classifier(tiny_model: str) -> Classifier:
 def study(tiny_model: str, tiny_photos: Path, classifier: Classifier) -> Callable[..., Study]:
     def made(**changes: Any) -> Study:
         given = {"model": tiny_model, "images": str(tiny_photos), "n": N, "normalize": "none"}
-        settings = attacks.Settings(**{**given, "interpreters": ("cam",), "steps": 120, **changes})
+        settings = plan.Settings(**{**given, "interpreters": ("cam",), "steps": 120, **changes})
         return effectiveness.study(settings, classifier, open_images(tiny_photos))
 
     return made

@@ -25,7 +25,8 @@ from underfire.core.io import read_json, write_json, write_table
 from underfire.core.types import UnderfireError
 from underfire.report import write_report_of
 from underfire.report.wording import HIDING, SHOWING
-from underfire.store import OUTCOMES, open_run
+from underfire.runs.folder import open_run
+from underfire.runs.outcomes import OUTCOMES
 from underfire.studies import case_study, gap, transfer
 from underfire.studies.catalogue import STUDIES, done
 

@@ -20,9 +20,10 @@ from underfire.data.image_set import open_images
 from underfire.interpreters import CAM, GRAD, IG, MASK, GradCAM, Midpoints
 from underfire.interpreters.mask.solver import Solver
 from underfire.models.classifier import Classifier
-from underfire.store import Run
-from underfire.studies import attacks, effectiveness, gap, transfer
-from underfire.studies.runs import Planned
+from underfire.runs import plan
+from underfire.runs.execute import Planned
+from underfire.runs.folder import Run
+from underfire.studies import effectiveness, gap, transfer
 from underfire.studies.transfer import Elsewhere
 
 N = 4
@@ -36,7 +37,7 @@ def attack(tiny_model: str, tiny_photos: Path) -> Attack:
 
     def run(out: Path, study: Any = effectiveness, **changes: Any) -> Run:
         given = {"model": tiny_model, "images": str(tiny_photos), "n": N, "eps": 0.03, "steps": 4, "normalize": "none"}
-        settings = attacks.Settings(**{**given, **changes})
+        settings = plan.Settings(**{**given, **changes})
         finished: Run = study.execute(
             settings, model(tiny_model), open_images(tiny_photos), out, command="test", width=2
         )

@@ -17,7 +17,8 @@ from underfire.report.parts import part
 from underfire.report.studies import Section
 from underfire.report.view import RunView, flatten
 from underfire.report.wording import wording
-from underfire.store import is_targeted, open_run, summarise
+from underfire.runs.folder import is_targeted, open_run
+from underfire.runs.outcomes import summarise
 from underfire.studies.catalogue import done
 from underfire.studies.detections import TABLE as DETECTIONS
 from underfire.studies.gap import TABLE as GAPS

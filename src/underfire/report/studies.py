@@ -8,7 +8,8 @@ from markupsafe import Markup
 from underfire.core.io import read_table
 from underfire.core.types import UnderfireError
 from underfire.report.figures import Plot, photograph
-from underfire.store import COLUMNS_SCHEMA, OUTCOMES, Run
+from underfire.runs.folder import Run
+from underfire.runs.outcomes import COLUMNS_SCHEMA, OUTCOMES
 from underfire.studies.catalogue import STUDIES, Entry
 from underfire.studies.figures import png
 from underfire.studies.tables import html_of

@@ -7,7 +7,7 @@ from math import isnan
 from underfire.attacks.names import in_order
 from underfire.metrics.intervals import Estimate
 from underfire.report.verdict import percent
-from underfire.store import Summary
+from underfire.runs.outcomes import Summary
 
 SHARE = "Plausible"  # `Words.share` in the page
 DEFINITIONS = {

@@ -14,7 +14,7 @@ Named = tuple[tuple[str, ...], Array]  # ids, and one row per id
 
 @runtime_checkable
 class RunView(Protocol):
-    """A run folder as the report sees it (`underfire.store.Run`); any key of `info` may be missing."""
+    """A run folder as the report sees it (`underfire.runs.folder.Run`); any key of `info` may be missing."""
 
     @property
     def path(self) -> Path: ...

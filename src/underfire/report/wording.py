@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from underfire.store import is_targeted
+from underfire.runs.folder import is_targeted
 
 
 @dataclass(frozen=True)

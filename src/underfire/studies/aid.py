@@ -43,11 +43,14 @@ from underfire.metrics.intervals import Estimate, mean_interval, share
 from underfire.metrics.maps import map_l1
 from underfire.models.classifier import Classifier
 from underfire.models.noise import NOISES, Trial
-from underfire.stages import Aim, Craft, Disturb, Explain, Noise, Select, Spec, choose, describe, keep, key
-from underfire.store import Run, Store
+from underfire.runs.compute import choose, keep
+from underfire.runs.execute import Chosen, Planned, Report, Study, rehearse, surroundings
+from underfire.runs.folder import Run
+from underfire.runs.settings import Inputs
+from underfire.runs.specs import Aim, Craft, Disturb, Explain, Noise, Select, Spec, describe, key
+from underfire.runs.store import Store
 from underfire.studies import localisation
 from underfire.studies.figures import Drawing, Figure, gallery
-from underfire.studies.runs import Chosen, Inputs, Planned, Report, Study, rehearse, surroundings
 
 TABLE = "aid.parquet"
 LEVELS = (0.03, 0.30)  # shares of errors

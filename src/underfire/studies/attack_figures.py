@@ -6,7 +6,7 @@ from functools import partial
 import torch
 
 from underfire.attacks.names import MAP_AWARE, attack_name, attacker, in_order, interpreter_name
-from underfire.store import Run
+from underfire.runs.folder import Run
 from underfire.studies import effectiveness as effectiveness_run
 from underfire.studies import paper, transfer
 from underfire.studies.attack_tables import averages, interpreter_titles, led_away, mean

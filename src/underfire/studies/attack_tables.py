@@ -9,7 +9,8 @@ from underfire.attacks.names import attack_name, detector_part, in_order, interp
 from underfire.core.io import rows_where
 from underfire.metrics.intervals import Estimate, mean_interval
 from underfire.metrics.maps import compare_maps
-from underfire.store import Run, Summary, summarise
+from underfire.runs.folder import Run
+from underfire.runs.outcomes import Summary, summarise
 from underfire.studies import gap, paper, transfer
 from underfire.studies.detections import Cell as Detected
 from underfire.studies.detections import detections, matrix

@@ -32,8 +32,8 @@ from underfire.metrics.intervals import mean_interval
 from underfire.metrics.localisation import hits, upscaled
 from underfire.metrics.maps import above_mean, iou
 from underfire.models.classifier import Classifier
-from underfire.stages import key
-from underfire.store import Run
+from underfire.runs.folder import Run
+from underfire.runs.specs import key
 from underfire.studies import attack_figures, attack_tables, effectiveness, paper
 from underfire.studies.figures import Drawing, Figure
 from underfire.studies.tables import Row, Table, Value

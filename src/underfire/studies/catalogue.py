@@ -16,8 +16,11 @@ from typing import Any
 from underfire.core.types import UnderfireError
 from underfire.detection.calibration import check_enough
 from underfire.detection.registry import SQUEEZED
-from underfire.stages import Select, Spec
-from underfire.store import OUTCOMES, Run, open_run
+from underfire.runs.execute import Manner, Planned, Study, Subject, carry_out
+from underfire.runs.folder import Run, open_run
+from underfire.runs.outcomes import OUTCOMES
+from underfire.runs.settings import Request, Settings
+from underfire.runs.specs import Select, Spec
 from underfire.studies import (
     aid,
     attack_figures,
@@ -33,11 +36,8 @@ from underfire.studies import (
     tables,
     transfer,
 )
-from underfire.studies.attacks import Settings
 from underfire.studies.detections import TABLE as DETECTIONS
 from underfire.studies.figures import Figure
-from underfire.studies.requests import Manner, Request, Subject
-from underfire.studies.runs import Planned, Study, carry_out
 from underfire.studies.tables import Table
 
 TABLES, FIGURES = "tables", "figures"  # folders of a run

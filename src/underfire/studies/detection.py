@@ -24,8 +24,11 @@ from underfire.detection.calibration import Detector, Scale, check_enough, joint
 from underfire.detection.registry import Judgement, judgements_named
 from underfire.detection.scores import Scorer
 from underfire.models.classifier import Classifier
-from underfire.stages import Context, Detect, Reported, Select, choose, keep, key
-from underfire.store import Run, Store
+from underfire.runs.compute import Context, choose, keep
+from underfire.runs.execute import Planned, Report, even_width, perform, rehearse
+from underfire.runs.folder import Run
+from underfire.runs.specs import Detect, Reported, Select, key
+from underfire.runs.store import Store
 from underfire.studies.detections import (
     CHECK,
     COLUMNS,
@@ -38,7 +41,6 @@ from underfire.studies.detections import (
     matrix,
     write_matrix,
 )
-from underfire.studies.runs import Planned, Report, even_width, perform, rehearse
 
 DETECTORS = "detectors.json"
 

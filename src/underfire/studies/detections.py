@@ -16,7 +16,7 @@ from underfire.core.io import read_table, rows_where, write_atomically
 from underfire.core.types import UnderfireError
 from underfire.detection.calibration import roc
 from underfire.metrics.intervals import Estimate, share
-from underfire.store import Run
+from underfire.runs.folder import Run
 
 TABLE = "detections.parquet"
 MATRIX = "detection-matrix.csv"

@@ -27,23 +27,14 @@ from underfire.data.selection import Selection
 from underfire.interpreters import Ensemble, Interpreter
 from underfire.metrics.maps import compare_maps, linf, map_l1
 from underfire.models.classifier import Classifier
-from underfire.stages import (
-    Craft,
-    Explain,
-    Rescore,
-    Select,
-    Sketch,
-    Spec,
-    choose,
-    describe,
-    in_one_sentence,
-    keep,
-    key,
-    targets_of,
-)
-from underfire.store import COLUMNS, COLUMNS_SCHEMA, OUTCOMES, Run, Store
-from underfire.studies.attacks import Attacked, Settings, aim_of, attacks, goal_of
-from underfire.studies.runs import Chosen, Planned, Report, Study, carry_out, listed, surroundings
+from underfire.runs.compute import choose, in_one_sentence, keep, targets_of
+from underfire.runs.execute import Chosen, Planned, Report, Study, carry_out, listed, surroundings
+from underfire.runs.folder import Run
+from underfire.runs.outcomes import COLUMNS, COLUMNS_SCHEMA, OUTCOMES
+from underfire.runs.plan import Attacked, aim_of, attacks, goal_of
+from underfire.runs.settings import Settings
+from underfire.runs.specs import Craft, Explain, Rescore, Select, Sketch, Spec, describe, key
+from underfire.runs.store import Store
 
 
 def execute(

@@ -22,9 +22,10 @@ from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 from underfire.models.classifier import Classifier
-from underfire.stages import Context, Craft, Disturb, Explain, Locate, Select, Sketch, Spec, key, run_stage
-from underfire.store import Store
-from underfire.studies.runs import Planned, Study
+from underfire.runs.compute import Context, run_stage
+from underfire.runs.execute import Planned, Study
+from underfire.runs.specs import Craft, Disturb, Explain, Locate, Select, Sketch, Spec, key
+from underfire.runs.store import Store
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,14 @@ from underfire.data.image_set import ImageSet
 from underfire.interpreters import Midpoints
 from underfire.metrics.intervals import Estimate, mean_interval
 from underfire.models.classifier import Classifier
-from underfire.stages import Bound, Context, Noise, Select, key
-from underfire.store import Run, Store
+from underfire.runs.compute import Context
+from underfire.runs.execute import Planned, Report, even_width, perform
+from underfire.runs.folder import Run
+from underfire.runs.plan import aim_of, attacks
+from underfire.runs.settings import Settings
+from underfire.runs.specs import Bound, Noise, Select, key
+from underfire.runs.store import Store
 from underfire.studies import effectiveness
-from underfire.studies.attacks import Settings, aim_of, attacks
-from underfire.studies.runs import Planned, Report, even_width, perform
 
 TABLE, PLOT = "gap.parquet", "gap.svg"
 QUADRATURE = Midpoints(64)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from underfire.attacks.names import attack_name, interpreter_name
-from underfire.store import Run
+from underfire.runs.folder import Run
 from underfire.studies import aid, localisation, paper, sanity
 from underfire.studies.tables import Cell, Row, Table, Value
 

@@ -30,9 +30,12 @@ from underfire.metrics.intervals import Estimate, mean_interval
 from underfire.metrics.localisation import fit_all, hits, is_wrong, upscaled
 from underfire.metrics.maps import boxes
 from underfire.models.classifier import Classifier
-from underfire.stages import Explain, Locate, describe, find, keep, key
-from underfire.store import Run, Store
-from underfire.studies.runs import Chosen, Inputs, Planned, Report, Study, carry_out, rehearse, surroundings
+from underfire.runs.compute import find, keep
+from underfire.runs.execute import Chosen, Planned, Report, Study, carry_out, rehearse, surroundings
+from underfire.runs.folder import Run
+from underfire.runs.settings import Inputs
+from underfire.runs.specs import Explain, Locate, describe, key
+from underfire.runs.store import Store
 
 TABLE = "localisation.parquet"
 SCHEMA = pa.schema(

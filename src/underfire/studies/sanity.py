@@ -27,9 +27,12 @@ from underfire.interpreters.randomize import DEPTHS
 from underfire.metrics.intervals import Estimate, mean_interval
 from underfire.metrics.maps import map_l1, rank_correlation
 from underfire.models.classifier import Classifier
-from underfire.stages import Explain, ExplainRandomised, Select, choose, describe, keep, key
-from underfire.store import Run, Store
-from underfire.studies.runs import Chosen, Inputs, Planned, Study, rehearse, surroundings
+from underfire.runs.compute import choose, keep
+from underfire.runs.execute import Chosen, Planned, Study, rehearse, surroundings
+from underfire.runs.folder import Run
+from underfire.runs.settings import Inputs
+from underfire.runs.specs import Explain, ExplainRandomised, Select, describe, key
+from underfire.runs.store import Store
 
 TABLE = "sanity.parquet"
 SCHEMA = pa.schema(

@@ -29,11 +29,14 @@ from underfire.interpreters import Interpreter
 from underfire.metrics.intervals import Estimate, mean_interval
 from underfire.metrics.maps import compare_maps, map_l1
 from underfire.models.classifier import Classifier
-from underfire.stages import Context, Craft, Explain, ExplainElsewhere, Noise, Select, in_one_sentence, key
-from underfire.store import Run, Store
+from underfire.runs.compute import Context, in_one_sentence
+from underfire.runs.execute import Planned, Report, even_width, perform, rehearse
+from underfire.runs.folder import Run
+from underfire.runs.plan import attacks
+from underfire.runs.settings import Settings
+from underfire.runs.specs import Craft, Explain, ExplainElsewhere, Noise, Select, key
+from underfire.runs.store import Store
 from underfire.studies import effectiveness
-from underfire.studies.attacks import Settings, attacks
-from underfire.studies.runs import Planned, Report, even_width, perform, rehearse
 
 TABLE = "transfer.parquet"
 NOISE = "noise"

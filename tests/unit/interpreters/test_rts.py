@@ -19,7 +19,7 @@ from underfire.interpreters.registry import interpreter_named
 from underfire.models.classifier import Classifier
 from underfire.models.files import Encoder, MaskerManifest, write_network
 from underfire.models.masker import MaskerNetwork
-from underfire.stages import Explain, Select, key
+from underfire.runs.specs import Explain, Select, key
 from underfire.training import initialised
 
 Y = torch.tensor([0, 3])

@@ -12,7 +12,7 @@ from torch import Tensor
 from underfire.metrics import maps
 from underfire.metrics.intervals import mean_interval, share, wilson
 from underfire.metrics.maps import DISTANCES, PLAUSIBLE, boxes, compare_maps, iou, rank_correlation
-from underfire.store import FLOW, summarise
+from underfire.runs.outcomes import FLOW, summarise
 
 A = torch.tensor([[0.0, 0.2], [0.6, 1.0]])
 B = torch.tensor([[0.0, 0.6], [0.6, 0.0]])

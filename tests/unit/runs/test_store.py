@@ -13,7 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from underfire.core.io import read_json, write_atomically, write_bytes, write_json, write_table
 from underfire.core.types import UnderfireError
-from underfire.store import COLUMNS_SCHEMA, OUTCOMES, Store, open_run
+from underfire.runs.folder import open_run
+from underfire.runs.outcomes import COLUMNS_SCHEMA, OUTCOMES
+from underfire.runs.store import Store
 
 
 def files(folder: Path) -> set[str]:

@@ -1,4 +1,4 @@
-"""What every study shares: its inputs, its stages, and the run folder that holds them and resumes."""
+"""Carry out what a run consists of, in a folder that holds it and resumes."""
 
 import sys
 import time
@@ -11,67 +11,23 @@ from typing import Any
 
 import pyarrow as pa
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import ValidationError
 
 from underfire.attacks.engine import Progress
 from underfire.attacks.target_classes import target_class_named
 from underfire.core.io import read_json, write_json, write_table
 from underfire.core.rng import image_keys
 from underfire.core.types import Samples, UnderfireError
-from underfire.data.demo import demo_images
-from underfire.data.image_set import ImageSet, open_images
-from underfire.interpreters import Interpreter
+from underfire.data.image_set import ImageSet
 from underfire.interpreters.protocol import Explainer
-from underfire.interpreters.registry import interpreter_named
 from underfire.models.classifier import Classifier
-from underfire.stages import Context, Spec, in_one_sentence, key, run_stage
-from underfire.store import SHARED, Run, Store, open_run
+from underfire.runs.compute import Context, in_one_sentence, run_stage
+from underfire.runs.folder import SHARED, Run, open_run
+from underfire.runs.settings import Inputs, Source
+from underfire.runs.specs import Spec, key
+from underfire.runs.store import Store
 
 VERSIONED = ("underfire", "torch", "torchvision", "numpy", "safetensors", "pyarrow")
-
-
-class Source(BaseModel):
-    """The classifier and the images of a run, as they are named on the command line."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    model: str
-    weights: str | None = None
-    normalize: str | None = None
-    features: str | None = None
-    images: str
-    labels: str | None = None
-    split: str | None = None
-    crop: int | None = None
-    resize: int | None = None
-
-    def open_images(self, scenes: int = 200) -> ImageSet:
-        """The images, so many of the demo's; UnderfireError if there are none."""
-        if self.images == "demo" and self.split is not None:
-            raise UnderfireError(f"The demo's scenes are not split; leave out --split {self.split}.")
-        if self.images == "demo":
-            return demo_images(scenes)
-        return open_images(self.images, self.labels, self.crop, self.resize, self.split)
-
-
-class Inputs(Source):
-    """The classifier, the images and the interpreters of a run; running again with others is another run."""
-
-    interpreters: tuple[str, ...] = ("cam", "grad")
-    n: int = Field(default=16, ge=1)
-    seed: int = 0
-
-    @field_validator("interpreters")
-    @classmethod
-    def _known_and_distinct(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        known = [interpreter_named(name).name for name in names]
-        if repeated := [name for name in known if known.count(name) > 1]:
-            raise UnderfireError(f"Interpreter '{repeated[0]}' is named twice; name it once.")
-        return names
-
-    def explainers(self) -> list[Interpreter]:
-        """The interpreters that the names mean."""
-        return [interpreter_named(name) for name in self.interpreters]
 
 
 @dataclass(frozen=True)
@@ -86,39 +42,6 @@ class Planned:
 
 
 Report = Callable[[Planned, Progress], None]
-
-
-def reopen(run: Run, device: torch.device | str = "cpu") -> tuple[Classifier, ImageSet]:
-    """The classifier of an earlier run and all the images that it chose from, found again by what run.json says.
-
-    UnderfireError if run.json does not say it, or if either is gone or another one by now.
-    """
-    spec = run.info.get("spec")
-    try:
-        named = dict[str, Any](spec) if isinstance(spec, Mapping) else {}
-        source = Source.model_validate({name: named[name] for name in Source.model_fields if name in named})
-    except ValidationError as problem:
-        where = problem.errors()[0]["loc"][0]
-        raise UnderfireError(f"run.json in {run.path} does not say which {where} it was made with.") from None
-    try:
-        classifier = Classifier.load(
-            source.model, source.weights, source.normalize, features=source.features, device=device
-        )
-        image_set = source.open_images()
-        chosen_from = target_class_named(str(named.get("target_class", "random"))).candidates(image_set)
-    except UnderfireError as problem:
-        raise UnderfireError(f"What {run.path} was made with cannot be opened again: {problem}") from problem
-    if classifier.fingerprint() != named.get("model_fingerprint"):
-        raise UnderfireError(
-            f"The model {source.model} is not the one that {run.path} was made with: its layers, weights or "
-            "normalisation have changed since. Bring them back, or run the attack again."
-        )
-    if chosen_from.digest != named.get("images_digest"):
-        raise UnderfireError(
-            f"The images at {source.images} are not those that {run.path} was made with: files, labels or sizes have "
-            "changed since. Bring them back, or run the attack again."
-        )
-    return classifier, image_set
 
 
 @dataclass(frozen=True)
@@ -262,3 +185,54 @@ def _class_names(image_set: ImageSet, of_weights: tuple[str, ...]) -> list[str]:
     names = list(image_set.classes)
     names += [str(i) for i in range(len(names), len(of_weights))]
     return [of_weights[i] if name == str(i) and i < len(of_weights) else name for i, name in enumerate(names)]
+
+
+def reopen(run: Run, device: torch.device | str = "cpu") -> tuple[Classifier, ImageSet]:
+    """The classifier of an earlier run and all the images that it chose from, found again by what run.json says.
+
+    UnderfireError if run.json does not say it, or if either is gone or another one by now.
+    """
+    spec = run.info.get("spec")
+    try:
+        named = dict[str, Any](spec) if isinstance(spec, Mapping) else {}
+        source = Source.model_validate({name: named[name] for name in Source.model_fields if name in named})
+    except ValidationError as problem:
+        where = problem.errors()[0]["loc"][0]
+        raise UnderfireError(f"run.json in {run.path} does not say which {where} it was made with.") from None
+    try:
+        classifier = Classifier.load(
+            source.model, source.weights, source.normalize, features=source.features, device=device
+        )
+        image_set = source.open_images()
+        chosen_from = target_class_named(str(named.get("target_class", "random"))).candidates(image_set)
+    except UnderfireError as problem:
+        raise UnderfireError(f"What {run.path} was made with cannot be opened again: {problem}") from problem
+    if classifier.fingerprint() != named.get("model_fingerprint"):
+        raise UnderfireError(
+            f"The model {source.model} is not the one that {run.path} was made with: its layers, weights or "
+            "normalisation have changed since. Bring them back, or run the attack again."
+        )
+    if chosen_from.digest != named.get("images_digest"):
+        raise UnderfireError(
+            f"The images at {source.images} are not those that {run.path} was made with: files, labels or sizes have "
+            "changed since. Bring them back, or run the attack again."
+        )
+    return classifier, image_set
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A classifier, all images to choose from, and where objects are in them, if that is known."""
+
+    classifier: Classifier
+    image_set: ImageSet
+    masks: ImageSet | None = None
+
+
+@dataclass(frozen=True)
+class Manner:
+    """The command that was typed, how many images are worked on at a time, and who hears of the progress."""
+
+    command: str
+    width: int = 16
+    on_progress: Report = lambda planned, progress: None

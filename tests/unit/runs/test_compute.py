@@ -28,9 +28,9 @@ from underfire.interpreters.mask.deletion import Geometry
 from underfire.interpreters.mask.solver import Solver
 from underfire.interpreters.randomize import DEPTHS, randomised
 from underfire.models.classifier import Classifier
-from underfire.stages import (
+from underfire.runs.compute import Context, choose, find, keep, run_stage
+from underfire.runs.specs import (
     Aim,
-    Context,
     Craft,
     Detect,
     Explain,
@@ -40,14 +40,10 @@ from underfire.stages import (
     Rescore,
     Select,
     Spec,
-    choose,
     describe,
-    find,
-    keep,
     key,
-    run_stage,
 )
-from underfire.store import Store
+from underfire.runs.store import Store
 
 SELECT = Select("model", "images", n=5, seed=0)
 AIM = Aim(SELECT, seed=0)

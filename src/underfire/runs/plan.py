@@ -2,72 +2,16 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Literal
-
-from pydantic import Field, field_validator, model_validator
+from typing import Any
 
 from underfire.attacks.attack import Attack
 from underfire.attacks.solvers import SOLVERS
 from underfire.attacks.target_classes import target_class_named
 from underfire.attacks.target_maps import target_map_named
-from underfire.core.types import UnderfireError
 from underfire.detection.registry import squeezing_named
 from underfire.interpreters import Ensemble, Interpreter
-from underfire.stages import Aim, Craft, Explain, Select, Sketch
-from underfire.studies.runs import Inputs
-
-ENSEMBLE = "ensemble"  # the detector that compares the maps of all interpreters
-
-
-class Settings(Inputs):
-    """Everything that decides what a run computes; running again with other settings is another run."""
-
-    solvers: tuple[str, ...] = Field(default=("pgd",), min_length=1)
-    recipe: Literal["annealed", "paper"] = "annealed"
-    eps: float | None = Field(default=None, gt=0, le=1)
-    steps: int | None = Field(default=None, ge=1)
-    target_class: str = "random"
-    target_map: str = "benign"
-    evade: tuple[str, ...] = ()  # detectors that further attacks of the first solver hide from
-
-    @field_validator("solvers", "evade")
-    @classmethod
-    def _named_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        if repeated := [name for name in names if names.count(name) > 1]:
-            raise UnderfireError(f"'{repeated[0]}' is named twice; name it once.")
-        return names
-
-    @field_validator("solvers")
-    @classmethod
-    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        if unknown := [name for name in names if name not in SOLVERS]:
-            raise UnderfireError(f"There is no solver '{unknown[0]}'; there are {', '.join(SOLVERS)}.")
-        return names
-
-    @field_validator("evade")
-    @classmethod
-    def _evadable(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        for name in names:
-            if name.partition(":")[0] == "fs":
-                squeezing_named(name)
-            elif name != ENSEMBLE:
-                raise UnderfireError(f"'{name}' cannot be evaded; name fs, fs:SQUEEZER+… or {ENSEMBLE}.")
-        return names
-
-    @model_validator(mode="after")
-    def _budget_of_a_solver(self) -> "Settings":
-        if self.eps is not None and not any("eps" in SOLVERS[each].budget for each in self.solvers):
-            raise UnderfireError("Solver 'stadv' moves pixels in place of changing them; leave out --eps.")
-        return self
-
-    @model_validator(mode="after")
-    def _hiding_from_all(self) -> "Settings":
-        if ENSEMBLE in self.evade and (len(self.interpreters) < 2 or self.target_map != "benign"):
-            raise UnderfireError(
-                f"To evade '{ENSEMBLE}' is to show the benign maps of all interpreters at once; name two or more "
-                "and no --target-map."
-            )
-        return self
+from underfire.runs.settings import ENSEMBLE, Settings
+from underfire.runs.specs import Aim, Craft, Explain, Select, Sketch
 
 
 @dataclass(frozen=True)

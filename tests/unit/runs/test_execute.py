@@ -13,8 +13,8 @@ from underfire.core.types import UnderfireError
 from underfire.data.demo import demo_images
 from underfire.data.image_set import open_images
 from underfire.models.classifier import Classifier
-from underfire.store import Run
-from underfire.studies.runs import reopen
+from underfire.runs.execute import reopen
+from underfire.runs.folder import Run
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""Run folders: what was asked for, the stages it takes, how they are computed and kept, and what readers find."""

@@ -1,0 +1,234 @@
+"""Pieces of work with an identity: a spec says what is computed from what, its key names the result in a store.
+
+chosen = Select(model=fingerprint, images=digest, n=16, seed=0)
+aimed  = Aim(chosen, seed=0)
+benign = Explain(chosen, CAM())
+plain  = Craft(aimed, pgd(), goal=None, start=None)
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
+
+from underfire.attacks.attack import Attack
+from underfire.attacks.target_classes import RandomClass, TargetClass
+from underfire.attacks.target_maps import TargetMap
+from underfire.detection.scores import Scorer
+from underfire.interpreters.integrated_gradients import Quadrature
+from underfire.interpreters.protocol import Explainer
+
+
+@dataclass(frozen=True)
+class Select:
+    """n correctly classified images; rows: image, label. model and images are fingerprints."""
+
+    model: str
+    images: str
+    n: int
+    seed: int
+    version: int = 1
+
+
+@dataclass(frozen=True)
+class Locate:
+    """n images, classified correctly or not, whose objects are known; rows: image, label, object, predicted.
+
+    model, images and masks are fingerprints.
+    """
+
+    model: str
+    images: str
+    masks: str
+    n: int
+    seed: int
+    version: int = 1
+
+
+@dataclass(frozen=True)
+class Aim:
+    """A class other than its own for each chosen image; rows: target."""
+
+    of: Select
+    seed: int
+    rule: TargetClass = field(default_factory=RandomClass)
+    version: int = 1
+
+
+@dataclass(frozen=True)
+class Craft:
+    """Adversarial images; rows as in Outcome.
+
+    goal holds the target maps, start the thetas to begin from, anchor the class probabilities to come close to.
+    """
+
+    of: Aim
+    attack: Attack
+    goal: "Explain | Sketch | None"
+    start: "Craft | None"
+    anchor: "Craft | None" = None
+    version: int = 1
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Chosen images with a random sign at every value, as large as that image's largest change by an attack, and cut to
+    [0, 1]; rows: image, predicted.
+    """
+
+    of: Craft
+    seed: int
+    version: int = 1
+
+
+@dataclass(frozen=True)
+class Disturb:
+    """Chosen images under noise of a kind (see `NOISES`) that makes the classifier err on that share of them.
+
+    Rows: image, predicted, sigma.
+    """
+
+    of: Select
+    kind: str
+    level: float
+    seed: int
+    version: int = 1
+
+
+@dataclass(frozen=True)
+class Explain:
+    """Deployed maps of chosen images, or of those with random signs, for their label, of located or disturbed ones for
+    the class that the classifier reports, or of crafted ones for their target; rows: map, constant.
+
+    Another `draw` is another run of the random numbers that an interpreter uses, if any.
+    """
+
+    of: "Select | Locate | Craft | Noise | Disturb"
+    interpreter: Explainer
+    draw: int = 0
+    version: int = 1
+
+
+@dataclass(frozen=True)
+class ExplainElsewhere:
+    """The same maps by another classifier, whose fingerprint is `model`; rows: map, constant, predicted."""
+
+    of: Select | Craft | Noise
+    interpreter: Explainer
+    model: str
+    version: int = 1
+
+
+@dataclass(frozen=True)
+class ExplainRandomised:
+    """Maps of chosen images for their label once the layers of that depth (see `DEPTHS`) are re-initialised.
+
+    Rows: map, constant.
+    """
+
+    of: Select
+    interpreter: Explainer
+    depth: str
+    seed: int
+    version: int = 1
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """Target maps on the grid of the benign ones; rows: map, constant, donor.
+
+    donor is the place, among the chosen images, of the one whose benign map it is, or NOBODY.
+    """
+
+    of: Aim
+    benign: Explain
+    rule: TargetMap
+    seed: int
+    version: int = 1
+
+
+@dataclass(frozen=True)
+class Rescore:
+    """What the classifier reports once crafted images are rounded to 8 bits; rows: predicted."""
+
+    of: Craft
+    version: int = 1
+
+
+@dataclass(frozen=True)
+class Bound:
+    """Both sides of Proposition 1 for the target class.
+
+    Rows: prediction_loss, interpretation_loss, completeness_error.
+    """
+
+    of: Select | Craft | Noise
+    aim: Aim
+    quadrature: Quadrature
+    version: int = 1
+
+
+@dataclass(frozen=True)
+class Reported:
+    """Deployed maps of the class that the classifier reports, true or not; rows: map, constant, predicted.
+
+    `of` is the key of the stage that holds the images, whoever computed it.
+    """
+
+    of: str
+    interpreter: Explainer
+    version: int = 1
+
+
+@dataclass(frozen=True)
+class Detect:
+    """How suspicious images are; rows: score. `of` is the key of the stage that holds them, whoever computed it.
+
+    The maps that the scorer looks at are those of their `Reported`.
+    """
+
+    of: str
+    scorer: Scorer
+    version: int = 1
+
+
+Spec = (
+    Select
+    | Locate
+    | Aim
+    | Craft
+    | Noise
+    | Disturb
+    | Explain
+    | ExplainElsewhere
+    | ExplainRandomised
+    | Sketch
+    | Rescore
+    | Bound
+    | Reported
+    | Detect
+)
+
+
+def describe(value: Any) -> Any:
+    """A spec, attack or parameter as plain JSON values, each record with its type.
+
+    Fields that records leave out of comparison (compare=False) are no part of their identity.
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        return {
+            "type": type(value).__name__,
+            **{f.name: describe(getattr(value, f.name)) for f in fields(value) if f.compare},
+        }
+    if isinstance(value, Mapping):
+        return {str(name): describe(value[name]) for name in sorted(value)}
+    if isinstance(value, list | tuple):
+        return [describe(item) for item in value]
+    return value
+
+
+def key(spec: Spec) -> str:
+    """The hash of the spec's canonical JSON."""
+    text = json.dumps(describe(spec), sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
