@@ -37,7 +37,7 @@ from underfire.interpreters.rts import find_scales
 from underfire.models.files import Encoder, MaskerManifest
 from underfire.models.masker import Masker, MaskerNetwork
 from underfire.models.tracing import watching
-from underfire.training import initialised
+from underfire.training.loop import initialised
 
 ITERATIONS = 4  # of the deployed solver in one timing
 BEGIN, END = "<!-- written by benchmarks/mask.py --write -->\n", "<!-- end of MASK and RTS -->"

@@ -17,7 +17,7 @@ from underfire.core.rng import image_keys
 from underfire.data.demo import demo_images
 from underfire.data.image_set import open_images
 from underfire.data.selection import select
-from underfire.rts_training import BLUR, blended
+from underfire.training.rts import BLUR, blended
 
 
 def main() -> None:

@@ -25,9 +25,9 @@ from underfire.core.losses import confidence
 from underfire.data.demo import EPS, demo_images
 from underfire.data.scenes import CLASSES
 from underfire.report import figures
-from underfire.rts_training import BLUR, blended
 from underfire.runs.settings import Settings
 from underfire.studies.effectiveness import execute
+from underfire.training.rts import BLUR, blended
 
 IMAGES = Path(__file__).parent / "images"
 RUNS = Path(__file__).parents[1] / "runs" / "pictures"

@@ -14,7 +14,7 @@ from underfire.interpreters.rts import find_scales
 from underfire.models.classifier import Classifier
 from underfire.models.files import Encoder, MaskerManifest, write_network
 from underfire.models.masker import Masker, MaskerNetwork
-from underfire.training import initialised
+from underfire.training.loop import initialised
 
 WIDTH = 8
 

@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 from rich.progress import Progress
 
-from underfire import demo_training
 from underfire.attacks.names import ATTACKS
 from underfire.attacks.solvers import RECIPES, SOLVERS
 from underfire.attacks.target_classes import TARGET_CLASSES
@@ -56,6 +55,7 @@ from underfire.terminal import (
     say,
     table_of,
 )
+from underfire.training import demo as demo_training
 
 app = typer.Typer(
     help="If someone attacked this classifier, would its explanation have warned us?",

@@ -11,8 +11,6 @@ from typing import Annotated, TypeVar
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from underfire.aid_training import recipe_for, train_aid
-from underfire.classifier_training import ClassifierRecipe, labelled, train_classifier
 from underfire.core.types import UnderfireError
 from underfire.data.image_set import ImageSet, object_masks, open_images
 from underfire.interpreters import RTS
@@ -21,7 +19,6 @@ from underfire.models.classifier import Classifier
 from underfire.models.files import MaskerManifest
 from underfire.models.loading import load_with_new_head
 from underfire.models.masker import Masker
-from underfire.rts_training import FeatureExtractor, Recipe, train_masker
 from underfire.terminal import (
     Crop,
     Device,
@@ -40,7 +37,10 @@ from underfire.terminal import (
     say,
     sizes,
 )
-from underfire.training_sets import TrainingSet, demo_training_set, read_training_set
+from underfire.training.aid import recipe_for, train_aid
+from underfire.training.classifier import ClassifierRecipe, labelled, train_classifier
+from underfire.training.dataset import TrainingSet, demo_training_set, read_training_set
+from underfire.training.rts import FeatureExtractor, Recipe, train_masker
 
 train_app = typer.Typer(help="Train what has to be learned before it can be attacked.", no_args_is_help=True)
 

@@ -12,7 +12,7 @@ from safetensors import safe_open
 
 from underfire import cli_train, open_run
 from underfire.cli import main
-from underfire.training_sets import demo_training_set
+from underfire.training.dataset import demo_training_set
 
 Underfire = Callable[..., tuple[int, str, str]]
 

@@ -20,7 +20,7 @@ from underfire.models.classifier import Classifier
 from underfire.models.files import Encoder, MaskerManifest, write_network
 from underfire.models.masker import MaskerNetwork
 from underfire.runs.specs import Explain, Select, key
-from underfire.training import initialised
+from underfire.training.loop import initialised
 
 Y = torch.tensor([0, 3])
 

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from underfire.data.scenes import CLASSES, scenes
-from underfire.demo_training import accuracy, normalise
 from underfire.models.demo import DemoClassifier, ResidualBlock, demo_classifier
+from underfire.training.demo import accuracy, normalise
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from tiny_networks import CLASSES, classifier
 from underfire.core.types import UnderfireError
 from underfire.models.classifier import Classifier
 from underfire.models.masker import MaskerNetwork, read_masker, share
-from underfire.training import initialised
+from underfire.training.loop import initialised
 
 Y = torch.tensor([0, 3, 4])
 

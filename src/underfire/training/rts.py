@@ -32,8 +32,8 @@ from underfire.models.classifier import Classifier
 from underfire.models.files import Encoder, MaskerManifest, write_network
 from underfire.models.masker import Masker, MaskerNetwork, Pyramid, read_masker
 from underfire.runs.compute import in_one_sentence
-from underfire.training import Checkpoint, HeldOut, check_same_training, fit, initialised, shuffled
-from underfire.training_sets import Batch, TrainingSet, augmented, split
+from underfire.training.dataset import Batch, TrainingSet, augmented, split
+from underfire.training.loop import Checkpoint, HeldOut, check_same_training, fit, initialised, shuffled
 
 MEASURED = 256  # images whose features are measured before the training
 BLUR = 0.1  # deviation of the blurred background, in image sides

@@ -23,7 +23,6 @@ from torch import Tensor, nn
 
 from underfire.core.losses import cross_entropy, log_prob
 from underfire.core.types import Images, Labels, Logits, Row, UnderfireError
-from underfire.curves import Curves
 from underfire.data.augment import varied
 from underfire.data.image_set import ImageSet
 from underfire.data.splits import apart
@@ -31,8 +30,9 @@ from underfire.metrics.classification import accuracy, balanced_accuracy, confus
 from underfire.models.files import ClassifierManifest, read_manifest, write_network
 from underfire.models.loading import LoadedNetwork
 from underfire.runs.compute import in_one_sentence
-from underfire.training import Checkpoint, HeldOut, balanced, check_same_training, fit, seeded
-from underfire.training_sets import TrainingSet
+from underfire.training.dataset import TrainingSet
+from underfire.training.log import Curves
+from underfire.training.loop import Checkpoint, HeldOut, balanced, check_same_training, fit, seeded
 
 CURVES = ("step", "cross_entropy", "accuracy", "balanced_accuracy")
 

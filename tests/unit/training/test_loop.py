@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from underfire.core.types import UnderfireError
 from underfire.data.scenes import scenes
-from underfire.demo_training import HELD_OUT, accuracy, retrain, train_demo_classifier
 from underfire.models.demo import DemoClassifier
-from underfire.training import Checkpoint, HeldOut, balanced, fit, initialised, seeded, shuffled
+from underfire.training.demo import HELD_OUT, accuracy, retrain, train_demo_classifier
+from underfire.training.loop import Checkpoint, HeldOut, balanced, fit, initialised, seeded, shuffled
 
 INPUTS = torch.linspace(-1, 1, 64)[:, None]
 

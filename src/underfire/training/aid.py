@@ -4,7 +4,8 @@
     recipe = recipe_for(init.masker, steps=400)
     defended = train_aid(classifier, init, training_set, recipe, Path("masker-aid.safetensors"))
 
-Steps on Eq. 15 (= Eq. 8, see `underfire.rts_training`) and on the defence take turns (see `underfire.defences`):
+Steps on Eq. 15 (= Eq. 8, see `underfire.training.rts`) and on the defence (see `underfire.training.adversary`)
+take turns:
 
     distillation    weight l_aid + fidelity l_fid                       (Eq. 16)
     augmentation    Eq. 15 on A(x) + fidelity l_fid                     the plain baseline
@@ -27,13 +28,16 @@ from pydantic import Field
 from torch import Tensor
 
 from underfire.core.types import Images, Labels, Maps, Row
-from underfire.curves import Curves
-from underfire.defences import Adversary, Alternation, Victims, distillation, excess_drift, rank
 from underfire.interpreters import RTS
 from underfire.metrics.maps import map_l1
 from underfire.models.classifier import Classifier
 from underfire.models.masker import Masker, MaskerNetwork
-from underfire.rts_training import (
+from underfire.runs.compute import in_one_sentence
+from underfire.training.adversary import Adversary, Alternation, Victims, distillation, excess_drift, rank
+from underfire.training.dataset import Batch, TrainingSet, split
+from underfire.training.log import Curves
+from underfire.training.loop import shuffled
+from underfire.training.rts import (
     Course,
     FeatureExtractor,
     Recipe,
@@ -46,9 +50,6 @@ from underfire.rts_training import (
     measure,
     moving,
 )
-from underfire.runs.compute import in_one_sentence
-from underfire.training import shuffled
-from underfire.training_sets import Batch, TrainingSet, split
 
 CURVES = ("step", "drift", "separation", "success", "area", "kept", "removed", "localisation_error")
 INHERITED = ("width", "roughness", "area", "removed", "power")  # of the recipe of the masker that is defended

@@ -13,8 +13,8 @@ from underfire.attacks.api import adv2
 from underfire.core.image_ops import cell_grid
 from underfire.core.losses import map_distance
 from underfire.core.rng import image_keys
-from underfire.defences import Adversary, Alternation, Turn, distillation, excess_drift, rank
 from underfire.metrics.maps import map_l1
+from underfire.training.adversary import Adversary, Alternation, Turn, distillation, excess_drift, rank
 
 KEYS = image_keys(map(str, range(4)))
 

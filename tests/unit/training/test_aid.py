@@ -11,18 +11,18 @@ from torch import Tensor
 
 from tiny_maskers import masker_file, tiny_rts
 from tiny_networks import classifier, images
-from underfire import rts_training
-from underfire.aid_training import CURVES, AidRecipe, Lessons, Tutor, recipe_for, train_aid
 from underfire.attacks.api import adv2
 from underfire.core.types import Outcome, UnderfireError
-from underfire.defences import Adversary
 from underfire.interpreters import RTS
 from underfire.metrics.maps import map_l1
 from underfire.models.classifier import Classifier
 from underfire.models.masker import MaskerNetwork
-from underfire.rts_training import FeatureExtractor, eq8
-from underfire.training import Checkpoint
-from underfire.training_sets import Batch, TrainingSet, demo_training_set, split
+from underfire.training import rts
+from underfire.training.adversary import Adversary
+from underfire.training.aid import CURVES, AidRecipe, Lessons, Tutor, recipe_for, train_aid
+from underfire.training.dataset import Batch, TrainingSet, demo_training_set, split
+from underfire.training.loop import Checkpoint
+from underfire.training.rts import FeatureExtractor, eq8
 
 SHORT = AidRecipe(
     steps=8, batch=4, width=8, judge_every=4, pool=8, attack_steps=3, judged_attacks=2, judge_steps=3, held_out=0.2
@@ -185,7 +185,7 @@ def test_resumed_equals_uninterrupted(
     tmp_path: Path, model: Classifier, init: RTS, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Weights, curves, and the attacks' own progress: the second epoch goes on from the first one's thetas."""
-    monkeypatch.setattr(rts_training, "Checkpoint", lambda path, identity: Checkpoint(path, identity, every=3))
+    monkeypatch.setattr(rts, "Checkpoint", lambda path, identity: Checkpoint(path, identity, every=3))
     whole, parts = tmp_path / "whole.safetensors", tmp_path / "parts.safetensors"
     train_aid(model, init, a_training_set(), SHORT, whole)
 

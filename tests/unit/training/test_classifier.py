@@ -12,16 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from tiny import Tiny
-from underfire import classifier_training
-from underfire.classifier_training import ClassifierRecipe, Examples, School, labelled, train_classifier
 from underfire.core.types import UnderfireError
 from underfire.data.decode import ArraySource
 from underfire.data.image_set import ImageSet
 from underfire.models.classifier import Classifier
 from underfire.models.files import ClassifierManifest, read_manifest
 from underfire.models.loading import LoadedNetwork, load_with_new_head
-from underfire.training import Checkpoint, initialised
-from underfire.training_sets import read_training_set
+from underfire.training import classifier
+from underfire.training.classifier import ClassifierRecipe, Examples, School, labelled, train_classifier
+from underfire.training.dataset import read_training_set
+from underfire.training.loop import Checkpoint, initialised
 
 CPU = torch.device("cpu")
 SHORT = ClassifierRecipe(steps=6, batch=6, judge_every=2, held_out=0.25, lr=1e-2)
@@ -133,7 +133,7 @@ def test_no_lesion_is_both_learned_and_judged(
 def test_resumed_equals_uninterrupted_bit_for_bit(
     tmp_path: Path, examples: Examples, start: LoadedNetwork, monkeypatch: pytest.MonkeyPatch, stops: list[int]
 ) -> None:
-    monkeypatch.setattr(classifier_training, "Checkpoint", partial(Checkpoint, every=2))
+    monkeypatch.setattr(classifier, "Checkpoint", partial(Checkpoint, every=2))
     whole, out = tmp_path / "whole.safetensors", tmp_path / "killed.safetensors"
     train_classifier(start, examples, SHORT, whole)
     for stop in stops:

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from tiny_networks import classifier, images, network
-from underfire import rts_training
 from underfire.core.image_ops import blur
 from underfire.core.rng import image_keys
 from underfire.core.types import UnderfireError
@@ -16,9 +15,10 @@ from underfire.interpreters import RTS
 from underfire.models.classifier import Classifier
 from underfire.models.files import Encoder
 from underfire.models.masker import MaskerNetwork
-from underfire.rts_training import FeatureExtractor, Recipe, background, blended, eq8, measure, prepare, train_masker
-from underfire.training import Checkpoint
-from underfire.training_sets import Batch, TrainingSet, demo_training_set, split
+from underfire.training import rts
+from underfire.training.dataset import Batch, TrainingSet, demo_training_set, split
+from underfire.training.loop import Checkpoint
+from underfire.training.rts import FeatureExtractor, Recipe, background, blended, eq8, measure, prepare, train_masker
 
 CPU = torch.device("cpu")
 SHORT = Recipe(steps=6, batch=4, judge_every=3, width=8)
@@ -154,7 +154,7 @@ def test_a_masker_names_its_classifier_and_its_training(tmp_path: Path, model: C
 
 
 def test_resumed_equals_uninterrupted(tmp_path: Path, model: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rts_training, "Checkpoint", lambda path, identity: Checkpoint(path, identity, every=2))
+    monkeypatch.setattr(rts, "Checkpoint", lambda path, identity: Checkpoint(path, identity, every=2))
     whole, parts = tmp_path / "whole.safetensors", tmp_path / "parts.safetensors"
     train_masker(FeatureExtractor(model), a_training_set(), SHORT, whole)
 
@@ -229,7 +229,7 @@ def test_scores_of_known_masks(model: Classifier, monkeypatch: pytest.MonkeyPatc
     masks[0, 0, 0] = 0.99
     known = a_training_set(3, objects=objects)
     extractor, encoder = FeatureExtractor(model), prepare(FeatureExtractor(model), known, torch.arange(3), SHORT)[1]
-    monkeypatch.setattr(rts_training, "masks_of", lambda *_: masks)
+    monkeypatch.setattr(rts, "masks_of", lambda *_: masks)
     scores = measure(extractor, encoder, MaskerNetwork([12], 5, 8), known.batches(torch.arange(3), 3, CPU))
     x = known.batch(torch.arange(3), CPU).images
     with torch.no_grad():

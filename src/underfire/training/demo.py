@@ -18,7 +18,7 @@ from underfire.core.losses import smoothed_cross_entropy
 from underfire.core.types import Images, Row, Samples
 from underfire.data.scenes import scenes
 from underfire.models.demo import DEMO_MEAN, DEMO_STD, DemoClassifier, Normalised
-from underfire.training import fit, initialised
+from underfire.training.loop import fit, initialised
 
 FITTED, STATISTICS, HELD_OUT = 9001, 9002, 9003  # seeds of scenes
 STEPS, BATCH = 1200, 50

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from underfire.curves import Curves
+from underfire.training.log import Curves
 
 
 def test_rows_are_written_as_they_come_and_go_on_where_they_stopped(tmp_path: Path) -> None:
