@@ -7,14 +7,15 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from underfire.attacks.names import attack_name, in_order, interpreter_name
 from underfire.core.io import write_atomically
 from underfire.metrics.maps import PLAUSIBLE
-from underfire.report import detection, figures, gallery, gap, studies, tables, transfer, verdict
-from underfire.report.parts import part
-from underfire.report.studies import Section
+from underfire.report import figures, gallery, tables, verdict
+from underfire.report.sections import detection, gap, studies, transfer
+from underfire.report.sections.part import part
+from underfire.report.sections.studies import Section
 from underfire.report.view import RunView, flatten
 from underfire.report.wording import wording
 from underfire.runs.folder import is_targeted, open_run
@@ -63,14 +64,14 @@ def write_report(
     name.
     """
     environment = Environment(
-        loader=PackageLoader("underfire.report", "."),
+        loader=ChoiceLoader([PackageLoader("underfire.report", folder) for folder in ("templates", "static")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.globals.update(attack_name=attack_name, interpreter_name=interpreter_name)
-    page = environment.get_template("template.html").render(_content(run, elsewhere, sections))
+    page = environment.get_template("page.html").render(_content(run, elsewhere, sections))
     write_atomically(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))
     return path
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from underfire.attacks.names import made_for
 from underfire.core.types import UnderfireError
 from underfire.report.figures import Plot, embedded
-from underfire.report.parts import complete_table
+from underfire.report.sections.part import complete_table
 from underfire.studies.gap import SCHEMA, Summary, scatter, summarise
 
 

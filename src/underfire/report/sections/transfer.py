@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from underfire.attacks.names import made_for
 from underfire.report.figures import Plot, embedded
-from underfire.report.parts import complete_table
+from underfire.report.sections.part import complete_table
 from underfire.studies.transfer import SCHEMA, Cell, heat_map, summarise
 
 

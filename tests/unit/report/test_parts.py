@@ -25,7 +25,8 @@ from tiny_report import (
 from underfire.core.io import write_json
 from underfire.core.plots import curves
 from underfire.detection.calibration import roc
-from underfire.report import detection, write_report
+from underfire.report import write_report
+from underfire.report.sections import detection
 from underfire.studies import detections as detecting
 from underfire.studies import gap, transfer
 from underfire.studies.detection import DETECTORS

@@ -23,7 +23,7 @@ from underfire.core.types import UnderfireError
 from underfire.detection.calibration import roc
 from underfire.metrics.intervals import Estimate
 from underfire.report.figures import Plot, embedded
-from underfire.report.parts import complete_table
+from underfire.report.sections.part import complete_table
 from underfire.report.verdict import percent
 from underfire.studies.detection import DETECTORS
 from underfire.studies.detections import CHECK, COLUMNS, Calibration, Cell, matrix
