@@ -11,7 +11,7 @@ from typing import Any
 from latex2mathml.converter import convert
 from typer.main import get_command
 
-from underfire.cli import app
+from underfire.cli.main import app
 
 COMMANDS = "::: commands"
 Options = dict[str, Any]

@@ -164,7 +164,7 @@ def test_a_process_killed_without_warning_goes_on_where_it_was(
     options = "--n 5 --steps 3 --normalize none --eps 0.02 --interpreter cam --batch 2"
     command = ["attack", "--model", tiny_model, "--images", str(tiny_photos), "--out", str(killed), *options.split()]
     process = subprocess.Popen(
-        [sys.executable, "-c", "from underfire.cli import main; main()", *command],
+        [sys.executable, "-c", "from underfire.cli.main import main; main()", *command],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -17,10 +17,10 @@ from PIL import Image
 
 from underfire import open_run
 from underfire.attacks import solvers
-from underfire.cli import main
+from underfire.cli.main import main
 from underfire.data.demo import demo_images
 
-PROGRAM = (sys.executable, "-c", "from underfire.cli import main; main()")
+PROGRAM = (sys.executable, "-c", "from underfire.cli.main import main; main()")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from underfire import Classifier, open_run
-from underfire.cli import main
+from underfire.cli.main import main
 from underfire.data.demo import EPS, demo_images
 from underfire.models.demo import demo_classifier
 from underfire.training import demo as demo_training

@@ -12,7 +12,7 @@ import pytest
 
 from underfire import open_run
 from underfire.attacks import solvers
-from underfire.cli import main
+from underfire.cli.main import main
 from underfire.core.io import read_json, write_json
 
 Underfire = Callable[..., tuple[int, str, str]]
@@ -40,7 +40,7 @@ def run(demo_run: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def underfire(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Underfire:
     """Run `underfire` in this process on 80 columns: exit code, output, errors."""
-    monkeypatch.setattr("underfire.terminal.console.width", 80)
+    monkeypatch.setattr("underfire.cli.terminal.console.width", 80)
 
     def run(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["underfire", *map(str, arguments)])
@@ -86,7 +86,7 @@ def test_all_families_fit_a_narrow_and_a_usual_terminal(
         *("ensemble:cam+grad", "ensemble:cam+grad-cam", "ensemble:grad+grad-cam", "ensemble"),
     ]
     for width in (80, 120):
-        monkeypatch.setattr("underfire.terminal.console.width", width)
+        monkeypatch.setattr("underfire.cli.terminal.console.width", width)
         code, out, err = underfire("detect", run, "--benign", 40, "--detector", families, "--attack", "adv2")
         assert (code, err) == (0, "")
         tables = out.partition("Thresholds from")[2].partition("Matrix:")[0].splitlines()

@@ -16,7 +16,7 @@ from typer.main import get_command
 
 import underfire
 from underfire.attacks.names import ATTACKS
-from underfire.cli import app
+from underfire.cli.main import app
 from underfire.interpreters.registry import INTERPRETERS
 
 ROOT = Path(__file__).parents[2]

@@ -19,7 +19,7 @@ from PIL import Image
 from tiny_report import Tags
 from underfire import open_run
 from underfire.attacks import solvers
-from underfire.cli import main
+from underfire.cli.main import main
 from underfire.data.image_set import open_images
 from underfire.report import write_report_of
 from underfire.runs import compute

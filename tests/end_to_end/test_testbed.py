@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import underfire as uf
-from underfire.cli import main
+from underfire.cli.main import main
 from underfire.data.image_set import open_images
 from underfire.data.selection import select
 

@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 from safetensors import safe_open
 
-from underfire import cli_train, open_run
-from underfire.cli import main
+from underfire import open_run
+from underfire.cli import train as cli_train
+from underfire.cli.main import main
 from underfire.training.dataset import demo_training_set
 
 Underfire = Callable[..., tuple[int, str, str]]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from underfire.cli import main
+from underfire.cli.main import main
 from underfire.studies.transfer import SCHEMA
 
 Underfire = Callable[..., tuple[int, str, str]]

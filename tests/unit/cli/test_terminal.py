@@ -3,9 +3,9 @@
 import pytest
 from torch import nn
 
+from underfire.cli.terminal import budget_in, sizes
 from underfire.core.types import UnderfireError
 from underfire.models.loading import LoadedNetwork
-from underfire.terminal import budget_in, sizes
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,7 @@ from typing import Annotated
 
 import typer
 
-from underfire.detection.registry import DETECTORS
-from underfire.metrics.intervals import Estimate
-from underfire.runs.execute import reopen
-from underfire.runs.folder import Run, open_run
-from underfire.studies import detection
-from underfire.studies.detections import MATRIX, Calibration, Cell, detections, matrix
-from underfire.terminal import (
+from underfire.cli.terminal import (
     Batch,
     Column,
     Device,
@@ -25,6 +19,12 @@ from underfire.terminal import (
     progress_bars,
     say,
 )
+from underfire.detection.registry import DETECTORS
+from underfire.metrics.intervals import Estimate
+from underfire.runs.execute import reopen
+from underfire.runs.folder import Run, open_run
+from underfire.studies import detection
+from underfire.studies.detections import MATRIX, Calibration, Cell, detections, matrix
 
 
 def detect(

@@ -11,24 +11,9 @@ from underfire.attacks.names import ATTACKS
 from underfire.attacks.solvers import RECIPES, SOLVERS
 from underfire.attacks.target_classes import TARGET_CLASSES
 from underfire.attacks.target_maps import TARGET_MAPS
-from underfire.cli_detect import detect
-from underfire.cli_study import study_app
-from underfire.cli_train import train_app
-from underfire.cli_transfer import transfer
-from underfire.core.types import UnderfireError
-from underfire.data.corruptions import CHANGES
-from underfire.data.demo import EPS, SHOWN, demo_images
-from underfire.data.image_set import ImageSet
-from underfire.detection.registry import DETECTORS
-from underfire.detection.squeezers import SQUEEZERS
-from underfire.interpreters.registry import INTERPRETERS
-from underfire.models.classifier import Classifier
-from underfire.report import write_report, write_report_of
-from underfire.runs.folder import Run, is_targeted
-from underfire.runs.outcomes import summarise
-from underfire.runs.settings import Settings
-from underfire.studies import effectiveness
-from underfire.terminal import (
+from underfire.cli.detect import detect
+from underfire.cli.study import study_app
+from underfire.cli.terminal import (
     Batch,
     Budget,
     Crop,
@@ -55,6 +40,21 @@ from underfire.terminal import (
     say,
     table_of,
 )
+from underfire.cli.train import train_app
+from underfire.cli.transfer import transfer
+from underfire.core.types import UnderfireError
+from underfire.data.corruptions import CHANGES
+from underfire.data.demo import EPS, SHOWN, demo_images
+from underfire.data.image_set import ImageSet
+from underfire.detection.registry import DETECTORS
+from underfire.detection.squeezers import SQUEEZERS
+from underfire.interpreters.registry import INTERPRETERS
+from underfire.models.classifier import Classifier
+from underfire.report import write_report, write_report_of
+from underfire.runs.folder import Run, is_targeted
+from underfire.runs.outcomes import summarise
+from underfire.runs.settings import Settings
+from underfire.studies import effectiveness
 from underfire.training import demo as demo_training
 
 app = typer.Typer(

@@ -6,18 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from underfire.core.types import UnderfireError
-from underfire.data import demo
-from underfire.data.image_set import object_masks
-from underfire.models.classifier import Classifier
-from underfire.report import write_report_of
-from underfire.runs.execute import Manner, Subject
-from underfire.runs.settings import SCALES, Request
-from underfire.runs.store import Store
-from underfire.studies import tables
-from underfire.studies.catalogue import FIGURES, STUDIES, TABLES, Entry, done
-from underfire.studies.estimates import stopwatch
-from underfire.terminal import (
+from underfire.cli.terminal import (
     Batch,
     Budget,
     Column,
@@ -44,6 +33,17 @@ from underfire.terminal import (
     say,
     table_of,
 )
+from underfire.core.types import UnderfireError
+from underfire.data import demo
+from underfire.data.image_set import object_masks
+from underfire.models.classifier import Classifier
+from underfire.report import write_report_of
+from underfire.runs.execute import Manner, Subject
+from underfire.runs.settings import SCALES, Request
+from underfire.runs.store import Store
+from underfire.studies import tables
+from underfire.studies.catalogue import FIGURES, STUDIES, TABLES, Entry, done
+from underfire.studies.estimates import stopwatch
 
 study_app = typer.Typer(help="Ask what the paper's tables ask.", no_args_is_help=True)
 

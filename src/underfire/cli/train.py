@@ -11,15 +11,7 @@ from typing import Annotated, TypeVar
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from underfire.core.types import UnderfireError
-from underfire.data.image_set import ImageSet, object_masks, open_images
-from underfire.interpreters import RTS
-from underfire.models import files
-from underfire.models.classifier import Classifier
-from underfire.models.files import MaskerManifest
-from underfire.models.loading import load_with_new_head
-from underfire.models.masker import Masker
-from underfire.terminal import (
+from underfire.cli.terminal import (
     Crop,
     Device,
     ImagesAt,
@@ -37,6 +29,14 @@ from underfire.terminal import (
     say,
     sizes,
 )
+from underfire.core.types import UnderfireError
+from underfire.data.image_set import ImageSet, object_masks, open_images
+from underfire.interpreters import RTS
+from underfire.models import files
+from underfire.models.classifier import Classifier
+from underfire.models.files import MaskerManifest
+from underfire.models.loading import load_with_new_head
+from underfire.models.masker import Masker
 from underfire.training.aid import recipe_for, train_aid
 from underfire.training.classifier import ClassifierRecipe, labelled, train_classifier
 from underfire.training.dataset import TrainingSet, demo_training_set, read_training_set

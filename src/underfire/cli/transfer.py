@@ -5,15 +5,7 @@ from typing import Annotated
 
 import typer
 
-from underfire.core.types import UnderfireError
-from underfire.interpreters.registry import INTERPRETERS, interpreter_named
-from underfire.metrics.intervals import Estimate
-from underfire.models.classifier import Classifier
-from underfire.runs.execute import reopen
-from underfire.runs.folder import open_run
-from underfire.studies import transfer as study
-from underfire.studies.transfer import Cell, Elsewhere
-from underfire.terminal import (
+from underfire.cli.terminal import (
     Batch,
     Device,
     Normalize,
@@ -25,6 +17,14 @@ from underfire.terminal import (
     say,
     table_of,
 )
+from underfire.core.types import UnderfireError
+from underfire.interpreters.registry import INTERPRETERS, interpreter_named
+from underfire.metrics.intervals import Estimate
+from underfire.models.classifier import Classifier
+from underfire.runs.execute import reopen
+from underfire.runs.folder import open_run
+from underfire.studies import transfer as study
+from underfire.studies.transfer import Cell, Elsewhere
 
 
 def transfer(
