@@ -25,7 +25,7 @@ from underfire.core.losses import confidence
 from underfire.data.demo import EPS, demo_images
 from underfire.data.scenes import CLASSES
 from underfire.report import figures
-from underfire.runs.settings import Settings
+from underfire.runs.settings import AttackSettings
 from underfire.studies.effectiveness import execute
 from underfire.training.rts import BLUR, blended
 
@@ -104,7 +104,7 @@ def grids(folder: Path) -> Iterator[tuple[str, Grid]]:
 
 def attacked(out: Path, **settings: Any) -> uf.Run:
     eps = {} if settings.get("solvers") == ("stadv",) else {"eps": EPS}
-    chosen = Settings(model="demo", images="demo", n=2, target_class="next", **eps, **settings)
+    chosen = AttackSettings(model="demo", images="demo", n=2, target_class="next", **eps, **settings)
     return execute(chosen, MODEL, demo_images(), out, command="python docs/pictures.py")
 
 

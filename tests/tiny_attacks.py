@@ -1,7 +1,7 @@
 """Every interpreter, and short attacks that use every moving part of the loop.
 
 goal = a_goal(model, CAM(), images(3))
-outcome = engine.run(attack(CAM()), model, goal, width=3)
+outcome = engine.run(attack(CAM()), model, goal, batch_size=3)
 """
 
 from collections.abc import Callable, Mapping
@@ -46,7 +46,7 @@ FIXED: Mapping[str, Interpreter] = {
     "grad-smoothed": GRAD(SmoothedReLU()),
     "cam": CAM(),
     "grad-cam": GradCAM(),
-    "ig": IG(GaussLegendre(3), together=2),
+    "ig": IG(GaussLegendre(3), internal_batch_size=2),
     "mask": MASK(Solver(steps=2), Replay(follow=1, horizon=2)),
     "smooth-cam": Smooth(CAM(), copies=3),
     "smooth-mask": Smooth(MASK(Solver(steps=2), Replay(follow=1, horizon=2)), copies=1),
@@ -56,7 +56,7 @@ FIXED: Mapping[str, Interpreter] = {
 TRAINED: Mapping[str, Callable[[Classifier], Interpreter]] = {"rts": tiny_rts}
 INTERPRETERS = (*FIXED, *TRAINED)
 ALGORITHM_1: Mapping[str, Any] = {
-    "rule": TwoPhaseStep(Linear(0.08, 0.02, 6), floor=0.5, halvings=3),
+    "rule": TwoPhaseStep(Linear(0.08, 0.02, 6), floor=0.5, bisections=3),
     "weights": {"map": Constant(1.0), "prediction": Constant(0.0)},
 }
 MOMENTUM: Mapping[str, Any] = {"rule": MomentumSignStep(Cosine(2 / 255, 0.0, 6))}

@@ -50,7 +50,7 @@ def assert_within_bounds_once_reached(
     model: Classifier, interpreter: Interpreter, pixels: Pixels, x0: Tensor, start: Tensor, **changes: Any
 ) -> None:
     wild = attack(interpreter, perturbation=pixels, steps=3, quantum=3, **changes)
-    ((_, outcome),) = engine.stream(wild, model, a_goal(model, interpreter, x0), width=2, start=start)
+    ((_, outcome),) = engine.stream(wild, model, a_goal(model, interpreter, x0), batch_size=2, start=start)
     assert outcome.image.min() >= 0
     assert outcome.image.max() <= 1
     change = (outcome.image - x0).abs()
@@ -67,7 +67,7 @@ def test_bent_images_are_mixes_of_the_four_pixels_around_places_inside_the_image
     interpreter = interpreter_of(name, model)
     start = Flow().project(x0, reach * (4 * images(2, seed=1)[:, :2] - 2))
     wild = attack(interpreter, **(BENT | {"rule": AdamStep(Constant(reach)), "steps": 3, "quantum": 3}))
-    ((_, outcome),) = engine.stream(wild, model, a_goal(model, interpreter, x0), width=2, start=start)
+    ((_, outcome),) = engine.stream(wild, model, a_goal(model, interpreter, x0), batch_size=2, start=start)
     assert torch.equal(Flow().decode(x0, outcome.theta), outcome.image)
     place = outcome.theta + torch.stack(torch.meshgrid(torch.arange(16.0), torch.arange(16.0), indexing="ij"))
     assert place.min() >= 0

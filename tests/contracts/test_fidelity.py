@@ -119,7 +119,7 @@ def test_mask_row() -> None:
     attack = solvers.adv2(MASK(solver), recipe="paper")
     assert (attack.steps, attack.quantum, attack.stop) == (1000, 50, None)
     assert attack.interpreter == MASK(solver, Unrolled(follow=4, lookahead=4))
-    assert attack.rule == TwoPhaseStep(reach=Constant(0.08), prediction_step=0.05, floor=0.95, halvings=12)
+    assert attack.rule == TwoPhaseStep(max_step=Constant(0.08), prediction_step=0.05, floor=0.95, bisections=12)
     assert attack.confidence == attack.rule.floor
     assert budget(attack) == EPSILON
     assert attack.prediction == CrossEntropy()

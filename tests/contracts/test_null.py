@@ -36,7 +36,7 @@ class Recorded:
 def path(an_attack: Attack, model: Classifier, goal: Goal) -> Tensor:
     rule = Recorded(an_attack.rule)
     parameters = vars(an_attack) | {"rule": rule}
-    engine.run(Attack(**parameters), model, goal, width=3)
+    engine.run(Attack(**parameters), model, goal, batch_size=3)
     return torch.stack(rule.path)
 
 

@@ -24,7 +24,7 @@ from underfire.interpreters import MASK, registry
 from underfire.interpreters.mask.solver import Solver
 from underfire.models.classifier import Classifier
 from underfire.runs.folder import Run, open_run
-from underfire.runs.settings import Settings
+from underfire.runs.settings import AttackSettings
 from underfire.studies.effectiveness import Planned, execute
 
 Report = Callable[[Planned, Progress], None]
@@ -37,10 +37,10 @@ def start(tiny_model: str, tiny_photos: Path) -> Start:
 
     def run(out: Path, on_progress: Report = lambda planned, progress: None, **changes: Any) -> Run:
         given = {"model": tiny_model, "images": str(tiny_photos), "n": 5, "steps": 3, "normalize": "none", "eps": 0.02}
-        settings = Settings(**{**given, "interpreters": ("cam",), **changes})
+        settings = AttackSettings(**{**given, "interpreters": ("cam",), **changes})
         classifier = Classifier.load(tiny_model, None, "none")
         return execute(
-            settings, classifier, open_images(tiny_photos), out, command="test", width=2, on_progress=on_progress
+            settings, classifier, open_images(tiny_photos), out, command="test", batch_size=2, on_progress=on_progress
         )
 
     return run

@@ -68,7 +68,7 @@ def test_width_changes_nothing_but_rounding(net: str, name: str) -> None:
     Adam's steps follow the rounded gradients themselves.
     """
     model, goal, staggered_attack = staggered(net, name, torch.float64)
-    narrow, wide = (engine.run(staggered_attack, model, goal, width) for width in (2, IMAGES))
+    narrow, wide = (engine.run(staggered_attack, model, goal, batch_size) for batch_size in (2, IMAGES))
     image, p = (1e-10, 1e-10) if name.endswith(ON_FLOWS) else (1e-15, 1e-13)
     torch.testing.assert_close(narrow.image, wide.image, atol=image, rtol=0)
     torch.testing.assert_close(narrow.confidence, wide.confidence, atol=p, rtol=0)

@@ -7,10 +7,10 @@ from underfire import CAM, GRAD, MASK, RTS, Classifier
 from underfire.core.rng import halves, image_keys
 from underfire.data.demo import demo_images, demo_masks
 from underfire.data.selection import LocatedObjects, locate
-from underfire.interpreters.baselines import Chance
+from underfire.interpreters.baselines import RandomMap
 from underfire.interpreters.mask.solver import Solver
 from underfire.interpreters.protocol import Explainer, Interpreter
-from underfire.interpreters.randomize import adopted, every_layer, randomised
+from underfire.interpreters.randomize import every_layer, randomized, rebind
 from underfire.metrics.localisation import fit_all, hits, is_wrong, upscaled
 from underfire.metrics.maps import rank_correlation
 
@@ -46,7 +46,7 @@ def test_an_interpreter_finds_objects_where_chance_does_not(
     model: Classifier, scenes: LocatedObjects, interpreter: Interpreter
 ) -> None:
     error, pointing = score(model, scenes, interpreter)
-    error_by_chance, pointing_by_chance = score(model, scenes, Chance())
+    error_by_chance, pointing_by_chance = score(model, scenes, RandomMap())
     assert error_by_chance > 0.7
     assert error < error_by_chance - MARGIN[interpreter.name]
     assert pointing > pointing_by_chance + 0.15
@@ -58,9 +58,9 @@ def test_maps_depend_on_what_the_classifier_learned(
 ) -> None:
     x, y = scenes.samples.images[:8], scenes.samples.labels[:8]
     keys, others = image_keys(scenes.samples.ids[:8]), image_keys(map(str, range(8)))
-    forgetful = randomised(model, every_layer(model, x), seed=0)
+    forgetful = randomized(model, every_layer(model, x), seed=0)
     maps, again = (interpreter.explain(model, x, y, drawn) for drawn in (keys, others))
-    forgotten = adopted(interpreter, forgetful).explain(forgetful, x, y, keys)
+    forgotten = rebind(interpreter, forgetful).explain(forgetful, x, y, keys)
     repeated, kept = rank_correlation(maps, again).mean(), rank_correlation(maps, forgotten).mean()
     assert repeated > 0.6
     assert kept < repeated - 0.3

@@ -10,7 +10,7 @@ import pytest
 
 from underfire import Classifier, open_run
 from underfire.data.demo import EPS, demo_images
-from underfire.runs.settings import Settings
+from underfire.runs.settings import AttackSettings
 from underfire.studies.effectiveness import execute
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -81,7 +81,7 @@ def test_a_detector_evaded(run: Run) -> None:
 
 
 def test_a_run_read(run: Run, tmp_path: Path) -> None:
-    settings = Settings(model="demo", images="demo", n=2, eps=EPS, steps=20)
+    settings = AttackSettings(model="demo", images="demo", n=2, eps=EPS, steps=20)
     execute(settings, Classifier.load("demo"), demo_images(), tmp_path / "demo", command="test")
     about, *means, closest = run("read_run.py", tmp_path / "demo")
     assert about.startswith("demo, seed 0, underfire ")

@@ -17,7 +17,7 @@ from underfire.data.image_set import open_images
 from underfire.models.classifier import Classifier
 from underfire.report import write_report
 from underfire.runs.folder import Run
-from underfire.runs.settings import Settings
+from underfire.runs.settings import AttackSettings
 from underfire.studies.effectiveness import execute
 
 N, EPS = 5, 0.03
@@ -44,9 +44,9 @@ COLUMNS = {
 @pytest.fixture(scope="module")
 def run(tiny_model: str, tiny_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     out = tmp_path_factory.mktemp("runs") / "tiny"
-    settings = Settings(model=tiny_model, images=str(tiny_photos), n=N, eps=EPS, steps=10, normalize="none")
+    settings = AttackSettings(model=tiny_model, images=str(tiny_photos), n=N, eps=EPS, steps=10, normalize="none")
     classifier = Classifier.load(tiny_model, None, "none")
-    run = execute(settings, classifier, open_images(tiny_photos), out, command="underfire attack …", width=2)
+    run = execute(settings, classifier, open_images(tiny_photos), out, command="underfire attack …", batch_size=2)
     write_report(run, out / "report.html")
     return run
 

@@ -23,7 +23,7 @@ from underfire.cli.main import main
 from underfire.data.image_set import open_images
 from underfire.report import write_report_of
 from underfire.runs import compute
-from underfire.runs.settings import Request
+from underfire.runs.settings import StudySettings
 from underfire.runs.specs import Select, key
 from underfire.studies import aid, attack_figures, case_study, effectiveness, localisation, sanity
 from underfire.studies.catalogue import STUDIES, _defences_settings, done
@@ -568,5 +568,5 @@ def test_aid_attacks_as_underfire_attack_does(everything: Everything) -> None:
 
 def test_the_undefended_interpreter_is_an_rts_where_there_is_one() -> None:
     for names, undefended in ((("cam", "rts"), "rts"), (("grad", "cam"), "grad")):
-        request = Request(model="demo", images="demo", interpreters=names, defended=("smooth:cam", "smooth:grad"))
+        request = StudySettings(model="demo", images="demo", interpreters=names, defended=("smooth:cam", "smooth:grad"))
         assert _defences_settings(request).interpreters == (undefended, "smooth:cam", "smooth:grad")

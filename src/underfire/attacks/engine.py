@@ -45,7 +45,7 @@ class Slots:
 
     goal: Goal
     theta: Tensor
-    memory: Any  # the step rule's
+    state: Any  # the step rule's
     belief: Any  # the interpreter's
     step: Labels
     candidate: Iterate  # best of this quantum by the attacker's reading
@@ -56,19 +56,19 @@ def run(
     attack: Attack,
     classifier: Classifier,
     goal: Goal,
-    width: int = 16,
+    batch_size: int = 16,
     on_step: Callable[[Progress], None] = lambda progress: None,
     start: Tensor | None = None,
 ) -> Outcome:
-    """Attack all N images, `width` at a time, after what must be run first; outcomes in the order of the goals.
+    """Attack all N images, `batch_size` at a time, after what must be run first; outcomes in the order of the goals.
 
     A `start` takes the place of the warm start.
     """
     if start is None and attack.warm_start is not None:
-        start = run(attack.warm_start, classifier, goal, width, on_step).theta
+        start = run(attack.warm_start, classifier, goal, batch_size, on_step).theta
     if attack.anchor is not None:
-        goal = replace(goal, anchor=run(attack.anchor, classifier, goal, width, on_step).probabilities)
-    indices, outcomes = zip(*stream(attack, classifier, goal, width, on_step, start), strict=True)
+        goal = replace(goal, anchor=run(attack.anchor, classifier, goal, batch_size, on_step).probabilities)
+    indices, outcomes = zip(*stream(attack, classifier, goal, batch_size, on_step, start), strict=True)
     outcome: Outcome = rows.cat(list(outcomes))
     return rows.take(outcome, torch.cat(indices).argsort())
 
@@ -77,40 +77,40 @@ def stream(
     attack: Attack,
     classifier: Classifier,
     goal: Goal,
-    width: int = 16,
+    batch_size: int = 16,
     on_step: Callable[[Progress], None] = lambda progress: None,
     start: Tensor | None = None,
 ) -> Iterator[tuple[Labels, Outcome]]:
     """Yield (indices into goal, outcomes) as images finish. `start` gives each image its first theta.
 
-    With fewer images than seats the spare seats repeat the first image, so that the width holds.
+    With fewer images than slots the spare slots repeat the first image, so that the batch size holds.
     """
     start = attack.perturbation.init(goal.image) if start is None else start
     total = len(goal.key)
-    waiting = list(range(width, total))
-    seats = [seat if seat < total else 0 for seat in range(width)]
-    idle = set(range(total, width))
+    waiting = list(range(batch_size, total))
+    image_in = [slot if slot < total else 0 for slot in range(batch_size)]
+    idle = set(range(total, batch_size))
     report = _Reporter(on_step, total * attack.steps)
-    slots = _fill(attack, classifier, goal, start, seats)
-    while len(idle) < width:
-        working = [seat for seat in range(width) if seat not in idle]
+    slots = _fill(attack, classifier, goal, start, image_in)
+    while len(idle) < batch_size:
+        working = [slot for slot in range(batch_size) if slot not in idle]
         slots = _quantum(attack, classifier, slots, partial(report.step, working))
         slots = _judge(attack, classifier, slots)
         finished, converged = _finished(attack, classifier, slots)
-        seats_done = [i for i in finished.nonzero()[:, 0].tolist() if i not in idle]
-        if not seats_done:
+        done = [slot for slot in finished.nonzero()[:, 0].tolist() if slot not in idle]
+        if not done:
             continue
-        index = torch.tensor(seats_done, device=classifier.device)
+        index = torch.tensor(done, device=classifier.device)
         outcome = rows.to(rows.take(_outcome(attack, classifier, slots, converged), index), goal.image.device)
         report.finish(outcome, attack.steps)
-        yield torch.tensor([seats[i] for i in seats_done]), outcome
-        refill = seats_done[: len(waiting)]
-        idle |= set(seats_done[len(waiting) :])
+        yield torch.tensor([image_in[slot] for slot in done]), outcome
+        refill = done[: len(waiting)]
+        idle |= set(done[len(waiting) :])
         if refill:
-            for seat in refill:
-                seats[seat] = waiting.pop(0)
+            for slot in refill:
+                image_in[slot] = waiting.pop(0)
             refilled = index[: len(refill)]
-            fresh = _fill(attack, classifier, goal, start, seats)  # all seats, so that the width holds here too
+            fresh = _fill(attack, classifier, goal, start, image_in)  # all slots, so that the batch size holds here too
             slots = rows.put(slots, refilled, rows.take(fresh, refilled))
 
 
@@ -123,7 +123,7 @@ def _fill(attack: Attack, classifier: Classifier, goal: Goal, start: Tensor, cho
     return Slots(
         goal=goal,
         theta=theta,
-        memory=attack.rule.init(theta),
+        state=attack.rule.init(theta),
         belief=attack.interpreter.begin(classifier, x, goal.target, goal.key),
         step=torch.zeros_like(goal.key),
         candidate=unranked,
@@ -148,12 +148,12 @@ def _step(attack: Attack, classifier: Classifier, slots: Slots) -> Slots:
     x = attack.perturbation.decode(goal.image, theta)
     belief = attack.interpreter.advance(classifier, slots.belief, x, goal.target)
     objective = attack.objective(classifier, goal, belief, slots.step)
-    moved, memory, terms = attack.rule.step(objective, theta, slots.memory, slots.step)
+    moved, state, terms = attack.rule.step(objective, theta, slots.state, slots.step)
     rank = attack.rank(terms.logits.detach(), terms.parts["map"].detach(), goal.target).to(theta.dtype)
     return Slots(
         goal=goal,
         theta=attack.perturbation.project(goal.image, moved),
-        memory=memory,
+        state=state,
         belief=belief,
         step=slots.step + 1,
         candidate=_better(Iterate(theta, rank), slots.candidate),

@@ -14,7 +14,7 @@ from underfire.models.classifier import Classifier
 
 
 @dataclass(frozen=True)
-class Agreement:
+class SqueezeConsistency:
     """l_sqz = -sum over k of p_k(x) log p_k(psi(x)): the prediction should survive the squeezer."""
 
     squeezer: Squeezer

@@ -20,7 +20,7 @@ FAMILIES = {"fs": "feature squeezing", "consistency": "self-consistency", "ensem
 
 
 @dataclass(frozen=True)
-class Attacker:
+class AttackName:
     """The name of an attack, taken apart."""
 
     base: str  # a key of ATTACKS
@@ -49,12 +49,12 @@ class Attacker:
         return solver, not self.plain, self.ensemble, bool(self.evaded)
 
 
-def attacker(attack: str) -> Attacker | None:
+def attacker(attack: str) -> AttackName | None:
     """An attack's name taken apart; None if it is none of ours."""
     aimed, _, evaded = attack.partition("-evading-")
     base = aimed.removesuffix("-ensemble")
     known = base in ATTACKS if base == aimed else base in ENSEMBLE
-    return Attacker(base, base != aimed, evaded) if known else None
+    return AttackName(base, base != aimed, evaded) if known else None
 
 
 def in_order(attacks: Iterable[str]) -> list[str]:

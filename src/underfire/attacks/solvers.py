@@ -29,7 +29,7 @@ from underfire.attacks.attack import (
     SmoothedCrossEntropy,
     StopRule,
 )
-from underfire.attacks.evasion import Agreement, Likeness
+from underfire.attacks.evasion import Likeness, SqueezeConsistency
 from underfire.attacks.perturbations import Flow, Levels, Perturbation, Pixels
 from underfire.attacks.steps import AdamStep, MomentumSignStep, SignStep, StepRule, TwoPhaseStep
 from underfire.core.schedules import Constant, Cosine, Linear, Schedule
@@ -84,7 +84,7 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Solver:
+class AttackSolver:
     """A way to move images: the preset that ignores the map, that of ADV2, and what may be set in both."""
 
     plain: Callable[..., Attack]
@@ -103,7 +103,7 @@ def _unrolled(interpreter: Interpreter) -> Interpreter:
 
 
 def _search(steps: int) -> StepRule:
-    return TwoPhaseStep(reach=Constant(0.08), prediction_step=0.05, floor=0.95, halvings=12)
+    return TwoPhaseStep(max_step=Constant(0.08), prediction_step=0.05, floor=0.95, bisections=12)
 
 
 def _annealed_momentum(steps: int) -> StepRule:
@@ -123,12 +123,12 @@ def _paper_smoothing(steps: int, seed: int) -> PredictionLoss:
 
 
 def _agreement(squeezers: Sequence[Squeezer], perturbation: Perturbation) -> Evasion:
-    return Evasion(tuple(Agreement(each) for each in squeezers), weight=0.1)
+    return Evasion(tuple(SqueezeConsistency(each) for each in squeezers), weight=0.1)
 
 
 def _algorithm_2(squeezers: Sequence[Squeezer], perturbation: Perturbation) -> Evasion:
-    """Agreement with smoothing squeezers, and likeness to an image of the coarsest bit depth."""
-    smoothing = tuple(Agreement(each) for each in squeezers if not isinstance(each, BitDepth))
+    """SqueezeConsistency with smoothing squeezers, and likeness to an image of the coarsest bit depth."""
+    smoothing = tuple(SqueezeConsistency(each) for each in squeezers if not isinstance(each, BitDepth))
     depths = [each.bits for each in squeezers if isinstance(each, BitDepth)]
     if not depths:
         return Evasion(smoothing, weight=1.0)
@@ -253,7 +253,10 @@ def adv2_stadv(
     return _map_aware("adv2-stadv", _recipe(FLOW_RECIPES, recipe), interpreter, steps, map_weight, evade, seed)
 
 
-SOLVERS: Mapping[str, Solver] = {"pgd": Solver(pgd, adv2, budget=("eps",)), "stadv": Solver(stadv, adv2_stadv)}
+SOLVERS: Mapping[str, AttackSolver] = {
+    "pgd": AttackSolver(pgd, adv2, budget=("eps",)),
+    "stadv": AttackSolver(stadv, adv2_stadv),
+}
 
 
 def _plain(name: str, recipe: Recipe, steps: int | None) -> Attack:

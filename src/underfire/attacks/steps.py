@@ -34,17 +34,17 @@ class StepRule(Protocol):
     """One move of theta; what the rule remembers of each image is a row record."""
 
     def init(self, theta: Tensor) -> Any:
-        """The first memory."""
+        """The first state."""
         ...
 
-    def step(self, objective: Objective, theta: Tensor, memory: Any, step: Labels) -> tuple[Tensor, Any, Terms]:
-        """(moved theta before projection, memory, terms read at the theta that came in)."""
+    def step(self, objective: Objective, theta: Tensor, state: Any, step: Labels) -> tuple[Tensor, Any, Terms]:
+        """(moved theta before projection, state, terms read at the theta that came in)."""
         ...
 
 
 @dataclass(frozen=True)
-class NoMemory:
-    """The memory of a rule that has none."""
+class NoState:
+    """The state of a rule that has none."""
 
 
 @dataclass(frozen=True)
@@ -53,15 +53,13 @@ class SignStep:
 
     alpha: Schedule
 
-    def init(self, theta: Tensor) -> NoMemory:
-        return NoMemory()
+    def init(self, theta: Tensor) -> NoState:
+        return NoState()
 
-    def step(
-        self, objective: Objective, theta: Tensor, memory: NoMemory, step: Labels
-    ) -> tuple[Tensor, NoMemory, Terms]:
+    def step(self, objective: Objective, theta: Tensor, state: NoState, step: Labels) -> tuple[Tensor, NoState, Terms]:
         terms, gradient = value_and_gradient(objective, theta)
         alpha = self.alpha(step).to(theta.dtype)
-        return theta - _per_row(alpha, theta) * gradient.sign(), memory, terms
+        return theta - _per_row(alpha, theta) * gradient.sign(), state, terms
 
 
 @dataclass(frozen=True)
@@ -82,10 +80,10 @@ class MomentumSignStep:
         return Direction(torch.zeros_like(theta))
 
     def step(
-        self, objective: Objective, theta: Tensor, memory: Direction, step: Labels
+        self, objective: Objective, theta: Tensor, state: Direction, step: Labels
     ) -> tuple[Tensor, Direction, Terms]:
         terms, gradient = value_and_gradient(objective, theta)
-        direction = self.decay * memory.value + gradient / _per_row(_mean_size(gradient), theta)
+        direction = self.decay * state.value + gradient / _per_row(_mean_size(gradient), theta)
         alpha = self.alpha(step).to(theta.dtype)
         return theta - _per_row(alpha, theta) * direction.sign(), Direction(direction), terms
 
@@ -112,11 +110,11 @@ class AdamStep:
         zero = torch.zeros_like(theta)
         return Moments(zero, zero, torch.zeros(len(theta), dtype=torch.int64, device=theta.device))
 
-    def step(self, objective: Objective, theta: Tensor, memory: Moments, step: Labels) -> tuple[Tensor, Moments, Terms]:
+    def step(self, objective: Objective, theta: Tensor, state: Moments, step: Labels) -> tuple[Tensor, Moments, Terms]:
         terms, gradient = value_and_gradient(objective, theta)
-        mean = self.decay * memory.mean + (1 - self.decay) * gradient
-        square = self.square_decay * memory.square + (1 - self.square_decay) * gradient.square()
-        count = memory.count + 1
+        mean = self.decay * state.mean + (1 - self.decay) * gradient
+        square = self.square_decay * state.square + (1 - self.square_decay) * gradient.square()
+        count = state.count + 1
         bias, square_bias = (_per_row(1 - d ** count.to(theta.dtype), theta) for d in (self.decay, self.square_decay))
         direction = (mean / bias) / ((square / square_bias).sqrt() + self.floor)
         alpha = self.alpha(step).to(theta.dtype)
@@ -128,31 +126,29 @@ class TwoPhaseStep:
     """Alg. 1: as far down the map's gradient as the prediction allows, then a step down the prediction's gradient.
 
     Both gradients are normalised in L2, image by image; one that vanishes moves nothing. The first step is the
-    largest up to `reach` that keeps p >= `floor`, found by `halvings` bisections; the second has length
+    largest up to `max_step` that keeps p >= `floor`, found by `bisections` bisections; the second has length
     `prediction_step`. Give the objective's prediction term the weight 0.
     """
 
-    reach: Schedule
+    max_step: Schedule
     prediction_step: float = 0.05
     floor: float = 0.95
-    halvings: int = 12
+    bisections: int = 12
 
-    def init(self, theta: Tensor) -> NoMemory:
-        return NoMemory()
+    def init(self, theta: Tensor) -> NoState:
+        return NoState()
 
-    def step(
-        self, objective: Objective, theta: Tensor, memory: NoMemory, step: Labels
-    ) -> tuple[Tensor, NoMemory, Terms]:
+    def step(self, objective: Objective, theta: Tensor, state: NoState, step: Labels) -> tuple[Tensor, NoState, Terms]:
         terms, gradient = value_and_gradient(objective, theta)
-        shown = self._search(objective, theta, _unit(gradient), self.reach(step).to(theta.dtype))
+        shown = self._search(objective, theta, _unit(gradient), self.max_step(step).to(theta.dtype))
         _, gradient = value_and_gradient(objective.prediction, shown)
-        return shown - self.prediction_step * _unit(gradient), memory, terms
+        return shown - self.prediction_step * _unit(gradient), state, terms
 
-    def _search(self, objective: Objective, theta: Tensor, direction: Tensor, reach: Row) -> Tensor:
+    def _search(self, objective: Objective, theta: Tensor, direction: Tensor, max_step: Row) -> Tensor:
         """The farthest allowed point down the direction, row by row, at which p >= floor."""
-        good, bad = torch.zeros_like(reach), reach
+        good, bad = torch.zeros_like(max_step), max_step
         with torch.no_grad():
-            for _ in range(self.halvings):
+            for _ in range(self.bisections):
                 middle = (good + bad) / 2
                 moved = objective.project(theta - _per_row(middle, theta) * direction)
                 held = objective.prediction(moved).parts["prediction"] <= -math.log(self.floor)

@@ -32,7 +32,7 @@ from underfire.core.types import Keys, Labels, Maps, Row, UnderfireError
 from underfire.data.decode import decode
 
 SAMPLES = 16  # points along a cell's side at which a patch is looked at
-NOBODY = -1  # donor of a map that is no other image's
+NO_DONOR = -1  # donor of a map that is no other image's
 LUMINANCE = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601)
 
 
@@ -59,7 +59,7 @@ class TargetMap(Protocol):
     """A rule that gives every image the map to be shown."""
 
     def maps(self, wanted: Wanted, seed: int) -> tuple[Maps, Labels]:
-        """Maps in [0, 1], and whose benign map each is: an index into the pool, or NOBODY."""
+        """Maps in [0, 1], and whose benign map each is: an index into the pool, or NO_DONOR."""
         ...
 
 
@@ -83,7 +83,9 @@ class Patch:
 
     def maps(self, wanted: Wanted, seed: int) -> tuple[Maps, Labels]:
         patches = self.draw(wanted.keys, seed)
-        return covered(patches, *wanted.pool.maps.shape[1:]).to(wanted.pool.maps), torch.full_like(wanted.keys, NOBODY)
+        return covered(patches, *wanted.pool.maps.shape[1:]).to(wanted.pool.maps), torch.full_like(
+            wanted.keys, NO_DONOR
+        )
 
     def draw(self, keys: Keys, seed: int) -> Patches:
         """One shape for each key."""
@@ -131,7 +133,7 @@ class PictureMap:
     def maps(self, wanted: Wanted, seed: int) -> tuple[Maps, Labels]:
         like = wanted.pool.maps
         picture = area_mean(self.luminance[None, None].to(like), *like.shape[1:])[0].clamp(0, 1)
-        return picture.repeat(len(wanted.keys), 1, 1), torch.full_like(wanted.keys, NOBODY)
+        return picture.repeat(len(wanted.keys), 1, 1), torch.full_like(wanted.keys, NO_DONOR)
 
 
 def target_map_named(text: str) -> TargetMap | None:

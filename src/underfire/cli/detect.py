@@ -24,7 +24,7 @@ from underfire.metrics.intervals import Estimate
 from underfire.runs.execute import reopen
 from underfire.runs.folder import Run, open_run
 from underfire.studies import detection
-from underfire.studies.detections import MATRIX, Calibration, Cell, detections, matrix
+from underfire.studies.detections import MATRIX, Calibration, DetectionRate, detections, matrix
 
 
 def detect(
@@ -41,20 +41,20 @@ def detect(
 ) -> None:
     """Score a run's images by calibrated detectors; adds a table, a matrix and the detectors' thresholds to it."""
     attacks = () if attack is None else names_in(attack)
-    settings = checked(detection.Settings, detector=detector, attacks=attacks, benign=benign, fpr=fpr, seed=seed)
+    settings = checked(detection.DetectSettings, detector=detector, attacks=attacks, benign=benign, fpr=fpr, seed=seed)
     opened = open_run(run)
     detection.attacked(opened, settings.attacks)
     detection.judgements(settings, opened)
     classifier, image_set = reopen(opened, chosen_device(device))
     with progress_bars() as on_progress:
         detection.execute(
-            settings, opened, classifier, image_set, command=command_line(), width=batch, on_progress=on_progress
+            settings, opened, classifier, image_set, command=command_line(), batch_size=batch, on_progress=on_progress
         )
     _print(opened, settings)
     say(f"\nMatrix:     {run / MATRIX}\nRun folder: {run}")
 
 
-def _print(run: Run, settings: detection.Settings) -> None:
+def _print(run: Run, settings: detection.DetectSettings) -> None:
     cells = matrix(detections(run))
     fitted, held_out = cells[0].calibration.fitted, cells[0].calibration.false_positives.n
     rate = f"{100 * settings.fpr:g} % false positives"
@@ -71,13 +71,13 @@ def _print(run: Run, settings: detection.Settings) -> None:
         say(f"No more than {fitted + held_out} benign images were found that the run did not attack.")
 
 
-def _rates(cells: list[Cell]) -> Column:
+def _rates(cells: list[DetectionRate]) -> Column:
     """One detector's rates, and its false-positive rate."""
     rates = [*(cell.successes for cell in cells), cells[0].calibration.false_positives]
     return Column(_heading(cells[0].calibration), [_percent(each) for each in rates])
 
 
-def _areas(cells: list[Cell]) -> Column:
+def _areas(cells: list[DetectionRate]) -> Column:
     areas = ["" if cell.auc is None else f"{cell.auc:.2f}" for cell in cells]
     return Column(_heading(cells[0].calibration), areas)
 

@@ -53,7 +53,7 @@ from underfire.models.classifier import Classifier
 from underfire.report import write_report, write_report_of
 from underfire.runs.folder import Run, is_targeted
 from underfire.runs.outcomes import summarise
-from underfire.runs.settings import Settings
+from underfire.runs.settings import AttackSettings
 from underfire.studies import effectiveness
 from underfire.training import demo as demo_training
 
@@ -110,7 +110,7 @@ def attack(
 ) -> None:
     """Attack classifier and interpreters with PGD or StAdv and its ADV2; leaves a run folder and its report."""
     settings = checked(
-        Settings,
+        AttackSettings,
         model=model,
         weights=weights,
         normalize=normalize,
@@ -147,7 +147,7 @@ def demo(
     if retrain:
         _retrain(out)
         return
-    settings = checked(Settings, model="demo", images="demo", interpreters=SHOWN, n=n, eps=EPS, seed=seed)
+    settings = checked(AttackSettings, model="demo", images="demo", interpreters=SHOWN, n=n, eps=EPS, seed=seed)
     _attack(settings, Classifier.load("demo", device=chosen_device(device)), demo_images(), out, batch=16)
     say(
         "\nTry your own model next:\n"
@@ -186,12 +186,12 @@ def main() -> None:
         sys.exit(1)
 
 
-def _attack(settings: Settings, classifier: Classifier, image_set: ImageSet, out: Path, batch: int) -> None:
+def _attack(settings: AttackSettings, classifier: Classifier, image_set: ImageSet, out: Path, batch: int) -> None:
     normalization = classifier.origin.normalization if classifier.origin else "given"
     say(f"Model {settings.model} on {classifier.device}; normalisation: {normalization}.")
     with progress_bars() as on_progress:
         run = effectiveness.execute(
-            settings, classifier, image_set, out, command=command_line(), width=batch, on_progress=on_progress
+            settings, classifier, image_set, out, command=command_line(), batch_size=batch, on_progress=on_progress
         )
     _print_summary(run)
     say(f"\nRun folder: {out}\nReport:     {write_report(run, out / 'report.html')}")

@@ -39,7 +39,7 @@ from underfire.data.image_set import object_masks
 from underfire.models.classifier import Classifier
 from underfire.report import write_report_of
 from underfire.runs.execute import Manner, Subject
-from underfire.runs.settings import SCALES, Request
+from underfire.runs.settings import SCALES, StudySettings
 from underfire.runs.store import Store
 from underfire.studies import tables
 from underfire.studies.catalogue import FIGURES, STUDIES, TABLES, Entry, done
@@ -114,7 +114,7 @@ def _command(entries: tuple[Entry, ...]) -> Callable[..., None]:
         given |= {"scale": scale, "n": n, "recipe": recipe, "eps": budget_in(eps), "steps": steps}
         given |= {"interpreters": interpreter and names_in(interpreter), "defended": defended and names_in(defended)}
         named = {name: value for name, value in given.items() if value is not None}
-        request, classifier = opened(checked(Request, **(_defaults(images) | named)), device)
+        request, classifier = opened(checked(StudySettings, **(_defaults(images) | named)), device)
         subject = _subject(request, classifier)
         feasible = _feasible(entries, request)
         impossible = _announce(feasible, request, subject, out)
@@ -138,7 +138,7 @@ def _defaults(images: str) -> dict[str, Any]:
     return {"interpreters": demo.SHOWN, "defended": (demo.DEFENDED,), "masks": "demo", "eps": demo.EPS}
 
 
-def _subject(request: Request, classifier: Classifier) -> Subject:
+def _subject(request: StudySettings, classifier: Classifier) -> Subject:
     """The images, the demo's in sufficient number, and the masks that belong to them."""
     if (request.masks == "demo") != (request.images == "demo") and request.masks is not None:
         raise UnderfireError("The demo's scenes bring their own masks; name --masks FOLDER for images of your own.")
@@ -150,7 +150,7 @@ def _subject(request: Request, classifier: Classifier) -> Subject:
     return Subject(classifier, image_set, masks)
 
 
-def _feasible(entries: tuple[Entry, ...], request: Request) -> list[Entry]:
+def _feasible(entries: tuple[Entry, ...], request: StudySettings) -> list[Entry]:
     """Those for which the request names all that they need; UnderfireError if there is none."""
     feasible = list[Entry]()
     for entry in entries:
@@ -164,7 +164,7 @@ def _feasible(entries: tuple[Entry, ...], request: Request) -> list[Entry]:
     return feasible
 
 
-def _announce(entries: list[Entry], request: Request, subject: Subject, out: Path) -> list[str]:
+def _announce(entries: list[Entry], request: StudySettings, subject: Subject, out: Path) -> list[str]:
     """Print how long each study will take, and all of them; sentences on those that cannot be done."""
     table, total, impossible = table_of("", ("study",), ("stages", "lacking", "about")), 0.0, list[str]()
     with console.status("timing one image"), stopwatch(subject.classifier, Store(out)) as watch:
@@ -184,7 +184,7 @@ def _announce(entries: list[Entry], request: Request, subject: Subject, out: Pat
     return impossible
 
 
-def _carry_out(entries: list[Entry], request: Request, subject: Subject, out: Path, batch: int) -> None:
+def _carry_out(entries: list[Entry], request: StudySettings, subject: Subject, out: Path, batch: int) -> None:
     """One study after another; one that cannot be done does not keep the others from it."""
     failed: list[str] = []
     for entry in entries:

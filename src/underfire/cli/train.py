@@ -40,7 +40,7 @@ from underfire.models.masker import Masker
 from underfire.training.aid import recipe_for, train_aid
 from underfire.training.classifier import ClassifierRecipe, labelled, train_classifier
 from underfire.training.dataset import TrainingSet, demo_training_set, read_training_set
-from underfire.training.rts import FeatureExtractor, Recipe, train_masker
+from underfire.training.rts import FeatureExtractor, MaskerRecipe, train_masker
 
 train_app = typer.Typer(help="Train what has to be learned before it can be attacked.", no_args_is_help=True)
 
@@ -86,7 +86,7 @@ def rts(
     device: Device = "auto",
 ) -> None:
     """Train RTS's masker for a classifier (Eq. 8), on any images of its kind; their labels are not used."""
-    recipe = checked(Recipe, steps=steps, batch=batch, lr=lr, area=area, seed=seed)
+    recipe = checked(MaskerRecipe, steps=steps, batch=batch, lr=lr, area=area, seed=seed)
     where = chosen_device(device)
     classifier = Classifier.load(model, weights, normalize, device=where)
     through = None if encoder is None else Classifier.load(encoder, encoder_weights, device=where)

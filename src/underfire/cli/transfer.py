@@ -24,7 +24,7 @@ from underfire.models.classifier import Classifier
 from underfire.runs.execute import reopen
 from underfire.runs.folder import open_run
 from underfire.studies import transfer as study
-from underfire.studies.transfer import Cell, Elsewhere
+from underfire.studies.transfer import Elsewhere, TransferCell
 
 
 def transfer(
@@ -56,14 +56,14 @@ def transfer(
         other = Classifier.load(model, weights, normalize, features=features, device=classifier.device)
         elsewhere = Elsewhere(model, other)
     with progress_bars() as on_progress:
-        table = study.execute(opened, classifier, shown, elsewhere, width=batch, on_progress=on_progress)
+        table = study.execute(opened, classifier, shown, elsewhere, batch_size=batch, on_progress=on_progress)
     cells = study.summarise(table)
     _print_matrix(cells)
     _print_differences(cells)
     say(f"\nTable:    {run / study.TABLE}\nHeat-map: {run / study.plot_name(elsewhere)}")
 
 
-def _print_matrix(cells: list[Cell]) -> None:
+def _print_matrix(cells: list[TransferCell]) -> None:
     rows, columns = (dict.fromkeys(names) for names in ([c.made_for for c in cells], [c.interpreter for c in cells]))
     means = {(c.made_for, c.interpreter): f"{c.map_l1.value:.3f}{'*' if c.own else ' '}" for c in cells}
     table = table_of("", ("made for",), tuple(columns))
@@ -73,7 +73,7 @@ def _print_matrix(cells: list[Cell]) -> None:
     console.print(table)
 
 
-def _print_differences(cells: list[Cell]) -> None:
+def _print_differences(cells: list[TransferCell]) -> None:
     table = table_of("", ("made for", "shown by"), ("ΔL1", "IoU", "says", "own − ΔL1"))
     for cell in cells:
         shown = (_bracketed(cell.map_l1), _short(cell.iou_mean.value, 2), _short(cell.predicted.value, 2))

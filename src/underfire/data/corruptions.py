@@ -25,7 +25,7 @@ from underfire.core.types import Images, Keys, Maps, UnderfireError
 
 
 @runtime_checkable
-class Change(Protocol):
+class Corruption(Protocol):
     """A frozen record of parameters; each image is changed by itself, and what is drawn comes from its key alone."""
 
     @property
@@ -133,10 +133,10 @@ class Crop:
         return central(maps[:, None], self.share)[:, 0]
 
 
-CHANGES: Mapping[str, Change] = MappingProxyType({each.name: each for each in (Noise(), JPEG(), Blur(), Crop())})
+CHANGES: Mapping[str, Corruption] = MappingProxyType({each.name: each for each in (Noise(), JPEG(), Blur(), Crop())})
 
 
-def change_named(name: str) -> Change:
+def change_named(name: str) -> Corruption:
     """The change of that name in its default strength, as on the command line; UnderfireError if it is none."""
     if name not in CHANGES:
         raise UnderfireError(f"There is no harmless change '{name}'; there are {', '.join(CHANGES)}.")

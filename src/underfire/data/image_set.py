@@ -21,7 +21,7 @@ from torchvision.transforms.v2 import functional as F
 
 from underfire.core.types import Labels, UnderfireError
 from underfire.data.decode import ArraySource, FileSource, Picture
-from underfire.data.label_tables import MOST_CLASSES, Entry, read_label_table
+from underfire.data.label_tables import MOST_CLASSES, LabelEntry, read_label_table
 from underfire.data.splits import part
 
 
@@ -149,7 +149,7 @@ def _open_nested(folder: Path) -> ImageSet:
 
 def _open_table(folder: Path, table: Path, split: str | None) -> ImageSet:
     listed = read_label_table(table, folder)
-    entries: dict[str, Entry] = {}
+    entries: dict[str, LabelEntry] = {}
     for entry in listed.entries:
         file, names = Path(entry.file), f"line {entry.line} of {table} names {entry.file!r}"
         if file.anchor or ".." in file.parts:

@@ -23,7 +23,7 @@ Cells = Mapping[str, str]
 
 
 @dataclass(frozen=True)
-class Entry:
+class LabelEntry:
     """One image of a table; lesion and part are empty where the table does not say them."""
 
     line: int
@@ -37,7 +37,7 @@ class Entry:
 class LabelTable:
     """The images that a table lists, and the name of each class by its index, "7" where class 7 has none."""
 
-    entries: tuple[Entry, ...]
+    entries: tuple[LabelEntry, ...]
     classes: tuple[str, ...]
 
 
@@ -92,7 +92,7 @@ Layout = Callable[[Path, Path, Sequence[str], list[tuple[int, Cells]]], LabelTab
 
 
 def _own(table: Path, folder: Path, header: Sequence[str], rows: list[tuple[int, Cells]]) -> LabelTable:
-    entries, names = list[Entry](), dict[int, str]()
+    entries, names = list[LabelEntry](), dict[int, str]()
     for line, name, label, row in _classes(table, ("class_index",), header, rows):
         entries.append(_entry(line, name, label, row))
         names[label] = row.get("class_name") or row.get("dx") or str(label)
@@ -114,7 +114,7 @@ def _one_hot(table: Path, folder: Path, header: Sequence[str], rows: list[tuple[
     classes = [name for name in header if name not in ("image", "lesion_id", "split")]
     if len(classes) < 2:
         raise UnderfireError(f"{table} has a column image and {len(classes)} for classes: it needs two or more")
-    files, entries = _Files(folder), list[Entry]()
+    files, entries = _Files(folder), list[LabelEntry]()
     for line, row in rows:
         marked = [i for i, name in enumerate(classes) if _is_marked(table, line, name, row[name])]
         if len(marked) != 1:
@@ -130,8 +130,8 @@ _LAYOUTS: Mapping[tuple[str, ...], Layout] = {
 }
 
 
-def _entry(line: int, file: str, label: int, row: Cells) -> Entry:
-    return Entry(line, file, label, row.get("lesion_id", "").strip(), row.get("split", "").strip())
+def _entry(line: int, file: str, label: int, row: Cells) -> LabelEntry:
+    return LabelEntry(line, file, label, row.get("lesion_id", "").strip(), row.get("split", "").strip())
 
 
 def _is_marked(table: Path, line: int, column: str, cell: str) -> bool:

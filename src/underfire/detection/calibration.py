@@ -28,14 +28,14 @@ def joint(scores: Sequence[Row]) -> Row:
 
 
 @dataclass(frozen=True)
-class Scale:
+class Standardisation:
     """What scores are measured from, and in units of what; as it stands, it leaves them as they are."""
 
     mean: float = 0.0
     deviation: float = 1.0
 
     @classmethod
-    def fit(cls, benign: Row) -> "Scale":
+    def fit(cls, benign: Row) -> "Standardisation":
         """Mean and deviation of benign scores; UnderfireError where there are none, or all are equal, or one is NaN."""
         scores = _checked(benign, "benign")
         _check_unequal(scores)
@@ -45,7 +45,7 @@ class Scale:
         return (scores.double() - self.mean) / self.deviation
 
 
-def left_out(fit: Callable[[Row], Scale], benign: Row) -> Row:
+def left_out(fit: Callable[[Row], Standardisation], benign: Row) -> Row:
     """Each benign score on the scale that the others give: the one that a new image's score would be on."""
     others = (torch.cat([benign[:i], benign[i + 1 :]]) for i in range(len(benign)))
     return torch.cat([fit(rest)(own) for own, rest in zip(benign[:, None], others, strict=True)])

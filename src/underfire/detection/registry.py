@@ -15,7 +15,7 @@ from types import MappingProxyType
 
 from underfire.core.types import Row, UnderfireError
 from underfire.data.corruptions import CHANGES, change_named
-from underfire.detection.calibration import Scale
+from underfire.detection.calibration import Standardisation
 from underfire.detection.scores import Consistency, Disagreement, FeatureSqueezing, Scorer
 from underfire.detection.squeezers import squeezer_named
 from underfire.interpreters.protocol import Explainer
@@ -32,9 +32,9 @@ DETECTORS = (
 )
 
 
-def as_it_is(benign: Row) -> Scale:
+def as_it_is(benign: Row) -> Standardisation:
     """No change of scale."""
-    return Scale()
+    return Standardisation()
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Judgement:
     name: str
     family: str
     parts: tuple[Scorer, ...]
-    scale: Callable[[Row], Scale] = as_it_is
+    scale: Callable[[Row], Standardisation] = as_it_is
 
 
 def judgements_named(text: str, of_run: Sequence[str] = ()) -> tuple[Judgement, ...]:
@@ -95,10 +95,13 @@ def _consistency(parts: Parts, held: Held) -> list[Judgement]:
             raise UnderfireError(f"Change '{repeated}' of {name} is named twice; name it once.")
         explainer = _interpreter(name, held)
         scorers = [Consistency(explainer, change_named(each)) for each in changes]
-        judgements += [*_singly(family, scorers), *_as_a_whole(f"{family}:{name}", family, scorers, Scale.fit)]
+        judgements += [
+            *_singly(family, scorers),
+            *_as_a_whole(f"{family}:{name}", family, scorers, Standardisation.fit),
+        ]
         everything += scorers
     several = len(wanted) > 1
-    return judgements + (_as_a_whole(family, family, everything, Scale.fit) if several else [])
+    return judgements + (_as_a_whole(family, family, everything, Standardisation.fit) if several else [])
 
 
 def _ensemble(parts: Parts, held: Held) -> list[Judgement]:
@@ -108,7 +111,7 @@ def _ensemble(parts: Parts, held: Held) -> list[Judgement]:
     if repeated := _repeated(names):
         raise UnderfireError(f"Interpreter '{repeated}' is named twice; name it once.")
     scorers = [Disagreement(*pair) for pair in combinations([_interpreter(each, held) for each in names], 2)]
-    return [*_singly(family, scorers), *_as_a_whole(family, family, scorers, Scale.fit)]
+    return [*_singly(family, scorers), *_as_a_whole(family, family, scorers, Standardisation.fit)]
 
 
 _FAMILIES: Mapping[str, Callable[[Parts, Held], list[Judgement]]] = MappingProxyType(
@@ -120,7 +123,9 @@ def _singly(family: str, scorers: Sequence[Scorer]) -> list[Judgement]:
     return [Judgement(each.name, family, (each,)) for each in scorers]
 
 
-def _as_a_whole(name: str, family: str, scorers: Sequence[Scorer], scale: Callable[[Row], Scale]) -> list[Judgement]:
+def _as_a_whole(
+    name: str, family: str, scorers: Sequence[Scorer], scale: Callable[[Row], Standardisation]
+) -> list[Judgement]:
     """All of them together; nothing where there is one."""
     return [Judgement(name, family, tuple(scorers), scale)] if len(scorers) > 1 else []
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from underfire.core.image_ops import area_mean
 from underfire.core.types import Images, Keys, Labels, Maps, Row
-from underfire.data.corruptions import Change
+from underfire.data.corruptions import Corruption
 from underfire.detection.squeezers import Squeezer
 from underfire.interpreters.protocol import Explainer
 from underfire.metrics.maps import map_l1
@@ -88,7 +88,7 @@ class Consistency:
     """How far one harmless change moves one interpreter's map of the class that was reported before it."""
 
     interpreter: Explainer
-    change: Change
+    change: Corruption
 
     @property
     def name(self) -> str:

@@ -24,7 +24,7 @@ class Centre:
 
 
 @dataclass(frozen=True)
-class Chance:
+class RandomMap:
     """`side` x `side` independent uniform cells, drawn from (seed, image)."""
 
     side: int = 8

@@ -62,13 +62,13 @@ class IG(ClosedForm):
     """Integrated gradients from a plain baseline, black by default, at 1/4 of the input side (1/2 below 64 pixels).
 
     `level` is the baseline's pixel value; `attributions` takes any baseline. `input_gradient` is the attacker's way to
-    differentiate the gradient; the deployed map never uses it. `together` nodes share a pass.
+    differentiate the gradient; the deployed map never uses it. `internal_batch_size` nodes share a pass.
     """
 
     quadrature: Quadrature = field(default_factory=Midpoints)
     level: float = 0.0
     input_gradient: InputGradient = field(default_factory=FiniteDifferences)
-    together: int = field(default=4, compare=False)
+    internal_batch_size: int = field(default=4, compare=False)
 
     @property
     def name(self) -> str:
@@ -83,7 +83,7 @@ class IG(ClosedForm):
 
     def _maps(self, classifier: Classifier, x: Images, y: Labels, input_gradient: InputGradient) -> Maps:
         baseline = torch.full_like(x, self.level)
-        shares = attributions(classifier, x, baseline, y, self.quadrature, input_gradient, self.together)
+        shares = attributions(classifier, x, baseline, y, self.quadrature, input_gradient, self.internal_batch_size)
         largest = shares.detach().abs().amax((1, 2, 3), keepdim=True)  # mm undoes it; its floor would hide small p
         return saliency(shares / largest.clamp_min(torch.finfo(x.dtype).tiny))
 
@@ -95,12 +95,14 @@ def attributions(
     y: Labels,
     quadrature: Quadrature,
     input_gradient: InputGradient = exact_gradient,
-    together: int = 4,
+    internal_batch_size: int = 4,
 ) -> Images:
-    """a of Eq. 11 for class y and a baseline of each image, signed, N3HW; `together` nodes share a pass."""
+    """a of Eq. 11 for class y and a baseline of each image, signed, N3HW; `internal_batch_size` nodes share a pass."""
     places, weights = (values.to(x) for values in quadrature.nodes())
     change, integral = x - baseline, torch.zeros_like(x)
-    for t, weight in zip(torch.split(places, together), torch.split(weights, together), strict=True):
+    for t, weight in zip(
+        torch.split(places, internal_batch_size), torch.split(weights, internal_batch_size), strict=True
+    ):
         points = (baseline + t.view(-1, 1, 1, 1, 1) * change).flatten(0, 1)
         _, odds, gradient = input_gradient(classifier, points, y.repeat(len(t)))
         slope = (F.logsigmoid(odds) + F.logsigmoid(-odds)).exp().view(len(t), -1)  # p (1 - p)

@@ -1,7 +1,7 @@
 """A classifier that has forgotten what it learned: model-parameter randomisation (Adebayo et al. 2018).
 
-    forgetful = randomised(model, DEPTHS["all"](model, x), seed=0)
-    maps = adopted(interpreter, forgetful).explain(forgetful, x, y, keys)
+    randomized_model = randomized(model, DEPTHS["all"](model, x), seed=0)
+    maps = rebind(interpreter, randomized_model).explain(randomized_model, x, y, keys)
 
 A re-initialised layer is as before its training: weights from N(0, 2 / fan-in) (He et al. 2015), biases 0,
 normalisation layers at scale 1, shift 0 and running statistics 0 and 1. Every tensor is drawn from (seed, its name).
@@ -37,7 +37,7 @@ def head(classifier: Classifier, x: Images) -> tuple[str, ...]:
     with watching(own, record), torch.no_grad():
         classifier(x[:1])
     if not called:
-        raise UnderfireError("The model calls no layer that has weights, so none can be randomised.")
+        raise UnderfireError("The model calls no layer that has weights, so none can be randomized.")
     return (called[-1],)
 
 
@@ -51,7 +51,7 @@ DEPTHS: Mapping[str, Callable[[Classifier, Images], tuple[str, ...]]] = MappingP
 )
 
 
-def randomised(classifier: Classifier, layers: tuple[str, ...], seed: int) -> Classifier:
+def randomized(classifier: Classifier, layers: tuple[str, ...], seed: int) -> Classifier:
     """A classifier of its own with these layers re-initialised and the same features; the one given stays as it is."""
 
     def change(network: nn.Module) -> None:
@@ -62,14 +62,14 @@ def randomised(classifier: Classifier, layers: tuple[str, ...], seed: int) -> Cl
 
 
 @singledispatch
-def adopted(interpreter: Explainer, classifier: Classifier) -> Explainer:
+def rebind(interpreter: Explainer, classifier: Classifier) -> Explainer:
     """The interpreter as it explains a classifier that it was not made for; most are made for none."""
     return interpreter
 
 
-@adopted.register
+@rebind.register
 def _(interpreter: RTS, classifier: Classifier) -> Explainer:
-    return interpreter.adopted_by(classifier)
+    return interpreter.rebind(classifier)
 
 
 def _weights(layer: nn.Module) -> list[tuple[str, nn.Parameter]]:

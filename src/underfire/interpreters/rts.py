@@ -62,7 +62,7 @@ class RTS(ClosedForm):
     def name(self) -> str:
         return "rts"
 
-    def adopted_by(self, classifier: Classifier) -> "RTS":
+    def rebind(self, classifier: Classifier) -> "RTS":
         """The same masker on the features of a classifier that it was not trained for; tells what masks depend on."""
         manifest = self.masker.manifest.model_copy(update={"classifier": classifier.fingerprint()})
         return replace(self, masker=replace(self.masker, manifest=manifest))
@@ -124,7 +124,7 @@ MOST_SCALES = 4
 
 
 @dataclass(frozen=True)
-class Scale:
+class EncoderScale:
     """A layer whose output (N, channels, rows, columns) has a spatial size of its own."""
 
     layer: str
@@ -133,7 +133,7 @@ class Scale:
     columns: int
 
 
-def find_scales(classifier: Classifier, x: Images) -> tuple[Scale, ...]:
+def find_scales(classifier: Classifier, x: Images) -> tuple[EncoderScale, ...]:
     """Up to four scales, deepest first, none finer than the grid of masks unless there is no other.
 
     UnderfireError where the network has no layer with features (N, D, h, w).
@@ -148,7 +148,7 @@ def find_scales(classifier: Classifier, x: Images) -> tuple[Scale, ...]:
     with watching(named_layers(classifier.network), record), torch.no_grad():
         logits = classifier(x[:1]).logits
     last = {
-        tuple(output.shape[2:]): Scale(name, *output.shape[1:])
+        tuple(output.shape[2:]): EncoderScale(name, *output.shape[1:])
         for name, output in outputs.items()
         if not any(same(maps.mean((2, 3)), logits) for maps in (output, output.relu()))
     }

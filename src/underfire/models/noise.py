@@ -21,7 +21,7 @@ from underfire.core import rng
 from underfire.core.types import Images, Keys, Labels, UnderfireError
 from underfire.models.classifier import Classifier
 
-STRONGEST, HALVINGS = 1.0, 16
+STRONGEST, BISECTIONS = 1.0, 16
 Spread = Callable[[Float[Tensor, "n s"]], Float[Tensor, "n s"]]  # of numbers that are uniform in (0, 1)
 
 NOISES: Mapping[str, Spread] = MappingProxyType(
@@ -37,7 +37,7 @@ def disturbed(images: Images, kind: str, keys: Keys, sigma: float, seed: int) ->
 
 @dataclass(frozen=True)
 class Trial:
-    """Correctly classified images and the noise that is tried on them, `width` at a time."""
+    """Correctly classified images and the noise that is tried on them, `batch_size` at a time."""
 
     classifier: Classifier
     images: Images
@@ -45,12 +45,12 @@ class Trial:
     keys: Keys
     kind: str
     seed: int
-    width: int = 16
+    batch_size: int = 16
 
     def errors(self, sigma: float) -> float:
         """The share of images that are misclassified under noise of this deviation."""
         wrong = 0
-        for chunk in torch.split(torch.arange(len(self.images)), self.width):
+        for chunk in torch.split(torch.arange(len(self.images)), self.batch_size):
             noisy = disturbed(self.images[chunk], self.kind, self.keys[chunk], sigma, self.seed)
             with torch.no_grad():
                 predicted = self.classifier(noisy.to(self.classifier.device)).logits.argmax(1).cpu()
@@ -69,7 +69,7 @@ class Trial:
         """The deviation at which the share of errors reaches the level, by bisection."""
         self.check(level)
         low, high = 0.0, STRONGEST
-        for _ in range(HALVINGS):
+        for _ in range(BISECTIONS):
             middle = (low + high) / 2
             low, high = (low, middle) if self.errors(middle) >= level else (middle, high)
         return high

@@ -31,7 +31,7 @@ Key = tuple[str, ...]  # what a picture shows: its kind, attack, interpreter (""
 
 
 @dataclass(frozen=True)
-class Attacked:
+class AttackedCard:
     """What one attack did to one image; pictures are names in the album."""
 
     attack: str
@@ -64,11 +64,11 @@ class Card:
     picture: str | None
     heat: str | None
     wanted: str | None  # the target map, where it is not the benign one
-    attacked: tuple[tuple[Attacked, ...], ...]
-    numbers: tuple[Attacked, ...]  # the attacks without pictures
+    attacked: tuple[tuple[AttackedCard, ...], ...]
+    numbers: tuple[AttackedCard, ...]  # the attacks without pictures
 
     @property
-    def leading(self) -> Attacked:
+    def leading(self) -> AttackedCard:
         """The one by which the page sorts: the first ADV² where there is one."""
         everything = list(chain(*self.attacked))
         return next((each for each in everything if each.attack in MAP_AWARE), everything[-1])
@@ -192,10 +192,10 @@ def _told(changes: dict[str, Change]) -> tuple[tuple[str, Change], ...]:
     return tuple((", ".join(names), change) for change, names in used.items())
 
 
-def _attacked(row: dict[str, Any], names: dict[Key, str], classes: Sequence[str]) -> Attacked:
+def _attacked(row: dict[str, Any], names: dict[Key, str], classes: Sequence[str]) -> AttackedCard:
     attack, interpreter, id = row["attack"], row["interpreter"], row["id"]
     owner = _owner(attack, interpreter) or ""
-    return Attacked(
+    return AttackedCard(
         attack=attack,
         predicted=class_name(classes, row["class_predicted"]),
         row=row,

@@ -7,7 +7,7 @@ from math import isnan
 from underfire.attacks.names import in_order
 from underfire.metrics.intervals import Estimate
 from underfire.report.verdict import percent
-from underfire.runs.outcomes import Summary
+from underfire.runs.outcomes import AttackSummary
 
 SHARE = "Plausible"  # `Words.share` in the page
 DEFINITIONS = {
@@ -47,7 +47,7 @@ DIGITS = {"L∞": 4, "Roughness": 0}  # 3 for the others
 
 
 @dataclass(frozen=True)
-class Cell:
+class AverageCell:
     """A mean and its interval, as they are printed."""
 
     value: str
@@ -55,15 +55,15 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Table:
+class AverageTable:
     """One interpreter: a row of cells per metric, a column per attack."""
 
     interpreter: str
     columns: tuple[tuple[str, int], ...]  # attack and number of images
-    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+    rows: tuple[tuple[str, tuple[AverageCell, ...]], ...]
 
 
-def definitions(summaries: list[Summary], targeted: bool) -> dict[str, str]:
+def definitions(summaries: list[AttackSummary], targeted: bool) -> dict[str, str]:
     """The metrics that a run's tables show: flows where images were bent, the benign map where it is not the target."""
     measured = {metric for summary in summaries for metric in summary.all_images}
     absent = {name for name, metric in MAP_METRICS.items() if metric not in measured}
@@ -71,9 +71,9 @@ def definitions(summaries: list[Summary], targeted: bool) -> dict[str, str]:
     return {name: text for name, text in DEFINITIONS.items() if name not in absent}
 
 
-def tabulate(summaries: list[Summary], successes: bool, shown: Iterable[str]) -> list[Table]:
+def tabulate(summaries: list[AttackSummary], successes: bool, shown: Iterable[str]) -> list[AverageTable]:
     """One table per interpreter over all images, or over the successful ones."""
-    grouped: dict[str, dict[str, Summary]] = {}
+    grouped: dict[str, dict[str, AttackSummary]] = {}
     for summary in summaries:
         grouped.setdefault(summary.interpreter, {})[summary.attack] = summary
     return [
@@ -82,24 +82,24 @@ def tabulate(summaries: list[Summary], successes: bool, shown: Iterable[str]) ->
     ]
 
 
-def _table(interpreter: str, summaries: list[Summary], successes: bool, shown: tuple[str, ...]) -> Table:
+def _table(interpreter: str, summaries: list[AttackSummary], successes: bool, shown: tuple[str, ...]) -> AverageTable:
     columns = [_estimates(each, each.successes if successes else each.all_images) for each in summaries]
-    return Table(
+    return AverageTable(
         interpreter=interpreter,
         columns=tuple((each.attack, column["ΔL1"].n) for each, column in zip(summaries, columns, strict=True)),
         rows=tuple((name, tuple(_cell(name, column.get(name)) for column in columns)) for name in shown),
     )
 
 
-def _estimates(summary: Summary, averages: Mapping[str, Estimate]) -> dict[str, Estimate]:
+def _estimates(summary: AttackSummary, averages: Mapping[str, Estimate]) -> dict[str, Estimate]:
     distances = {name: averages[metric] for name, metric in MAP_METRICS.items() if metric in averages}
     return {"ASR": summary.asr, "MC": summary.mc, **distances}
 
 
-def _cell(name: str, estimate: Estimate | None) -> Cell:
+def _cell(name: str, estimate: Estimate | None) -> AverageCell:
     if estimate is None or isnan(estimate.value):
-        return Cell("–", "")
+        return AverageCell("–", "")
     if name in SHARES:
-        return Cell(percent(estimate.value), f"{100 * estimate.low:.0f}–{100 * estimate.high:.0f}")
+        return AverageCell(percent(estimate.value), f"{100 * estimate.low:.0f}–{100 * estimate.high:.0f}")
     digits = DIGITS.get(name, 3)
-    return Cell(f"{estimate.value:.{digits}f}", f"{estimate.low:.{digits}f}–{estimate.high:.{digits}f}")
+    return AverageCell(f"{estimate.value:.{digits}f}", f"{estimate.low:.{digits}f}–{estimate.high:.{digits}f}")

@@ -25,26 +25,26 @@ from underfire.data.selection import LocatedObjects, Selection, locate, select
 from underfire.detection.scores import Seen, Shown, shown
 from underfire.interpreters.proposition import both_sides
 from underfire.interpreters.protocol import Blind, Explainer
-from underfire.interpreters.randomize import DEPTHS, adopted, randomised
+from underfire.interpreters.randomize import DEPTHS, randomized, rebind
 from underfire.metrics.maps import linf
 from underfire.models.classifier import Classifier
 from underfire.models.noise import Trial, disturbed
 from underfire.runs.specs import (
-    Aim,
     Bound,
+    CalibratedNoise,
     Craft,
     Detect,
-    Disturb,
     Explain,
     ExplainElsewhere,
     ExplainRandomised,
     Locate,
-    Noise,
     Reported,
     Rescore,
     Select,
-    Sketch,
+    SignNoise,
     Spec,
+    TargetClasses,
+    TargetMaps,
     describe,
     key,
 )
@@ -55,11 +55,11 @@ Rows = Iterator[tuple[tuple[str, ...], Mapping[str, Tensor]]]  # some ids and th
 
 @dataclass(frozen=True)
 class Context:
-    """What stages are computed with and where they go; width is the number of images worked on at a time."""
+    """What stages are computed with and where they go; batch_size is the number of images worked on at a time."""
 
     classifier: Classifier
     store: Store
-    width: int
+    batch_size: int
     on_step: Callable[[Progress], None] = lambda progress: None
 
 
@@ -100,9 +100,9 @@ def keep(spec: Select | Locate, samples: Samples, store: Store, **further: Tenso
     store.append(key(spec), samples.ids, {"image": samples.images, "label": samples.labels, **further})
 
 
-def targets_of(spec: Aim, samples: Samples, classifier: Classifier, width: int) -> Labels:
+def targets_of(spec: TargetClasses, samples: Samples, classifier: Classifier, batch_size: int) -> Labels:
     """The target classes of chosen images; UnderfireError where one is no other class."""
-    chunks = _chunks(samples.ids, width)
+    chunks = _chunks(samples.ids, batch_size)
     logits = torch.cat([_logits(classifier, samples.images[chunk]) for chunk in chunks])
     target = spec.rule.choose(samples.ids, samples.labels, logits, spec.seed)
     return check_targets(target, samples.labels, logits.shape[1])
@@ -125,13 +125,13 @@ def _compute(spec: Any, ids: tuple[str, ...], context: Context) -> Rows:
 
 
 @_compute.register
-def _(spec: Aim, ids: tuple[str, ...], context: Context) -> Rows:
+def _(spec: TargetClasses, ids: tuple[str, ...], context: Context) -> Rows:
     image, label = (context.store.read(key(spec.of), name, ids) for name in ("image", "label"))
-    yield ids, {"target": targets_of(spec, Samples(ids, image, label), context.classifier, context.width)}
+    yield ids, {"target": targets_of(spec, Samples(ids, image, label), context.classifier, context.batch_size)}
 
 
 @_compute.register
-def _(spec: Sketch, ids: tuple[str, ...], context: Context) -> Rows:
+def _(spec: TargetMaps, ids: tuple[str, ...], context: Context) -> Rows:
     chosen = context.store.done(key(spec.of.of))
     labels = context.store.read(key(spec.of.of), "label", chosen)
     maps = context.store.read(key(spec.benign), "map", chosen)
@@ -152,30 +152,30 @@ def _(spec: Explain, ids: tuple[str, ...], context: Context) -> Rows:
 def _(spec: ExplainElsewhere, ids: tuple[str, ...], context: Context) -> Rows:
     images, classes = context.store.read(key(spec.of), "image", ids), _explained(spec.of, ids, context.store)
     maps = _maps(spec.interpreter, context.classifier, ids, images, classes, rng.image_keys(ids), context)
-    for chunk, (part, rows) in zip(_chunks(ids, context.width), maps, strict=True):
+    for chunk, (part, rows) in zip(_chunks(ids, context.batch_size), maps, strict=True):
         yield part, {**rows, "predicted": _logits(context.classifier, images[chunk]).argmax(1)}
 
 
 @_compute.register
-def _(spec: Noise, ids: tuple[str, ...], context: Context) -> Rows:
+def _(spec: SignNoise, ids: tuple[str, ...], context: Context) -> Rows:
     benign, crafted = (context.store.read(key(of), "image", ids) for of in (spec.of.of.of, spec.of))
     keys, shape = rng.image_keys(ids), benign.shape[1:]
     draws = rng.uniform(spec.seed, "noise", keys, torch.zeros_like(keys), shape.numel())
     signs = (draws - 0.5).sign().view(-1, *shape).to(benign.dtype)
     noisy = (benign + linf(crafted, benign).view(-1, 1, 1, 1) * signs).clamp(0, 1)
-    for chunk in _chunks(ids, context.width):
+    for chunk in _chunks(ids, context.batch_size):
         yield ids[chunk], {"image": noisy[chunk], "predicted": _logits(context.classifier, noisy[chunk]).argmax(1)}
 
 
 @_compute.register
-def _(spec: Disturb, ids: tuple[str, ...], context: Context) -> Rows:
+def _(spec: CalibratedNoise, ids: tuple[str, ...], context: Context) -> Rows:
     chosen = context.store.done(key(spec.of))
     images, labels = (context.store.read(key(spec.of), name, chosen) for name in ("image", "label"))
     drawn = (rng.image_keys(chosen), spec.kind, spec.seed)
-    sigma = Trial(context.classifier, images, labels, *drawn, context.width).calibrate(spec.level)
+    sigma = Trial(context.classifier, images, labels, *drawn, context.batch_size).calibrate(spec.level)
     images = context.store.read(key(spec.of), "image", ids)
     noisy = disturbed(images, spec.kind, rng.image_keys(ids), sigma, spec.seed)
-    for chunk in _chunks(ids, context.width):
+    for chunk in _chunks(ids, context.batch_size):
         rows = {"image": noisy[chunk], "predicted": _logits(context.classifier, noisy[chunk]).argmax(1)}
         yield ids[chunk], {**rows, "sigma": torch.full((len(noisy[chunk]),), sigma, dtype=torch.float64)}
 
@@ -198,9 +198,9 @@ def _(spec: ExplainRandomised, ids: tuple[str, ...], context: Context) -> Rows:
     classifier, x = context.classifier, images[:1].to(context.classifier.device)
     with suppress(UnderfireError):  # found while the weights still mean something; not every interpreter needs them
         classifier.locate_features(x)
-    forgetful = randomised(classifier, DEPTHS[spec.depth](classifier, x), spec.seed)
-    interpreter = adopted(spec.interpreter, forgetful)
-    yield from _maps(interpreter, forgetful, ids, images, labels, rng.image_keys(ids), context)
+    randomized_model = randomized(classifier, DEPTHS[spec.depth](classifier, x), spec.seed)
+    interpreter = rebind(spec.interpreter, randomized_model)
+    yield from _maps(interpreter, randomized_model, ids, images, labels, rng.image_keys(ids), context)
 
 
 @_compute.register
@@ -248,18 +248,18 @@ def _(spec: Craft, ids: tuple[str, ...], context: Context) -> Rows:
     anchor = None if spec.anchor is None else context.store.read(key(spec.anchor), "probabilities", ids)
     goal = Goal(keys, image, target, goal_map, anchor)
     start = None if spec.start is None else context.store.read(key(spec.start), "theta", ids)
-    stream = engine.stream(spec.attack, context.classifier, goal, context.width, context.on_step, start)
+    stream = engine.stream(spec.attack, context.classifier, goal, context.batch_size, context.on_step, start)
     for index, outcome in stream:
         yield tuple(ids[i] for i in index.tolist()), vars(outcome)
 
 
-def _explained(of: Select | Locate | Craft | Noise | Disturb, ids: tuple[str, ...], store: Store) -> Labels:
+def _explained(of: Select | Locate | Craft | SignNoise | CalibratedNoise, ids: tuple[str, ...], store: Store) -> Labels:
     """The classes that maps of these images explain."""
     if isinstance(of, Select):
         return store.read(key(of), "label", ids)
-    if isinstance(of, Locate | Disturb):
+    if isinstance(of, Locate | CalibratedNoise):
         return store.read(key(of), "predicted", ids)
-    if isinstance(of, Noise):
+    if isinstance(of, SignNoise):
         return _explained(of.of.of.of, ids, store)
     return store.read(key(of.of), "target", ids)
 
@@ -283,13 +283,13 @@ def _maps(
 
 def _by_chunks(ids: tuple[str, ...], context: Context, compute: Callable[[slice], Mapping[str, Tensor]]) -> Rows:
     """The rows of each batch as soon as they are there, reporting how many are done."""
-    for chunk in _chunks(ids, context.width):
+    for chunk in _chunks(ids, context.batch_size):
         yield ids[chunk], compute(chunk)
         context.on_step(Progress(chunk.stop, 0, chunk.stop, len(ids)))
 
 
-def _chunks(ids: tuple[str, ...], width: int) -> Iterator[slice]:
-    return (slice(start, min(start + width, len(ids))) for start in range(0, len(ids), width))
+def _chunks(ids: tuple[str, ...], batch_size: int) -> Iterator[slice]:
+    return (slice(start, min(start + batch_size, len(ids))) for start in range(0, len(ids), batch_size))
 
 
 def _logits(classifier: Classifier, images: Images) -> Logits:

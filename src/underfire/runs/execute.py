@@ -73,7 +73,7 @@ def carry_out(
     classifier: Classifier,
     *,
     command: str,
-    width: int = 16,
+    batch_size: int = 16,
     on_progress: Report = lambda planned, progress: None,
     shared: bool = False,
 ) -> Run:
@@ -92,7 +92,7 @@ def carry_out(
         if not store.done(images):
             chosen.keep(store)
     ids, run = store.done(images), open_run(out)
-    context = Context(classifier, store, even_width(len(ids), width))
+    context = Context(classifier, store, even_batch_size(len(ids), batch_size))
     computed = [perform(planned, ids, context, run, on_progress) for planned in study.plan]
     if any(computed) or not (out / study.table).exists():
         write_table(out / study.table, study.tabulate(ids, store))
@@ -113,7 +113,7 @@ def perform(planned: Planned, ids: tuple[str, ...], context: Context, run: Run, 
     return True
 
 
-def rehearse(interpreters: Iterable[Explainer], classifier: Classifier, samples: Samples) -> None:
+def preflight(interpreters: Iterable[Explainer], classifier: Classifier, samples: Samples) -> None:
     """One map of each interpreter, so that whatever cannot be explained fails at once."""
     x, y, keys = samples.images[:1], samples.labels[:1], image_keys(samples.ids[:1])
     for each in interpreters:
@@ -129,7 +129,7 @@ def listed(plan: Iterable[Planned]) -> list[dict[str, Any]]:
     ]
 
 
-def surroundings(settings: Inputs, classifier: Classifier, image_set: ImageSet) -> dict[str, Any]:
+def environment(settings: Inputs, classifier: Classifier, image_set: ImageSet) -> dict[str, Any]:
     """What run.json says of versions, device, model and classes."""
     origin = classifier.origin
     return {
@@ -149,9 +149,9 @@ def surroundings(settings: Inputs, classifier: Classifier, image_set: ImageSet) 
     }
 
 
-def even_width(n: int, width: int) -> int:
-    """The largest width <= `width` that leaves the fewest seats empty over the batches it takes."""
-    batches = -(-n // width)
+def even_batch_size(n: int, batch_size: int) -> int:
+    """The largest batch size up to `batch_size` that leaves the fewest slots empty over the batches it takes."""
+    batches = -(-n // batch_size)
     return -(-n // batches)
 
 
@@ -234,5 +234,5 @@ class Manner:
     """The command that was typed, how many images are worked on at a time, and who hears of the progress."""
 
     command: str
-    width: int = 16
+    batch_size: int = 16
     on_progress: Report = lambda planned, progress: None

@@ -50,7 +50,7 @@ MEASURED = (*DISTANCES, "benign_l1", "repeat_l1", "linf", "success_8bit", *FLOW)
 
 
 @dataclass(frozen=True)
-class Summary:
+class AttackSummary:
     """One attack against one interpreter: averages over all images and over the successful ones alone."""
 
     interpreter: str
@@ -61,20 +61,20 @@ class Summary:
     successes: Mapping[str, Estimate]
 
 
-def summarise(outcomes: pa.Table) -> list[Summary]:
-    """One Summary per (interpreter, attack) in the order in which they first appear in the table."""
+def summarise(outcomes: pa.Table) -> list[AttackSummary]:
+    """One AttackSummary per (interpreter, attack) in the order in which they first appear in the table."""
     pairs = dict.fromkeys(zip(*(outcomes[name].to_pylist() for name in ("interpreter", "attack")), strict=True))
     return [_summarise(outcomes, interpreter, attack) for interpreter, attack in pairs]
 
 
-def _summarise(outcomes: pa.Table, interpreter: str, attack: str) -> Summary:
+def _summarise(outcomes: pa.Table, interpreter: str, attack: str) -> AttackSummary:
     chosen = pc.and_(pc.equal(outcomes["interpreter"], interpreter), pc.equal(outcomes["attack"], attack))
     rows = outcomes.filter(chosen)
     success = rows["success"].to_numpy().astype(bool)
     measured = [name for name in MEASURED if name in rows.column_names and not rows[name].null_count]
     values = {name: rows[name].to_numpy() for name in measured}
     values["plausible"] = values["iou_mean"] > PLAUSIBLE
-    return Summary(
+    return AttackSummary(
         interpreter=interpreter,
         attack=attack,
         asr=mean_interval(success),

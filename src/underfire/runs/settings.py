@@ -1,6 +1,6 @@
 """What a run is asked to do: the one definition of every option, its name, type, default and bounds.
 
-settings = Settings(model="demo", images="demo", interpreters=("cam", "rts"))
+settings = AttackSettings(model="demo", images="demo", interpreters=("cam", "rts"))
 """
 
 from collections.abc import Mapping
@@ -65,7 +65,7 @@ class Inputs(Source):
         return [interpreter_named(name) for name in self.interpreters]
 
 
-class Settings(Inputs):
+class AttackSettings(Inputs):
     """Everything that decides what a run computes; running again with other settings is another run."""
 
     solvers: tuple[str, ...] = Field(default=("pgd",), min_length=1)
@@ -101,13 +101,13 @@ class Settings(Inputs):
         return names
 
     @model_validator(mode="after")
-    def _budget_of_a_solver(self) -> "Settings":
+    def _budget_of_a_solver(self) -> "AttackSettings":
         if self.eps is not None and not any("eps" in SOLVERS[each].budget for each in self.solvers):
             raise UnderfireError("Solver 'stadv' moves pixels in place of changing them; leave out --eps.")
         return self
 
     @model_validator(mode="after")
-    def _hiding_from_all(self) -> "Settings":
+    def _hiding_from_all(self) -> "AttackSettings":
         if ENSEMBLE in self.evade and (len(self.interpreters) < 2 or self.target_map != "benign"):
             raise UnderfireError(
                 f"To evade '{ENSEMBLE}' is to show the benign maps of all interpreters at once; name two or more "
@@ -117,7 +117,7 @@ class Settings(Inputs):
 
 
 @dataclass(frozen=True)
-class Scale:
+class StudySize:
     """How many images are attacked, searched for objects, and taken to calibrate detectors."""
 
     attacked: int
@@ -125,12 +125,12 @@ class Scale:
     benign: int
 
 
-SCALES: Mapping[str, Scale] = MappingProxyType(
-    {"quick": Scale(4, 40, 80), "standard": Scale(64, 200, 200), "full": Scale(1000, 1000, 400)}
+SCALES: Mapping[str, StudySize] = MappingProxyType(
+    {"quick": StudySize(4, 40, 80), "standard": StudySize(64, 200, 200), "full": StudySize(1000, 1000, 400)}
 )
 
 
-class Request(Source):
+class StudySettings(Source):
     """The options that all studies share; `n` overrides the scale's number of attacked images."""
 
     interpreters: tuple[str, ...] = ("cam", "grad")
@@ -144,7 +144,7 @@ class Request(Source):
     seed: int = 0
 
     @property
-    def sizes(self) -> Scale:
+    def sizes(self) -> StudySize:
         return SCALES[self.scale]
 
     @property

@@ -1,7 +1,7 @@
 """Pieces of work with an identity: a spec says what is computed from what, its key names the result in a store.
 
 chosen = Select(model=fingerprint, images=digest, n=16, seed=0)
-aimed  = Aim(chosen, seed=0)
+aimed  = TargetClasses(chosen, seed=0)
 benign = Explain(chosen, CAM())
 plain  = Craft(aimed, pgd(), goal=None, start=None)
 """
@@ -47,13 +47,13 @@ class Locate:
 
 
 @dataclass(frozen=True)
-class Aim:
+class TargetClasses:
     """A class other than its own for each chosen image; rows: target."""
 
     of: Select
     seed: int
     rule: TargetClass = field(default_factory=RandomClass)
-    version: int = 1
+    version: int = 2
 
 
 @dataclass(frozen=True)
@@ -63,27 +63,27 @@ class Craft:
     goal holds the target maps, start the thetas to begin from, anchor the class probabilities to come close to.
     """
 
-    of: Aim
+    of: TargetClasses
     attack: Attack
-    goal: "Explain | Sketch | None"
+    goal: "Explain | TargetMaps | None"
     start: "Craft | None"
     anchor: "Craft | None" = None
-    version: int = 1
+    version: int = 2
 
 
 @dataclass(frozen=True)
-class Noise:
+class SignNoise:
     """Chosen images with a random sign at every value, as large as that image's largest change by an attack, and cut to
     [0, 1]; rows: image, predicted.
     """
 
     of: Craft
     seed: int
-    version: int = 1
+    version: int = 2
 
 
 @dataclass(frozen=True)
-class Disturb:
+class CalibratedNoise:
     """Chosen images under noise of a kind (see `NOISES`) that makes the classifier err on that share of them.
 
     Rows: image, predicted, sigma.
@@ -93,7 +93,7 @@ class Disturb:
     kind: str
     level: float
     seed: int
-    version: int = 1
+    version: int = 2
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Explain:
     Another `draw` is another run of the random numbers that an interpreter uses, if any.
     """
 
-    of: "Select | Locate | Craft | Noise | Disturb"
+    of: "Select | Locate | Craft | SignNoise | CalibratedNoise"
     interpreter: Explainer
     draw: int = 0
     version: int = 1
@@ -114,7 +114,7 @@ class Explain:
 class ExplainElsewhere:
     """The same maps by another classifier, whose fingerprint is `model`; rows: map, constant, predicted."""
 
-    of: Select | Craft | Noise
+    of: Select | Craft | SignNoise
     interpreter: Explainer
     model: str
     version: int = 1
@@ -135,17 +135,17 @@ class ExplainRandomised:
 
 
 @dataclass(frozen=True)
-class Sketch:
+class TargetMaps:
     """Target maps on the grid of the benign ones; rows: map, constant, donor.
 
-    donor is the place, among the chosen images, of the one whose benign map it is, or NOBODY.
+    donor is the place, among the chosen images, of the one whose benign map it is, or NO_DONOR.
     """
 
-    of: Aim
+    of: TargetClasses
     benign: Explain
     rule: TargetMap
     seed: int
-    version: int = 1
+    version: int = 2
 
 
 @dataclass(frozen=True)
@@ -163,8 +163,8 @@ class Bound:
     Rows: prediction_loss, interpretation_loss, completeness_error.
     """
 
-    of: Select | Craft | Noise
-    aim: Aim
+    of: Select | Craft | SignNoise
+    aim: TargetClasses
     quadrature: Quadrature
     version: int = 1
 
@@ -196,14 +196,14 @@ class Detect:
 Spec = (
     Select
     | Locate
-    | Aim
+    | TargetClasses
     | Craft
-    | Noise
-    | Disturb
+    | SignNoise
+    | CalibratedNoise
     | Explain
     | ExplainElsewhere
     | ExplainRandomised
-    | Sketch
+    | TargetMaps
     | Rescore
     | Bound
     | Reported

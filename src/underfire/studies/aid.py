@@ -44,10 +44,10 @@ from underfire.metrics.maps import map_l1
 from underfire.models.classifier import Classifier
 from underfire.models.noise import NOISES, Trial
 from underfire.runs.compute import choose, keep
-from underfire.runs.execute import Chosen, Planned, Report, Study, rehearse, surroundings
+from underfire.runs.execute import Chosen, Planned, Report, Study, environment, preflight
 from underfire.runs.folder import Run
 from underfire.runs.settings import Inputs
-from underfire.runs.specs import Aim, Craft, Disturb, Explain, Noise, Select, Spec, describe, key
+from underfire.runs.specs import CalibratedNoise, Craft, Explain, Select, SignNoise, Spec, TargetClasses, describe, key
 from underfire.runs.store import Store
 from underfire.studies import localisation
 from underfire.studies.figures import Drawing, Figure, gallery
@@ -77,7 +77,7 @@ def label_of(name: str) -> str:
     return f"{kind}{colon}{Path(argument).stem}"
 
 
-class Settings(Inputs):
+class AidSettings(Inputs):
     """Everything that decides what a run computes; the first interpreter is the undefended one."""
 
     interpreters: tuple[str, ...] = Field(min_length=2)
@@ -110,27 +110,27 @@ def locate(
     masks: ImageSet,
     *,
     command: str,
-    width: int = 16,
+    batch_size: int = 16,
     on_progress: Report = lambda planned, progress: None,
 ) -> None:
     """How well each interpreter finds objects, in run folders of their own."""
     settings, _ = recorded(run)
     for name in settings.interpreters:
-        given = settings.model_dump(include=set(localisation.Settings.model_fields) - {"n", "interpreters"})
+        given = settings.model_dump(include=set(localisation.LocalisationSettings.model_fields) - {"n", "interpreters"})
         localisation.execute(
-            localisation.Settings(**given, interpreters=(name,), n=settings.located),
+            localisation.LocalisationSettings(**given, interpreters=(name,), n=settings.located),
             classifier,
             image_set,
             masks,
             _localised(run.path, label_of(name)),
             command=command,
-            width=width,
+            batch_size=batch_size,
             on_progress=on_progress,
         )
 
 
 def study(
-    settings: Settings, classifier: Classifier, image_set: ImageSet, masks: ImageSet | None, width: int = 16
+    settings: AidSettings, classifier: Classifier, image_set: ImageSet, masks: ImageSet | None, batch_size: int = 16
 ) -> Study:
     """Attacks and noises; what cannot be classified, explained or disturbed is found out when images are chosen."""
     select = _select(settings, classifier, image_set)
@@ -138,8 +138,8 @@ def study(
     def chosen() -> Chosen:
         selection = choose(select, image_set, classifier)
         samples = selection.samples
-        rehearse(settings.explainers(), classifier, samples)
-        _check_noises(settings, classifier, samples, width)
+        preflight(settings.explainers(), classifier, samples)
+        _check_noises(settings, classifier, samples, batch_size)
         description = _describe(settings, classifier, image_set, selection)
         return Chosen(description, partial(keep, select, samples))
 
@@ -151,7 +151,7 @@ def study(
 # --- what is computed -------------------------------------------------------------------------
 
 
-def _select(settings: Settings, classifier: Classifier, image_set: ImageSet) -> Select:
+def _select(settings: AidSettings, classifier: Classifier, image_set: ImageSet) -> Select:
     return Select(classifier.fingerprint(), image_set.digest, settings.n, settings.seed)
 
 
@@ -162,7 +162,7 @@ class View:
     images: str
     made_for: str | None
     shown_by: str
-    spec: Select | Craft | Noise | Disturb
+    spec: Select | Craft | SignNoise | CalibratedNoise
     interpreter: Interpreter
 
     @property
@@ -170,7 +170,7 @@ class View:
         return Explain(self.spec, self.interpreter)
 
 
-def _views(settings: Settings, select: Select) -> Iterator[View]:
+def _views(settings: AidSettings, select: Select) -> Iterator[View]:
     """Everything that each interpreter is asked to show."""
     interpreters = settings.by_label()
     undefended, *_ = interpreters
@@ -182,10 +182,10 @@ def _views(settings: Settings, select: Select) -> Iterator[View]:
         attacks += [(undefended, crafts[undefended])] if name != undefended else []
         for made_for, craft in attacks:
             yield View(craft.attack.name, made_for, name, craft, each)
-            yield View(_signs_like(craft.attack.name), made_for, name, Noise(craft, settings.seed), each)
+            yield View(_signs_like(craft.attack.name), made_for, name, SignNoise(craft, settings.seed), each)
         for kind in NOISES:
             for level in LEVELS:
-                disturb = Disturb(select, kind, level, settings.seed)
+                disturb = CalibratedNoise(select, kind, level, settings.seed)
                 yield View(f"{kind} noise, {100 * level:g} %", None, name, disturb, each)
 
 
@@ -194,22 +194,22 @@ def _signs_like(attack: str) -> str:
     return f"{SIGNS} {attack}"
 
 
-def _adv2(settings: Settings, select: Select, interpreter: Interpreter) -> Craft:
+def _adv2(settings: AidSettings, select: Select, interpreter: Interpreter) -> Craft:
     attack = solvers.adv2(interpreter, **_recipe(settings), steps=settings.steps, seed=settings.seed)
     return _craft(settings, select, attack, Explain(select, interpreter))
 
 
-def _recipe(settings: Settings) -> dict[str, Any]:
+def _recipe(settings: AidSettings) -> dict[str, Any]:
     return {"recipe": settings.recipe, "eps": settings.eps}
 
 
-def _craft(settings: Settings, select: Select, attack: Attack, goal: Explain | None) -> Craft:
-    aim = Aim(select, settings.seed, RandomClass())
+def _craft(settings: AidSettings, select: Select, attack: Attack, goal: Explain | None) -> Craft:
+    aim = TargetClasses(select, settings.seed, RandomClass())
     assert attack.warm_start is not None
     return Craft(aim, attack, goal, Craft(aim, attack.warm_start, None, None))
 
 
-def _plan(settings: Settings, select: Select, views: tuple[View, ...]) -> Iterator[Planned]:
+def _plan(settings: AidSettings, select: Select, views: tuple[View, ...]) -> Iterator[Planned]:
     """The stages in the order in which they are computed, each once."""
     plain = _craft(settings, select, solvers.pgd(**_recipe(settings)), None)
     assert plain.start is not None
@@ -229,7 +229,9 @@ def _plan(settings: Settings, select: Select, views: tuple[View, ...]) -> Iterat
             yield Planned(f"{attack}, maps of {view.shown_by}", view.maps, "map", attack, view.shown_by)
 
 
-def _table(settings: Settings, select: Select, views: tuple[View, ...], ids: tuple[str, ...], store: Store) -> pa.Table:
+def _table(
+    settings: AidSettings, select: Select, views: tuple[View, ...], ids: tuple[str, ...], store: Store
+) -> pa.Table:
     undefended = next(iter(settings.by_label().values()))
     labels = store.read(key(select), "label", ids).tolist()
     tables = []
@@ -251,7 +253,7 @@ def _table(settings: Settings, select: Select, views: tuple[View, ...], ids: tup
             columns["class_predicted"] = store.read(key(view.spec), "predicted", ids).tolist()
         if isinstance(view.spec, Craft):
             columns["class_target"] = store.read(key(view.spec.of), "target", ids).tolist()
-        if isinstance(view.spec, Disturb):
+        if isinstance(view.spec, CalibratedNoise):
             columns["sigma"] = store.read(key(view.spec), "sigma", ids).tolist()
         tables.append(pa.table(columns, SCHEMA))
     return pa.concat_tables(tables)
@@ -267,7 +269,7 @@ def figures(run: Run) -> Iterator[Figure]:
     yield Figure("figure-16", title, partial(_gallery, settings, select, run, [("adv2",)]))
 
 
-def _gallery(settings: Settings, select: Select, run: Run, kinds: Sequence[tuple[str, ...]]) -> Drawing:
+def _gallery(settings: AidSettings, select: Select, run: Run, kinds: Sequence[tuple[str, ...]]) -> Drawing:
     """For some images a row benign, and one for each of what became of them; images that the last of these fools."""
     views, store = list(_views(settings, select)), run.store
     ids, rows = store.done(key(select)), []
@@ -296,7 +298,7 @@ def _panels(store: Store, chosen: tuple[str, ...], images: Spec, maps: Sequence[
 
 
 @dataclass(frozen=True)
-class Summary:
+class AidSummary:
     """One interpreter on images of one kind; `auc` of map change as a detector of the attack against signs of the same
     size, `success` of attacks."""
 
@@ -325,19 +327,19 @@ def comparisons(run: Run) -> pa.Table:
     return read_table(run.path / TABLE, SCHEMA)
 
 
-def summarise(table: pa.Table) -> list[Summary]:
-    """One Summary per interpreter and kind of images, in the order of the table."""
+def summarise(table: pa.Table) -> list[AidSummary]:
+    """One AidSummary per interpreter and kind of images, in the order of the table."""
     names = ("shown_by", "images", "made_for")
     kinds = dict.fromkeys(zip(*(table[name].to_pylist() for name in names), strict=True))
     return [_summary(table, *kind) for kind in kinds]
 
 
-def _summary(table: pa.Table, shown_by: str, images: str, made_for: str | None) -> Summary:
+def _summary(table: pa.Table, shown_by: str, images: str, made_for: str | None) -> AidSummary:
     rows = _of(table, shown_by, images, made_for)
     predicted, target = (np.array(rows[name].to_pylist(), dtype=object) for name in ("class_predicted", "class_target"))
     attacked, distances = target[0] is not None, rows["map_l1"].to_numpy()
     harmless = _of(table, shown_by, _signs_like(images), made_for)["map_l1"].to_numpy()
-    return Summary(
+    return AidSummary(
         shown_by=shown_by,
         images=images,
         made_for=made_for,
@@ -353,7 +355,7 @@ def _of(table: pa.Table, shown_by: str, images: str, made_for: str | None) -> pa
     return rows_where(table, shown_by=shown_by, images=images, made_for=made_for)
 
 
-def located(run: Run) -> dict[str, localisation.Summary]:
+def located(run: Run) -> dict[str, localisation.LocalisationSummary]:
     """How well each interpreter finds objects under the rule that did best on other images, if masks were given."""
     settings, _ = recorded(run)
     if settings.masks is None:
@@ -369,34 +371,36 @@ def _localised(out: Path, label: str) -> Path:
     return out / "localisation" / label.replace(":", "-")
 
 
-def _check_noises(settings: Settings, classifier: Classifier, samples: Samples, width: int) -> None:
+def _check_noises(settings: AidSettings, classifier: Classifier, samples: Samples, batch_size: int) -> None:
     for kind in NOISES:
         keys = image_keys(samples.ids)
-        Trial(classifier, samples.images, samples.labels, keys, kind, settings.seed, width).check(max(LEVELS))
+        Trial(classifier, samples.images, samples.labels, keys, kind, settings.seed, batch_size).check(max(LEVELS))
 
 
-def recorded(run: Run) -> tuple[Settings, Select]:
+def recorded(run: Run) -> tuple[AidSettings, Select]:
     """What the run was made with; UnderfireError if it holds no defences or another version's."""
     try:
         spec = dict(run.info["spec"])
         select = Select(spec["model_fingerprint"], spec["images_digest"], spec["n"], spec["seed"])
-        return Settings(**{name: spec[name] for name in Settings.model_fields}), select
+        return AidSettings(**{name: spec[name] for name in AidSettings.model_fields}), select
     except (KeyError, TypeError, ValueError) as problem:
         raise UnderfireError(f"{run.path} holds no defences that this version made; run the study again.") from problem
 
 
-def _spec(settings: Settings, select: Select, masks: ImageSet | None) -> dict[str, Any]:
+def _spec(settings: AidSettings, select: Select, masks: ImageSet | None) -> dict[str, Any]:
     """What two runs must share to be the same run."""
     digests = {"model_fingerprint": select.model, "images_digest": select.images}
     digests |= {} if masks is None else {"masks_digest": masks.digest}
     return {"study": "aid", **settings.model_dump(mode="json"), **digests}
 
 
-def _describe(settings: Settings, classifier: Classifier, image_set: ImageSet, selection: Selection) -> dict[str, Any]:
+def _describe(
+    settings: AidSettings, classifier: Classifier, image_set: ImageSet, selection: Selection
+) -> dict[str, Any]:
     """What run.json says of the model, the images and the interpreters."""
     return {
         "interpreters": {label: describe(each) for label, each in settings.by_label().items()},
-        **surroundings(settings, classifier, image_set),
+        **environment(settings, classifier, image_set),
         "selection": {
             "requested": settings.n,
             "examined": selection.examined,

@@ -10,13 +10,12 @@ from underfire.core.io import rows_where
 from underfire.metrics.intervals import Estimate, mean_interval
 from underfire.metrics.maps import compare_maps
 from underfire.runs.folder import Run
-from underfire.runs.outcomes import Summary, summarise
+from underfire.runs.outcomes import AttackSummary, summarise
 from underfire.studies import gap, paper, transfer
-from underfire.studies.detections import Cell as Detected
-from underfire.studies.detections import detections, matrix
+from underfire.studies.detections import DetectionRate, detections, matrix
 from underfire.studies.tables import Cell, Row, Table, Value
 
-Averages = Mapping[tuple[str, str], Summary]  # by attack and interpreter
+Averages = Mapping[tuple[str, str], AttackSummary]  # by attack and interpreter
 
 
 def effectiveness(run: Run) -> Iterator[Table]:
@@ -133,7 +132,7 @@ def _cost_of_evasion(outcomes: pa.Table, made: list[str]) -> Table:
     return Table("table-5", title, ("Metric",), titles, tuple(rows), "A∗ is the mean over the squeezers of Table 4.")
 
 
-def _detected(found: list[Detected], detector: str, kind: str, name: str | None) -> Estimate | None:
+def _detected(found: list[DetectionRate], detector: str, kind: str, name: str | None) -> Estimate | None:
     attack = {"PGD": "pgd", "A": "adv2", "A∗": f"adv2-evading-{detector}"}[kind]
     fitting = (
         cell.successes

@@ -55,7 +55,7 @@ MOST_CLASSES = 30  # in a matrix that can be read
 MEASURES = {"IoU": "iou", "inside": "inside", "pointing": "points_at_object"}
 
 
-def add(run: Run, classifier: Classifier, image_set: ImageSet, masks: ImageSet | None, width: int = 16) -> None:
+def add(run: Run, classifier: Classifier, image_set: ImageSet, masks: ImageSet | None, batch_size: int = 16) -> None:
     """Write the tables that the run lacks; UnderfireError if a mask has another size than its image.
 
     Images whose masks cannot be read or show nothing are not measured.
@@ -63,7 +63,7 @@ def add(run: Run, classifier: Classifier, image_set: ImageSet, masks: ImageSet |
     if masks is not None and not (run.path / OVERLAPS).exists():
         write_table(run.path / OVERLAPS, _overlapping(run, image_set, masks))
     if not (run.path / PREDICTIONS).exists():
-        write_table(run.path / PREDICTIONS, _predicted(classifier, image_set, width))
+        write_table(run.path / PREDICTIONS, _predicted(classifier, image_set, batch_size))
 
 
 def overlaps(run: Run) -> pa.Table:
@@ -147,11 +147,11 @@ def _overlap_table(found: pa.Table) -> Table:
     return Table("overlap", title, ("Interpreter", "Images"), tuple(MEASURES), tuple(rows), note)
 
 
-def _predicted(classifier: Classifier, image_set: ImageSet, width: int) -> pa.Table:
+def _predicted(classifier: Classifier, image_set: ImageSet, batch_size: int) -> pa.Table:
     def classify(images: Images) -> Logits:
         return classifier(images.to(classifier.device)).logits.cpu()
 
-    found = predict(classify, image_set, width)
+    found = predict(classify, image_set, batch_size)
     columns = {"id": found.ids, "class_true": found.labels.tolist(), "class_predicted": found.predicted.tolist()}
     return pa.table(columns, PREDICTION_COLUMNS)
 

@@ -19,7 +19,7 @@ from underfire.detection.registry import SQUEEZED
 from underfire.runs.execute import Manner, Planned, Study, Subject, carry_out
 from underfire.runs.folder import Run, open_run
 from underfire.runs.outcomes import OUTCOMES
-from underfire.runs.settings import Request, Settings
+from underfire.runs.settings import AttackSettings, StudySettings
 from underfire.runs.specs import Select, Spec
 from underfire.studies import (
     aid,
@@ -47,15 +47,15 @@ def _nothing_drawn(run: Run) -> Iterable[Figure]:
     return ()
 
 
-def _nothing_planned(request: Request, select: Spec) -> Iterable[Planned]:
+def _nothing_planned(request: StudySettings, select: Spec) -> Iterable[Planned]:
     return ()
 
 
-def _nothing_added(run: Run, request: Request, subject: Subject, manner: Manner) -> None:
+def _nothing_added(run: Run, request: StudySettings, subject: Subject, manner: Manner) -> None:
     pass
 
 
-def _nothing_lacking(request: Request) -> str | None:
+def _nothing_lacking(request: StudySettings) -> str | None:
     return None
 
 
@@ -70,15 +70,15 @@ class Entry:
     name: str
     paper: str
     question: str
-    study: Callable[[Request, Subject], Study]
+    study: Callable[[StudySettings, Subject], Study]
     leaves: tuple[str, ...]
     tables: Callable[[Run], Iterable[Table]]
     figures: Callable[[Run], Iterable[Figure]] = _nothing_drawn
-    further: Callable[[Request, Spec], Iterable[Planned]] = _nothing_planned
-    add: Callable[[Run, Request, Subject, Manner], None] = _nothing_added
-    lacking: Callable[[Request], str | None] = _nothing_lacking
+    further: Callable[[StudySettings, Spec], Iterable[Planned]] = _nothing_planned
+    add: Callable[[Run, StudySettings, Subject, Manner], None] = _nothing_added
+    lacking: Callable[[StudySettings], str | None] = _nothing_lacking
 
-    def execute(self, request: Request, subject: Subject, folder: Path, manner: Manner) -> Run:
+    def execute(self, request: StudySettings, subject: Subject, folder: Path, manner: Manner) -> Run:
         """Compute what the folder does not hold yet, and write tables and figures into the study's own."""
         study = self.study(request, subject)
         run = carry_out(study, folder / self.name, subject.classifier, **vars(manner), shared=True)
@@ -93,7 +93,7 @@ class Entry:
         """Whether the run holds what its tables and figures are made from."""
         return all((run.path / name).is_file() for name in self.leaves)
 
-    def plan(self, request: Request, study: Study) -> Iterator[Planned]:
+    def plan(self, request: StudySettings, study: Study) -> Iterator[Planned]:
         """All stages of this entry's study, the first of which holds the images, and of what it adds."""
         yield from study.plan
         yield from self.further(request, study.plan[0].spec)
@@ -108,19 +108,19 @@ def done(folder: Path) -> dict[str, Run]:
 # --- attacks ----------------------------------------------------------------------------------
 
 
-def _attack(**chosen: Any) -> Callable[[Request], Settings]:
+def _attack(**chosen: Any) -> Callable[[StudySettings], AttackSettings]:
     """The settings of an attack on all interpreters, with these choices."""
 
-    def settings(request: Request) -> Settings:
+    def settings(request: StudySettings) -> AttackSettings:
         budget = {"eps": request.eps} if "pgd" in chosen.get("solvers", ("pgd",)) else {}
         given = {**request.inputs(), "recipe": request.recipe, "steps": request.steps, **budget}
-        return Settings(**given, **chosen)
+        return AttackSettings(**given, **chosen)
 
     return settings
 
 
-def _study(settings: Callable[[Request], Settings]) -> Callable[[Request, Subject], Study]:
-    def study(request: Request, subject: Subject) -> Study:
+def _study(settings: Callable[[StudySettings], AttackSettings]) -> Callable[[StudySettings, Subject], Study]:
+    def study(request: StudySettings, subject: Subject) -> Study:
         return effectiveness.study(settings(request), subject.classifier, subject.image_set)
 
     return study
@@ -130,77 +130,79 @@ _PLAIN = _attack()
 _EVADING = _attack(evade=tuple(f"fs:{squeezer}" for squeezer in SQUEEZED))
 
 
-def _evasiveness(request: Request, subject: Subject) -> Study:
+def _evasiveness(request: StudySettings, subject: Subject) -> Study:
     """UnderfireError if too few images would be left to calibrate detectors on."""
     spare = min(request.sizes.benign, len(subject.image_set) - request.attacked)
-    check_enough(spare // 2, detection.Settings().fpr)
+    check_enough(spare // 2, detection.DetectSettings().fpr)
     return _study(_EVADING)(request, subject)
 
 
-def _detect(run: Run, request: Request, subject: Subject, manner: Manner) -> None:
-    settings = detection.Settings(detector="fs", benign=request.sizes.benign, seed=request.seed)
+def _detect(run: Run, request: StudySettings, subject: Subject, manner: Manner) -> None:
+    settings = detection.DetectSettings(detector="fs", benign=request.sizes.benign, seed=request.seed)
     detection.execute(settings, run, subject.classifier, subject.image_set, **vars(manner))
 
 
-def _transfer(run: Run, request: Request, subject: Subject, manner: Manner) -> None:
-    transfer.execute(run, subject.classifier, width=manner.width, on_progress=manner.on_progress)
+def _transfer(run: Run, request: StudySettings, subject: Subject, manner: Manner) -> None:
+    transfer.execute(run, subject.classifier, batch_size=manner.batch_size, on_progress=manner.on_progress)
 
 
-def _transfer_plan(request: Request, select: Spec) -> Iterator[Planned]:
+def _transfer_plan(request: StudySettings, select: Spec) -> Iterator[Planned]:
     assert isinstance(select, Select)
     settings = _PLAIN(request)
     yield transfer.noise(settings, select)
     yield from transfer.plan(settings, select, settings.explainers(), None)
 
 
-def _gap(run: Run, request: Request, subject: Subject, manner: Manner) -> None:
-    gap.add(run, subject.classifier, width=manner.width, on_progress=manner.on_progress)
+def _gap(run: Run, request: StudySettings, subject: Subject, manner: Manner) -> None:
+    gap.add(run, subject.classifier, batch_size=manner.batch_size, on_progress=manner.on_progress)
 
 
-def _gap_plan(request: Request, select: Spec) -> Iterator[Planned]:
+def _gap_plan(request: StudySettings, select: Spec) -> Iterator[Planned]:
     assert isinstance(select, Select)
     return gap.plan(_PLAIN(request), select)
 
 
-def _look_at_lesions(run: Run, request: Request, subject: Subject, manner: Manner) -> None:
-    case_study.add(run, subject.classifier, subject.image_set, subject.masks, manner.width)
+def _look_at_lesions(run: Run, request: StudySettings, subject: Subject, manner: Manner) -> None:
+    case_study.add(run, subject.classifier, subject.image_set, subject.masks, manner.batch_size)
 
 
 # --- interpreters -----------------------------------------------------------------------------
 
 
-def _localisation(request: Request, subject: Subject) -> Study:
+def _localisation(request: StudySettings, subject: Subject) -> Study:
     assert subject.masks is not None
     n = request.sizes.located if request.n is None else request.n
     given = {**request.inputs(), "n": n, "masks": request.masks}
-    return localisation.study(localisation.Settings(**given), subject.classifier, subject.image_set, subject.masks)
+    return localisation.study(
+        localisation.LocalisationSettings(**given), subject.classifier, subject.image_set, subject.masks
+    )
 
 
-def _sanity(request: Request, subject: Subject) -> Study:
-    return sanity.study(sanity.Settings(**request.inputs()), subject.classifier, subject.image_set)
+def _sanity(request: StudySettings, subject: Subject) -> Study:
+    return sanity.study(sanity.SanitySettings(**request.inputs()), subject.classifier, subject.image_set)
 
 
-def _defences(request: Request, subject: Subject) -> Study:
+def _defences(request: StudySettings, subject: Subject) -> Study:
     return aid.study(_defences_settings(request), subject.classifier, subject.image_set, subject.masks)
 
 
-def _defences_settings(request: Request) -> aid.Settings:
+def _defences_settings(request: StudySettings) -> aid.AidSettings:
     """The interpreter that was defended, RTS where it is there, and its defences."""
     undefended = next((name for name in request.interpreters if name.startswith("rts")), request.interpreters[0])
     given = {**request.inputs(), "interpreters": (undefended, *request.defended), "masks": request.masks}
-    return aid.Settings(**given, located=request.sizes.located, **request.recipe_given())
+    return aid.AidSettings(**given, located=request.sizes.located, **request.recipe_given())
 
 
-def _locate_defended(run: Run, request: Request, subject: Subject, manner: Manner) -> None:
+def _locate_defended(run: Run, request: StudySettings, subject: Subject, manner: Manner) -> None:
     if subject.masks is not None:
         aid.locate(run, subject.classifier, subject.image_set, subject.masks, **vars(manner))
 
 
-def _masks_lacking(request: Request) -> str | None:
+def _masks_lacking(request: StudySettings) -> str | None:
     return None if request.masks else "needs to know where objects are: name a folder of pictures with --masks"
 
 
-def _defences_lacking(request: Request) -> str | None:
+def _defences_lacking(request: StudySettings) -> str | None:
     if request.defended:
         return None if request.attacked > 1 else "needs two images or more: raise --n"
     return "needs defended interpreters: name them with --defended, as in rts:masker-aid.safetensors,smooth:cam"

@@ -20,12 +20,12 @@ from underfire.core.io import write_json, write_table
 from underfire.core.rng import halves
 from underfire.core.types import Row, Samples, UnderfireError
 from underfire.data.image_set import ImageSet
-from underfire.detection.calibration import Detector, Scale, check_enough, joint, left_out
+from underfire.detection.calibration import Detector, Standardisation, check_enough, joint, left_out
 from underfire.detection.registry import Judgement, judgements_named
 from underfire.detection.scores import Scorer
 from underfire.models.classifier import Classifier
 from underfire.runs.compute import Context, choose, keep
-from underfire.runs.execute import Planned, Report, even_width, perform, rehearse
+from underfire.runs.execute import Planned, Report, even_batch_size, perform, preflight
 from underfire.runs.folder import Run
 from underfire.runs.specs import Detect, Reported, Select, key
 from underfire.runs.store import Store
@@ -45,7 +45,7 @@ from underfire.studies.detections import (
 DETECTORS = "detectors.json"
 
 
-class Settings(BaseModel):
+class DetectSettings(BaseModel):
     """Which detectors against which attacks (all, where none is named), and on how many benign images to calibrate."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -68,13 +68,13 @@ class Pictured:
 
 
 def execute(
-    settings: Settings,
+    settings: DetectSettings,
     run: Run,
     classifier: Classifier,
     image_set: ImageSet,
     *,
     command: str,
-    width: int = 16,
+    batch_size: int = 16,
     on_progress: Report = lambda planned, progress: None,
 ) -> Run:
     """Add what the run folder lacks; detections of earlier settings make room for these, maps and scores are kept.
@@ -86,7 +86,7 @@ def execute(
     asked, pictured, store = judgements(settings, run), attacked(run, settings.attacks), run.store
     unseen = _unseen(run, store.done(pictured[0].key), image_set)
     scorers = _scorers(asked)
-    _rehearse(scorers, pictured[0], classifier, store)
+    _preflight(scorers, pictured[0], classifier, store)
     select = Select(classifier.fingerprint(), unseen.digest, settings.benign, settings.seed)
     if not store.done(key(select)):
         selection = choose(select, unseen, classifier)
@@ -94,7 +94,7 @@ def execute(
         keep(select, selection.samples, store)
     others = Pictured(key(select), "benign", None, store.done(key(select)))
     everything = [others, *pictured]
-    context = Context(classifier, store, even_width(max(len(each.ids) for each in everything), width))
+    context = Context(classifier, store, even_batch_size(max(len(each.ids) for each in everything), batch_size))
     for each in everything:
         for planned in plan(scorers, each):
             perform(planned, each.ids, context, run, on_progress)
@@ -105,7 +105,7 @@ def execute(
     return run
 
 
-def judgements(settings: Settings, run: Run) -> tuple[Judgement, ...]:
+def judgements(settings: DetectSettings, run: Run) -> tuple[Judgement, ...]:
     """The detectors asked for, by this run's interpreters; UnderfireError says what is wrong with their names."""
     spec = run.info.get("spec")
     named = spec.get("interpreters") if isinstance(spec, Mapping) else None
@@ -153,11 +153,11 @@ def _scorers(asked: tuple[Judgement, ...]) -> tuple[Scorer, ...]:
     return tuple(dict.fromkeys(part for judgement in asked for part in judgement.parts))
 
 
-def _rehearse(scorers: tuple[Scorer, ...], benign: Pictured, classifier: Classifier, store: Store) -> None:
+def _preflight(scorers: tuple[Scorer, ...], benign: Pictured, classifier: Classifier, store: Store) -> None:
     """One map by each interpreter, on one of the run's own images."""
     ids = benign.ids[:1]
     sample = Samples(ids, *(store.read(benign.key, name, ids) for name in ("image", "label")))
-    rehearse(dict.fromkeys(each for scorer in scorers for each in scorer.interpreters), classifier, sample)
+    preflight(dict.fromkeys(each for scorer in scorers for each in scorer.interpreters), classifier, sample)
 
 
 def _unseen(run: Run, seen: tuple[str, ...], image_set: ImageSet) -> ImageSet:
@@ -169,7 +169,7 @@ def _unseen(run: Run, seen: tuple[str, ...], image_set: ImageSet) -> ImageSet:
 
 
 def _table(
-    settings: Settings, asked: tuple[Judgement, ...], others: Pictured, pictured: list[Pictured], store: Store
+    settings: DetectSettings, asked: tuple[Judgement, ...], others: Pictured, pictured: list[Pictured], store: Store
 ) -> pa.Table:
     """The table of detections, the images of the calibration among them."""
     fitting, _ = halves(others.ids, settings.seed)
@@ -202,7 +202,7 @@ def _table(
     return pa.concat_tables(tables)
 
 
-def _fitted(judgement: Judgement, benign: list[Row], fpr: float) -> tuple[list[Scale], Detector]:
+def _fitted(judgement: Judgement, benign: list[Row], fpr: float) -> tuple[list[Standardisation], Detector]:
     """The scale of each part, and the threshold of their maximum."""
     try:
         scales = [judgement.scale(each) for each in benign]
@@ -211,7 +211,7 @@ def _fitted(judgement: Judgement, benign: list[Row], fpr: float) -> tuple[list[S
         raise UnderfireError(f"The detector {judgement.name} cannot be calibrated. {problem}") from problem
 
 
-def _describe(settings: Settings, command: str, others: Pictured, found: list[Calibration]) -> dict[str, Any]:
+def _describe(settings: DetectSettings, command: str, others: Pictured, found: list[Calibration]) -> dict[str, Any]:
     """detectors.json."""
     return {
         "command": command,

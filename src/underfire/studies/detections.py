@@ -79,7 +79,7 @@ class Calibration:
 
 
 @dataclass(frozen=True)
-class Cell:
+class DetectionRate:
     """What one detector makes of one attacker: which share of the successful and of the failed images it flags.
 
     auc ranks the successful images against the held-out benign ones; None where none succeeded.
@@ -113,8 +113,8 @@ def calibrations(table: pa.Table) -> list[Calibration]:
     return [_calibration(rows_where(table, detector=name)) for name in _distinct(table["detector"])]
 
 
-def matrix(table: pa.Table) -> list[Cell]:
-    """Detectors x attackers: one Cell per (detector, attack, interpreter), in the order of the table."""
+def matrix(table: pa.Table) -> list[DetectionRate]:
+    """Detectors x attackers: one DetectionRate per (detector, attack, interpreter), in the order of the table."""
     cells = []
     for calibration in calibrations(table):
         rows = rows_where(table, detector=calibration.detector)
@@ -127,7 +127,7 @@ def matrix(table: pa.Table) -> list[Cell]:
     return cells
 
 
-def write_matrix(path: Path, cells: list[Cell]) -> None:
+def write_matrix(path: Path, cells: list[DetectionRate]) -> None:
     """The matrix as a CSV file, in one move."""
     table = pa.Table.from_pylist([each.row() for each in cells], MATRIX_COLUMNS)
     write_atomically(path, lambda temporary: pyarrow.csv.write_csv(table, temporary))
@@ -139,14 +139,14 @@ def _calibration(rows: pa.Table) -> Calibration:
     return Calibration(detector, family, threshold, fitted, share(held_out["flagged"].to_numpy()))
 
 
-def _cell(calibration: Calibration, held_out: pa.Table, rows: pa.Table) -> Cell:
+def _cell(calibration: Calibration, held_out: pa.Table, rows: pa.Table) -> DetectionRate:
     attack, interpreter = (rows[name][0].as_py() for name in ("attack", "interpreter"))
     success, flagged = (rows[name].to_numpy().astype(bool) for name in ("success", "flagged"))
     auc = None
     if success.any():
         benign, scores = (torch.tensor(each["score"].to_numpy()) for each in (held_out, rows))
         auc = roc(benign, scores[torch.from_numpy(success)]).auc
-    return Cell(calibration, attack, interpreter, share(flagged[success]), share(flagged[~success]), auc)
+    return DetectionRate(calibration, attack, interpreter, share(flagged[success]), share(flagged[~success]), auc)
 
 
 def _columns(value: Estimate, *names: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from torch import Tensor
 from underfire.attacks.api import Attacker
 from underfire.attacks.attack import Attack
 from underfire.attacks.target_classes import target_class_named
-from underfire.attacks.target_maps import NOBODY, Pool, Wanted, target_map_named
+from underfire.attacks.target_maps import NO_DONOR, Pool, Wanted, target_map_named
 from underfire.core.rng import image_keys
 from underfire.core.types import Samples, UnderfireError
 from underfire.data.image_set import ImageSet
@@ -28,38 +28,38 @@ from underfire.interpreters import Ensemble, Interpreter
 from underfire.metrics.maps import compare_maps, linf, map_l1
 from underfire.models.classifier import Classifier
 from underfire.runs.compute import choose, in_one_sentence, keep, targets_of
-from underfire.runs.execute import Chosen, Planned, Report, Study, carry_out, listed, surroundings
+from underfire.runs.execute import Chosen, Planned, Report, Study, carry_out, environment, listed
 from underfire.runs.folder import Run
 from underfire.runs.outcomes import COLUMNS, COLUMNS_SCHEMA, OUTCOMES
-from underfire.runs.plan import Attacked, aim_of, attacks, goal_of
-from underfire.runs.settings import Settings
-from underfire.runs.specs import Craft, Explain, Rescore, Select, Sketch, Spec, describe, key
+from underfire.runs.plan import PlannedAttack, aim_of, attacks, goal_of
+from underfire.runs.settings import AttackSettings
+from underfire.runs.specs import Craft, Explain, Rescore, Select, Spec, TargetMaps, describe, key
 from underfire.runs.store import Store
 
 
 def execute(
-    settings: Settings,
+    settings: AttackSettings,
     classifier: Classifier,
     image_set: ImageSet,
     out: Path,
     *,
     command: str,
-    width: int = 16,
+    batch_size: int = 16,
     on_progress: Report = lambda planned, progress: None,
 ) -> Run:
     """Compute what the folder `out` does not hold yet; UnderfireError if it holds a run with other settings."""
-    made = study(settings, classifier, image_set, width)
-    return carry_out(made, out, classifier, command=command, width=width, on_progress=on_progress)
+    made = study(settings, classifier, image_set, batch_size)
+    return carry_out(made, out, classifier, command=command, batch_size=batch_size, on_progress=on_progress)
 
 
-def study(settings: Settings, classifier: Classifier, image_set: ImageSet, width: int = 16) -> Study:
+def study(settings: AttackSettings, classifier: Classifier, image_set: ImageSet, batch_size: int = 16) -> Study:
     """The attacks; what cannot be classified, explained or attacked is found out when the images are chosen."""
     candidates = target_class_named(settings.target_class).candidates(image_set)
     select = Select(classifier.fingerprint(), candidates.digest, settings.n, settings.seed)
 
     def chosen() -> Chosen:
         selection = choose(select, candidates, classifier)
-        _rehearse(settings, select, classifier, selection.samples, width)
+        _preflight(settings, select, classifier, selection.samples, batch_size)
         passed_over = len(image_set) - len(candidates)
         description = _describe(settings, select, classifier, image_set, selection, passed_over)
         return Chosen(description, partial(keep, select, selection.samples))
@@ -68,13 +68,13 @@ def study(settings: Settings, classifier: Classifier, image_set: ImageSet, width
     return Study(_spec(settings, select), chosen, stages, OUTCOMES, table)
 
 
-def recorded(run: Run) -> tuple[Settings, Select]:
+def recorded(run: Run) -> tuple[AttackSettings, Select]:
     """What an attack's run folder was made with; UnderfireError if it holds no attack or another version's."""
     info = run.info
     try:
         spec = dict(info["spec"])
         select = Select(spec.pop("model_fingerprint"), spec.pop("images_digest"), spec["n"], spec["seed"])
-        settings = Settings(**spec)
+        settings = AttackSettings(**spec)
     except (KeyError, TypeError, ValueError) as problem:
         raise UnderfireError(f"{run.path} holds no attack; make one with: underfire attack --out …") from problem
     if info.get("stages") != listed(plan(settings, select)):
@@ -85,7 +85,7 @@ def recorded(run: Run) -> tuple[Settings, Select]:
     return settings, select
 
 
-def plan(settings: Settings, select: Select) -> Iterator[Planned]:
+def plan(settings: AttackSettings, select: Select) -> Iterator[Planned]:
     """The stages in the order in which they are computed; shared ones come once."""
     planned = set()
     for each in _stages(settings, select):
@@ -94,7 +94,7 @@ def plan(settings: Settings, select: Select) -> Iterator[Planned]:
             yield each
 
 
-def _stages(settings: Settings, select: Select) -> Iterator[Planned]:
+def _stages(settings: AttackSettings, select: Select) -> Iterator[Planned]:
     explainers = settings.explainers()
     yield Planned("images", select, "image", "benign", None)
     yield Planned("targets", aim_of(settings, select), "step", "benign", None)
@@ -102,13 +102,13 @@ def _stages(settings: Settings, select: Select) -> Iterator[Planned]:
         goal = goal_of(settings, aim_of(settings, select), each)
         yield Planned(f"benign maps, {each.name}", Explain(select, each), "map", "benign", each.name)
         yield Planned(f"benign maps again, {each.name}", Explain(select, each, draw=1), "step", "benign", each.name)
-        if isinstance(goal, Sketch):
+        if isinstance(goal, TargetMaps):
             yield Planned(f"target maps, {each.name}", goal, "map", "target", each.name)
     for attacked in attacks(settings, select):
         yield from _stages_of(attacked, explainers)
 
 
-def _stages_of(attacked: Attacked, explainers: list[Interpreter]) -> Iterator[Planned]:
+def _stages_of(attacked: PlannedAttack, explainers: list[Interpreter]) -> Iterator[Planned]:
     """What must be there before an attack, the attack, and what is measured on its images."""
     craft, attack = attacked.craft, attacked.name
     after = None if attacked.interpreter is None else attacked.interpreter.name
@@ -125,7 +125,7 @@ def _stages_of(attacked: Attacked, explainers: list[Interpreter]) -> Iterator[Pl
         yield Planned(f"{attack} maps, {each.name}", Explain(craft, each), "map", attack, each.name)
 
 
-def outcome_table(settings: Settings, select: Select, ids: tuple[str, ...], store: Store) -> pa.Table:
+def outcome_table(settings: AttackSettings, select: Select, ids: tuple[str, ...], store: Store) -> pa.Table:
     """One row per image x attack x interpreter, each attack's map against the target map and the benign one."""
     tables, made = [], list(attacks(settings, select))
     for interpreter in settings.explainers():
@@ -137,7 +137,7 @@ def outcome_table(settings: Settings, select: Select, ids: tuple[str, ...], stor
 
 
 def _outcomes(
-    craft: Craft, interpreter: Interpreter, goal: Explain | Sketch, ids: tuple[str, ...], store: Store
+    craft: Craft, interpreter: Interpreter, goal: Explain | TargetMaps, ids: tuple[str, ...], store: Store
 ) -> pa.Table:
     def rows(spec: Spec, name: str) -> Tensor:
         return store.read(key(spec), name, ids)
@@ -145,7 +145,7 @@ def _outcomes(
     select, target, shown = craft.of.of, rows(craft.of, "target"), Explain(craft, interpreter)
     benign = Explain(select, interpreter)
     distances = compare_maps(rows(shown, "map"), rows(goal, "map"))
-    donors = rows(goal, "donor").tolist() if isinstance(goal, Sketch) else [NOBODY] * len(ids)
+    donors = rows(goal, "donor").tolist() if isinstance(goal, TargetMaps) else [NO_DONOR] * len(ids)
     repeated = map_l1(rows(replace(benign, draw=1), "map"), rows(benign, "map"))
     columns: dict[str, Any] = {
         "id": ids,
@@ -158,7 +158,7 @@ def _outcomes(
         "success": rows(craft, "success").tolist(),
         **{name: values.tolist() for name, values in distances.items()},
         "benign_l1": map_l1(rows(shown, "map"), rows(benign, "map")).tolist(),
-        "target_map_of": [None if donor == NOBODY else ids[donor] for donor in donors],
+        "target_map_of": [None if donor == NO_DONOR else ids[donor] for donor in donors],
         "map_constant": rows(shown, "constant").tolist(),
         "target_constant": rows(goal, "constant").tolist(),
         "repeat_l1": repeated.tolist(),
@@ -173,10 +173,12 @@ def _outcomes(
     return pa.table(columns, COLUMNS_SCHEMA)
 
 
-def _rehearse(settings: Settings, select: Select, classifier: Classifier, samples: Samples, width: int) -> None:
+def _preflight(
+    settings: AttackSettings, select: Select, classifier: Classifier, samples: Samples, batch_size: int
+) -> None:
     """The choice of targets, and one step of each attack on one image: whatever cannot be attacked fails at once."""
     aim, target_map, image = aim_of(settings, select), target_map_named(settings.target_map), samples.images[:1]
-    target = targets_of(aim, samples, classifier, width)
+    target = targets_of(aim, samples, classifier, batch_size)
     if target_map is not None:
         keys = image_keys(samples.ids)
         pool = Pool(keys, samples.labels, torch.zeros(len(keys), 1, 1))
@@ -194,13 +196,13 @@ def _briefly(attack: Attack) -> Attack:
     return replace(attack, steps=1, warm_start=None, anchor=anchor)
 
 
-def _spec(settings: Settings, select: Select) -> dict[str, Any]:
+def _spec(settings: AttackSettings, select: Select) -> dict[str, Any]:
     """What two runs must share to be the same run."""
     return {**settings.model_dump(mode="json"), "model_fingerprint": select.model, "images_digest": select.images}
 
 
 def _describe(
-    settings: Settings,
+    settings: AttackSettings,
     select: Select,
     classifier: Classifier,
     image_set: ImageSet,
@@ -210,7 +212,7 @@ def _describe(
     """What run.json says of the model, the images and the attacks."""
     return {
         "recipe": describe([each.craft.attack for each in attacks(settings, select)]),
-        **surroundings(settings, classifier, image_set),
+        **environment(settings, classifier, image_set),
         "selection": {
             "requested": settings.n,
             "examined": selection.examined,

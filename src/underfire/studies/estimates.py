@@ -24,7 +24,7 @@ from typing import Any, cast
 from underfire.models.classifier import Classifier
 from underfire.runs.compute import Context, run_stage
 from underfire.runs.execute import Planned, Study
-from underfire.runs.specs import Craft, Disturb, Explain, Locate, Select, Sketch, Spec, key
+from underfire.runs.specs import CalibratedNoise, Craft, Explain, Locate, Select, Spec, TargetMaps, key
 from underfire.runs.store import Store
 
 
@@ -67,12 +67,12 @@ class Stopwatch:
         spec, name = planned.spec, key(planned.spec)
         lacking = 0 if name in self._counted else len(set(ids) - set(self._held.done(name)))
         self._counted.add(name)
-        of_all = 1 if isinstance(spec, Disturb) else lacking  # its search looks at all images whoever asks
+        of_all = 1 if isinstance(spec, CalibratedNoise) else lacking  # its search looks at all images whoever asks
         return Expected(planned.label, lacking, min(lacking, of_all) * self._seconds(spec, source, ids[:1]))
 
     def _seconds(self, spec: Spec, source: Spec, ids: tuple[str, ...]) -> float:
         """Of one image."""
-        if isinstance(spec, Sketch):  # nothing beside an attack
+        if isinstance(spec, TargetMaps):  # nothing beside an attack
             return 0.0
         if isinstance(spec, Explain):  # a map costs the same, whatever became of the image
             return self._time(Explain(cast(Select | Locate, source), spec.interpreter), ids)
@@ -94,7 +94,7 @@ class Stopwatch:
 
 def shortened(spec: Any, steps: int) -> Any:
     """The spec with every attack in it cut to so many steps, and with benign maps for target maps."""
-    if isinstance(spec, Sketch):
+    if isinstance(spec, TargetMaps):
         return spec.benign
     if not is_dataclass(spec) or isinstance(spec, type):
         return spec

@@ -21,11 +21,11 @@ from underfire.interpreters import Midpoints
 from underfire.metrics.intervals import Estimate, mean_interval
 from underfire.models.classifier import Classifier
 from underfire.runs.compute import Context
-from underfire.runs.execute import Planned, Report, even_width, perform
+from underfire.runs.execute import Planned, Report, even_batch_size, perform
 from underfire.runs.folder import Run
 from underfire.runs.plan import aim_of, attacks
-from underfire.runs.settings import Settings
-from underfire.runs.specs import Bound, Noise, Select, key
+from underfire.runs.settings import AttackSettings
+from underfire.runs.specs import Bound, Select, SignNoise, key
 from underfire.runs.store import Store
 from underfire.studies import effectiveness
 
@@ -46,30 +46,30 @@ SCHEMA = pa.schema(
 
 
 def execute(
-    settings: Settings,
+    settings: AttackSettings,
     classifier: Classifier,
     image_set: ImageSet,
     out: Path,
     *,
     command: str,
-    width: int = 16,
+    batch_size: int = 16,
     on_progress: Report = lambda planned, progress: None,
 ) -> Run:
     """Run the attack if `out` does not hold it yet, then compute what is missing of the losses."""
     run = effectiveness.execute(
-        settings, classifier, image_set, out, command=command, width=width, on_progress=on_progress
+        settings, classifier, image_set, out, command=command, batch_size=batch_size, on_progress=on_progress
     )
-    add(run, classifier, width=width, on_progress=on_progress)
+    add(run, classifier, batch_size=batch_size, on_progress=on_progress)
     return run
 
 
 def add(
-    run: Run, classifier: Classifier, *, width: int = 16, on_progress: Report = lambda planned, progress: None
+    run: Run, classifier: Classifier, *, batch_size: int = 16, on_progress: Report = lambda planned, progress: None
 ) -> None:
     """Compute the losses that an attack's run lacks, and write their table and plot."""
     settings, select = effectiveness.recorded(run)
     ids = run.store.done(key(select))
-    context = Context(classifier, run.store, even_width(len(ids), width))
+    context = Context(classifier, run.store, even_batch_size(len(ids), batch_size))
     computed = [perform(planned, ids, context, run, on_progress) for planned in plan(settings, select)]
     if any(computed) or not ((run.path / TABLE).exists() and (run.path / PLOT).exists()):
         table = gap_table(settings, select, ids, context.store)
@@ -78,15 +78,15 @@ def add(
         write_atomically(run.path / PLOT, lambda temporary: temporary.write_bytes(picture))
 
 
-def plan(settings: Settings, select: Select) -> Iterator[Planned]:
+def plan(settings: AttackSettings, select: Select) -> Iterator[Planned]:
     """The noise, then the losses of each kind of images."""
     for attack, interpreter, spec in _bounds(settings, select):
-        if isinstance(spec.of, Noise):
+        if isinstance(spec.of, SignNoise):
             yield Planned("noise", spec.of, "step", attack, None)
         yield Planned(f"both losses, {interpreter or attack}", spec, "step", attack, interpreter)
 
 
-def gap_table(settings: Settings, select: Select, ids: tuple[str, ...], store: Store) -> pa.Table:
+def gap_table(settings: AttackSettings, select: Select, ids: tuple[str, ...], store: Store) -> pa.Table:
     """One row per image x attack x interpreter that it was made for."""
     tables = []
     for attack, interpreter, spec in _bounds(settings, select):
@@ -108,19 +108,19 @@ def gap_table(settings: Settings, select: Select, ids: tuple[str, ...], store: S
     return pa.concat_tables(tables)
 
 
-def _bounds(settings: Settings, select: Select) -> Iterator[tuple[str, str | None, Bound]]:
+def _bounds(settings: AttackSettings, select: Select) -> Iterator[tuple[str, str | None, Bound]]:
     """(attack, interpreter that it was made for, spec) of every kind of images."""
     made = list(attacks(settings, select))
     first, aim = made[0].craft, aim_of(settings, select)
     yield "benign", None, Bound(select, aim, QUADRATURE)
-    yield "noise", None, Bound(Noise(first, settings.seed), aim, QUADRATURE)
+    yield "noise", None, Bound(SignNoise(first, settings.seed), aim, QUADRATURE)
     for each in made:
         after = None if each.interpreter is None else each.interpreter.name
         yield each.name, after, Bound(each.craft, aim, QUADRATURE)
 
 
 @dataclass(frozen=True)
-class Summary:
+class GapSummary:
     """One kind of images; `error` is the mean size of the completeness error, `beyond` counts images whose prediction
     loss exceeds the interpretation loss by more than their completeness error."""
 
@@ -138,8 +138,8 @@ def gaps(run: Run) -> pa.Table:
     return read_table(run.path / TABLE, SCHEMA)
 
 
-def summarise(table: pa.Table) -> list[Summary]:
-    """One Summary per kind of images, in the order of the table."""
+def summarise(table: pa.Table) -> list[GapSummary]:
+    """One GapSummary per kind of images, in the order of the table."""
     return [_summary(rows, *pair) for pair, rows in _kinds(table)]
 
 
@@ -149,13 +149,13 @@ def _kinds(table: pa.Table) -> Iterator[tuple[tuple[str, str | None], pa.Table]]
         yield (attack, interpreter), rows_where(table, attack=attack, interpreter=interpreter)
 
 
-def _summary(rows: pa.Table, attack: str, interpreter: str | None) -> Summary:
+def _summary(rows: pa.Table, attack: str, interpreter: str | None) -> GapSummary:
     prediction, interpretation, gap = (
         mean_interval(rows[name].to_numpy()) for name in ("prediction_loss", "interpretation_loss", "gap")
     )
     error = rows["completeness_error"].to_numpy()
     beyond = int((rows["gap"].to_numpy() < -abs(error) - 1e-6).sum())
-    return Summary(attack, interpreter, prediction, interpretation, gap, float(abs(error).mean()), beyond)
+    return GapSummary(attack, interpreter, prediction, interpretation, gap, float(abs(error).mean()), beyond)
 
 
 def scatter(table: pa.Table) -> bytes:

@@ -86,7 +86,7 @@ def _anchors(names: list[str]) -> dict[str, tuple[float | None, float | None]]:
 Kind = tuple[str, str]  # images, and for whom they were made: "all", "itself" or the undefended one
 
 
-def _kinds(found: list[aid.Summary], undefended: str) -> list[Kind]:
+def _kinds(found: list[aid.AidSummary], undefended: str) -> list[Kind]:
     """In the order of the table, without what stands beside attacks."""
     kinds = dict[Kind, None]()
     for each in found:
@@ -96,7 +96,9 @@ def _kinds(found: list[aid.Summary], undefended: str) -> list[Kind]:
     return list(kinds)
 
 
-def _row(kind: Kind, undefended: str, names: list[str], found: dict[tuple[str, str, str | None], aid.Summary]) -> Row:
+def _row(
+    kind: Kind, undefended: str, names: list[str], found: dict[tuple[str, str, str | None], aid.AidSummary]
+) -> Row:
     images, whose = kind
     cells = list[Cell]()
     for name in names:

@@ -24,14 +24,14 @@ from underfire.core.rng import halves
 from underfire.core.types import Labels
 from underfire.data.image_set import ImageSet
 from underfire.data.selection import LocatedObjects
-from underfire.interpreters.baselines import Centre, Chance
+from underfire.interpreters.baselines import Centre, RandomMap
 from underfire.interpreters.protocol import Explainer
 from underfire.metrics.intervals import Estimate, mean_interval
 from underfire.metrics.localisation import fit_all, hits, is_wrong, upscaled
 from underfire.metrics.maps import boxes
 from underfire.models.classifier import Classifier
 from underfire.runs.compute import find, keep
-from underfire.runs.execute import Chosen, Planned, Report, Study, carry_out, rehearse, surroundings
+from underfire.runs.execute import Chosen, Planned, Report, Study, carry_out, environment, preflight
 from underfire.runs.folder import Run
 from underfire.runs.settings import Inputs
 from underfire.runs.specs import Explain, Locate, describe, key
@@ -58,7 +58,7 @@ SCHEMA = pa.schema(
 )
 
 
-class Settings(Inputs):
+class LocalisationSettings(Inputs):
     """Everything that decides what a run computes."""
 
     masks: str
@@ -66,29 +66,29 @@ class Settings(Inputs):
 
 
 def execute(
-    settings: Settings,
+    settings: LocalisationSettings,
     classifier: Classifier,
     image_set: ImageSet,
     masks: ImageSet,
     out: Path,
     *,
     command: str,
-    width: int = 16,
+    batch_size: int = 16,
     on_progress: Report = lambda planned, progress: None,
 ) -> Run:
     """Compute what the folder `out` does not hold yet; UnderfireError if it holds a run with other settings."""
     made = study(settings, classifier, image_set, masks)
-    return carry_out(made, out, classifier, command=command, width=width, on_progress=on_progress)
+    return carry_out(made, out, classifier, command=command, batch_size=batch_size, on_progress=on_progress)
 
 
-def study(settings: Settings, classifier: Classifier, image_set: ImageSet, masks: ImageSet) -> Study:
+def study(settings: LocalisationSettings, classifier: Classifier, image_set: ImageSet, masks: ImageSet) -> Study:
     """The maps; what cannot be classified or explained is found out when the images are chosen."""
     source = Locate(classifier.fingerprint(), image_set.digest, masks.digest, settings.n, settings.seed)
 
     def chosen() -> Chosen:
         located, predicted = find(source, image_set, masks, classifier)
         halves(located.samples.ids, settings.seed)
-        rehearse(settings.explainers(), classifier, located.samples)
+        preflight(settings.explainers(), classifier, located.samples)
         description = _describe(settings, classifier, image_set, located, predicted)
         return Chosen(description, partial(keep, source, located.samples, object=located.objects, predicted=predicted))
 
@@ -96,14 +96,14 @@ def study(settings: Settings, classifier: Classifier, image_set: ImageSet, masks
     return Study(_spec(settings, source), chosen, stages, TABLE, table)
 
 
-def plan(settings: Settings, source: Locate) -> Iterator[Planned]:
+def plan(settings: LocalisationSettings, source: Locate) -> Iterator[Planned]:
     """The images, then the maps of the floors and of each interpreter."""
     yield Planned("images", source, "image", "benign", None)
     for each in _explainers(settings):
         yield Planned(f"maps, {each.name}", Explain(source, each), "map", "benign", each.name)
 
 
-def localisation_table(settings: Settings, source: Locate, ids: tuple[str, ...], store: Store) -> pa.Table:
+def localisation_table(settings: LocalisationSettings, source: Locate, ids: tuple[str, ...], store: Store) -> pa.Table:
     """One row per image x interpreter x rule."""
     labels, predicted, objects = (store.read(key(source), name, ids) for name in ("label", "predicted", "object"))
     misclassified = predicted != labels
@@ -140,7 +140,7 @@ def localisation_table(settings: Settings, source: Locate, ids: tuple[str, ...],
 
 
 @dataclass(frozen=True)
-class Summary:
+class LocalisationSummary:
     """One interpreter under one rule on the test half; `best` marks the rule that did best on the other half."""
 
     interpreter: str
@@ -159,14 +159,14 @@ def localisations(run: Run) -> pa.Table:
     return read_table(run.path / TABLE, SCHEMA)
 
 
-def summarise(table: pa.Table) -> list[Summary]:
-    """One Summary per (interpreter, rule), in the order of the table, from the test half alone."""
+def summarise(table: pa.Table) -> list[LocalisationSummary]:
+    """One LocalisationSummary per (interpreter, rule), in the order of the table, from the test half alone."""
     judged = table.filter(pc.equal(table["half"], "test"))
     pairs = dict.fromkeys(zip(*(judged[name].to_pylist() for name in ("interpreter", "rule")), strict=True))
     return [_summary(judged, *pair) for pair in pairs]
 
 
-def _summary(judged: pa.Table, interpreter: str, rule: str) -> Summary:
+def _summary(judged: pa.Table, interpreter: str, rule: str) -> LocalisationSummary:
     rows = judged.filter(pc.and_(pc.equal(judged["interpreter"], interpreter), pc.equal(judged["rule"], rule)))
     error, box, at_object, at_box = (
         mean_interval(rows[name].to_numpy(zero_copy_only=False))
@@ -174,22 +174,24 @@ def _summary(judged: pa.Table, interpreter: str, rule: str) -> Summary:
     )
     first = rows.slice(0, 1).to_pylist()[0]
     constant = pc.sum(rows["map_constant"]).as_py()
-    return Summary(interpreter, rule, first["parameter"], first["best_rule"], error, box, at_object, at_box, constant)
+    return LocalisationSummary(
+        interpreter, rule, first["parameter"], first["best_rule"], error, box, at_object, at_box, constant
+    )
 
 
-def _explainers(settings: Settings) -> list[Explainer]:
+def _explainers(settings: LocalisationSettings) -> list[Explainer]:
     """The floors and the interpreters."""
-    return [Chance(seed=settings.seed), Centre(), *settings.explainers()]
+    return [RandomMap(seed=settings.seed), Centre(), *settings.explainers()]
 
 
-def _spec(settings: Settings, source: Locate) -> dict[str, Any]:
+def _spec(settings: LocalisationSettings, source: Locate) -> dict[str, Any]:
     """What two runs must share to be the same run."""
     digests = {"model_fingerprint": source.model, "images_digest": source.images, "masks_digest": source.masks}
     return {"study": "localisation", **settings.model_dump(mode="json"), **digests}
 
 
 def _describe(
-    settings: Settings,
+    settings: LocalisationSettings,
     classifier: Classifier,
     image_set: ImageSet,
     located: LocatedObjects,
@@ -198,7 +200,7 @@ def _describe(
     """What run.json says of the model, the images and the interpreters."""
     return {
         "interpreters": describe(_explainers(settings)),
-        **surroundings(settings, classifier, image_set),
+        **environment(settings, classifier, image_set),
         "selection": {
             "requested": settings.n,
             "examined": len(predicted),

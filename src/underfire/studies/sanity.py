@@ -28,7 +28,7 @@ from underfire.metrics.intervals import Estimate, mean_interval
 from underfire.metrics.maps import map_l1, rank_correlation
 from underfire.models.classifier import Classifier
 from underfire.runs.compute import choose, keep
-from underfire.runs.execute import Chosen, Planned, Study, rehearse, surroundings
+from underfire.runs.execute import Chosen, Planned, Study, environment, preflight
 from underfire.runs.folder import Run
 from underfire.runs.settings import Inputs
 from underfire.runs.specs import Explain, ExplainRandomised, Select, describe, key
@@ -47,13 +47,13 @@ SCHEMA = pa.schema(
 )
 
 
-class Settings(Inputs):
+class SanitySettings(Inputs):
     """Everything that decides what a run computes."""
 
     n: int = 32
 
 
-def study(settings: Settings, classifier: Classifier, image_set: ImageSet) -> Study:
+def study(settings: SanitySettings, classifier: Classifier, image_set: ImageSet) -> Study:
     """The maps; what cannot be classified or explained is found out when the images are chosen."""
     select = Select(classifier.fingerprint(), image_set.digest, settings.n, settings.seed)
 
@@ -61,7 +61,7 @@ def study(settings: Settings, classifier: Classifier, image_set: ImageSet) -> St
         selection = choose(select, image_set, classifier)
         if len(selection.samples.ids) < 2:
             raise UnderfireError("One image has no other to be compared with; give two or more (--n).")
-        rehearse(settings.explainers(), classifier, selection.samples)
+        preflight(settings.explainers(), classifier, selection.samples)
         description = _describe(settings, classifier, image_set, selection)
         return Chosen(description, partial(keep, select, selection.samples))
 
@@ -69,7 +69,7 @@ def study(settings: Settings, classifier: Classifier, image_set: ImageSet) -> St
     return Study(_spec(settings, select), chosen, stages, TABLE, table)
 
 
-def plan(settings: Settings, select: Select) -> Iterator[Planned]:
+def plan(settings: SanitySettings, select: Select) -> Iterator[Planned]:
     """The images, then for each interpreter its maps, the same again, and those of the randomised classifiers."""
     yield Planned("images", select, "image", "benign", None)
     for each in settings.explainers():
@@ -81,7 +81,7 @@ def plan(settings: Settings, select: Select) -> Iterator[Planned]:
             yield Planned(f"{depth} randomised, {name}", spec, "map", f"{depth}-randomised", name)
 
 
-def sanity_table(settings: Settings, select: Select, ids: tuple[str, ...], store: Store) -> pa.Table:
+def sanity_table(settings: SanitySettings, select: Select, ids: tuple[str, ...], store: Store) -> pa.Table:
     """One row per image x interpreter x what its map is compared with."""
     tables = []
     for each in settings.explainers():
@@ -100,7 +100,7 @@ def sanity_table(settings: Settings, select: Select, ids: tuple[str, ...], store
 
 
 def _others(
-    settings: Settings, select: Select, each: Interpreter, maps: Tensor, ids: tuple[str, ...], store: Store
+    settings: SanitySettings, select: Select, each: Interpreter, maps: Tensor, ids: tuple[str, ...], store: Store
 ) -> Iterator[tuple[str, Tensor]]:
     """What each image's map is compared with: the ceiling, the randomised classifiers' maps, the floor."""
     yield "the same again", store.read(key(Explain(select, each, draw=1)), "map", ids)
@@ -110,7 +110,7 @@ def _others(
 
 
 @dataclass(frozen=True)
-class Summary:
+class SanitySummary:
     """One interpreter and what its maps are compared with; `constant` counts pairs in which a map shows nothing."""
 
     interpreter: str
@@ -125,30 +125,32 @@ def comparisons(run: Run) -> pa.Table:
     return read_table(run.path / TABLE, SCHEMA)
 
 
-def summarise(table: pa.Table) -> list[Summary]:
-    """One Summary per (interpreter, comparison), in the order of the table."""
+def summarise(table: pa.Table) -> list[SanitySummary]:
+    """One SanitySummary per (interpreter, comparison), in the order of the table."""
     pairs = dict.fromkeys(zip(*(table[name].to_pylist() for name in ("interpreter", "compared_with")), strict=True))
     return [_summary(table, *pair) for pair in pairs]
 
 
-def _summary(table: pa.Table, interpreter: str, compared: str) -> Summary:
+def _summary(table: pa.Table, interpreter: str, compared: str) -> SanitySummary:
     chosen = pc.and_(pc.equal(table["interpreter"], interpreter), pc.equal(table["compared_with"], compared))
     rows = table.filter(chosen)
     correlation, distance = (mean_interval(rows[name].to_numpy()) for name in ("rank_correlation", "map_l1"))
-    return Summary(interpreter, compared, correlation, distance, pc.sum(rows["constant"]).as_py())
+    return SanitySummary(interpreter, compared, correlation, distance, pc.sum(rows["constant"]).as_py())
 
 
-def _spec(settings: Settings, select: Select) -> dict[str, Any]:
+def _spec(settings: SanitySettings, select: Select) -> dict[str, Any]:
     """What two runs must share to be the same run."""
     digests = {"model_fingerprint": select.model, "images_digest": select.images}
     return {"study": "sanity", **settings.model_dump(mode="json"), **digests}
 
 
-def _describe(settings: Settings, classifier: Classifier, image_set: ImageSet, selection: Selection) -> dict[str, Any]:
+def _describe(
+    settings: SanitySettings, classifier: Classifier, image_set: ImageSet, selection: Selection
+) -> dict[str, Any]:
     """What run.json says of the model, the images and the interpreters."""
     return {
         "interpreters": describe(settings.explainers()),
-        **surroundings(settings, classifier, image_set),
+        **environment(settings, classifier, image_set),
         "selection": {
             "requested": settings.n,
             "examined": selection.examined,

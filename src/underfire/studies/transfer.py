@@ -30,11 +30,11 @@ from underfire.metrics.intervals import Estimate, mean_interval
 from underfire.metrics.maps import compare_maps, map_l1
 from underfire.models.classifier import Classifier
 from underfire.runs.compute import Context, in_one_sentence
-from underfire.runs.execute import Planned, Report, even_width, perform, rehearse
+from underfire.runs.execute import Planned, Report, even_batch_size, perform, preflight
 from underfire.runs.folder import Run
 from underfire.runs.plan import attacks
-from underfire.runs.settings import Settings
-from underfire.runs.specs import Craft, Explain, ExplainElsewhere, Noise, Select, key
+from underfire.runs.settings import AttackSettings
+from underfire.runs.specs import Craft, Explain, ExplainElsewhere, Select, SignNoise, key
 from underfire.runs.store import Store
 from underfire.studies import effectiveness
 
@@ -73,12 +73,12 @@ class Elsewhere:
 
 
 @dataclass(frozen=True)
-class Source:
+class TransferSource:
     """Images whose maps are compared with the benign ones; `interpreter` is the one that they were made for, if any."""
 
     attack: str
     interpreter: Interpreter | None
-    spec: Craft | Noise
+    spec: Craft | SignNoise
 
     @property
     def name(self) -> str:
@@ -91,7 +91,7 @@ def execute(
     shown: Sequence[Interpreter] | None = None,
     elsewhere: Elsewhere | None = None,
     *,
-    width: int = 16,
+    batch_size: int = 16,
     on_progress: Report = lambda planned, progress: None,
 ) -> pa.Table:
     """Compute the maps that the run folder lacks and write the table; the rows of this call.
@@ -107,9 +107,9 @@ def execute(
     samples = Samples(ids, *(store.read(key(select), name, ids) for name in ("image", "label")))
     used = classifier if elsewhere is None else elsewhere.classifier
     _check_classes(used, classifier, samples)
-    rehearse(shown, used, samples)
+    preflight(shown, used, samples)
     earlier = read_table(run.path / TABLE, SCHEMA) if (run.path / TABLE).exists() else SCHEMA.empty_table()
-    at_once = even_width(len(ids), width)
+    at_once = even_batch_size(len(ids), batch_size)
     perform(noise(settings, select), ids, Context(classifier, store, at_once), run, on_progress)
     for planned in plan(settings, select, shown, elsewhere):
         perform(planned, ids, Context(used, store, at_once), run, on_progress)
@@ -121,16 +121,16 @@ def execute(
     return table
 
 
-def sources(settings: Settings, select: Select) -> list[Source]:
+def sources(settings: AttackSettings, select: Select) -> list[TransferSource]:
     """ADV2 for each interpreter, then the null rows: attacks after no single map, and noise of the first one's size."""
     made = list(attacks(settings, select))
     ordered = sorted(made, key=lambda each: each.interpreter is None)
-    noise = Source(NOISE, None, Noise(made[0].craft, settings.seed))
-    return [*(Source(each.name, each.interpreter, each.craft) for each in ordered), noise]
+    noise = TransferSource(NOISE, None, SignNoise(made[0].craft, settings.seed))
+    return [*(TransferSource(each.name, each.interpreter, each.craft) for each in ordered), noise]
 
 
 def plan(
-    settings: Settings, select: Select, shown: Sequence[Interpreter], elsewhere: Elsewhere | None
+    settings: AttackSettings, select: Select, shown: Sequence[Interpreter], elsewhere: Elsewhere | None
 ) -> Iterator[Planned]:
     """For each shown interpreter its benign maps and those of every source."""
     for g in shown:
@@ -140,7 +140,7 @@ def plan(
 
 
 def maps_of(
-    of: Select | Craft | Noise, interpreter: Interpreter, elsewhere: Elsewhere | None
+    of: Select | Craft | SignNoise, interpreter: Interpreter, elsewhere: Elsewhere | None
 ) -> Explain | ExplainElsewhere:
     """The stage that holds these maps; on the run's classifier it is the run's own, if it has it."""
     if elsewhere is None:
@@ -148,13 +148,13 @@ def maps_of(
     return ExplainElsewhere(of, interpreter, elsewhere.classifier.fingerprint())
 
 
-def map_of(run: Run, id: str, source: Source, shown: Interpreter) -> Tensor:
+def map_of(run: Run, id: str, source: TransferSource, shown: Interpreter) -> Tensor:
     """One image's map (h, w) on the run's own classifier."""
     return run.store.read(key(maps_of(source.spec, shown, None)), "map", (id,))[0]
 
 
 def transfer_table(
-    settings: Settings,
+    settings: AttackSettings,
     select: Select,
     shown: Sequence[Interpreter],
     elsewhere: Elsewhere | None,
@@ -173,7 +173,7 @@ def transfer_table(
             benign, spec = (maps_of(of, g, elsewhere) for of in (select, source.spec))
             maps, reference = (store.read(key(each), "map", ids) for each in (spec, benign))
             reported = spec if isinstance(spec, ExplainElsewhere) else source.spec
-            explained = labels if isinstance(source.spec, Noise) else store.read(key(source.spec.of), "target", ids)
+            explained = labels if isinstance(source.spec, SignNoise) else store.read(key(source.spec.of), "target", ids)
             columns = {
                 "id": ids,
                 "attack": [source.attack] * len(ids),
@@ -195,7 +195,7 @@ def transfer_table(
 
 
 @dataclass(frozen=True)
-class Cell:
+class TransferCell:
     """One source seen by one interpreter on one classifier.
 
     `difference` is own - transferred, paired image by image, with its bootstrap interval; None for the null rows and
@@ -218,8 +218,8 @@ class Cell:
         return self.attack if self.source is None else f"{self.attack} {self.source}"
 
 
-def summarise(table: pa.Table) -> list[Cell]:
-    """One Cell per (source, shown interpreter, classifier), in the order of the table."""
+def summarise(table: pa.Table) -> list[TransferCell]:
+    """One TransferCell per (source, shown interpreter, classifier), in the order of the table."""
     names = ("attack", "source", "interpreter", "model_fingerprint")
     groups = dict[tuple[str | None, ...], list[int]]()
     for i, group in enumerate(zip(*(table[name].to_pylist() for name in names), strict=True)):
@@ -251,12 +251,12 @@ def heat_map(table: pa.Table) -> bytes:
     return matrix(values, *titles, own, "ΔL1 to the benign map")
 
 
-def _cell(rows: pa.Table) -> Cell:
+def _cell(rows: pa.Table) -> TransferCell:
     first = {name: rows[name][0].as_py() for name in ("attack", "source", "interpreter", "model", "own")}
     distance, overlap = rows["map_l1"].to_numpy(), rows["iou_mean"].to_numpy()
     predicted = rows["class_predicted"].to_numpy() == rows["class_explained"].to_numpy()
     paired = first["source"] is not None and not first["own"]
-    return Cell(
+    return TransferCell(
         **first,
         map_l1=mean_interval(distance),
         iou_mean=mean_interval(overlap),
@@ -265,13 +265,13 @@ def _cell(rows: pa.Table) -> Cell:
     )
 
 
-def noise(settings: Settings, select: Select) -> Planned:
+def noise(settings: AttackSettings, select: Select) -> Planned:
     """Benign images with random signs of the first attack's size."""
     spec = sources(settings, select)[-1].spec
     return Planned("noise", spec, "step", NOISE, None)
 
 
-def _finished(run: Run, settings: Settings, select: Select, store: Store) -> tuple[str, ...]:
+def _finished(run: Run, settings: AttackSettings, select: Select, store: Store) -> tuple[str, ...]:
     """The run's images; UnderfireError unless every stage holds all of them."""
     ids = store.done(key(select))
     for planned in effectiveness.plan(settings, select):

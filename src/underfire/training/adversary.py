@@ -68,7 +68,7 @@ class Alternation:
 
 
 @dataclass(frozen=True)
-class Victims:
+class AttackBatch:
     """Benign images, the class reported of each, and the one to be reported: row record."""
 
     key: Keys
@@ -85,31 +85,31 @@ class Adversary:
     eps: float = 8 / 255
     seed: int = 0
 
-    def aim(self, x: Images, keys: Keys) -> Victims:
+    def aim(self, x: Images, keys: Keys) -> AttackBatch:
         """A random other class for each image, the same at every call."""
         with torch.no_grad():
             logits = self.classifier(x).logits
         labels = logits.argmax(1)
-        return Victims(keys, x, labels, random_class(labels, logits.shape[1], keys, self.seed))
+        return AttackBatch(keys, x, labels, random_class(labels, logits.shape[1], keys, self.seed))
 
-    def warm_up(self, victims: Victims) -> Tensor:
+    def warm_up(self, victims: AttackBatch) -> Tensor:
         """The first thetas, whatever the interpreter."""
         warm_start = self._adv2(Blind(), 1).warm_start
         assert warm_start is not None
         return self._run(warm_start, victims, None).theta
 
-    def attack(self, interpreter: Interpreter, victims: Victims, steps: int, start: Tensor) -> Outcome:
+    def attack(self, interpreter: Interpreter, victims: AttackBatch, steps: int, start: Tensor) -> Outcome:
         """All victims at once, from the thetas of the warm start or of an earlier attack."""
         return self._run(self._adv2(interpreter, steps), victims, start)
 
-    def decode(self, victims: Victims, theta: Tensor) -> Images:
+    def decode(self, victims: AttackBatch, theta: Tensor) -> Images:
         """The attacked images that thetas stand for."""
         return self._adv2(Blind(), 1).perturbation.decode(victims.image, theta)
 
     def _adv2(self, interpreter: Interpreter, steps: int) -> Attack:
         return solvers.adv2(interpreter, eps=self.eps, steps=steps, seed=self.seed)
 
-    def _run(self, attack: Attack, victims: Victims, start: Tensor | None) -> Outcome:
+    def _run(self, attack: Attack, victims: AttackBatch, start: Tensor | None) -> Outcome:
         benign = attack.interpreter.explain(self.classifier, victims.image, victims.label, victims.key)
         goal = Goal(victims.key, victims.image, victims.target, benign)
         with torch.enable_grad():

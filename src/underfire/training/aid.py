@@ -33,14 +33,14 @@ from underfire.metrics.maps import map_l1
 from underfire.models.classifier import Classifier
 from underfire.models.masker import Masker, MaskerNetwork
 from underfire.runs.compute import in_one_sentence
-from underfire.training.adversary import Adversary, Alternation, Victims, distillation, excess_drift, rank
+from underfire.training.adversary import Adversary, Alternation, AttackBatch, distillation, excess_drift, rank
 from underfire.training.dataset import Batch, TrainingSet, split
 from underfire.training.log import Curves
 from underfire.training.loop import shuffled
 from underfire.training.rts import (
-    Course,
     FeatureExtractor,
-    Recipe,
+    MaskerRecipe,
+    MaskerTask,
     Scores,
     eq8,
     finished,
@@ -55,7 +55,7 @@ CURVES = ("step", "drift", "separation", "success", "area", "kept", "removed", "
 INHERITED = ("width", "roughness", "area", "removed", "power")  # of the recipe of the masker that is defended
 
 
-class AidRecipe(Recipe):
+class AidRecipe(MaskerRecipe):
     """What decides the outcome, besides classifier, images and the masker to begin with."""
 
     steps: int = Field(default=600, ge=2)
@@ -104,21 +104,21 @@ def train_aid(
     first = training_set.batch(fitted[:1], classifier.device)
     with in_one_sentence(f"The model failed on images of {'×'.join(map(str, first.images.shape[:1:-1]))} pixels"):
         init.explain(classifier, first.images, torch.zeros_like(first.keys), first.keys)
-    tutor = Tutor(extractor, init, recipe)
+    objective = AidObjective(extractor, init, recipe)
     network = copy.deepcopy(init.masker.network).to(classifier.device).requires_grad_(True)
-    lessons = Lessons(tutor, network, training_set, fitted)
-    examination = Examination(tutor, training_set, judged, out.with_suffix(".csv"))
+    lessons = AidBatches(objective, network, training_set, fitted)
+    examination = AidValidator(objective, training_set, judged, out.with_suffix(".csv"))
     training = {**identity, "size": list(first.images.shape[2:])}
-    course = Course(
+    task = MaskerTask(
         identity,
         init.masker.manifest.model_copy(update={"training": training}),
         lessons,
         lambda network, lesson: lesson(network),
-        examination.sit,
+        examination.judge,
         examination.scores,
         {"theta": lessons.theta, "curves": examination.curves.rows},
     )
-    return follow(course, network, recipe, out, on_step)
+    return follow(task, network, recipe, out, on_step)
 
 
 # --- one step ---------------------------------------------------------------------------------
@@ -129,12 +129,12 @@ class Pairs:
     """Benign images and what the adversary has made of them."""
 
     benign: Batch
-    victims: Victims
+    attack_batch: AttackBatch
     attacked: Images
 
 
 @dataclass(frozen=True)
-class Tutor:
+class AidObjective:
     """What both kinds of steps minimise."""
 
     extractor: FeatureExtractor
@@ -158,9 +158,9 @@ class Tutor:
 
     def defending(self, network: MaskerNetwork, pairs: Pairs) -> Row:
         """The defence's loss, and what the drift of the benign maps costs."""
-        maps = self.maps(network, pairs.victims.image, pairs.victims.label)
+        maps = self.maps(network, pairs.attack_batch.image, pairs.attack_batch.label)
         with torch.no_grad():
-            original = self.maps(self.original.masker.network, pairs.victims.image, pairs.victims.label)
+            original = self.maps(self.original.masker.network, pairs.attack_batch.image, pairs.attack_batch.label)
         loss = DEFENCES[self.recipe.defence](self, network, maps, pairs)
         return loss + self.recipe.fidelity * excess_drift(maps, original, self.recipe.drift)
 
@@ -170,28 +170,30 @@ class Tutor:
         return masks_of(network, features, y, x)
 
 
-def _distil(tutor: Tutor, network: MaskerNetwork, maps: Maps, pairs: Pairs) -> Row:
-    attacked = tutor.maps(network, pairs.attacked, pairs.victims.target)
-    return tutor.recipe.weight * distillation(maps, attacked, tutor.recipe.margin)
+def _distil(objective: AidObjective, network: MaskerNetwork, maps: Maps, pairs: Pairs) -> Row:
+    attacked = objective.maps(network, pairs.attacked, pairs.attack_batch.target)
+    return objective.recipe.weight * distillation(maps, attacked, objective.recipe.margin)
 
 
-def _augment(tutor: Tutor, network: MaskerNetwork, maps: Maps, pairs: Pairs) -> Row:
-    return tutor.plain(network, Batch(pairs.attacked, pairs.benign.keys, step=pairs.benign.step))
+def _augment(objective: AidObjective, network: MaskerNetwork, maps: Maps, pairs: Pairs) -> Row:
+    return objective.plain(network, Batch(pairs.attacked, pairs.benign.keys, step=pairs.benign.step))
 
 
-DEFENCES: Mapping[str, Callable[[Tutor, MaskerNetwork, Maps, Pairs], Row]] = MappingProxyType(
+DEFENCES: Mapping[str, Callable[[AidObjective, MaskerNetwork, Maps, Pairs], Row]] = MappingProxyType(
     {"distillation": _distil, "augmentation": _augment}
 )
 
-Lesson = Callable[[MaskerNetwork], Row]
+StepLoss = Callable[[MaskerNetwork], Row]
 
 
-class Lessons:
+class AidBatches:
     """Step -> what it minimises; `theta` is what has become of each image of the pool."""
 
-    def __init__(self, tutor: Tutor, network: MaskerNetwork, training_set: TrainingSet, fitted: Labels) -> None:
-        self.tutor, self.network, self.training_set = tutor, network, training_set
-        recipe, self.device = tutor.recipe, tutor.extractor.classifier.device
+    def __init__(
+        self, objective: AidObjective, network: MaskerNetwork, training_set: TrainingSet, fitted: Labels
+    ) -> None:
+        self.objective, self.network, self.training_set = objective, network, training_set
+        recipe, self.device = objective.recipe, objective.extractor.classifier.device
         self.turns = Alternation(recipe.plain_steps, recipe.defending_steps)
         self.moving = moving(training_set, fitted, recipe, self.device)
         size = min(recipe.batch, recipe.pool, len(fitted))
@@ -200,83 +202,83 @@ class Lessons:
         self.order = shuffled(len(self.pool), size, recipe.seed)
         self.theta = torch.zeros(len(self.pool), *training_set.pixels.shape[1:])
 
-    def __call__(self, step: int) -> Lesson:
+    def __call__(self, step: int) -> StepLoss:
         turn = self.turns(step)
         if not turn.defends:
             batch = self.moving(turn.count)
-            return lambda network: self.tutor.plain(network, batch)
+            return lambda network: self.objective.plain(network, batch)
         pairs = self.pairs(turn.count)
-        return lambda network: self.tutor.defending(network, pairs)
+        return lambda network: self.objective.defending(network, pairs)
 
     def pairs(self, count: int) -> Pairs:
         """The images of this visit, attacked as they come up for the first time and every `refresh` visits."""
-        adversary, recipe = self.tutor.adversary, self.tutor.recipe
+        adversary, recipe = self.objective.adversary, self.objective.recipe
         epoch, place = count // self.visits, self.order(count)
         benign = self.training_set.batch(self.pool[place], self.device)
-        victims = adversary.aim(benign.images, benign.keys)
+        attack_batch = adversary.aim(benign.images, benign.keys)
         if epoch % recipe.refresh == 0:
-            start = adversary.warm_up(victims) if epoch == 0 else self.theta[place].to(self.device)
-            interpreter = self.tutor.as_it_is(self.network)
-            self.theta[place] = adversary.attack(interpreter, victims, recipe.attack_steps, start).theta.cpu()
-        attacked = adversary.decode(victims, self.theta[place].to(self.device))
-        return Pairs(Batch(benign.images, benign.keys, step=count), victims, attacked)
+            start = adversary.warm_up(attack_batch) if epoch == 0 else self.theta[place].to(self.device)
+            interpreter = self.objective.as_it_is(self.network)
+            self.theta[place] = adversary.attack(interpreter, attack_batch, recipe.attack_steps, start).theta.cpu()
+        attacked = adversary.decode(attack_batch, self.theta[place].to(self.device))
+        return Pairs(Batch(benign.images, benign.keys, step=count), attack_batch, attacked)
 
 
 # --- one check --------------------------------------------------------------------------------
 
 
-class Examination:
+class AidValidator:
     """What held-out images say of a network; `curves` holds a row of CURVES per check, the first of the original."""
 
-    def __init__(self, tutor: Tutor, training_set: TrainingSet, judged: Labels, path: Path) -> None:
-        self.tutor, self.training_set, self.judged = tutor, training_set, judged
-        self.device = tutor.extractor.classifier.device
-        self.curves = Curves(CURVES, tutor.recipe.steps // tutor.recipe.judge_every + 2, path)
+    def __init__(self, objective: AidObjective, training_set: TrainingSet, judged: Labels, path: Path) -> None:
+        self.objective, self.training_set, self.judged = objective, training_set, judged
+        self.device = objective.extractor.classifier.device
+        self.curves = Curves(CURVES, objective.recipe.steps // objective.recipe.judge_every + 2, path)
 
-    def sit(self, network: MaskerNetwork) -> float:
+    def judge(self, network: MaskerNetwork) -> float:
         """Note the scores and rank them; lower is better."""
         if not len(self.curves):
-            self._note(self.scores(self.tutor.original.masker.network))
+            self._note(self.scores(self.objective.original.masker.network))
         scores = self.scores(network)
         self._note(scores)
-        return rank(scores["drift"] or 0.0, scores["separation"] or 0.0, self.tutor.recipe.drift)
+        return rank(scores["drift"] or 0.0, scores["separation"] or 0.0, self.objective.recipe.drift)
 
     def scores(self, network: MaskerNetwork) -> Scores:
         """Those of any masker; how far benign maps have drifted; how far attacked images' maps are from the benign ones
         and how many attacks on the classifier succeed, the attacker knowing this network."""
-        recipe, adversary = self.tutor.recipe, self.tutor.adversary
-        interpreter, encoder = self.tutor.as_it_is(network), self.tutor.original.masker.manifest.encoder
+        recipe, adversary = self.objective.recipe, self.objective.adversary
+        interpreter, encoder = self.objective.as_it_is(network), self.objective.original.masker.manifest.encoder
         batches = list(self.training_set.batches(self.judged, recipe.batch, self.device))
         drift = torch.cat([self._drift(interpreter, batch) for batch in batches])
-        victims, start = self._few
-        outcome = adversary.attack(interpreter, victims, recipe.judge_steps, start)
+        attack_batch, start = self._few
+        outcome = adversary.attack(interpreter, attack_batch, recipe.judge_steps, start)
         return {
-            **measure(self.tutor.extractor, encoder, network, iter(batches)),
+            **measure(self.objective.extractor, encoder, network, iter(batches)),
             "drift": drift.mean().item(),
-            "separation": self._separation(interpreter, victims, outcome.image).mean().item(),
+            "separation": self._separation(interpreter, attack_batch, outcome.image).mean().item(),
             "success": outcome.success.double().mean().item(),
         }
 
     @cached_property
-    def _few(self) -> tuple[Victims, Tensor]:
+    def _few(self) -> tuple[AttackBatch, Tensor]:
         """The images that are attacked at each check, and where the attack starts."""
-        few = self.training_set.batch(self.judged[: self.tutor.recipe.judged_attacks], self.device)
-        victims = self.tutor.adversary.aim(few.images, few.keys)
-        return victims, self.tutor.adversary.warm_up(victims)
+        few = self.training_set.batch(self.judged[: self.objective.recipe.judged_attacks], self.device)
+        attack_batch = self.objective.adversary.aim(few.images, few.keys)
+        return attack_batch, self.objective.adversary.warm_up(attack_batch)
 
     def _drift(self, interpreter: RTS, batch: Batch) -> Row:
-        victims = self.tutor.adversary.aim(batch.images, batch.keys)
+        attack_batch = self.objective.adversary.aim(batch.images, batch.keys)
         maps, original = (
-            each.explain(self.tutor.extractor.classifier, batch.images, victims.label, batch.keys)
-            for each in (interpreter, self.tutor.original)
+            each.explain(self.objective.extractor.classifier, batch.images, attack_batch.label, batch.keys)
+            for each in (interpreter, self.objective.original)
         )
         return map_l1(maps, original)
 
-    def _separation(self, interpreter: RTS, victims: Victims, attacked: Images) -> Row:
-        classifier = self.tutor.extractor.classifier
-        benign = interpreter.explain(classifier, victims.image, victims.label, victims.key)
-        return map_l1(interpreter.explain(classifier, attacked, victims.target, victims.key), benign)
+    def _separation(self, interpreter: RTS, attack_batch: AttackBatch, attacked: Images) -> Row:
+        classifier = self.objective.extractor.classifier
+        benign = interpreter.explain(classifier, attack_batch.image, attack_batch.label, attack_batch.key)
+        return map_l1(interpreter.explain(classifier, attacked, attack_batch.target, attack_batch.key), benign)
 
     def _note(self, scores: Scores) -> None:
-        recipe = self.tutor.recipe
+        recipe = self.objective.recipe
         self.curves.note(min(len(self.curves) * recipe.judge_every, recipe.steps), scores)

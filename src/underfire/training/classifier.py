@@ -64,7 +64,7 @@ class Examples:
 
 
 @dataclass(frozen=True)
-class Lesson:
+class ClassifierBatch:
     """The images of a step, varied, and their classes."""
 
     images: Images
@@ -106,13 +106,13 @@ def train_classifier(
     if not judged.any() or judged.all():
         raise UnderfireError("No class has two lesions, or two images, of which one could be held out; give more.")
     device = torch.device(device)
-    school = School(start, examples, recipe, device)
+    task = ClassifierTask(start, examples, recipe, device)
     curves = Curves(CURVES, recipe.steps // recipe.judge_every + 1, out.with_suffix(".csv"))
     network = copy.deepcopy(start.net).to(device).to(memory_format=torch.channels_last).requires_grad_(True)
     index = judged.nonzero()[:, 0]
 
     def score(network: nn.Module) -> float:
-        scores = school.scores(network, index)
+        scores = task.scores(network, index)
         curves.note(min((len(curves) + 1) * recipe.judge_every, recipe.steps), scores)
         return 1 - scores["balanced_accuracy"]
 
@@ -121,8 +121,8 @@ def train_classifier(
     with in_one_sentence(f"The model failed on images of {width}×{height} pixels"):
         done = fit(
             network,
-            school.lessons((~judged).nonzero()[:, 0]),
-            school.loss,
+            task.batches((~judged).nonzero()[:, 0]),
+            task.loss,
             steps=recipe.steps,
             lr=recipe.lr,
             on_step=on_step,
@@ -137,7 +137,7 @@ def train_classifier(
         resize=examples.resize,
         crop=examples.crop,
         training={**identity, "steps_done": done},
-        scores={"images": float(len(index)), **school.scores(network, index)},
+        scores={"images": float(len(index)), **task.scores(network, index)},
     )
     write_network(out, manifest, network)
     checkpoint.path.unlink(missing_ok=True)
@@ -145,7 +145,7 @@ def train_classifier(
 
 
 @dataclass(frozen=True)
-class School:
+class ClassifierTask:
     """What a step is given and minimises, and how a network is judged."""
 
     start: LoadedNetwork
@@ -153,24 +153,24 @@ class School:
     recipe: ClassifierRecipe
     device: torch.device
 
-    def lessons(self, fitted: Labels) -> Callable[[int], Lesson]:
+    def batches(self, fitted: Labels) -> Callable[[int], ClassifierBatch]:
         """Step -> its images, every class alike, varied at random."""
         labels, recipe = self.examples.labels, self.recipe
         order = balanced(labels[fitted], recipe.batch, recipe.seed)
 
-        def lesson(step: int) -> Lesson:
+        def batch(step: int) -> ClassifierBatch:
             index = fitted[order(step)]
-            batch = self.examples.images.batch(index, self.device)
-            images = varied(batch.images, batch.keys, step, recipe.seed)
-            return Lesson(images, labels[index].to(self.device), step)
+            read = self.examples.images.batch(index, self.device)
+            images = varied(read.images, read.keys, step, recipe.seed)
+            return ClassifierBatch(images, labels[index].to(self.device), step)
 
-        return lesson
+        return batch
 
-    def loss(self, network: nn.Module, lesson: Lesson) -> Row:
+    def loss(self, network: nn.Module, batch: ClassifierBatch) -> Row:
         """Cross-entropy, per image."""
-        with seeded(self.recipe.seed, lesson.step, self.device):
-            logits = self.logits(network, lesson.images)
-        return cross_entropy(log_prob(logits, lesson.labels))
+        with seeded(self.recipe.seed, batch.step, self.device):
+            logits = self.logits(network, batch.images)
+        return cross_entropy(log_prob(logits, batch.labels))
 
     def scores(self, network: nn.Module, index: Labels) -> dict[str, float]:
         """What the network makes of images as they are."""

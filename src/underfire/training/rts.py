@@ -1,7 +1,7 @@
 """Train RTS's masker on images of its classifier (Eq. 8).
 
     training_set = read_training_set(open_images("photos", crop=224))
-    masker = train_masker(FeatureExtractor(classifier), training_set, Recipe(steps=1000), Path("masker.safetensors"))
+    masker = train_masker(FeatureExtractor(classifier), training_set, MaskerRecipe(steps=1000), Path("x.safetensors"))
 
 Per image, with the class c that the classifier reports and phi(x; m) = m x + (1 - m) background,
 
@@ -26,7 +26,7 @@ from underfire.core import rng
 from underfire.core.image_ops import blur, cell_grid, resize
 from underfire.core.losses import confidence, mask_terms
 from underfire.core.types import Images, Labels, Logits, Maps, Row
-from underfire.interpreters.rts import Scale, find_scales
+from underfire.interpreters.rts import EncoderScale, find_scales
 from underfire.metrics.maps import above_mean, boxes, iou
 from underfire.models.classifier import Classifier
 from underfire.models.files import Encoder, MaskerManifest, write_network
@@ -42,7 +42,7 @@ Answers = Float[Tensor, "n _"]  # logits of an encoder, whose classes need not b
 Scores = dict[str, float | None]
 
 
-class Recipe(BaseModel):
+class MaskerRecipe(BaseModel):
     """What decides the outcome of a training, besides classifier and images."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -92,7 +92,7 @@ class FeatureExtractor:
 def train_masker(
     extractor: FeatureExtractor,
     training_set: TrainingSet,
-    recipe: Recipe,
+    recipe: MaskerRecipe,
     out: Path,
     on_step: Callable[[int, float], None] | None = None,
 ) -> Masker:
@@ -127,12 +127,12 @@ def train_masker(
         width=recipe.width,
         training={**identity, "size": list(training_set.pixels.shape[2:])},
     )
-    course = Course(identity, manifest, moving(training_set, fitted, recipe, device), loss, score, scores)
-    return follow(course, network, recipe, out, on_step)
+    task = MaskerTask(identity, manifest, moving(training_set, fitted, recipe, device), loss, score, scores)
+    return follow(task, network, recipe, out, on_step)
 
 
 @dataclass(frozen=True)
-class Course:
+class MaskerTask:
     """A training of a masker: its identity, what its file says but for the scores, what its steps are given and
     minimise, the number by which networks are compared, and the scores of the one that is kept."""
 
@@ -146,39 +146,41 @@ class Course:
 
 
 def follow(
-    course: Course,
+    task: MaskerTask,
     network: MaskerNetwork,
-    recipe: Recipe,
+    recipe: MaskerRecipe,
     out: Path,
     on_step: Callable[[int, float], None] | None = None,
 ) -> Masker:
     """Train the network, going on from its checkpoint, and write it with its manifest."""
-    checkpoint = Checkpoint(out.with_suffix(".checkpoint"), json.dumps(course.identity))
+    checkpoint = Checkpoint(out.with_suffix(".checkpoint"), json.dumps(task.identity))
     done = fit(
         network,
-        course.batch,
-        course.loss,
+        task.batch,
+        task.loss,
         steps=recipe.steps,
         lr=recipe.lr,
         on_step=on_step,
-        held_out=HeldOut(course.score, recipe.judge_every, recipe.patience),
+        held_out=HeldOut(task.score, recipe.judge_every, recipe.patience),
         checkpoint=checkpoint,
-        memory=course.memory,
+        memory=task.memory,
     )
-    training = {**course.manifest.training, "steps_done": done}
-    manifest = course.manifest.model_copy(update={"training": training, "scores": course.scores(network)})
+    training = {**task.manifest.training, "steps_done": done}
+    manifest = task.manifest.model_copy(update={"training": training, "scores": task.scores(network)})
     write_network(out, manifest, network)
     checkpoint.path.unlink(missing_ok=True)
     return read_masker(out)
 
 
-def moving(training_set: TrainingSet, fitted: Labels, recipe: Recipe, device: torch.device) -> Callable[[int], Batch]:
+def moving(
+    training_set: TrainingSet, fitted: Labels, recipe: MaskerRecipe, device: torch.device
+) -> Callable[[int], Batch]:
     """Step -> its images, mirrored and shifted at random."""
     order = shuffled(len(fitted), min(recipe.batch, len(fitted)), recipe.seed)
     return lambda step: augmented(training_set.batch(fitted[order(step)], device), step, recipe.seed)
 
 
-def identify(extractor: FeatureExtractor, training_set: TrainingSet, recipe: Recipe) -> dict[str, Any]:
+def identify(extractor: FeatureExtractor, training_set: TrainingSet, recipe: MaskerRecipe) -> dict[str, Any]:
     """What two trainings share that lead to the same masker."""
     models = {"classifier": extractor.classifier.fingerprint(), "encoder": extractor.fingerprint}
     return {**recipe.model_dump(), **models, "images": training_set.digest}
@@ -195,7 +197,7 @@ def finished(out: Path, identity: Mapping[str, Any]) -> Masker:
 
 
 def prepare(
-    extractor: FeatureExtractor, training_set: TrainingSet, index: Labels, recipe: Recipe
+    extractor: FeatureExtractor, training_set: TrainingSet, index: Labels, recipe: MaskerRecipe
 ) -> tuple[MaskerNetwork, Encoder]:
     """A network of random weights that has measured its features on some images, and where those come from."""
     device = extractor.classifier.device
@@ -225,7 +227,7 @@ def prepare(
 
 
 def _measured(
-    extractor: FeatureExtractor, scales: tuple[Scale, ...], batches: Iterator[Batch]
+    extractor: FeatureExtractor, scales: tuple[EncoderScale, ...], batches: Iterator[Batch]
 ) -> tuple[Logits, Pyramid, Answers]:
     """Logits, features and the encoder's logits of some images, in memory."""
     seen = [extractor(batch.images, tuple(s.layer for s in scales)) for batch in batches]
@@ -238,7 +240,7 @@ def _measured(
 
 
 def eq8(
-    extractor: FeatureExtractor, encoder: Encoder, network: MaskerNetwork, batch: Batch, recipe: Recipe
+    extractor: FeatureExtractor, encoder: Encoder, network: MaskerNetwork, batch: Batch, recipe: MaskerRecipe
 ) -> dict[str, Row]:
     """The terms of Eq. 8; kept and removed part take one forward pass together."""
     logits, features, _ = extractor(batch.images, encoder.layers)

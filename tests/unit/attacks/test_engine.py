@@ -13,7 +13,7 @@ from tiny_networks import classifier, images, network
 from underfire.attacks import engine
 from underfire.attacks.attack import Attack, StopRule
 from underfire.attacks.engine import Progress
-from underfire.attacks.steps import NoMemory, Objective, SignStep
+from underfire.attacks.steps import NoState, Objective, SignStep
 from underfire.core import rows
 from underfire.core.losses import confidence, map_distance
 from underfire.core.schedules import Constant
@@ -42,12 +42,12 @@ class Recorded:
     alpha: float = 4 / 255
     path: list[Tensor] = field(default_factory=list)
 
-    def init(self, theta: Tensor) -> NoMemory:
-        return NoMemory()
+    def init(self, theta: Tensor) -> NoState:
+        return NoState()
 
-    def step(self, objective: Objective, theta: Tensor, memory: NoMemory, step: Labels) -> tuple[Tensor, Any, Terms]:
+    def step(self, objective: Objective, theta: Tensor, state: NoState, step: Labels) -> tuple[Tensor, Any, Terms]:
         self.path.append(theta)
-        return SignStep(Constant(self.alpha)).step(objective, theta, memory, step)
+        return SignStep(Constant(self.alpha)).step(objective, theta, state, step)
 
 
 def rank_of(an_attack: Attack, model: Classifier, goal: Goal, theta: Tensor) -> Tensor:
@@ -70,7 +70,7 @@ def rank_by_reading(an_attack: Attack, model: Classifier, goal: Goal, theta: Ten
 def test_a_start_stands_in_for_the_warm_start(model: Classifier, goal: Goal) -> None:
     warmed = attack(CAM())
     assert warmed.warm_start is not None
-    start = engine.run(warmed.warm_start, model, goal, width=N).theta
+    start = engine.run(warmed.warm_start, model, goal, batch_size=N).theta
     whole, from_start = engine.run(warmed, model, goal, N), engine.run(warmed, model, goal, N, start=start)
     assert differing_fields(whole, from_start) == []
     assert differing_fields(whole, engine.run(warmed, model, goal, N, start=torch.zeros_like(start))) != []
@@ -85,7 +85,7 @@ def test_the_best_iterate_is_returned(model: Classifier, name: str, threshold: f
     interpreter, rule = interpreter_of(name, model), Recorded()
     goal = a_goal(model, interpreter, images(N))
     swinging = attack(interpreter, rule=rule, confidence=threshold, warm_start=None)
-    outcome = engine.run(swinging, model, goal, width=N)
+    outcome = engine.run(swinging, model, goal, batch_size=N)
     deployed, read = (
         torch.stack([rank(swinging, model, goal, theta) for theta in rule.path]) for rank in (rank_of, rank_by_reading)
     )
@@ -100,11 +100,11 @@ def test_the_best_iterate_is_returned(model: Classifier, name: str, threshold: f
 class Drift:
     """Brighter by 1/255 at every step, whatever the objective says."""
 
-    def init(self, theta: Tensor) -> NoMemory:
-        return NoMemory()
+    def init(self, theta: Tensor) -> NoState:
+        return NoState()
 
-    def step(self, objective: Objective, theta: Tensor, memory: NoMemory, step: Labels) -> tuple[Tensor, Any, Terms]:
-        return theta + 1 / 255, memory, objective(theta)
+    def step(self, objective: Objective, theta: Tensor, state: NoState, step: Labels) -> tuple[Tensor, Any, Terms]:
+        return theta + 1 / 255, state, objective(theta)
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def test_every_quantum_proposes_anew(model: Classifier, goal: Goal) -> None:
     """The attacker proposes the first iterate of each quantum, 0, 2 and 4 steps from the start: the last is best."""
     reached = replace(goal, target=model(goal.image).logits.argmax(1), target_map=torch.zeros(N, 1, 1))
     drifting = attack(Deceived(), rule=Drift(), confidence=0.0, warm_start=None)
-    outcome = engine.run(drifting, model, reached, width=N)
+    outcome = engine.run(drifting, model, reached, batch_size=N)
     assert outcome.success.all()
     expected = drifting.perturbation.project(goal.image, torch.full_like(goal.image, 4 / 255))
     torch.testing.assert_close(outcome.theta, expected, rtol=0, atol=1e-6)
@@ -130,9 +130,9 @@ def test_every_quantum_proposes_anew(model: Classifier, goal: Goal) -> None:
 
 def test_a_later_success_counts_less_than_an_earlier_nearer_one(model: Classifier, goal: Goal) -> None:
     """Starting at the best, an attack that only gets worse returns its start."""
-    best = engine.run(attack(CAM()), model, goal, width=N).theta
+    best = engine.run(attack(CAM()), model, goal, batch_size=N).theta
     uphill = attack(CAM(), rule=Recorded(alpha=-4 / 255))
-    ((_, outcome),) = engine.stream(uphill, model, goal, width=N, start=best)
+    ((_, outcome),) = engine.stream(uphill, model, goal, batch_size=N, start=best)
     assert torch.equal(outcome.theta, best)
 
 
@@ -140,7 +140,7 @@ def test_a_later_success_counts_less_than_an_earlier_nearer_one(model: Classifie
 def test_numbers_are_measured_on_the_returned_images(model: Classifier, name: str) -> None:
     goal = a_goal(model, interpreter_of(name, model), images(N))
     an_attack = attack(interpreter_of(name, model))
-    outcome = engine.run(an_attack, model, goal, width=2)
+    outcome = engine.run(an_attack, model, goal, batch_size=2)
     assert torch.equal(an_attack.perturbation.decode(goal.image, outcome.theta), outcome.image)
     with torch.no_grad():
         logits = model(outcome.image).logits
@@ -151,7 +151,7 @@ def test_numbers_are_measured_on_the_returned_images(model: Classifier, name: st
 
 
 def test_without_a_stop_rule_every_image_spends_its_budget(model: Classifier, goal: Goal) -> None:
-    outcome = engine.run(attack(CAM(), steps=5), model, goal, width=2)
+    outcome = engine.run(attack(CAM(), steps=5), model, goal, batch_size=2)
     assert outcome.steps.tolist() == [5] * N
     assert not outcome.converged.any()
 
@@ -163,7 +163,7 @@ def test_the_stop_rule_ends_an_image_at_the_first_quantum_that_meets_it(
     p = confidence(model(goal.image).logits, goal.target).detach()
     stop = StopRule(float(p.median()), distance)
     stopping = attack(CAM(), confidence=0.0, stop=stop, warm_start=None)
-    outcome = engine.run(stopping, model, goal, width=N)
+    outcome = engine.run(stopping, model, goal, batch_size=N)
     maps = CAM().explain(model, outcome.image, goal.target, goal.key)
     near = map_distance(maps[:, None], goal.target_map) + (~outcome.success).float() <= distance
     assert torch.equal(outcome.converged, (outcome.confidence >= stop.confidence) & near)
@@ -173,34 +173,36 @@ def test_the_stop_rule_ends_an_image_at_the_first_quantum_that_meets_it(
         assert steps % stopping.quantum == 0
         shorter = replace(stopping, steps=steps - stopping.quantum, stop=None)
         if shorter.steps:
-            before = engine.run(shorter, model, rows.take(goal, i[None]), width=N)
+            before = engine.run(shorter, model, rows.take(goal, i[None]), batch_size=N)
             assert before.confidence < stop.confidence, "it must not have been met a quantum earlier"
 
 
 def test_the_warm_starts_best_iterate_is_where_the_attack_begins(model: Classifier, goal: Goal) -> None:
     rule = Recorded()
     warmed = attack(CAM(), rule=rule)
-    engine.run(warmed, model, goal, width=N)
-    assert torch.equal(rule.path[0], engine.run(warmed.warm_start, model, goal, width=N).theta)
+    engine.run(warmed, model, goal, batch_size=N)
+    assert torch.equal(rule.path[0], engine.run(warmed.warm_start, model, goal, batch_size=N).theta)
 
 
 def test_no_steps_return_the_start(model: Classifier, goal: Goal) -> None:
-    outcome = engine.run(attack(CAM(), steps=0, warm_start=None), model, goal, width=2)
+    outcome = engine.run(attack(CAM(), steps=0, warm_start=None), model, goal, batch_size=2)
     assert torch.equal(outcome.image, goal.image)
     assert outcome.steps.tolist() == [0] * N
 
 
-@pytest.mark.parametrize("width", [1, 2, N, 8])
-def test_the_stream_yields_every_image_once_as_soon_as_it_is_done(model: Classifier, goal: Goal, width: int) -> None:
+@pytest.mark.parametrize("batch_size", [1, 2, N, 8])
+def test_the_stream_yields_every_image_once_as_soon_as_it_is_done(
+    model: Classifier, goal: Goal, batch_size: int
+) -> None:
     p = confidence(model(goal.image).logits, goal.target).detach()
     stopping = attack(CAM(), stop=StopRule(float(p.median())), warm_start=None)
-    whole = engine.run(stopping, model, goal, width)
+    whole = engine.run(stopping, model, goal, batch_size)
     seen: list[int] = []
-    for index, outcome in engine.stream(stopping, model, goal, width):
+    for index, outcome in engine.stream(stopping, model, goal, batch_size):
         assert differing_fields(outcome, rows.take(whole, index)) == []
         seen += index.tolist()
     assert sorted(seen) == list(range(N))
-    if width == 2:
+    if batch_size == 2:
         assert seen != list(range(N)), "images that finish early must not wait for their neighbours"
 
 
@@ -234,7 +236,7 @@ class Counting:
 
 def test_beliefs_advance_every_step_and_begin_anew_every_quantum(model: Classifier, goal: Goal) -> None:
     interpreter = Counting()
-    engine.run(attack(interpreter, steps=5, quantum=3, warm_start=None), model, goal, width=N)
+    engine.run(attack(interpreter, steps=5, quantum=3, warm_start=None), model, goal, batch_size=N)
     assert interpreter.read_with == [[k] * N for k in (1, 2, 3, 1, 2)]
 
 
@@ -255,21 +257,21 @@ def test_an_image_without_numbers_disturbs_no_other() -> None:
     goal = a_goal(calm, GRAD(), x)
     x[2, 0, 0, 0] = 0
     still = attack(GRAD(), rule=SignStep(Constant(0.0)), warm_start=None)
-    outcome = engine.run(still, moody, replace(goal, image=x), width=3)
-    expected = engine.run(still, calm, goal, width=3)
+    outcome = engine.run(still, moody, replace(goal, image=x), batch_size=3)
+    expected = engine.run(still, calm, goal, batch_size=3)
     others = torch.tensor([0, 1, 3, 4])
     assert differing_fields(rows.take(outcome, others), rows.take(expected, others)) == []
     assert outcome.steps.tolist() == [6] * N
 
 
-@pytest.mark.parametrize("width", [2, 3, 4, 12])
+@pytest.mark.parametrize("batch_size", [2, 3, 4, 12])
 @pytest.mark.parametrize("quantile", [0.2, 0.7, 1.0])
-def test_progress_counts_what_was_done_and_what_is_left(model: Classifier, width: int, quantile: float) -> None:
+def test_progress_counts_what_was_done_and_what_is_left(model: Classifier, batch_size: int, quantile: float) -> None:
     goal = a_goal(model, CAM(), images(9))
     p = confidence(model(goal.image).logits, goal.target).detach()
     stopping = attack(CAM(), steps=5, stop=StopRule(float(p.quantile(quantile))), warm_start=None)
     reports: list[Progress] = []
-    outcome = engine.run(stopping, model, goal, width, on_step=reports.append)
+    outcome = engine.run(stopping, model, goal, batch_size, on_step=reports.append)
     last = reports[-1]
     assert (last.images, last.successes) == (9, int(outcome.success.sum()))
     assert last.steps == last.planned_steps == int(outcome.steps.sum())

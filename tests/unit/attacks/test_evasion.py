@@ -10,7 +10,7 @@ from tiny_attacks import a_goal, attack, differing_fields
 from tiny_networks import classifier, images
 from underfire.attacks import engine, solvers
 from underfire.attacks.attack import Attack
-from underfire.attacks.evasion import Agreement, Likeness
+from underfire.attacks.evasion import Likeness, SqueezeConsistency
 from underfire.attacks.perturbations import Flow, Levels, Pixels
 from underfire.attacks.steps import SignStep
 from underfire.core import rows
@@ -44,7 +44,7 @@ def test_agreement_is_the_cross_entropy_of_both_predictions(squeezer: Squeezer) 
     by_hand = torch.stack(
         [-sum(p * q.log() for p, q in zip(*pair, strict=True)) for pair in zip(before, after, strict=True)]
     )
-    torch.testing.assert_close(value(Agreement(squeezer), goal), by_hand)
+    torch.testing.assert_close(value(SqueezeConsistency(squeezer), goal), by_hand)
 
 
 def test_likeness_is_the_distance_to_the_anchor() -> None:
@@ -58,7 +58,7 @@ def test_likeness_is_the_distance_to_the_anchor() -> None:
 @pytest.mark.parametrize("squeezer", SQUEEZERS, ids=lambda each: each.name)
 def test_an_attack_that_evades_scores_lower_than_one_that_does_not(squeezer: Squeezer) -> None:
     model, goal = classifier("resnet"), the_goal(6, torch.float32)
-    term = Agreement(squeezer)
+    term = SqueezeConsistency(squeezer)
     far: dict[str, Any] = {
         "perturbation": Pixels(0.4),
         "rule": SignStep(Constant(0.02)),
@@ -66,7 +66,7 @@ def test_an_attack_that_evades_scores_lower_than_one_that_does_not(squeezer: Squ
         "warm_start": None,
     }
     ways = [attack(Blind(), **far), attack(Blind(), **far, extra_terms=(term,))]
-    basic, evading = (engine.run(each, model, goal, width=3) for each in ways)
+    basic, evading = (engine.run(each, model, goal, batch_size=3) for each in ways)
     fooled = basic.success & evading.success
     assert int(fooled.sum()) >= 3
     scores = [
@@ -78,10 +78,10 @@ def test_an_attack_that_evades_scores_lower_than_one_that_does_not(squeezer: Squ
 
 def test_with_weight_zero_nothing_is_evaded() -> None:
     model, goal = classifier("resnet"), the_goal(3, torch.float32)
-    terms = tuple(Agreement(each) for each in SQUEEZERS)
+    terms = tuple(SqueezeConsistency(each) for each in SQUEEZERS)
     nothing = {term.name: Constant(0.0) for term in terms}
     ways = [attack(CAM()), attack(CAM(), extra_terms=terms, weights=dict(attack(CAM()).weights) | nothing)]
-    basic, evading = (engine.run(each, model, goal, width=3) for each in ways)
+    basic, evading = (engine.run(each, model, goal, batch_size=3) for each in ways)
     assert differing_fields(basic, evading) == []
 
 
@@ -102,7 +102,7 @@ def test_the_first_stage_of_algorithm_2_stays_on_the_squeezed_grid_and_moves() -
     model, goal = classifier("resnet"), the_goal(4, torch.float32)
     first = solvers.adv2(CAM(), recipe="paper", evade=(BitDepth(2),)).anchor
     assert first is not None
-    outcome = engine.run(replace(first, steps=20), model, goal, width=2)
+    outcome = engine.run(replace(first, steps=20), model, goal, batch_size=2)
     grid = BitDepth(2)
     torch.testing.assert_close(grid(outcome.image), outcome.image)
     assert bool((outcome.image != grid(goal.image)).flatten(1).any(1).all())
@@ -113,22 +113,24 @@ def test_the_first_stage_of_algorithm_2_stays_on_the_squeezed_grid_and_moves() -
 def test_an_attack_with_an_anchor_is_the_same_in_other_company() -> None:
     model, goal = classifier("resnet"), the_goal(5, torch.float32)
     first = Attack("squeezed", Blind(), Levels(2), SignStep(Constant(1 / 4)), steps=4)
-    evading = attack(CAM(), extra_terms=(Likeness(), Agreement(Median(3))), anchor=first)
+    evading = attack(CAM(), extra_terms=(Likeness(), SqueezeConsistency(Median(3))), anchor=first)
     order = torch.tensor([3, 0, 4, 1, 2])
-    together, reordered = (engine.run(evading, model, each, width=3) for each in (goal, rows.take(goal, order)))
+    together, reordered = (engine.run(evading, model, each, batch_size=3) for each in (goal, rows.take(goal, order)))
     assert differing_fields(rows.take(together, order), reordered) == []
 
 
 def test_a_likeness_draws_the_prediction_to_the_anchors() -> None:
     model, goal = classifier("resnet"), the_goal(4, torch.float32)
     first = Attack("squeezed", Blind(), Levels(2), SignStep(Constant(1 / 4)), steps=10)
-    anchor = engine.run(first, model, goal, width=4).probabilities
+    anchor = engine.run(first, model, goal, batch_size=4).probabilities
     strong = {"likeness": Constant(20.0)}
     ways = [
         attack(Blind(), steps=40),
         attack(Blind(), steps=40, extra_terms=(Likeness(),), anchor=first, weights=strong),
     ]
-    far, near = ((engine.run(each, model, goal, width=4).probabilities - anchor).abs().sum(1).mean() for each in ways)
+    far, near = (
+        (engine.run(each, model, goal, batch_size=4).probabilities - anchor).abs().sum(1).mean() for each in ways
+    )
     assert float(near) < float(far)
 
 
@@ -137,7 +139,7 @@ def test_a_likeness_draws_the_prediction_to_the_anchors() -> None:
 
 def test_the_paper_meets_bit_depth_by_algorithm_2_and_smoothing_by_agreement() -> None:
     evading = solvers.adv2(CAM(), recipe="paper", evade=(BitDepth(3), Median(3), BitDepth(2)))
-    assert evading.extra_terms == (Agreement(Median(3)), Likeness())
+    assert evading.extra_terms == (SqueezeConsistency(Median(3)), Likeness())
     first = evading.anchor
     assert first is not None
     assert (first.interpreter, first.perturbation, first.steps) == (Blind(), Levels(2, 0.031), 400)
@@ -147,7 +149,7 @@ def test_the_paper_meets_bit_depth_by_algorithm_2_and_smoothing_by_agreement() -
 
 def test_ours_meets_every_squeezer_by_agreement() -> None:
     evading = solvers.adv2(CAM(), evade=SQUEEZERS)
-    assert evading.extra_terms == tuple(Agreement(each) for each in SQUEEZERS)
+    assert evading.extra_terms == tuple(SqueezeConsistency(each) for each in SQUEEZERS)
     assert evading.anchor is None
     basic = solvers.adv2(CAM())
     assert replace(evading, extra_terms=(), weights=basic.weights) == basic

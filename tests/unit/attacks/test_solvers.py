@@ -60,7 +60,7 @@ def test_rts_has_an_encoder_term_of_constant_weight(recipe: str) -> None:
 
 
 @pytest.mark.parametrize("solver", solvers.SOLVERS.values(), ids=solvers.SOLVERS)
-def test_unknown_recipe(solver: solvers.Solver) -> None:
+def test_unknown_recipe(solver: solvers.AttackSolver) -> None:
     for make in (solver.plain, lambda **parameters: solver.map_aware(CAM(), **parameters)):
         with pytest.raises(UnderfireError, match="no recipe 'best'; the recipes are paper, annealed"):
             make(recipe="best")

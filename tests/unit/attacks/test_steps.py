@@ -12,7 +12,7 @@ from underfire.attacks.steps import (
     AdamStep,
     Direction,
     MomentumSignStep,
-    NoMemory,
+    NoState,
     SignStep,
     TwoPhaseStep,
     value_and_gradient,
@@ -48,28 +48,28 @@ def test_value_and_gradient_of_each_row() -> None:
 
 
 def test_a_step_moves_every_parameter_by_alpha_against_its_gradient() -> None:
-    moved, memory, terms = SignStep(Constant(0.25)).step(quadratic, START, NoMemory(), torch.tensor([0, 0]))
+    moved, state, terms = SignStep(Constant(0.25)).step(quadratic, START, NoState(), torch.tensor([0, 0]))
     assert torch.equal(moved, torch.tensor([[0.25, -1.75, 0.25], [0.75, 0.75, -2.75]]))
-    assert memory == NoMemory()
+    assert state == NoState()
     torch.testing.assert_close(terms.total.detach(), quadratic(START).total)
 
 
 def test_a_parameter_without_gradient_stays() -> None:
     still = torch.tensor([[0.0, 0.0, 1.0]])
-    assert torch.equal(SignStep(Constant(0.25)).step(quadratic, still, NoMemory(), torch.tensor([0]))[0], still)
+    assert torch.equal(SignStep(Constant(0.25)).step(quadratic, still, NoState(), torch.tensor([0]))[0], still)
 
 
 def test_each_image_is_at_its_own_step_of_the_schedule() -> None:
-    moved, _, _ = SignStep(Linear(1.0, 0.0, 4)).step(quadratic, START, NoMemory(), torch.tensor([1, 4]))
+    moved, _, _ = SignStep(Linear(1.0, 0.0, 4)).step(quadratic, START, NoState(), torch.tensor([1, 4]))
     torch.testing.assert_close((moved - START).abs(), torch.tensor([[0.75] * 3, [0.0] * 3]))
 
 
 def test_momentum_remembers_the_gradients_of_each_row_at_their_own_scale() -> None:
     """Mean sizes of the first gradients: 7/6 and 2. The second step sees 3/4 of them beside the new ones."""
     rule, still = MomentumSignStep(Constant(0.25), decay=0.75), torch.tensor([0, 0])
-    moved, memory, _ = rule.step(quadratic, START, rule.init(START), still)
+    moved, state, _ = rule.step(quadratic, START, rule.init(START), still)
     assert torch.equal(moved, START - 0.25 * (START - torch.tensor([0.0, 0.0, 1.0])).sign())
-    torch.testing.assert_close(memory.value, torch.tensor([[3 / 7, -12 / 7, -6 / 7], [0.5, 0.5, -2.0]]))
+    torch.testing.assert_close(state.value, torch.tensor([[3 / 7, -12 / 7, -6 / 7], [0.5, 0.5, -2.0]]))
     against = Direction(torch.tensor([[-2.0, 0.0, 0.0], [0.0, -0.5, 0.0]]))
     moved, _, _ = rule.step(quadratic, START, against, still)
     expected = torch.tensor([[1.0, -1.0, -1.0], [1.0, 1.0, -1.0]])  # 0.5 - 0.375 stays positive in the second row
@@ -79,30 +79,30 @@ def test_momentum_remembers_the_gradients_of_each_row_at_their_own_scale() -> No
 
 def test_momentum_without_a_gradient_goes_on_and_then_rests() -> None:
     rule, still = MomentumSignStep(Constant(0.25)), torch.tensor([[0.0, 0.0, 1.0]])
-    moved, memory, _ = rule.step(quadratic, still, rule.init(still), torch.tensor([0]))
+    moved, state, _ = rule.step(quadratic, still, rule.init(still), torch.tensor([0]))
     assert torch.equal(moved, still)
-    assert torch.equal(memory.value, torch.zeros_like(still))
+    assert torch.equal(state.value, torch.zeros_like(still))
 
 
 def test_falling_steps_reach_the_minimum() -> None:
     """Steps falling from 0.5 to 0 end within the last ones' size of the minimum; constant ones would swing."""
     rule, theta = SignStep(Linear(0.5, 0.0, 100)), START
     for k in range(100):
-        theta, _, _ = rule.step(quadratic, theta, NoMemory(), torch.tensor([k, k]))
+        theta, _, _ = rule.step(quadratic, theta, NoState(), torch.tensor([k, k]))
     torch.testing.assert_close(theta, torch.tensor([[0.0, 0.0, 1.0]] * 2), rtol=0, atol=0.01)
 
 
 def test_adam_is_torchs_own() -> None:
     """With its defaults, on both rows at once; torch keeps one count for all."""
     rule, theta = AdamStep(Constant(0.01)), START.double()
-    memory, leaf = rule.init(theta), theta.clone().requires_grad_()
+    state, leaf = rule.init(theta), theta.clone().requires_grad_()
     torchs = torch.optim.Adam([leaf], lr=0.01, betas=(0.9, 0.999), eps=1e-8)
     for k in range(50):
-        theta, memory, _ = rule.step(quadratic, theta, memory, torch.tensor([k, k]))
+        theta, state, _ = rule.step(quadratic, theta, state, torch.tensor([k, k]))
         torchs.zero_grad()
         quadratic(leaf).total.sum().backward()
         torchs.step()
-    assert memory.count.tolist() == [50, 50]
+    assert state.count.tolist() == [50, 50]
     torch.testing.assert_close(theta, leaf.detach(), rtol=1e-7, atol=1e-9)
 
 
@@ -111,15 +111,15 @@ def test_adam_counts_for_each_row() -> None:
     rule = AdamStep(Linear(0.1, 0.0, 20))
 
     def alone(row: int, steps: int) -> tuple[Tensor, Any]:
-        theta, memory = START[row : row + 1], rule.init(START[row : row + 1])
+        theta, state = START[row : row + 1], rule.init(START[row : row + 1])
         for k in range(steps):
-            theta, memory, _ = rule.step(quadratic, theta, memory, torch.tensor([k]))
-        return theta, memory
+            theta, state, _ = rule.step(quadratic, theta, state, torch.tensor([k]))
+        return theta, state
 
-    theta, memory = (rows.cat([alone(0, 10)[i], alone(1, 0)[i]]) for i in range(2))
-    moved, memory, _ = rule.step(quadratic, theta, memory, torch.tensor([10, 0]))
+    theta, state = (rows.cat([alone(0, 10)[i], alone(1, 0)[i]]) for i in range(2))
+    moved, state, _ = rule.step(quadratic, theta, state, torch.tensor([10, 0]))
     assert torch.equal(moved, torch.cat([alone(0, 11)[0], alone(1, 1)[0]]))
-    assert memory.count.tolist() == [11, 1]
+    assert state.count.tolist() == [11, 1]
 
 
 def test_adams_first_step_has_the_size_alpha_whatever_the_gradient() -> None:
@@ -160,20 +160,20 @@ REACH, FLOOR = 0.08, 0.95
 ORIGIN = torch.zeros(4, 3, dtype=torch.float64)
 ROOM = torch.tensor([0.01, 0.01, 0.01, -0.01], dtype=torch.float64)  # of -log p below the floor
 BASE = -math.log(FLOOR) - ROOM
-RATE = torch.tensor([1.0, 0.2, 0.01, 1.0], dtype=torch.float64)  # longest steps .01, .05, beyond reach, none
+RATE = torch.tensor([1.0, 0.2, 0.01, 1.0], dtype=torch.float64)  # longest steps .01, .05, beyond max_step, none
 FIRST = torch.zeros(4, dtype=torch.int64)
 
 
 def search(objective: Plane, theta: Tensor = ORIGIN, step: Tensor = FIRST, **changes: object) -> Tensor:
-    rule = TwoPhaseStep(**({"reach": Constant(REACH), "prediction_step": 0.0} | changes))
-    moved, memory, _ = rule.step(objective, theta, NoMemory(), step)
-    assert memory == NoMemory()
+    rule = TwoPhaseStep(**({"max_step": Constant(REACH), "prediction_step": 0.0} | changes))
+    moved, state, _ = rule.step(objective, theta, NoState(), step)
+    assert state == NoState()
     return moved
 
 
 @pytest.mark.parametrize("slope", [1e-6, 1.0, 1e6])
 def test_the_longest_step_that_keeps_the_floor_is_found_in_each_row(slope: float) -> None:
-    """To within reach / 2^12 and from below: never past the floor; the gradient's own length does not count."""
+    """To within max_step / 2^12 and from below: never past the floor; the gradient's own length does not count."""
     moved = search(Plane(BASE, RATE, slope))
     longest = torch.tensor([0.01, 0.05, REACH, 0.0], dtype=torch.float64)
     short_of_it = longest + moved[:, 0]
@@ -184,7 +184,7 @@ def test_the_longest_step_that_keeps_the_floor_is_found_in_each_row(slope: float
 
 def test_a_search_costs_a_pass_for_each_halving_and_one_for_the_second_step() -> None:
     objective = Plane(BASE, RATE)
-    search(objective, halvings=7)
+    search(objective, bisections=7)
     assert len(objective.asked) == 7 + 1
     assert objective.asked[0][:, 0].tolist() == pytest.approx([-REACH / 2] * 4)
 
@@ -199,7 +199,7 @@ def test_the_search_sees_where_the_bounds_leave_theta() -> None:
 
 def test_reach_follows_its_schedule_by_each_images_own_step() -> None:
     everywhere = Plane(BASE - 1, RATE)
-    moved = search(everywhere, step=torch.tensor([0, 1, 2, 4]), reach=Linear(0.08, 0.0, 4))
+    moved = search(everywhere, step=torch.tensor([0, 1, 2, 4]), max_step=Linear(0.08, 0.0, 4))
     expected = torch.tensor([0.08, 0.06, 0.04, 0.0], dtype=torch.float64)
     torch.testing.assert_close(-moved[:, 0], expected, rtol=2**-11, atol=0)
 

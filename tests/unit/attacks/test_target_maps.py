@@ -11,7 +11,7 @@ from scipy import stats
 from torch import Tensor
 
 from underfire.attacks.target_maps import (
-    NOBODY,
+    NO_DONOR,
     Patch,
     Patches,
     Pool,
@@ -37,7 +37,7 @@ def pool(labels: list[int], rows: int = 4, columns: int = 4) -> Pool:
 def painted(rule: TargetMap, count: int, rows: int, columns: int) -> Tensor:
     given = Wanted(KEYS[:count], torch.zeros(count, dtype=torch.int64), pool([0, 1], rows, columns))
     maps, donors = rule.maps(given, seed=0)
-    assert set(donors.tolist()) == {NOBODY}
+    assert set(donors.tolist()) == {NO_DONOR}
     return maps
 
 

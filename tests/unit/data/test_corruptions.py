@@ -11,7 +11,7 @@ from torch import Tensor
 from underfire.core.image_ops import blur
 from underfire.core.rng import image_keys
 from underfire.core.types import UnderfireError
-from underfire.data.corruptions import CHANGES, JPEG, Blur, Change, Crop, Noise, change_named
+from underfire.data.corruptions import CHANGES, JPEG, Blur, Corruption, Crop, Noise, change_named
 
 KEYS = image_keys(["a", "b", "c"])
 every_change = pytest.mark.parametrize("change", CHANGES.values(), ids=lambda change: change.name)
@@ -23,10 +23,10 @@ def pictures(n: int = 3, side: int = 12, dtype: torch.dtype = torch.float32) -> 
 
 @every_change
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_changed_images_are_images_of_the_same_kind(change: Change, dtype: torch.dtype) -> None:
+def test_changed_images_are_images_of_the_same_kind(change: Corruption, dtype: torch.dtype) -> None:
     x = pictures(dtype=dtype)
     before, changed = x.clone(), change(x, KEYS)
-    assert isinstance(change, Change)
+    assert isinstance(change, Corruption)
     assert (changed.shape, changed.dtype) == (x.shape, dtype)
     assert torch.equal(x, before)
     assert not torch.equal(changed, x)
@@ -35,7 +35,7 @@ def test_changed_images_are_images_of_the_same_kind(change: Change, dtype: torch
 
 
 @every_change
-def test_each_image_is_changed_by_itself(change: Change) -> None:
+def test_each_image_is_changed_by_itself(change: Corruption) -> None:
     x = pictures()
     order = torch.tensor([2, 0, 1])
     assert torch.equal(change(x, KEYS)[order], change(x[order], KEYS[order]))
@@ -89,7 +89,7 @@ def test_images_and_maps_are_cropped_alike() -> None:
 
 
 @pytest.mark.parametrize("change", [Noise(), JPEG(), Blur()])
-def test_the_others_leave_maps_where_they_are(change: Change) -> None:
+def test_the_others_leave_maps_where_they_are(change: Corruption) -> None:
     maps = pictures()[:, 0]
     assert change.moved(maps) is maps
 

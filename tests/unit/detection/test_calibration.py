@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from underfire.core.types import UnderfireError
-from underfire.detection.calibration import Detector, Scale, check_enough, joint, left_out, roc
+from underfire.detection.calibration import Detector, Standardisation, check_enough, joint, left_out, roc
 
 
 def normal(n: int, seed: int, mean: float = 0.0) -> Tensor:
@@ -24,8 +24,8 @@ def test_joint_is_the_maximum_of_each_image() -> None:
 
 def test_scores_on_their_own_scale_are_combined_by_hand() -> None:
     """Benign 1, 2, 3 (mean 2, deviation 1) and 10, 30, 50 (30 and 20): 3 is one deviation off, 90 is three."""
-    scales = [Scale.fit(torch.tensor(benign)) for benign in ([1.0, 2.0, 3.0], [10.0, 30.0, 50.0])]
-    assert scales == [Scale(2.0, 1.0), Scale(30.0, 20.0)]
+    scales = [Standardisation.fit(torch.tensor(benign)) for benign in ([1.0, 2.0, 3.0], [10.0, 30.0, 50.0])]
+    assert scales == [Standardisation(2.0, 1.0), Standardisation(30.0, 20.0)]
     suspected = (torch.tensor([3.0, 2.0, 0.0]), torch.tensor([30.0, 90.0, -10.0]))
     combined = joint([scale(scores) for scale, scores in zip(scales, suspected, strict=True)])
     assert combined.tolist() == [1, 3, -2]
@@ -33,7 +33,7 @@ def test_scores_on_their_own_scale_are_combined_by_hand() -> None:
 
 def test_a_scale_as_it_stands_changes_no_score() -> None:
     scores = normal(5, 0)
-    assert torch.equal(Scale()(scores), scores)
+    assert torch.equal(Standardisation()(scores), scores)
 
 
 @pytest.mark.parametrize(
@@ -47,15 +47,15 @@ def test_a_scale_as_it_stands_changes_no_score() -> None:
 )
 def test_a_part_without_a_scale_is_refused(scores: list[float], reason: str) -> None:
     with pytest.raises(UnderfireError, match=reason):
-        Scale.fit(torch.tensor(scores))
+        Standardisation.fit(torch.tensor(scores))
 
 
 def test_a_score_is_left_out_of_its_own_scale() -> None:
     """Of 1, 2, 3 and 7 the first meets 2, 3, 7 (mean 4, deviation the root of 7), the last 1, 2, 3 (2 and 1)."""
-    own = left_out(Scale.fit, torch.tensor([1.0, 2.0, 3.0, 7.0]))
+    own = left_out(Standardisation.fit, torch.tensor([1.0, 2.0, 3.0, 7.0]))
     assert own[[0, 3]].tolist() == pytest.approx([-3 / 7**0.5, 5.0])
     scores = normal(5, 0)
-    assert torch.equal(left_out(lambda _: Scale(), scores), scores)
+    assert torch.equal(left_out(lambda _: Standardisation(), scores), scores)
 
 
 def test_scores_combined_on_their_own_scales_hit_the_rate_too() -> None:
@@ -65,8 +65,8 @@ def test_scores_combined_on_their_own_scales_hit_the_rate_too() -> None:
     rates = []
     for _ in range(150):
         benign = torch.randn(12, 99, generator=numbers, dtype=torch.float64).square()
-        detector = Detector.fit(joint([left_out(Scale.fit, each) for each in benign]), 0.05)
-        scaled = [Scale.fit(part)(fresh) for part, fresh in zip(benign, new, strict=True)]
+        detector = Detector.fit(joint([left_out(Standardisation.fit, each) for each in benign]), 0.05)
+        scaled = [Standardisation.fit(part)(fresh) for part, fresh in zip(benign, new, strict=True)]
         rates.append(float(detector.flag(joint(scaled)).double().mean()))
     assert np.mean(rates) == pytest.approx(0.05, abs=0.005)
 

@@ -8,7 +8,7 @@ from tiny_maskers import masker_file
 from tiny_networks import classifier
 from underfire.core.types import UnderfireError
 from underfire.data.corruptions import Blur, Crop
-from underfire.detection.calibration import Scale
+from underfire.detection.calibration import Standardisation
 from underfire.detection.registry import Judgement, as_it_is, judgements_named, squeezing_named
 from underfire.detection.scores import Consistency, Disagreement, FeatureSqueezing
 from underfire.detection.squeezers import BitDepth, Median
@@ -41,7 +41,7 @@ def test_consistency_is_interpreters_with_their_changes() -> None:
     assert {each.family for each in judgements} == {"consistency"}
     assert parts(judgements[4]) == of_each[:4]
     assert parts(judgements[-1]) == [name for name in of_each if name.count(":") == 2]
-    assert [each.scale for each in judgements if len(each.parts) > 1] == [Scale.fit] * 3
+    assert [each.scale for each in judgements if len(each.parts) > 1] == [Standardisation.fit] * 3
 
 
 def test_parts_may_name_one_change() -> None:
@@ -63,7 +63,7 @@ def test_an_ensemble_is_its_pairs() -> None:
         "ensemble",
     ]
     assert judgements[1].parts == (Disagreement(CAM(), IG()),)
-    assert (judgements[-1].family, judgements[-1].scale) == ("ensemble", Scale.fit)
+    assert (judgements[-1].family, judgements[-1].scale) == ("ensemble", Standardisation.fit)
     assert names("ensemble") == ["ensemble:cam+grad"]
 
 

@@ -15,8 +15,10 @@ from underfire.detection.squeezers import BitDepth, Median, NonLocalMeans, Squee
 NAMES = ("bits:1", "bits:2", "bits:3", "median:2", "median:3", "median:5", "nlm:11-3-4")
 
 
-def noise(n: int = 2, height: int = 9, width: int = 7, dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.rand(n, 3, height, width, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(dtype)
+def noise(n: int = 2, height: int = 9, batch_size: int = 7, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.rand(n, 3, height, batch_size, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(
+        dtype
+    )
 
 
 def grey(values: list[list[float]]) -> Tensor:

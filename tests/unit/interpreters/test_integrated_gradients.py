@@ -117,9 +117,12 @@ def test_a_black_image_has_a_blank_map_from_black_and_none_from_grey() -> None:
 @pytest.mark.parametrize("net", NETWORKS)
 def test_the_number_of_nodes_in_a_pass_changes_nothing_but_rounding(net: str) -> None:
     model, x = classifier(net, torch.float64), images(3, dtype=torch.float64)
-    one, all_five = (IG(GaussLegendre(5), together=together).explain(model, x, Y, Y) for together in (1, 5))
+    one, all_five = (
+        IG(GaussLegendre(5), internal_batch_size=internal_batch_size).explain(model, x, Y, Y)
+        for internal_batch_size in (1, 5)
+    )
     torch.testing.assert_close(one, all_five, rtol=0, atol=1e-12)
-    assert IG(together=1) == IG(together=5), "it is no part of what is computed"
+    assert IG(internal_batch_size=1) == IG(internal_batch_size=5), "it is no part of what is computed"
 
 
 def test_ig_is_not_grad() -> None:

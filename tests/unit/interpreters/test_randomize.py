@@ -11,7 +11,7 @@ from tiny_networks import NETWORKS, classifier, images
 from underfire.core.rng import image_keys
 from underfire.core.types import UnderfireError
 from underfire.interpreters import CAM
-from underfire.interpreters.randomize import DEPTHS, adopted, every_layer, head, randomised
+from underfire.interpreters.randomize import DEPTHS, every_layer, head, randomized, rebind
 from underfire.models.classifier import Classifier
 
 every_network = pytest.mark.parametrize("net", NETWORKS)
@@ -41,9 +41,9 @@ def test_the_head_is_the_last_layer_with_weights(net: str) -> None:
 @every_network
 def test_only_the_named_layers_change(net: str) -> None:
     model, x = classifier(net), images(2)
-    assert changed(model, randomised(model, head(model, x), seed=0)) == {HEADS[net]}
+    assert changed(model, randomized(model, head(model, x), seed=0)) == {HEADS[net]}
     weighted = {name for name, layer in model.network.named_modules() if list(layer.parameters(recurse=False))}
-    assert changed(model, randomised(model, every_layer(model, x), seed=0)) == weighted
+    assert changed(model, randomized(model, every_layer(model, x), seed=0)) == weighted
 
 
 @every_network
@@ -53,7 +53,7 @@ def test_the_classifier_it_comes_from_stays_as_it_is(net: str, depth: str) -> No
     model.locate_features(x)
     bits, fingerprint, evidence = state(model), model.fingerprint(), model(x)
     hooks = [len(layer._forward_hooks) for layer in model.network.modules()]
-    other = randomised(model, DEPTHS[depth](model, x), seed=0)
+    other = randomized(model, DEPTHS[depth](model, x), seed=0)
     other(x)
     assert all(torch.equal(value, state(model)[name]) for name, value in bits.items())
     assert [len(layer._forward_hooks) for layer in model.network.modules()] == hooks
@@ -69,7 +69,7 @@ def test_the_classifier_it_comes_from_stays_as_it_is(net: str, depth: str) -> No
 def test_features_are_read_at_the_same_layer_of_the_new_network(net: str) -> None:
     model, x = classifier(net), images(3)
     model.locate_features(x)
-    other = randomised(model, every_layer(model, x), seed=0)
+    other = randomized(model, every_layer(model, x), seed=0)
     assert other.features_layer == model.features_layer
     features = other(x).features
     assert features is not None
@@ -94,7 +94,7 @@ def test_weights_are_drawn_as_before_training() -> None:
     with torch.no_grad():
         for value in (*model.network.parameters(), model.network[1].running_mean, model.network[1].running_var):
             value.fill_(7)
-    after = state(randomised(model, every_layer(model, images(1)), seed=0))
+    after = state(randomized(model, every_layer(model, images(1)), seed=0))
     for name, fan_in in {"0.weight": 75, "5.weight": 64}.items():
         assert after[name].mean() == pytest.approx(0, abs=0.01)
         assert after[name].std() == pytest.approx((2 / fan_in) ** 0.5, rel=0.05)
@@ -112,8 +112,8 @@ def test_weights_are_drawn_as_before_training() -> None:
 def test_each_tensor_is_drawn_from_the_seed_and_its_name() -> None:
     model, x = classifier("resnet"), images(1)
     generator = torch.get_rng_state()
-    first, again, other = (state(randomised(model, every_layer(model, x), seed)) for seed in (0, 0, 1))
-    alone = state(randomised(model, ("fc",), 0))
+    first, again, other = (state(randomized(model, every_layer(model, x), seed)) for seed in (0, 0, 1))
+    alone = state(randomized(model, ("fc",), 0))
     assert all(torch.equal(value, again[name]) for name, value in first.items())
     assert not torch.equal(first["fc.weight"], other["fc.weight"])
     assert torch.equal(first["fc.weight"], alone["fc.weight"])
@@ -133,17 +133,17 @@ def test_a_network_without_weights_has_no_head() -> None:
 def test_a_masker_reads_another_classifier_only_when_adopted() -> None:
     model, x, keys = classifier("resnet"), images(3), image_keys("abc")
     y, rts = torch.arange(3), tiny_rts(model)
-    other = randomised(model, every_layer(model, x), seed=0)
+    other = randomized(model, every_layer(model, x), seed=0)
     with pytest.raises(UnderfireError, match="trained for another classifier"):
         rts.explain(other, x, y, keys)
-    maps = adopted(rts, other).explain(other, x, y, keys)
+    maps = rebind(rts, other).explain(other, x, y, keys)
     assert maps.shape == rts.explain(model, x, y, keys).shape
     assert not torch.allclose(maps, rts.explain(model, x, y, keys))
     assert rts.masker.manifest.classifier == model.fingerprint()
     with pytest.raises(UnderfireError, match="trained for another classifier"):
-        adopted(rts, other).explain(model, x, y, keys)
+        rebind(rts, other).explain(model, x, y, keys)
 
 
 def test_interpreters_that_belong_to_no_classifier_stay_as_they_are() -> None:
     cam = CAM()
-    assert adopted(cam, classifier("resnet")) is cam
+    assert rebind(cam, classifier("resnet")) is cam

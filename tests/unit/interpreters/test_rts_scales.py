@@ -7,20 +7,20 @@ from torch import nn
 
 from tiny_networks import NETWORKS, classifier, images, seeded
 from underfire.core.types import UnderfireError
-from underfire.interpreters.rts import Scale, find_scales
+from underfire.interpreters.rts import EncoderScale, find_scales
 from underfire.models.classifier import Classifier
 
 
 @pytest.mark.parametrize(
     ("net", "scales"),
     [
-        ("resnet", (Scale("relu", 12, 4, 4), Scale("bn1", 8, 8, 8))),
-        ("squeezenet", (Scale("classifier.0", 12, 4, 4), Scale("features.1", 8, 8, 8))),
-        ("densenet", (Scale("features", 16, 4, 4), Scale("features.0", 8, 8, 8))),
-        ("mobilenet", (Scale("features", 16, 4, 4), Scale("features.2", 8, 8, 8))),
+        ("resnet", (EncoderScale("relu", 12, 4, 4), EncoderScale("bn1", 8, 8, 8))),
+        ("squeezenet", (EncoderScale("classifier.0", 12, 4, 4), EncoderScale("features.1", 8, 8, 8))),
+        ("densenet", (EncoderScale("features", 16, 4, 4), EncoderScale("features.0", 8, 8, 8))),
+        ("mobilenet", (EncoderScale("features", 16, 4, 4), EncoderScale("features.2", 8, 8, 8))),
     ],
 )
-def test_the_last_layer_of_each_size_counts_and_class_maps_do_not(net: str, scales: tuple[Scale, ...]) -> None:
+def test_the_last_layer_of_each_size_counts_and_class_maps_do_not(net: str, scales: tuple[EncoderScale, ...]) -> None:
     assert find_scales(classifier(net), images(2)) == scales
 
 
@@ -53,7 +53,7 @@ def test_features_finer_than_the_mask_serve_where_there_are_no_others() -> None:
     fine = nn.Sequential(
         nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3)
     )
-    assert find_scales(Classifier(seeded(lambda: fine)), images(1)) == (Scale("1", 6, 16, 16),)
+    assert find_scales(Classifier(seeded(lambda: fine)), images(1)) == (EncoderScale("1", 6, 16, 16),)
 
 
 @pytest.mark.parametrize(

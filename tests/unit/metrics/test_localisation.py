@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tiny_networks import classifier
 from underfire.core.rng import halves, image_keys
-from underfire.interpreters.baselines import Centre, Chance
+from underfire.interpreters.baselines import Centre, RandomMap
 from underfire.metrics.localisation import (
     RULES,
     energy,
@@ -182,11 +182,11 @@ def test_the_centre_map_cuts_into_centred_boxes() -> None:
 def test_chance_is_a_function_of_seed_and_image() -> None:
     keys = image_keys(["a", "b", "c"])
     x = torch.zeros(3, 3, 16, 16)
-    maps = Chance().explain(MODEL, x, keys, keys)
+    maps = RandomMap().explain(MODEL, x, keys, keys)
     assert maps.shape == (3, 8, 8)
-    assert torch.equal(Chance().explain(MODEL, x[:1], keys[1:2], keys[1:2])[0], maps[1])
-    assert not torch.equal(Chance(seed=1).explain(MODEL, x, keys, keys), maps)
+    assert torch.equal(RandomMap().explain(MODEL, x[:1], keys[1:2], keys[1:2])[0], maps[1])
+    assert not torch.equal(RandomMap(seed=1).explain(MODEL, x, keys, keys), maps)
     many_keys = image_keys(map(str, range(500)))
-    many = Chance().explain(MODEL, torch.zeros(500, 3, 1, 1), many_keys, many_keys)
+    many = RandomMap().explain(MODEL, torch.zeros(500, 3, 1, 1), many_keys, many_keys)
     assert many.mean() == pytest.approx(0.5, abs=0.01)
     assert many.std() == pytest.approx(math.sqrt(1 / 12), abs=0.01)

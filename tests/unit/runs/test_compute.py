@@ -26,11 +26,10 @@ from underfire.detection.squeezers import BitDepth, Median
 from underfire.interpreters import CAM, GRAD, MASK, GradCAM
 from underfire.interpreters.mask.deletion import Geometry
 from underfire.interpreters.mask.solver import Solver
-from underfire.interpreters.randomize import DEPTHS, randomised
+from underfire.interpreters.randomize import DEPTHS, randomized
 from underfire.models.classifier import Classifier
 from underfire.runs.compute import Context, choose, find, keep, run_stage
 from underfire.runs.specs import (
-    Aim,
     Craft,
     Detect,
     Explain,
@@ -40,13 +39,14 @@ from underfire.runs.specs import (
     Rescore,
     Select,
     Spec,
+    TargetClasses,
     describe,
     key,
 )
 from underfire.runs.store import Store
 
 SELECT = Select("model", "images", n=5, seed=0)
-AIM = Aim(SELECT, seed=0)
+AIM = TargetClasses(SELECT, seed=0)
 PLAIN = replace(pgd(steps=3), warm_start=None)
 CRAFT = Craft(AIM, PLAIN, None, None)
 MAPS = Explain(SELECT, CAM())
@@ -79,7 +79,7 @@ SPECS: tuple[Spec, ...] = (
 
 
 def test_equal_specs_have_equal_keys_and_different_ones_different_keys() -> None:
-    again = (Select("model", "images", 5, 0), Aim(Select("model", "images", 5, 0), 0))
+    again = (Select("model", "images", 5, 0), TargetClasses(Select("model", "images", 5, 0), 0))
     assert [key(spec) for spec in again] == [key(SELECT), key(AIM)]
     assert len({key(spec) for spec in SPECS}) == len(SPECS)
 
@@ -89,7 +89,7 @@ def test_equal_specs_have_equal_keys_and_different_ones_different_keys() -> None
     [
         (SELECT, replace(SELECT, seed=1)),
         (SELECT, replace(SELECT, version=2)),
-        (AIM, Aim(replace(SELECT, model="another"), 0)),
+        (AIM, TargetClasses(replace(SELECT, model="another"), 0)),
         (CRAFT, Craft(AIM, replace(PLAIN, quantum=51), None, None)),
         (Craft(AIM, pgd(eps=8 / 255), None, None), Craft(AIM, pgd(eps=8.1 / 255), None, None)),
         (Craft(AIM, adv2(CAM()), MAPS, None), Craft(AIM, adv2(CAM(), map_weight=1.0), MAPS, None)),
@@ -200,7 +200,7 @@ def context(tmp_path: Path, image_set: ImageSet, classifier: Classifier) -> Cont
     """A store that holds five chosen images; two are worked on at a time."""
     store = Store(tmp_path)
     keep(SELECT, choose(SELECT, image_set, classifier).samples, store)
-    return Context(classifier, store, width=2)
+    return Context(classifier, store, batch_size=2)
 
 
 def ids_of(context: Context) -> tuple[str, ...]:
@@ -243,7 +243,7 @@ def test_located_images_are_explained_for_the_class_that_the_classifier_reports(
     located, predicted = find(LOCATE, wrong, white, classifier)
     keep(LOCATE, located.samples, store, object=located.objects, predicted=predicted)
     ids = store.done(key(LOCATE))
-    run_stage(Explain(LOCATE, CAM()), ids, Context(classifier, store, width=2))
+    run_stage(Explain(LOCATE, CAM()), ids, Context(classifier, store, batch_size=2))
     assert ids == located.samples.ids
     assert torch.equal(predicted, (located.samples.labels - 1) % 3)
     assert bool(store.read(key(LOCATE), "object", ids).all())
@@ -258,7 +258,7 @@ def test_forgotten_maps_are_those_of_a_copy_and_do_not_depend_on_the_company(con
     run_stage(spec, third, context)
     compute(context, spec)
     x, y, keys = rows(context, SELECT, "image"), rows(context, SELECT, "label"), rng.image_keys(ids_of(context))
-    forgetful = randomised(model, DEPTHS[depth](model, x), seed=0)
+    forgetful = randomized(model, DEPTHS[depth](model, x), seed=0)
     assert torch.allclose(rows(context, spec, "map"), CAM().explain(forgetful, x, y, keys), atol=1e-5)
     assert not torch.allclose(rows(context, spec, "map"), CAM().explain(model, x, y, keys), atol=1e-2)
     assert model._hash() == fingerprint
@@ -282,7 +282,7 @@ def test_crafting_from_a_stored_warm_start_is_what_the_engine_does_in_one_go(con
         rows(context, AIM, "target"),
         rows(context, MAPS, "map"),
     )
-    for name, expected in vars(engine.run(attack, context.classifier, goal, context.width)).items():
+    for name, expected in vars(engine.run(attack, context.classifier, goal, context.batch_size)).items():
         assert torch.equal(rows(context, craft, name), expected), name
 
 

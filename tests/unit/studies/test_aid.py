@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 
 from underfire.core.types import UnderfireError
-from underfire.studies.aid import SCHEMA, Settings, label_of, summarise
+from underfire.studies.aid import SCHEMA, AidSettings, label_of, summarise
 
 
 def rows(images: str, made_for: str | None, distances: list[float], **columns: list[float | int]) -> pa.Table:
@@ -45,4 +45,4 @@ def test_interpreters_go_by_the_names_of_their_files() -> None:
 
 def test_two_files_of_one_name_are_refused() -> None:
     with pytest.raises(UnderfireError, match="Interpreter 'rts:a' is named twice"):
-        Settings(model="demo", images="demo", interpreters=("rts:x/a.safetensors", "rts:y/a.safetensors"))
+        AidSettings(model="demo", images="demo", interpreters=("rts:x/a.safetensors", "rts:y/a.safetensors"))

@@ -12,7 +12,7 @@ from underfire.attacks.names import interpreter_name
 from underfire.core.io import write_json, write_table
 from underfire.core.types import UnderfireError
 from underfire.runs.folder import Run
-from underfire.runs.settings import SCALES, Request
+from underfire.runs.settings import SCALES, StudySettings
 from underfire.studies import (
     aid,
     attack_tables,
@@ -91,10 +91,10 @@ def test_a_study_that_does_not_exist_is_refused_by_name() -> None:
 
 
 def test_the_request_says_how_many_images() -> None:
-    request = Request(model="demo", images="demo", scale="quick")
+    request = StudySettings(model="demo", images="demo", scale="quick")
     assert (request.attacked, request.sizes) == (SCALES["quick"].attacked, SCALES["quick"])
-    assert Request(model="demo", images="demo", n=7).attacked == 7
-    assert Request(model="demo", images="demo", scale="full").attacked == 1000
+    assert StudySettings(model="demo", images="demo", n=7).attacked == 7
+    assert StudySettings(model="demo", images="demo", scale="full").attacked == 1000
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_the_request_says_how_many_images() -> None:
     [("localisation", {"masks": "masks"}, "--masks"), ("aid", {"defended": ("smooth:cam",)}, "--defended")],
 )
 def test_what_a_study_needs_besides_is_named(name: str, given: dict[str, Any], sentence: str) -> None:
-    bare = Request(model="demo", images="demo")
+    bare = StudySettings(model="demo", images="demo")
     lacking = {each: entry.lacking(bare) for each, entry in STUDIES.items()}
     assert {each for each, said in lacking.items() if said} == {"localisation", "aid"}
     assert sentence in str(lacking[name])
@@ -325,7 +325,7 @@ def defences(folder: Path, names: tuple[str, str]) -> dict[str, Table]:
     kinds += [("adv2", undefended, defended, 0.2), ("signs like adv2", undefended, defended, 0.1)]
     write_table(folder / aid.TABLE, pa.concat_tables([compared(*kind) for kind in kinds]))
     settings = {"model": "demo", "images": "demo", "interpreters": ["cam", "grad"]}
-    spec = {**aid.Settings(**settings).model_dump(mode="json"), "model_fingerprint": "", "images_digest": ""}
+    spec = {**aid.AidSettings(**settings).model_dump(mode="json"), "model_fingerprint": "", "images_digest": ""}
     write_json(folder / "run.json", {**RESNET, "spec": spec})
     return by_name(interpreter_tables.defences(Run(folder)))
 

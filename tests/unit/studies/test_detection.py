@@ -31,7 +31,7 @@ from underfire.runs.folder import Run, open_run
 from underfire.runs.specs import Reported, key
 from underfire.runs.store import Store
 from underfire.studies import detection, effectiveness
-from underfire.studies.detection import DETECTORS, Settings, attacked
+from underfire.studies.detection import DETECTORS, DetectSettings, attacked
 from underfire.studies.detections import COLUMNS, MATRIX, MATRIX_COLUMNS, TABLE, calibrations, detections, matrix
 
 SQUEEZERS = ("fs:bits:3", "fs:median:3")
@@ -56,7 +56,7 @@ def image_set(tiny_photos: Path) -> ImageSet:
 @pytest.fixture(scope="module")
 def run(tiny_model: str, tiny_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with four of the twelve photos attacked, in so few steps that not every attack succeeds."""
-    settings = plan.Settings(
+    settings = plan.DetectSettings(
         model=tiny_model,
         images=str(tiny_photos),
         n=N,
@@ -82,9 +82,9 @@ def detected(run: Path, classifier: Classifier, image_set: ImageSet, tmp_path: P
         if not out.exists():
             shutil.copytree(run, out)
         given = {"detector": FAMILIES, "benign": BENIGN, "fpr": FPR}
-        settings = Settings(**{**given, **changes})
+        settings = DetectSettings(**{**given, **changes})
         return detection.execute(
-            settings, open_run(out), classifier, image_set, command="test", width=2, on_progress=on_progress
+            settings, open_run(out), classifier, image_set, command="test", batch_size=2, on_progress=on_progress
         )
 
     return execute
@@ -395,7 +395,7 @@ def test_a_run_that_attacked_everything_is_refused(run: Path, classifier: Classi
     seen = open_run(run).images("benign")[0]
     only = image_set.take([image_set.ids.index(name) for name in seen])
     with pytest.raises(UnderfireError, match="attacked all of its 4 images and leaves none to calibrate on"):
-        detection.execute(Settings(fpr=FPR), open_run(run), classifier, only, command="test")
+        detection.execute(DetectSettings(fpr=FPR), open_run(run), classifier, only, command="test")
 
 
 def test_scores_that_do_not_differ_are_refused(detected: Detected) -> None:
@@ -417,7 +417,7 @@ def test_a_run_that_does_not_list_its_interpreters_is_refused(run: Path, tmp_pat
     for i, spec in enumerate((None, {}, {"interpreters": "cam"}, {"interpreters": [3]})):
         changed = with_info(run, tmp_path / str(i), spec=spec)
         with pytest.raises(UnderfireError, match=r"run\.json in .* does not list its interpreters"):
-            detection.judgements(Settings(), changed)
+            detection.judgements(DetectSettings(), changed)
 
 
 def test_a_run_without_detections_says_so(run: Path, detected: Detected) -> None:

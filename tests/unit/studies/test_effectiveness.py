@@ -23,7 +23,7 @@ from underfire.interpreters import CAM, GRAD, Interpreter
 from underfire.metrics.maps import linf
 from underfire.models.classifier import Classifier
 from underfire.runs.folder import Run
-from underfire.runs.settings import Settings
+from underfire.runs.settings import AttackSettings
 from underfire.runs.specs import Craft, Select, key
 from underfire.runs.store import Store
 from underfire.studies.effectiveness import Planned, execute, plan
@@ -46,14 +46,14 @@ def image_set(tiny_photos: Path) -> ImageSet:
     return open_images(tiny_photos)
 
 
-def settings(**changes: Any) -> Settings:
-    return Settings(**{"model": "tiny", "images": "photos", "n": 5, "steps": 5, "normalize": "none", **changes})
+def settings(**changes: Any) -> AttackSettings:
+    return AttackSettings(**{"model": "tiny", "images": "photos", "n": 5, "steps": 5, "normalize": "none", **changes})
 
 
 def run_of(
-    classifier: Classifier, image_set: ImageSet, out: Path, wanted: Settings | None = None, width: int = 4
+    classifier: Classifier, image_set: ImageSet, out: Path, wanted: AttackSettings | None = None, batch_size: int = 4
 ) -> Run:
-    return execute(wanted or settings(), classifier, image_set, out, command="test", width=width)
+    return execute(wanted or settings(), classifier, image_set, out, command="test", batch_size=batch_size)
 
 
 # ------------------------------------------------------------------ settings and plan
@@ -255,7 +255,10 @@ def test_labels_are_those_of_the_image_set(classifier: Classifier, image_set: Im
 
 
 def test_the_batch_changes_no_outcome(classifier: Classifier, image_set: ImageSet, tmp_path: Path) -> None:
-    wide, narrow = (run_of(classifier, image_set, tmp_path / str(width), width=width).outcomes() for width in (5, 2))
+    wide, narrow = (
+        run_of(classifier, image_set, tmp_path / str(batch_size), batch_size=batch_size).outcomes()
+        for batch_size in (5, 2)
+    )
     assert [row["id"] for row in wide.to_pylist()] == [row["id"] for row in narrow.to_pylist()]
     for name in ("confidence", "map_l1", "linf"):
         assert wide[name].to_pylist() == pytest.approx(narrow[name].to_pylist(), abs=1e-3)
@@ -286,7 +289,7 @@ def test_each_stage_reports_its_progress(classifier: Classifier, image_set: Imag
     def listen(planned: Planned, progress: Any) -> None:
         last[planned.label] = (progress.images, progress.steps, progress.planned_steps)
 
-    execute(settings(), classifier, image_set, tmp_path / "run", command="test", width=4, on_progress=listen)
+    execute(settings(), classifier, image_set, tmp_path / "run", command="test", batch_size=4, on_progress=listen)
     assert last["pgd"] == last["adv2, cam"] == (5, 25, 25)
     assert last["warm start of pgd"] == (5, 20, 20)
     assert last["adv2 maps, grad"] == (5, 5, 5)

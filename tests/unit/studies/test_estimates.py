@@ -15,13 +15,23 @@ from underfire.interpreters import CAM, GRAD, MASK
 from underfire.models.classifier import Classifier
 from underfire.runs import plan
 from underfire.runs.execute import Planned, Study, carry_out
-from underfire.runs.specs import Aim, Craft, Disturb, Explain, Noise, Rescore, Select, Sketch, key
+from underfire.runs.specs import (
+    CalibratedNoise,
+    Craft,
+    Explain,
+    Rescore,
+    Select,
+    SignNoise,
+    TargetClasses,
+    TargetMaps,
+    key,
+)
 from underfire.runs.store import Store
 from underfire.studies import effectiveness, estimates
 from underfire.studies.estimates import Stopwatch, shortened, stopwatch
 
 SELECT = Select("model", "images", 4, 0)
-AIM, BENIGN = Aim(SELECT, 0), Explain(SELECT, CAM())
+AIM, BENIGN = TargetClasses(SELECT, 0), Explain(SELECT, CAM())
 RULE = target_map_named("patch")
 N = 3
 
@@ -35,7 +45,9 @@ def craft(interpreter: Any = None, goal: Any = BENIGN) -> Craft:
 # ------------------------------------------------------------------ shortened
 
 
-@pytest.mark.parametrize("spec", [SELECT, AIM, BENIGN, Explain(SELECT, MASK()), Disturb(SELECT, "normal", 0.3, 0)])
+@pytest.mark.parametrize(
+    "spec", [SELECT, AIM, BENIGN, Explain(SELECT, MASK()), CalibratedNoise(SELECT, "normal", 0.3, 0)]
+)
 def test_what_holds_no_attack_keeps_its_key(spec: Any) -> None:
     assert shortened(spec, 1) is spec
 
@@ -43,9 +55,9 @@ def test_what_holds_no_attack_keeps_its_key(spec: Any) -> None:
 OUTER: tuple[Callable[[Craft], Any], ...] = (
     lambda of: of,
     Rescore,
-    lambda of: Noise(of, 0),
+    lambda of: SignNoise(of, 0),
     lambda of: Explain(of, GRAD()),
-    lambda of: Explain(Noise(of, 0), CAM()),
+    lambda of: Explain(SignNoise(of, 0), CAM()),
 )
 
 
@@ -68,7 +80,7 @@ def test_an_attack_that_is_shorter_stays_as_it_is() -> None:
 
 def test_target_maps_become_benign_ones() -> None:
     assert RULE is not None
-    sketch = Sketch(AIM, BENIGN, RULE, 0)
+    sketch = TargetMaps(AIM, BENIGN, RULE, 0)
     assert shortened(sketch, 1) is BENIGN
     assert shortened(craft(goal=sketch), 1) == shortened(craft(), 1)
 
@@ -107,7 +119,7 @@ def classifier(tiny_model: str) -> Classifier:
 def study(tiny_model: str, tiny_photos: Path, classifier: Classifier) -> Callable[..., Study]:
     def made(**changes: Any) -> Study:
         given = {"model": tiny_model, "images": str(tiny_photos), "n": N, "normalize": "none"}
-        settings = plan.Settings(**{**given, "interpreters": ("cam",), "steps": 120, **changes})
+        settings = plan.AttackSettings(**{**given, "interpreters": ("cam",), "steps": 120, **changes})
         return effectiveness.study(settings, classifier, open_images(tiny_photos))
 
     return made
@@ -157,7 +169,7 @@ def test_a_stage_that_two_studies_share_is_counted_and_timed_once(
 def test_the_noise_of_all_images_is_sought_once(watch: Stopwatch, study: Callable[..., Study], clock: Clock) -> None:
 
     asked = study()
-    noise = Planned("noise", Disturb(asked.plan[0].spec, "normal", 0.3, 0), "image", "noise", None)
+    noise = Planned("noise", CalibratedNoise(asked.plan[0].spec, "normal", 0.3, 0), "image", "noise", None)
     (found,) = watch.estimate(asked, [asked.plan[0], noise])
     assert (found.images, found.seconds) == (N, pytest.approx(0.5))
 
@@ -166,7 +178,7 @@ def test_nothing_is_timed_where_all_is_there_and_only_the_rest_where_some_is(
     study: Callable[..., Study], classifier: Classifier, clock: Clock, tmp_path: Path
 ) -> None:
     asked = study(steps=2)
-    run = carry_out(asked, tmp_path / "all", classifier, command="", width=2, on_progress=lambda *_: None)
+    run = carry_out(asked, tmp_path / "all", classifier, command="", batch_size=2, on_progress=lambda *_: None)
     with stopwatch(classifier, run.store) as made:
         assert {(each.images, each.seconds) for each in made.estimate(asked, asked.plan)} == {(0, 0.0)}
     assert clock.computed == []

@@ -37,9 +37,9 @@ def attack(tiny_model: str, tiny_photos: Path) -> Attack:
 
     def run(out: Path, study: Any = effectiveness, **changes: Any) -> Run:
         given = {"model": tiny_model, "images": str(tiny_photos), "n": N, "eps": 0.03, "steps": 4, "normalize": "none"}
-        settings = plan.Settings(**{**given, **changes})
+        settings = plan.AttackSettings(**{**given, **changes})
         finished: Run = study.execute(
-            settings, model(tiny_model), open_images(tiny_photos), out, command="test", width=2
+            settings, model(tiny_model), open_images(tiny_photos), out, command="test", batch_size=2
         )
         return finished
 
@@ -78,7 +78,7 @@ def of(table: pa.Table, **wanted: object) -> dict[str, dict[str, Any]]:
 
 
 def test_one_row_per_image_source_and_shown_interpreter(run: Run, tiny_model: str) -> None:
-    table = transfer.execute(run, model(tiny_model), SHOWN, width=3)
+    table = transfer.execute(run, model(tiny_model), SHOWN, batch_size=3)
     kinds = {(row["attack"], row["source"], row["interpreter"]) for row in table.to_pylist()}
     assert kinds == {
         (*made, g.name) for made in (("adv2", "cam"), ("adv2", "grad"), ("pgd", None), ("noise", None)) for g in SHOWN
@@ -248,7 +248,7 @@ def test_a_transfer_that_was_killed_and_run_again_is_the_uninterrupted_one(
 ) -> None:
     shown = (CAM(), MASK(Solver(steps=2)))
     whole = open_run(shutil.copytree(attacked, tmp_path / "whole"))
-    expected = transfer.execute(whole, model(tiny_model), shown, width=2)
+    expected = transfer.execute(whole, model(tiny_model), shown, batch_size=2)
     left = killed_after
 
     def give_up(planned: Planned, progress: Progress) -> None:
@@ -258,9 +258,9 @@ def test_a_transfer_that_was_killed_and_run_again_is_the_uninterrupted_one(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        transfer.execute(run, model(tiny_model), shown, width=2, on_progress=give_up)
+        transfer.execute(run, model(tiny_model), shown, batch_size=2, on_progress=give_up)
     assert not (run.path / transfer.TABLE).exists()
-    assert transfer.execute(run, model(tiny_model), shown, width=2) == expected
+    assert transfer.execute(run, model(tiny_model), shown, batch_size=2) == expected
     assert (run.path / "transfer.svg").read_bytes() == (whole.path / "transfer.svg").read_bytes()
 
 

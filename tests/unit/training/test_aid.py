@@ -19,7 +19,7 @@ from underfire.models.classifier import Classifier
 from underfire.models.masker import MaskerNetwork
 from underfire.training import rts
 from underfire.training.adversary import Adversary
-from underfire.training.aid import CURVES, AidRecipe, Lessons, Tutor, recipe_for, train_aid
+from underfire.training.aid import CURVES, AidBatches, AidObjective, AidRecipe, recipe_for, train_aid
 from underfire.training.dataset import Batch, TrainingSet, demo_training_set, split
 from underfire.training.loop import Checkpoint
 from underfire.training.rts import FeatureExtractor, eq8
@@ -44,11 +44,11 @@ def init(tmp_path: Path, model: Classifier) -> RTS:
     return RTS.load(masker_file(tmp_path / "init.safetensors", model))
 
 
-def lessons_of(model: Classifier, **changes: Any) -> tuple[Tutor, MaskerNetwork, Lessons]:
+def batches_of(model: Classifier, **changes: Any) -> tuple[AidObjective, MaskerNetwork, AidBatches]:
     init = tiny_rts(model)
-    tutor = Tutor(FeatureExtractor(model), init, SHORT.model_copy(update=changes))
+    objective = AidObjective(FeatureExtractor(model), init, SHORT.model_copy(update=changes))
     network = copy.deepcopy(init.masker.network).requires_grad_(True).train()
-    return tutor, network, Lessons(tutor, network, a_training_set(), torch.arange(12))
+    return objective, network, AidBatches(objective, network, a_training_set(), torch.arange(12))
 
 
 # ------------------------------------------------------------------ turns and losses
@@ -60,9 +60,9 @@ def test_both_losses_are_minimised_in_the_stated_ratio(
 ) -> None:
     called: list[str] = []
     for name in ("plain", "defending"):
-        loss = getattr(Tutor, name)
+        loss = getattr(AidObjective, name)
         monkeypatch.setattr(
-            Tutor, name, lambda *arguments, name=name, loss=loss: (called.append(name), loss(*arguments))[1]
+            AidObjective, name, lambda *arguments, name=name, loss=loss: (called.append(name), loss(*arguments))[1]
         )
     recipe = SHORT.model_copy(update={"plain_steps": plain, "defending_steps": defending})
     train_aid(model, init, a_training_set(), recipe, tmp_path / "out.safetensors")
@@ -72,31 +72,31 @@ def test_both_losses_are_minimised_in_the_stated_ratio(
 @pytest.mark.parametrize("defence", ["distillation", "augmentation"])
 def test_the_defence_s_loss_is_its_definition(model: Classifier, defence: str) -> None:
     changes = {"defence": defence, "weight": 7.0, "margin": 0.1, "fidelity": 3.0, "drift": 0.01}
-    tutor, network, lessons = lessons_of(model, **changes)
+    objective, network, batches = batches_of(model, **changes)
     with torch.no_grad():
         for weight in network.parameters():
             weight.add_(0.05 * weight.sign())
-        pairs = lessons.pairs(0)
-        now, before = tutor.as_it_is(network), tutor.original
-        victims = pairs.victims
+        pairs = batches.pairs(0)
+        now, before = objective.as_it_is(network), objective.original
+        victims = pairs.attack_batch
         of_benign, of_original = (g.explain(model, victims.image, victims.label, victims.key) for g in (now, before))
         of_attacked = now.explain(model, pairs.attacked, victims.target, victims.key)
         if defence == "distillation":
             expected = -7 * map_l1(of_benign, of_attacked).clamp(max=0.1)
         else:
-            extractor, encoder = tutor.extractor, before.masker.manifest.encoder
+            extractor, encoder = objective.extractor, before.masker.manifest.encoder
             attacked = Batch(pairs.attacked, victims.key, step=0)
-            expected = tutor.recipe.total(eq8(extractor, encoder, network, attacked, tutor.recipe))
+            expected = objective.recipe.total(eq8(extractor, encoder, network, attacked, objective.recipe))
         drift = map_l1(of_benign, of_original)
         assert drift.min() > 0.01
-        torch.testing.assert_close(tutor.defending(network, pairs), expected + 3 * (drift - 0.01))
+        torch.testing.assert_close(objective.defending(network, pairs), expected + 3 * (drift - 0.01))
 
 
 # ------------------------------------------------------------------ attacks inside the training
 
 
 def test_an_attack_leaves_the_network_as_it_was(model: Classifier) -> None:
-    _, network, lessons = lessons_of(model)
+    _, network, batches = batches_of(model)
     network.exit.eval()
     network.entry.requires_grad_(False)
     network.exit.weight.grad = torch.ones_like(network.exit.weight)
@@ -109,27 +109,27 @@ def test_an_attack_leaves_the_network_as_it_was(model: Classifier) -> None:
         ]
 
     before = state()
-    lessons.pairs(0)
+    batches.pairs(0)
     assert state() == before
 
 
 def test_the_first_epoch_attacks_every_image_of_the_pool_as_adv2_does(model: Classifier) -> None:
-    tutor, network, lessons = lessons_of(model)
+    objective, network, batches = batches_of(model)
     seen = []
-    for count in range(lessons.visits):
-        pairs = lessons.pairs(count)
-        victims = pairs.victims
-        attack = adv2(model, tutor.as_it_is(network), steps=3, batch=4).attack
-        assert attack.steps == tutor.recipe.attack_steps
+    for count in range(batches.visits):
+        pairs = batches.pairs(count)
+        victims = pairs.attack_batch
+        attack = adv2(model, objective.as_it_is(network), steps=3, batch=4).attack
+        assert attack.steps == objective.recipe.attack_steps
         assert (pairs.attacked - victims.image).abs().amax((1, 2, 3)).min() > 1 / 255
         seen += victims.key.tolist()
-    assert len(set(seen)) == len(seen) == len(lessons.pool) == 8
-    assert lessons.theta.flatten(1).abs().amax(1).min() > 0
+    assert len(set(seen)) == len(seen) == len(batches.pool) == 8
+    assert batches.theta.flatten(1).abs().amax(1).min() > 0
 
 
 def test_attacks_are_renewed_as_often_as_asked(model: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the thetas of the last time; in between images are shown as they were then."""
-    _, _, lessons = lessons_of(model, refresh=2)
+    _, _, batches = batches_of(model, refresh=2)
     starts: list[Tensor] = []
     attack = Adversary.attack
 
@@ -139,18 +139,18 @@ def test_attacks_are_renewed_as_often_as_asked(model: Classifier, monkeypatch: p
 
     monkeypatch.setattr(Adversary, "attack", recorded)
     attacks, thetas = [], []
-    for count in range(3 * lessons.visits):
-        before = lessons.theta[lessons.order(count)].clone()
-        pairs = lessons.pairs(count)
+    for count in range(3 * batches.visits):
+        before = batches.theta[batches.order(count)].clone()
+        pairs = batches.pairs(count)
         attacks.append(len(starts))
         thetas.append(before)
-        torch.testing.assert_close(pairs.attacked - pairs.victims.image, lessons.theta[lessons.order(count)])
+        torch.testing.assert_close(pairs.attacked - pairs.attack_batch.image, batches.theta[batches.order(count)])
     assert attacks == [1, 2, 2, 2, 3, 4]
     assert torch.equal(starts[2], thetas[4])
 
 
 def test_a_pool_is_whole_batches(model: Classifier) -> None:
-    assert [len(lessons_of(model, pool=pool)[2].pool) for pool in (3, 4, 7, 100)] == [3, 4, 4, 12]
+    assert [len(batches_of(model, pool=pool)[2].pool) for pool in (3, 4, 7, 100)] == [3, 4, 4, 12]
 
 
 # ------------------------------------------------------------------ the whole training

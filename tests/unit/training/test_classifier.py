@@ -19,7 +19,7 @@ from underfire.models.classifier import Classifier
 from underfire.models.files import ClassifierManifest, read_manifest
 from underfire.models.loading import LoadedNetwork, load_with_new_head
 from underfire.training import classifier
-from underfire.training.classifier import ClassifierRecipe, Examples, School, labelled, train_classifier
+from underfire.training.classifier import ClassifierRecipe, ClassifierTask, Examples, labelled, train_classifier
 from underfire.training.dataset import read_training_set
 from underfire.training.loop import Checkpoint, initialised
 
@@ -79,9 +79,9 @@ def test_rare_classes_are_learned_and_the_file_says_so(
 
 
 def test_scores_are_those_of_the_network_behind_its_normalisation(examples: Examples, start: LoadedNetwork) -> None:
-    school, index = School(start, examples, SHORT, CPU), torch.tensor([0, 3, 17, 24, 25])
+    task, index = ClassifierTask(start, examples, SHORT, CPU), torch.tensor([0, 3, 17, 24, 25])
     network = start.net.eval()
-    scores = school.scores(network, index)
+    scores = task.scores(network, index)
     classifier = Classifier(network, start.mean, start.std)
     logits = classifier(examples.images.batch(index, CPU).images).logits.detach()
     right = logits.argmax(1) == examples.labels[index]
@@ -94,34 +94,34 @@ def test_scores_are_those_of_the_network_behind_its_normalisation(examples: Exam
 
 
 def test_losses_are_per_image_and_repeat_although_layers_draw(examples: Examples, start: LoadedNetwork) -> None:
-    school = School(start, examples, SHORT, CPU)
-    lesson = school.lessons(torch.arange(26))(3)
+    task = ClassifierTask(start, examples, SHORT, CPU)
+    batch = task.batches(torch.arange(26))(3)
     network = start.net.train()
     before = torch.get_rng_state()
-    losses = school.loss(network, lesson)
+    losses = task.loss(network, batch)
     assert losses.shape == (6,)
-    assert torch.equal(school.loss(network, lesson), losses)
-    assert not torch.equal(school.loss(network, replace(lesson, step=4)), losses)
+    assert torch.equal(task.loss(network, batch), losses)
+    assert not torch.equal(task.loss(network, replace(batch, step=4)), losses)
     assert torch.equal(torch.get_rng_state(), before)
-    assert lesson.labels.bincount().tolist() == [2, 2, 2]
+    assert batch.labels.bincount().tolist() == [2, 2, 2]
 
 
 def test_no_lesion_is_both_learned_and_judged(
     tmp_path: Path, examples: Examples, start: LoadedNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, Tensor] = {}
-    lessons, scores = School.lessons, School.scores
+    lessons, scores = ClassifierTask.lessons, ClassifierTask.scores
 
-    def taught(school: School, fitted: Tensor) -> Callable[[int], Any]:
+    def taught(task: ClassifierTask, fitted: Tensor) -> Callable[[int], Any]:
         seen["fitted"] = fitted
-        return lessons(school, fitted)
+        return lessons(task, fitted)
 
-    def judged(school: School, network: nn.Module, index: Tensor) -> dict[str, float]:
+    def judged(task: ClassifierTask, network: nn.Module, index: Tensor) -> dict[str, float]:
         seen["judged"] = index
-        return scores(school, network, index)
+        return scores(task, network, index)
 
-    monkeypatch.setattr(School, "lessons", taught)
-    monkeypatch.setattr(School, "scores", judged)
+    monkeypatch.setattr(ClassifierTask, "lessons", taught)
+    monkeypatch.setattr(ClassifierTask, "scores", judged)
     train_classifier(start, examples, SHORT, tmp_path / "out.safetensors")
     sides = {name: {examples.groups[i] for i in index.tolist()} for name, index in seen.items()}
     assert sides["fitted"] | sides["judged"] == set(examples.groups)

@@ -18,10 +18,19 @@ from underfire.models.masker import MaskerNetwork
 from underfire.training import rts
 from underfire.training.dataset import Batch, TrainingSet, demo_training_set, split
 from underfire.training.loop import Checkpoint
-from underfire.training.rts import FeatureExtractor, Recipe, background, blended, eq8, measure, prepare, train_masker
+from underfire.training.rts import (
+    FeatureExtractor,
+    MaskerRecipe,
+    background,
+    blended,
+    eq8,
+    measure,
+    prepare,
+    train_masker,
+)
 
 CPU = torch.device("cpu")
-SHORT = Recipe(steps=6, batch=4, judge_every=3, width=8)
+SHORT = MaskerRecipe(steps=6, batch=4, judge_every=3, width=8)
 
 
 def a_training_set(n: int = 12, seed: int = 0, objects: Tensor | None = None) -> TrainingSet:
@@ -39,7 +48,7 @@ def model() -> Classifier:
 
 def test_training_lowers_every_term_on_scenes_never_seen(tmp_path: Path) -> None:
     extractor, scenes = FeatureExtractor(Classifier.load("demo")), demo_training_set(160)
-    recipe = Recipe(steps=60, batch=16, judge_every=60, width=16)
+    recipe = MaskerRecipe(steps=60, batch=16, judge_every=60, width=16)
     fitted, judged = split(scenes.ids, 0.2, seed=0)
     before, encoder = prepare(extractor, scenes, fitted, recipe)
 
@@ -56,7 +65,7 @@ def test_training_lowers_every_term_on_scenes_never_seen(tmp_path: Path) -> None
 
 def test_total_is_eq_8() -> None:
     row = {name: torch.tensor([float(i)]) for i, name in enumerate(("roughness", "area", "kept", "removed"), start=1)}
-    recipe = Recipe(roughness=10, area=20, removed=30)
+    recipe = MaskerRecipe(roughness=10, area=20, removed=30)
     assert recipe.total(row).item() == 10 + 40 + 3 + 120
 
 
@@ -174,7 +183,10 @@ def test_resumed_equals_uninterrupted(tmp_path: Path, model: Classifier, monkeyp
 def test_the_seed_decides(tmp_path: Path, model: Classifier) -> None:
     digests = [
         train_masker(
-            FeatureExtractor(model), a_training_set(), Recipe(**{**SHORT.model_dump(), "seed": seed}), tmp_path / name
+            FeatureExtractor(model),
+            a_training_set(),
+            MaskerRecipe(**{**SHORT.model_dump(), "seed": seed}),
+            tmp_path / name,
         ).digest
         for seed, name in ((0, "a.safetensors"), (0, "b.safetensors"), (1, "c.safetensors"))
     ]

@@ -10,7 +10,7 @@
                with r the number of cells, so that the weight of the map term is that of a mean over cells
 
 Replay needs no second derivative and no deployed solution, and it sees the way that the deployed solver goes
-rather than the surroundings of where it once arrived.
+rather than the environment of where it once arrived.
 """
 
 from dataclasses import dataclass, replace

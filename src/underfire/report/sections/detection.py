@@ -26,7 +26,7 @@ from underfire.report.figures import Plot, embedded
 from underfire.report.sections.part import complete_table
 from underfire.report.verdict import percent
 from underfire.studies.detection import DETECTORS
-from underfire.studies.detections import CHECK, COLUMNS, Calibration, Cell, matrix
+from underfire.studies.detections import CHECK, COLUMNS, Calibration, DetectionRate, matrix
 from underfire.studies.detections import calibrations as calibrations_of
 
 Attacks = tuple[str, str | None]  # an attack and the interpreter that it was made for, if any
@@ -96,16 +96,16 @@ def compose(path: Path) -> Detection:
     )
 
 
-def _attackers(cells: list[Cell]) -> list[Attacks]:
+def _attackers(cells: list[DetectionRate]) -> list[Attacks]:
     attackers = dict.fromkeys((each.attack, each.interpreter) for each in cells)
     return [each for attack in in_order(attack for attack, _ in attackers) for each in attackers if each[0] == attack]
 
 
-def _successful(cells: list[Cell], attacks: Attacks) -> int:
+def _successful(cells: list[DetectionRate], attacks: Attacks) -> int:
     return max(each.successes.n for each in cells if (each.attack, each.interpreter) == attacks)
 
 
-def _line(calibration: Calibration, cells: list[Cell], columns: list[Attacks]) -> Line:
+def _line(calibration: Calibration, cells: list[DetectionRate], columns: list[Attacks]) -> Line:
     name = calibration.detector
     found = {(each.attack, each.interpreter): each for each in cells if each.calibration.detector == name}
     return Line(
@@ -143,7 +143,7 @@ def _curves(
             yield _capital(detector_name(combined)), embedded(picture)
 
 
-def _noticed(families: list[str], cells: list[Cell], target: float | None) -> dict[str, tuple[str, ...]]:
+def _noticed(families: list[str], cells: list[DetectionRate], target: float | None) -> dict[str, tuple[str, ...]]:
     """For each interpreter and family what its best detector makes of ADV², and of the worst that adapts to it."""
     sentences: dict[str, tuple[str, ...]] = {}
     for base in in_order(each.attack for each in cells if each.attack in MAP_AWARE):
@@ -155,7 +155,7 @@ def _noticed(families: list[str], cells: list[Cell], target: float | None) -> di
     return sentences
 
 
-def _sentence(cells: list[Cell], base: str, made: str, target: float | None) -> str:
+def _sentence(cells: list[DetectionRate], base: str, made: str, target: float | None) -> str:
     """Empty where no image of this attack succeeded."""
     against = [each for each in cells if (each.attack, each.interpreter) == (base, made) and each.successes.n]
     if not against:
@@ -177,7 +177,7 @@ def _sentence(cells: list[Cell], base: str, made: str, target: float | None) -> 
     return f"{told}; of those of {attack_name(worst.attack)}{hardest} it would have flagged {rate}."
 
 
-def _adapts(each: Cell, base: str, made: str) -> bool:
+def _adapts(each: DetectionRate, base: str, made: str) -> bool:
     """Whether this is an adaptive attack of the same solver on this interpreter, and succeeded somewhere."""
     known = attacker(each.attack)
     if known is None or not known.adaptive or known.base != base:

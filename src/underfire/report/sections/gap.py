@@ -7,7 +7,7 @@ from underfire.attacks.names import made_for
 from underfire.core.types import UnderfireError
 from underfire.report.figures import Plot, embedded
 from underfire.report.sections.part import complete_table
-from underfire.studies.gap import SCHEMA, Summary, scatter, summarise
+from underfire.studies.gap import SCHEMA, GapSummary, scatter, summarise
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ def compose(path: Path) -> Gap:
     return Gap(tuple(_sentences(summarise(table))), embedded(scatter(table)))
 
 
-def _sentences(summaries: list[Summary]) -> list[str]:
+def _sentences(summaries: list[GapSummary]) -> list[str]:
     moved = [each for each in summaries if each.attack != "benign"]
     n, beyond = sum(each.gap.n for each in moved), sum(each.beyond for each in moved)
     images = f"all {n} images" if not beyond else f"{n - beyond} of {n} images"

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from underfire.attacks.names import made_for
 from underfire.report.figures import Plot, embedded
 from underfire.report.sections.part import complete_table
-from underfire.studies.transfer import SCHEMA, Cell, heat_map, summarise
+from underfire.studies.transfer import SCHEMA, TransferCell, heat_map, summarise
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def _transfers(table: pa.Table) -> Iterator[Transfer]:
         yield Transfer(rows["model"][0].as_py(), _sentence(summarise(rows)), embedded(heat_map(rows)))
 
 
-def _sentence(cells: list[Cell]) -> str:
+def _sentence(cells: list[TransferCell]) -> str:
     """For how many sources the own distance is smaller than every transferred one."""
     differences: dict[str, list[float]] = {}
     for cell in cells:
