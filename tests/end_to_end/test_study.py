@@ -23,7 +23,7 @@ from underfire.cli.main import main
 from underfire.data.image_set import open_images
 from underfire.report import write_report_of
 from underfire.runs import compute
-from underfire.runs.settings import StudySettings
+from underfire.runs.settings import AttackSettings, StudySettings
 from underfire.runs.specs import Select, key
 from underfire.studies import aid, attack_figures, case_study, effectiveness, localisation, sanity
 from underfire.studies.catalogue import STUDIES, _defences_settings, done
@@ -561,7 +561,7 @@ def test_aid_attacks_as_underfire_attack_does(everything: Everything) -> None:
     run = open_run(everything.folder / "aid")
     select = Select(run.info["spec"]["model_fingerprint"], run.info["spec"]["images_digest"], 4, 0)
     given = {name: run.info["spec"][name] for name in ("model", "images", "normalize", "n", "steps", "eps", "seed")}
-    settings = effectiveness.Settings(**given, interpreters=("cam",))
+    settings = AttackSettings(**given, interpreters=("cam",))
     shared = {key(planned.spec) for planned in effectiveness.plan(settings, select) if planned.kind != "step"}
     assert shared <= {stage["key"] for stage in run.info["stages"]}
 

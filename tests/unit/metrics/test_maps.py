@@ -9,9 +9,18 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from underfire.metrics import maps
-from underfire.metrics.intervals import mean_interval, share, wilson
-from underfire.metrics.maps import DISTANCES, PLAUSIBLE, boxes, compare_maps, iou, rank_correlation
+from underfire.metrics.intervals import Estimate, mean_interval, share, wilson
+from underfire.metrics.maps import (
+    DISTANCES,
+    PLAUSIBLE,
+    above_mean,
+    boxes,
+    compare_maps,
+    iou,
+    linf,
+    rank_correlation,
+    top_15_percent,
+)
 from underfire.runs.outcomes import FLOW, summarise
 
 A = torch.tensor([[0.0, 0.2], [0.6, 1.0]])
@@ -64,7 +73,7 @@ def test_a_constant_map_has_no_cell_above_its_mean() -> None:
 @pytest.mark.parametrize("side", [3, 7, 56])
 def test_rounding_of_the_mean_lifts_no_cell_of_a_constant_map(side: int) -> None:
     for value in torch.linspace(0, 1, 101):
-        assert not maps.above_mean(value.expand(1, side, side)).any()
+        assert not above_mean(value.expand(1, side, side)).any()
 
 
 def test_iou_counts_cells() -> None:
@@ -76,7 +85,7 @@ def test_iou_counts_cells() -> None:
 @pytest.mark.parametrize(("side", "cells"), [(2, 1), (4, 3), (7, 8), (10, 15), (16, 39), (20, 60), (56, 471)])
 def test_top_15_percent_rounds_up(side: int, cells: int) -> None:
     maps = torch.rand(3, side, side, generator=torch.Generator().manual_seed(0))
-    chosen = maps.top_15_percent(maps)
+    chosen = top_15_percent(maps)
     assert chosen.sum((1, 2)).tolist() == [cells] * 3
     for m, c in zip(maps, chosen, strict=True):
         assert m[c].min() >= m[~c].max()
@@ -86,7 +95,7 @@ def test_ties_in_the_top_15_percent_go_to_the_first_in_reading_order() -> None:
     """Three of sixteen cells: the one 1, then the first two of many halves; of a constant map the first three."""
     maps = torch.full((2, 4, 4), 0.5)
     maps[0, 0, 0], maps[0, 3, 3] = 0.0, 1.0
-    chosen = maps.top_15_percent(maps)
+    chosen = top_15_percent(maps)
     assert chosen[0].nonzero().tolist() == [[0, 1], [0, 2], [3, 3]]
     assert chosen[1].nonzero().tolist() == [[0, 0], [0, 1], [0, 2]]
 
@@ -95,7 +104,7 @@ def test_linf_is_the_largest_change_in_any_channel() -> None:
     x0 = torch.full((2, 3, 2, 2), 0.5)
     x = x0.clone()
     x[0, 2, 1, 0], x[1, 0, 0, 0] = 0.25, 0.625
-    assert maps.linf(x, x0).tolist() == [0.25, 0.125]
+    assert linf(x, x0).tolist() == [0.25, 0.125]
 
 
 def test_interval_of_the_mean() -> None:
@@ -124,8 +133,8 @@ def test_intervals_repeat_and_leave_the_global_generator_alone() -> None:
 
 
 def test_intervals_of_few_values() -> None:
-    assert mean_interval([0.25]) == maps.Estimate(0.25, 0.25, 0.25, 1)
-    assert mean_interval([True, True, True]) == maps.Estimate(1.0, 1.0, 1.0, 3)
+    assert mean_interval([0.25]) == Estimate(0.25, 0.25, 0.25, 1)
+    assert mean_interval([True, True, True]) == Estimate(1.0, 1.0, 1.0, 3)
     nothing = mean_interval([])
     assert nothing.n == 0
     assert np.isnan([nothing.value, nothing.low, nothing.high]).all()

@@ -12,11 +12,11 @@ N = 24
 KEYS = image_keys(map(str, range(N)))
 
 
-def trial(kind: str, width: int = 16) -> Trial:
+def trial(kind: str, batch_size: int = 16) -> Trial:
     model, x = classifier("densenet"), images(N)
     with torch.no_grad():
         labels = model(x).logits.argmax(1)
-    return Trial(model, x, labels, KEYS, kind, seed=0, width=width)
+    return Trial(model, x, labels, KEYS, kind, seed=0, batch_size=batch_size)
 
 
 @pytest.mark.parametrize("kind", NOISES)
@@ -46,7 +46,7 @@ def test_the_level_is_just_reached(kind: str, level: float) -> None:
     sigma = one.calibrate(level)
     assert one.errors(sigma) >= level > one.errors(sigma - 2**-15)
     assert one.errors(0.0) == 0
-    assert trial(kind, width=5).calibrate(level) == pytest.approx(sigma, abs=2**-15)
+    assert trial(kind, batch_size=5).calibrate(level) == pytest.approx(sigma, abs=2**-15)
 
 
 def test_a_level_out_of_reach_is_one_sentence() -> None:

@@ -25,9 +25,9 @@ from underfire.detection.scores import look
 from underfire.interpreters import CAM
 from underfire.metrics.intervals import share
 from underfire.models.classifier import Classifier
-from underfire.runs import plan
 from underfire.runs.execute import Planned
 from underfire.runs.folder import Run, open_run
+from underfire.runs.settings import AttackSettings
 from underfire.runs.specs import Reported, key
 from underfire.runs.store import Store
 from underfire.studies import detection, effectiveness
@@ -56,7 +56,7 @@ def image_set(tiny_photos: Path) -> ImageSet:
 @pytest.fixture(scope="module")
 def run(tiny_model: str, tiny_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with four of the twelve photos attacked, in so few steps that not every attack succeeds."""
-    settings = plan.DetectSettings(
+    settings = AttackSettings(
         model=tiny_model,
         images=str(tiny_photos),
         n=N,

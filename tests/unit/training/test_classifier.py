@@ -110,17 +110,17 @@ def test_no_lesion_is_both_learned_and_judged(
     tmp_path: Path, examples: Examples, start: LoadedNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, Tensor] = {}
-    lessons, scores = ClassifierTask.lessons, ClassifierTask.scores
+    batches, scores = ClassifierTask.batches, ClassifierTask.scores
 
     def taught(task: ClassifierTask, fitted: Tensor) -> Callable[[int], Any]:
         seen["fitted"] = fitted
-        return lessons(task, fitted)
+        return batches(task, fitted)
 
     def judged(task: ClassifierTask, network: nn.Module, index: Tensor) -> dict[str, float]:
         seen["judged"] = index
         return scores(task, network, index)
 
-    monkeypatch.setattr(ClassifierTask, "lessons", taught)
+    monkeypatch.setattr(ClassifierTask, "batches", taught)
     monkeypatch.setattr(ClassifierTask, "scores", judged)
     train_classifier(start, examples, SHORT, tmp_path / "out.safetensors")
     sides = {name: {examples.groups[i] for i in index.tolist()} for name, index in seen.items()}
