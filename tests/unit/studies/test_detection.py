@@ -110,7 +110,7 @@ def test_there_is_a_row_for_each_image_attack_and_detector(detected: Detected) -
         rows = rows_of(found, detector=detector)
         assert {row["family"] for row in rows} == {detector.partition(":")[0]}
         assert {(row["attack"], row["interpreter"]) for row in rows if row["part"] == "run"} == attacks
-        assert len(rows) == BENIGN + N * len(plan)
+        assert len(rows) == BENIGN + N * len(attacks)
         assert [sum(row["part"] == part for row in rows) for part in ("fit", "check")] == [4, 4]
         assert len({(row["id"], row["part"], row["attack"], row["interpreter"]) for row in rows}) == len(rows)
         assert all((row["success"] is None) == (row["attack"] == "benign") for row in rows)
