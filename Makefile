@@ -1,20 +1,27 @@
-# make demo   attack a small network on synthetic scenes and write a report
-# make test   everything that continuous integration checks
-# make lint   the checks that run no test
-# make docs   build the documentation into site/
-# make bench  time one attack step, and what MASK and RTS cost
-# make clean  remove caches and built packages; run folders and .venv stay
+# make demo           attack a small network on synthetic scenes and write a report
+# make test           everything that continuous integration checks
+# make test-extended  every law on every pair of network and interpreter, shapes checked in all tests
+# make lint           the checks that run no test
+# make docs           build the documentation into site/
+# make bench          time one attack step, and what MASK and RTS cost
+# make clean          remove caches and built packages; run folders and .venv stay
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test lint docs bench clean
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
+
+.PHONY: demo test test-extended lint docs bench clean
 
 demo: $(INSTALLED)
 	$(BIN)/underfire demo
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(PYTEST) tests/unit
+	JAXTYPING_DISABLE=1 $(PYTEST) -m "not extended" tests/contracts tests/end_to_end
+
+test-extended: lint
+	$(PYTEST)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check

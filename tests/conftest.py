@@ -1,4 +1,8 @@
-"""What every test shares: one torch thread, checked array shapes, a tiny classifier, and the folder of real photos."""
+"""What every test shares: one torch thread, checked array shapes, a tiny classifier, and the folder of real photos.
+
+Shapes and types are checked at every call of a function of underfire, unless JAXTYPING_DISABLE=1: that costs seconds
+at import and doubles the time of the laws.
+"""
 
 import os
 from pathlib import Path
@@ -6,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from jaxtyping import config as shape_checks
 from jaxtyping import install_import_hook
 from PIL import Image
 
 torch.set_num_threads(1)
-install_import_hook("underfire", "beartype.beartype")
+if not shape_checks.jaxtyping_disable:
+    install_import_hook("underfire", "beartype.beartype")
 
 
 @pytest.fixture(scope="session")

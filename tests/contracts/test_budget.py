@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from law_cases import pairs
 from tiny_attacks import ALGORITHM_1, BENT, INTERPRETERS, a_goal, attack, interpreter_of
 from tiny_networks import NETWORKS, classifier, images
 from underfire.attacks import engine
@@ -20,8 +21,7 @@ from underfire.models.classifier import Classifier
 ROUNDING = 2**-24  # half the spacing of float32 below 1, twice
 
 
-@pytest.mark.parametrize("net", NETWORKS)
-@pytest.mark.parametrize("name", INTERPRETERS)
+@pytest.mark.parametrize(("net", "name"), pairs(NETWORKS, INTERPRETERS))
 @pytest.mark.parametrize("eps", [0.0, 0.01, 0.031, 0.9])
 def test_images_stay_in_range_and_in_the_ball(net: str, name: str, eps: float) -> None:
     """Far starts and long steps push every pixel against its bounds; some pixels start on the bounds of [0, 1]."""

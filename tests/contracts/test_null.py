@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from law_cases import pairs
 from tiny_attacks import BENT, INTERPRETERS, a_goal, attack, interpreter_of
 from tiny_networks import NETWORKS, SMOOTH, classifier, images
 from underfire.attacks import engine
@@ -40,8 +41,9 @@ def path(an_attack: Attack, model: Classifier, goal: Goal) -> Tensor:
     return torch.stack(rule.path)
 
 
-@pytest.mark.parametrize("net", [*NETWORKS, *SMOOTH])
-@pytest.mark.parametrize("name", [name for name in INTERPRETERS if name != "blind"])
+@pytest.mark.parametrize(
+    ("net", "name"), pairs([*NETWORKS, *SMOOTH], [name for name in INTERPRETERS if name != "blind"])
+)
 def test_weight_zero_is_pgd(net: str, name: str) -> None:
     model = classifier(net, torch.float64)
     interpreter = interpreter_of(name, model)

@@ -5,6 +5,7 @@ from functools import cache
 import pytest
 import torch
 
+from law_cases import pairs
 from tiny_attacks import BENT, INTERPRETERS, RULES, a_goal, attack, differing_fields, interpreter_of
 from tiny_networks import NETWORKS, classifier, images
 from tiny_scorers import score, scorers_of
@@ -20,7 +21,7 @@ IMAGES, WIDTH = 7, 3
 
 ON_FLOWS = " on flows"  # ends the names of attacks that bend
 CASES = [
-    *((net, name) for net in NETWORKS for name in INTERPRETERS),
+    *pairs(NETWORKS, INTERPRETERS),
     *(("resnet", name + ON_FLOWS) for name in INTERPRETERS),
     ("densenet", "cam" + ON_FLOWS),
 ]

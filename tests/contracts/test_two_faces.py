@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from law_cases import pairs
 from tiny_attacks import INTERPRETERS, interpreter_of
 from tiny_networks import NETWORKS, SMOOTH, classifier, images
 from underfire.core.image_ops import is_constant
@@ -33,7 +34,10 @@ from underfire.models.classifier import Classifier
 
 SOLVED = ("mask", "mask-unrolled")
 SMOOTHED = ("smooth-cam", "smooth-mask")  # the attacker does not know the noise
-every_network = pytest.mark.parametrize("net", [*NETWORKS, *SMOOTH])
+CLOSED_FORMS = [name for name in INTERPRETERS if name not in (*SOLVED, *SMOOTHED)]
+ALL = (*NETWORKS, *SMOOTH)
+every_network = pytest.mark.parametrize("net", ALL)
+every_pair = pytest.mark.parametrize(("net", "name"), pairs(ALL, INTERPRETERS))
 Y = torch.tensor([0, 3, 4])
 
 
@@ -44,8 +48,7 @@ def both_faces(model: Classifier, interpreter: Interpreter) -> tuple[Reading, Te
     return interpreter.read(model, belief, x.clone().requires_grad_(), Y), interpreter.explain(model, x, Y, Y)
 
 
-@every_network
-@pytest.mark.parametrize("name", [name for name in INTERPRETERS if name not in ("grad-smoothed", *SOLVED, *SMOOTHED)])
+@pytest.mark.parametrize(("net", "name"), pairs(ALL, [name for name in CLOSED_FORMS if name != "grad-smoothed"]))
 def test_read_shows_what_explain_shows(net: str, name: str) -> None:
     model = classifier(net)
     reading, maps = both_faces(model, interpreter_of(name, model))
@@ -54,8 +57,7 @@ def test_read_shows_what_explain_shows(net: str, name: str) -> None:
     assert set(reading.terms) == ({"encoder"} if name == "rts" else set())
 
 
-@every_network
-@pytest.mark.parametrize("name", INTERPRETERS)
+@every_pair
 def test_both_faces_predict_with_the_exact_network(net: str, name: str) -> None:
     """Another kernel may sum in another order; log p is taken by another formula."""
     model = classifier(net)
@@ -67,8 +69,7 @@ def test_both_faces_predict_with_the_exact_network(net: str, name: str) -> None:
     torch.testing.assert_close(reading.log_prob.detach().double(), expected, rtol=1e-6, atol=1e-6)
 
 
-@every_network
-@pytest.mark.parametrize("name", INTERPRETERS)
+@every_pair
 def test_the_deployed_map_has_no_graph(net: str, name: str) -> None:
     model, x = classifier(net), images(3).requires_grad_()
     maps = interpreter_of(name, model).explain(model, x, Y, Y)
@@ -78,8 +79,7 @@ def test_the_deployed_map_has_no_graph(net: str, name: str) -> None:
     assert (not is_constant(maps).all()) == (name != "blind")
 
 
-@every_network
-@pytest.mark.parametrize("name", [name for name in INTERPRETERS if name not in ("rts", *SOLVED, *SMOOTHED)])
+@pytest.mark.parametrize(("net", "name"), pairs(ALL, [name for name in CLOSED_FORMS if name != "rts"]))
 def test_the_deployed_map_has_the_full_range(net: str, name: str) -> None:
     """Masks are shares and, like medians, are reported as they are."""
     model = classifier(net)

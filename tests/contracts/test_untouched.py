@@ -11,6 +11,7 @@ from jaxtyping import config as shape_checks
 from torch import Tensor, nn
 from torch.overrides import _get_current_function_mode_stack
 
+from law_cases import pairs
 from tiny_attacks import BENT, INTERPRETERS, RULES, attack, interpreter_of
 from tiny_networks import MEAN, NETWORKS, STD, images, network
 from tiny_scorers import score, scorers_of
@@ -20,7 +21,6 @@ from underfire.core.types import UnderfireError
 from underfire.models.classifier import Classifier
 
 every_interpreter = pytest.mark.parametrize("name", INTERPRETERS)
-every_network = pytest.mark.parametrize("net", NETWORKS)
 
 
 def bits(value: Tensor | None) -> bytes | None:
@@ -80,8 +80,7 @@ def assert_same(a: Result, b: Result) -> None:
     assert [name for name, value in vars(a).items() if not torch.equal(value, vars(b)[name])] == []
 
 
-@every_network
-@every_interpreter
+@pytest.mark.parametrize(("net", "name"), pairs(NETWORKS, INTERPRETERS))
 def test_after_a_run(net: str, name: str) -> None:
     user_net, x = in_use(net), images(2)
     before, pixels = state(user_net), x.clone()

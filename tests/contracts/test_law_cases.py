@@ -1,0 +1,18 @@
+"""What `make test` tries a law on: each interpreter on two networks, each network with two interpreters or more."""
+
+from collections import Counter
+
+import pytest
+
+from law_cases import pairs
+from tiny_attacks import INTERPRETERS
+from tiny_networks import NETWORKS, SMOOTH
+
+
+@pytest.mark.parametrize("networks", [[*NETWORKS], [*SMOOTH], [*NETWORKS, *SMOOTH]], ids=["relu", "smooth", "all"])
+def test_no_interpreter_and_no_network_is_left_to_the_extended_run(networks: list[str]) -> None:
+    cases = pairs(networks, INTERPRETERS)
+    chosen = [case.values for case in cases if not case.marks]
+    assert {case.values for case in cases} == {(net, name) for net in networks for name in INTERPRETERS}
+    assert Counter(name for _, name in chosen) == dict.fromkeys(INTERPRETERS, 2)
+    assert min(Counter(net for net, _ in chosen)[net] for net in networks) >= 2

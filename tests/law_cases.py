@@ -1,0 +1,23 @@
+"""Which pairs of network and interpreter a law is tried on.
+
+@pytest.mark.parametrize(("net", "name"), pairs(NETWORKS, INTERPRETERS))
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+
+def pairs(networks: Iterable[str], interpreters: Iterable[str]) -> list[Any]:
+    """(net, name) of the whole product, all marked `extended` but two networks for each interpreter.
+
+    Interpreters take networks in turn; with as many interpreters as networks or more, each network has two or more.
+    """
+    nets, names = list(networks), list(interpreters)
+    assert len(names) >= len(nets), "some network would have fewer than two interpreters"
+    return [
+        pytest.param(net, name, id=f"{net}-{name}", marks=[pytest.mark.extended] if (j - 2 * i) % len(nets) > 1 else [])
+        for i, name in enumerate(names)
+        for j, net in enumerate(nets)
+    ]
