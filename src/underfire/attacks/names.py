@@ -12,6 +12,9 @@ from dataclasses import dataclass
 PLAIN = {"pgd": "PGD", "stadv": "StAdv"}
 MAP_AWARE = {"adv2": "ADV²", "adv2-stadv": "ADV² on StAdv"}
 ATTACKS = PLAIN | MAP_AWARE
+RECIPES = ("paper", "annealed")
+TARGET_CLASSES = ("random", "least-likely", "next", "N", "CSV")
+TARGET_MAPS = ("benign", "patch", "random-class", "FILE")
 PAIRS = tuple(zip(PLAIN, MAP_AWARE, strict=True))
 ENSEMBLE = {"adv2": "ADV² on the ensemble", "adv2-stadv": "ADV² on StAdv and the ensemble"}
 OTHERS = {"benign": "benign", "target": "target", "noise": "random noise"}

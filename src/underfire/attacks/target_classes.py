@@ -175,4 +175,3 @@ def _read_targets(table: Path) -> ListedClass:
 _NAMED: Mapping[str, TargetClass] = MappingProxyType(
     {"random": RandomClass(), "least-likely": LeastLikelyClass(), "next": NextClass()}
 )
-TARGET_CLASSES = (*_NAMED, "N", "CSV")

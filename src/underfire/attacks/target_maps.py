@@ -182,4 +182,3 @@ def _read_picture(path: Path) -> PictureMap:
 _NAMED: Mapping[str, TargetMap | None] = MappingProxyType(
     {"benign": None, "patch": Patch(), "random-class": RandomClassMap()}
 )
-TARGET_MAPS = (*_NAMED, "FILE")

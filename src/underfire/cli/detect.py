@@ -19,7 +19,7 @@ from underfire.cli.terminal import (
     progress_bars,
     say,
 )
-from underfire.detection.registry import DETECTORS
+from underfire.detection.names import DETECTORS
 from underfire.metrics.intervals import Estimate
 from underfire.runs.execute import reopen
 from underfire.runs.folder import Run, open_run

@@ -7,10 +7,8 @@ from typing import Annotated
 import typer
 from rich.progress import Progress
 
-from underfire.attacks.names import ATTACKS
+from underfire.attacks.names import ATTACKS, TARGET_CLASSES, TARGET_MAPS
 from underfire.attacks.solvers import RECIPES, SOLVERS
-from underfire.attacks.target_classes import TARGET_CLASSES
-from underfire.attacks.target_maps import TARGET_MAPS
 from underfire.cli.detect import detect
 from underfire.cli.study import study_app
 from underfire.cli.terminal import (
@@ -46,8 +44,7 @@ from underfire.core.types import UnderfireError
 from underfire.data.corruptions import CHANGES
 from underfire.data.demo import EPS, SHOWN, demo_images
 from underfire.data.image_set import ImageSet
-from underfire.detection.registry import DETECTORS
-from underfire.detection.squeezers import SQUEEZERS
+from underfire.detection.names import DETECTORS, SQUEEZERS
 from underfire.interpreters.registry import INTERPRETERS
 from underfire.models.classifier import Classifier
 from underfire.report import write_report, write_report_of

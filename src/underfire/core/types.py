@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from underfire.core.errors import UnderfireError as UnderfireError
+
 Images = Float[Tensor, "n 3 h w"]  # RGB in [0, 1]
 Maps = Float[Tensor, "n i j"]  # attribution maps in [0, 1], high = important
 Flows = Float[Tensor, "n 2 h w"]  # where each pixel is taken from, in pixels down and along from its own place
@@ -19,10 +21,6 @@ Row = Float[Tensor, " n"]  # one number per image
 Labels = Int[Tensor, " n"]  # class indices, int64
 Keys = Int[Tensor, " n"]  # identity of an image for the random streams, int64 (see `underfire.core.rng`)
 Flags = Bool[Tensor, " n"]
-
-
-class UnderfireError(Exception):
-    """Bad input, in one sentence that names what is wrong and what to do about it."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ its brightness, contrast and saturation change by up to a tenth: all drawn from 
 
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import functional as F
 
 from underfire.core.rng import uniform
 from underfire.core.types import Images, Keys
@@ -27,6 +26,8 @@ def varied(images: Images, keys: Keys, step: int, seed: int) -> Images:
 
 
 def _placed(picture: Picture, turn: float, mirror: float, cut: float, down: float, along: float) -> Picture:
+    from torchvision.transforms.v2 import functional as F
+
     height, width = picture.shape[1:]
     quarters = int(4 * turn) if height == width else 2 * int(2 * turn)
     turned = torch.rot90(picture, quarters, (1, 2))
@@ -41,6 +42,8 @@ def _placed(picture: Picture, turn: float, mirror: float, cut: float, down: floa
 
 
 def _coloured(picture: Picture, brightness: float, contrast: float, saturation: float) -> Picture:
+    from torchvision.transforms.v2 import functional as F
+
     picture = F.adjust_brightness(picture, _factor(brightness))
     picture = F.adjust_contrast(picture, _factor(contrast))
     result: Tensor = F.adjust_saturation(picture, _factor(saturation))

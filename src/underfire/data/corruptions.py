@@ -22,6 +22,7 @@ from PIL import Image
 from underfire.core.image_ops import blur, central, changed_in_8bit
 from underfire.core.rng import normal
 from underfire.core.types import Images, Keys, Maps, UnderfireError
+from underfire.data.names import CORRUPTIONS
 
 
 @runtime_checkable
@@ -133,7 +134,9 @@ class Crop:
         return central(maps[:, None], self.share)[:, 0]
 
 
-CHANGES: Mapping[str, Corruption] = MappingProxyType({each.name: each for each in (Noise(), JPEG(), Blur(), Crop())})
+CHANGES: Mapping[str, Corruption] = MappingProxyType(
+    dict(zip(CORRUPTIONS, (Noise(), JPEG(), Blur(), Crop()), strict=True))
+)
 
 
 def change_named(name: str) -> Corruption:

@@ -16,8 +16,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.datasets.folder import IMG_EXTENSIONS
-from torchvision.transforms.v2 import functional as F
 
 from underfire.core.types import Labels, UnderfireError
 from underfire.data.decode import ArraySource, FileSource, Picture
@@ -68,6 +66,8 @@ class ImageSet:
             picture = self.source.pixels(i)
         except Exception as problem:  # decoders raise whatever a damaged file makes them trip over
             raise UnreadableImage(self.ids[i], str(problem) or type(problem).__name__) from problem
+        from torchvision.transforms.v2 import functional as F
+
         if self.resize is not None:
             picture = F.resize(picture, [self.resize], F.InterpolationMode.BILINEAR, antialias=True)
             picture = picture.clamp(0, 1)
@@ -133,6 +133,8 @@ def _open(path: Path, labels: str | Path | None, split: str | None) -> ImageSet:
 
 
 def _open_nested(folder: Path) -> ImageSet:
+    from torchvision.datasets.folder import IMG_EXTENSIONS
+
     classes = sorted(item.name for item in folder.iterdir() if item.is_dir() and item.name[0] != ".")
     ids, labels = [], []
     for label, name in enumerate(classes):

@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from torchvision.datasets.folder import IMG_EXTENSIONS
-
 from underfire.core.types import UnderfireError
 
 MOST_CLASSES = 1_000_000
@@ -145,6 +143,8 @@ class _Files:
     """The image files below a folder by their names without extension."""
 
     def __init__(self, folder: Path) -> None:
+        from torchvision.datasets.folder import IMG_EXTENSIONS
+
         self.folder = folder
         self.found: dict[str, list[str]] = {}
         for path in sorted(folder.rglob("*")):

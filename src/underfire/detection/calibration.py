@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.stats import rankdata
 from torch import Tensor
 
 from underfire.core.types import Flags, Row, UnderfireError
@@ -105,6 +104,8 @@ def roc(benign: Float[Tensor, " n"], attacked: Float[Tensor, " m"]) -> Roc:
         raise UnderfireError(
             f"A ROC curve takes scores of both benign and attacked images; there are {len(benign)} and {len(attacked)}."
         )
+    from scipy.stats import rankdata
+
     ours, theirs = _checked(benign, "benign").numpy(), _checked(attacked, "attacked").numpy()
     both, n, m = np.concatenate([ours, theirs]), len(ours), len(theirs)
     falling = np.unique(both)[::-1]

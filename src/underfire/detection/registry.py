@@ -16,20 +16,13 @@ from types import MappingProxyType
 from underfire.core.types import Row, UnderfireError
 from underfire.data.corruptions import CHANGES, change_named
 from underfire.detection.calibration import Standardisation
+from underfire.detection.names import DETECTORS
 from underfire.detection.scores import Consistency, Disagreement, FeatureSqueezing, Scorer
 from underfire.detection.squeezers import squeezer_named
 from underfire.interpreters.protocol import Explainer
 from underfire.interpreters.registry import interpreter_named
 
 SQUEEZED = ("bits:2", "bits:3", "median:3", "nlm:11-3-4")  # by default
-DETECTORS = (
-    "fs",
-    "fs:SQUEEZER+…",
-    "consistency",
-    "consistency:INTERPRETER[:CHANGE]+…",
-    "ensemble",
-    "ensemble:INTERPRETER+…",
-)
 
 
 def as_it_is(benign: Row) -> Standardisation:

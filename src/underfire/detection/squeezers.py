@@ -25,6 +25,7 @@ from torch import Tensor
 
 from underfire.core.image_ops import changed_in_8bit
 from underfire.core.types import Images, UnderfireError
+from underfire.detection.names import SQUEEZERS
 
 MOST_BITS = 16
 
@@ -135,25 +136,18 @@ class NonLocalMeans:
         return denoised[..., ::-1]
 
 
-@dataclass(frozen=True)
-class _Kind:
-    build: Callable[[str], Squeezer]
-    example: str
-
-
 def _non_local_means(argument: str) -> Squeezer:
     window, patch, strength = argument.split("-")
     return NonLocalMeans(int(window), int(patch), float(strength))
 
 
-_KINDS: Mapping[str, _Kind] = MappingProxyType(
+_KINDS: Mapping[str, Callable[[str], Squeezer]] = MappingProxyType(
     {
-        "bits": _Kind(lambda argument: BitDepth(int(argument)), "bits:2"),
-        "median": _Kind(lambda argument: Median(int(argument)), "median:3"),
-        "nlm": _Kind(_non_local_means, "nlm:11-3-4"),
+        "bits": lambda argument: BitDepth(int(argument)),
+        "median": lambda argument: Median(int(argument)),
+        "nlm": _non_local_means,
     }
 )
-SQUEEZERS = tuple(kind.example for kind in _KINDS.values())
 
 
 def squeezer_named(text: str) -> Squeezer:
@@ -161,11 +155,11 @@ def squeezer_named(text: str) -> Squeezer:
     name, _, argument = text.partition(":")
     if name not in _KINDS:
         raise UnderfireError(f"There is no squeezer '{text}'; write them like {', '.join(SQUEEZERS)}.")
-    kind = _KINDS[name]
     try:
-        return kind.build(argument)
+        return _KINDS[name](argument)
     except ValueError:
-        raise UnderfireError(f"Squeezer '{text}' lacks the numbers it needs; write it like {kind.example}.") from None
+        example = next(each for each in SQUEEZERS if each.startswith(name))
+        raise UnderfireError(f"Squeezer '{text}' lacks the numbers it needs; write it like {example}.") from None
 
 
 class _StraightThrough(torch.autograd.Function):

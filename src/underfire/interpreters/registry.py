@@ -1,51 +1,74 @@
 """Interpreters by name, as the command line and run.json write them."""
 
+import re
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
-from underfire.core.types import UnderfireError
-from underfire.interpreters.cam import CAM, GradCAM
-from underfire.interpreters.grad import GRAD
-from underfire.interpreters.integrated_gradients import IG
-from underfire.interpreters.mask.interpreter import MASK
-from underfire.interpreters.protocol import Interpreter
-from underfire.interpreters.rts import RTS
-from underfire.interpreters.smooth import Smooth
+from underfire import interpreters
+from underfire.core.errors import UnderfireError
+
+if TYPE_CHECKING:
+    from underfire.interpreters import Interpreter
 
 
-def _plain(build: Callable[[], Interpreter]) -> Callable[[str | None], Interpreter]:
-    """An interpreter that is named without an argument."""
+def _plain(kind: str) -> "Callable[[str | None], Interpreter]":
+    """An interpreter that is named without an argument, by its class, which is imported when it is needed."""
 
-    def named(argument: str | None) -> Interpreter:
+    def named(argument: str | None) -> "Interpreter":
+        interpreter: Interpreter = getattr(interpreters, kind)()
         if argument is not None:
-            raise UnderfireError(f"Interpreter '{build().name}' takes no argument; leave out ':{argument}'.")
-        return build()
+            raise UnderfireError(f"Interpreter '{interpreter.name}' takes no argument; leave out ':{argument}'.")
+        return interpreter
 
     return named
 
 
-def _smooth(argument: str | None) -> Interpreter:
+def _rts(argument: str | None) -> "Interpreter":
+    return interpreters.RTS.named(argument)
+
+
+def _smooth(argument: str | None) -> "Interpreter":
     if argument is None:
         raise UnderfireError("Interpreter 'smooth' smooths another one; name it, as in smooth:cam or smooth:rts:FILE.")
-    return Smooth(interpreter_named(argument))
+    return interpreters.Smooth(interpreter_named(argument))
 
 
-INTERPRETERS: Mapping[str, Callable[[str | None], Interpreter]] = MappingProxyType(
+INTERPRETERS: "Mapping[str, Callable[[str | None], Interpreter]]" = MappingProxyType(
     {
-        "cam": _plain(CAM),
-        "grad": _plain(GRAD),
-        "grad-cam": _plain(GradCAM),
-        "ig": _plain(IG),
-        "mask": _plain(MASK),
-        "rts": RTS.named,
+        "cam": _plain("CAM"),
+        "grad": _plain("GRAD"),
+        "grad-cam": _plain("GradCAM"),
+        "ig": _plain("IG"),
+        "mask": _plain("MASK"),
+        "rts": _rts,
         "smooth": _smooth,
     }
 )
 
 
-def interpreter_named(text: str) -> Interpreter:
+def canonical(text: str) -> str:
+    """NAME or NAME:ARGUMENT with the name as we write it: CAM, Grad-CAM and gradcam are ours, too.
+
+    UnderfireError, with what may have been meant, if there is no such interpreter.
+    """
+    given, colon, argument = text.partition(":")
+    names = {_bare(name): name for name in INTERPRETERS}
+    if _bare(given) not in names:
+        close = get_close_matches(_bare(given), names, n=1)
+        meant = f" (did you mean {names[close[0]]}?)" if close else ""
+        raise UnderfireError(f"There is no interpreter '{given}'{meant}; there are {', '.join(INTERPRETERS)}.")
+    name = names[_bare(given)]
+    return f"{name}:{canonical(argument) if name == 'smooth' else argument}" if colon else name
+
+
+def interpreter_named(text: str) -> "Interpreter":
     """NAME or NAME:ARGUMENT, as on the command line; UnderfireError says what is wrong with either."""
-    name, colon, argument = text.partition(":")
-    if name not in INTERPRETERS:
-        raise UnderfireError(f"There is no interpreter '{name}'; there are {', '.join(INTERPRETERS)}.")
+    name, colon, argument = canonical(text).partition(":")
     return INTERPRETERS[name](argument if colon else None)
+
+
+def _bare(name: str) -> str:
+    """A name without what writers differ in: case, spaces, hyphens, underscores."""
+    return re.sub(r"[\s_-]", "", name).lower()

@@ -12,7 +12,6 @@ from types import MappingProxyType
 
 import torch
 from jaxtyping import Bool, Float
-from scipy.stats import rankdata
 from torch import Tensor
 
 from underfire.core.types import Images, Maps, Row
@@ -35,6 +34,8 @@ def map_l2(a: Maps, b: Maps) -> Row:
 
 def rank_correlation(a: Maps, b: Maps) -> Row:
     """Spearman's correlation of two maps' cells, equal cells sharing their mean rank; 0 where a map is constant."""
+    from scipy.stats import rankdata
+
     u, v = (torch.from_numpy(rankdata(maps.flatten(1).cpu().numpy(), axis=1)) for maps in (a, b))
     u, v = u - u.mean(1, keepdim=True), v - v.mean(1, keepdim=True)
     scale = (u.square().sum(1) * v.square().sum(1)).sqrt()

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -146,8 +145,10 @@ def _from_torchvision(name: str, weights: str | None) -> LoadedNetwork:
 
 
 def _builder(name: str) -> Callable[..., nn.Module]:
+    from torchvision.models import get_model_builder
+
     try:
-        builder: Callable[..., nn.Module] = torchvision.models.get_model_builder(name)
+        builder: Callable[..., nn.Module] = get_model_builder(name)
     except ValueError:
         raise UnderfireError(
             f"torchvision has no model '{name}'; torchvision.models.list_models() lists them."
@@ -165,7 +166,9 @@ def _as_its_file_says(net: nn.Module, weights: Path) -> LoadedNetwork:
 
 
 def _with_enum(builder: Callable[..., nn.Module], name: str, weights: str) -> LoadedNetwork:
-    known = torchvision.models.get_model_weights(name)
+    from torchvision.models import get_model_weights
+
+    known = get_model_weights(name)
     try:
         enum = known[weights]
     except KeyError:
