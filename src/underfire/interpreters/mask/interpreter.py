@@ -2,7 +2,7 @@
 
     map = 1 - m,   m = what 300 Adam iterations make of argmin over m in [0, 1] of E(m; x)
 
-with the energy E of `underfire.interpreters.mask.solver` (Eq. 7); no mm.
+with the energy E of `underfire.interpreters.mask.solver` (Eq. 9); no mm.
 """
 
 from dataclasses import dataclass, field

@@ -1,6 +1,6 @@
 """The energy of a mask and its descent: an Adam of its own for every image.
 
-    E(m; x) = p_y(phi(x; m)) + area sum |1 - m| + variation TV_beta(m)                         (Eq. 7)
+    E(m; x) = p_y(phi(x; m)) + area sum |1 - m| + variation TV_beta(m)                         (Eq. 9)
 
 Each iteration sees the picture shifted by a few pixels, drawn from (seed, purpose, image, iteration).
 """
