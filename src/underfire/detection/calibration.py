@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import pad
 
 from underfire.core.types import Flags, Row, UnderfireError
 
@@ -44,10 +45,31 @@ class Standardisation:
         return (scores.double() - self.mean) / self.deviation
 
 
-def left_out(fit: Callable[[Row], Standardisation], benign: Row) -> Row:
-    """Each benign score on the scale that the others give: the one that a new image's score would be on."""
-    others = (torch.cat([benign[:i], benign[i + 1 :]]) for i in range(len(benign)))
-    return torch.cat([fit(rest)(own) for own, rest in zip(benign[:, None], others, strict=True)])
+def left_out(benign: Row) -> Row:
+    """Each benign score on the scale that the others give: the one that a new image's score would be on.
+
+    Measured from the median, which lies among the others whichever is left out, so that neither a large offset nor a
+    single far score rounds the deviation of the others off. UnderfireError where the others have no scale.
+    """
+    scores = _checked(benign, "benign")
+    ordered = scores.sort().values
+    for others in (ordered[1:], ordered[:-1]):
+        _check_unequal(others)
+    away, n = scores - scores.median(), len(scores) - 1
+    mean, square = _sum_of_others(away) / n, _sum_of_others(away.square()) / n
+    return (away - mean) / ((square - mean.square()) * n / (n - 1)).sqrt()
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What benign scores make of scores: of new ones, and of their own, each left out in turn."""
+
+    fit: Callable[[Row], Standardisation]
+    left_out: Callable[[Row], Row]
+
+
+AS_IT_IS = Scale(fit=lambda benign: Standardisation(), left_out=lambda benign: benign)
+STANDARDISED = Scale(Standardisation.fit, left_out)
 
 
 @dataclass(frozen=True)
@@ -116,6 +138,12 @@ def roc(benign: Float[Tensor, " n"], attacked: Float[Tensor, " m"]) -> Roc:
 def _exceeding(n: int, fpr: float) -> int:
     """How many of n + 1 images may exceed the threshold."""
     return math.floor((n + 1) * fpr + 1e-9)
+
+
+def _sum_of_others(values: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """For each value the sum of those before and after it, which no value that is left out can round off."""
+    before, after = values[:-1].cumsum(0), values[1:].flip(0).cumsum(0).flip(0)
+    return pad(before, (1, 0)) + pad(after, (0, 1))
 
 
 def _check_unequal(scores: Float[Tensor, " n"]) -> None:

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from itertools import combinations
 from types import MappingProxyType
 
-from underfire.core.types import Row, UnderfireError
+from underfire.core.types import UnderfireError
 from underfire.data.corruptions import CHANGES, change_named
-from underfire.detection.calibration import Standardisation
+from underfire.detection.calibration import AS_IT_IS, STANDARDISED, Scale
 from underfire.detection.names import DETECTORS
 from underfire.detection.scores import Consistency, Disagreement, FeatureSqueezing, Scorer
 from underfire.detection.squeezers import squeezer_named
@@ -25,11 +25,6 @@ from underfire.interpreters.registry import interpreter_named
 SQUEEZED = ("bits:2", "bits:3", "median:3", "nlm:11-3-4")  # by default
 
 
-def as_it_is(benign: Row) -> Standardisation:
-    """No change of scale."""
-    return Standardisation()
-
-
 @dataclass(frozen=True)
 class Judgement:
     """What one detector goes by: the maximum of its parts, each on the scale that benign scores give it."""
@@ -37,7 +32,7 @@ class Judgement:
     name: str
     family: str
     parts: tuple[Scorer, ...]
-    scale: Callable[[Row], Standardisation] = as_it_is
+    scale: Scale = AS_IT_IS
 
 
 def judgements_named(text: str, of_run: Sequence[str] = ()) -> tuple[Judgement, ...]:
@@ -74,7 +69,7 @@ Held = Mapping[str, str]  # a run's interpreters by name, each as it was named t
 
 def _squeezing(parts: Parts, held: Held) -> list[Judgement]:
     scorers = squeezing_named("fs" if parts is None else f"fs:{'+'.join(parts)}")
-    return [*_singly("fs", scorers), *_as_a_whole("fs", "fs", scorers, as_it_is)]
+    return [*_singly("fs", scorers), *_as_a_whole("fs", "fs", scorers, AS_IT_IS)]
 
 
 def _consistency(parts: Parts, held: Held) -> list[Judgement]:
@@ -90,11 +85,11 @@ def _consistency(parts: Parts, held: Held) -> list[Judgement]:
         scorers = [Consistency(explainer, change_named(each)) for each in changes]
         judgements += [
             *_singly(family, scorers),
-            *_as_a_whole(f"{family}:{name}", family, scorers, Standardisation.fit),
+            *_as_a_whole(f"{family}:{name}", family, scorers, STANDARDISED),
         ]
         everything += scorers
     several = len(wanted) > 1
-    return judgements + (_as_a_whole(family, family, everything, Standardisation.fit) if several else [])
+    return judgements + (_as_a_whole(family, family, everything, STANDARDISED) if several else [])
 
 
 def _ensemble(parts: Parts, held: Held) -> list[Judgement]:
@@ -104,7 +99,7 @@ def _ensemble(parts: Parts, held: Held) -> list[Judgement]:
     if repeated := _repeated(names):
         raise UnderfireError(f"Interpreter '{repeated}' is named twice; name it once.")
     scorers = [Disagreement(*pair) for pair in combinations([_interpreter(each, held) for each in names], 2)]
-    return [*_singly(family, scorers), *_as_a_whole(family, family, scorers, Standardisation.fit)]
+    return [*_singly(family, scorers), *_as_a_whole(family, family, scorers, STANDARDISED)]
 
 
 _FAMILIES: Mapping[str, Callable[[Parts, Held], list[Judgement]]] = MappingProxyType(
@@ -116,9 +111,7 @@ def _singly(family: str, scorers: Sequence[Scorer]) -> list[Judgement]:
     return [Judgement(each.name, family, (each,)) for each in scorers]
 
 
-def _as_a_whole(
-    name: str, family: str, scorers: Sequence[Scorer], scale: Callable[[Row], Standardisation]
-) -> list[Judgement]:
+def _as_a_whole(name: str, family: str, scorers: Sequence[Scorer], scale: Scale) -> list[Judgement]:
     """All of them together; nothing where there is one."""
     return [Judgement(name, family, tuple(scorers), scale)] if len(scorers) > 1 else []
 

@@ -20,7 +20,7 @@ from underfire.core.io import write_json, write_table
 from underfire.core.rng import halves
 from underfire.core.types import Row, Samples, UnderfireError
 from underfire.data.image_set import ImageSet
-from underfire.detection.calibration import Detector, Standardisation, check_enough, joint, left_out
+from underfire.detection.calibration import Detector, Standardisation, check_enough, joint
 from underfire.detection.registry import Judgement, judgements_named
 from underfire.detection.scores import Scorer
 from underfire.models.classifier import Classifier
@@ -205,8 +205,8 @@ def _table(
 def _fitted(judgement: Judgement, benign: list[Row], fpr: float) -> tuple[list[Standardisation], Detector]:
     """The scale of each part, and the threshold of their maximum."""
     try:
-        scales = [judgement.scale(each) for each in benign]
-        return scales, Detector.fit(joint([left_out(judgement.scale, each) for each in benign]), fpr)
+        scales = [judgement.scale.fit(each) for each in benign]
+        return scales, Detector.fit(joint([judgement.scale.left_out(each) for each in benign]), fpr)
     except UnderfireError as problem:
         raise UnderfireError(f"The detector {judgement.name} cannot be calibrated. {problem}") from problem
 

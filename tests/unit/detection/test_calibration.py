@@ -1,5 +1,6 @@
 """Detectors: that thresholds hit their rate, how scores are combined, and ROC curves."""
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
@@ -8,7 +9,16 @@ import torch
 from torch import Tensor
 
 from underfire.core.types import UnderfireError
-from underfire.detection.calibration import Detector, Standardisation, check_enough, joint, left_out, roc
+from underfire.detection.calibration import (
+    AS_IT_IS,
+    STANDARDISED,
+    Detector,
+    Standardisation,
+    check_enough,
+    joint,
+    left_out,
+    roc,
+)
 
 
 def normal(n: int, seed: int, mean: float = 0.0) -> Tensor:
@@ -52,10 +62,40 @@ def test_a_part_without_a_scale_is_refused(scores: list[float], reason: str) -> 
 
 def test_a_score_is_left_out_of_its_own_scale() -> None:
     """Of 1, 2, 3 and 7 the first meets 2, 3, 7 (mean 4, deviation the root of 7), the last 1, 2, 3 (2 and 1)."""
-    own = left_out(Standardisation.fit, torch.tensor([1.0, 2.0, 3.0, 7.0]))
+    own = STANDARDISED.left_out(torch.tensor([1.0, 2.0, 3.0, 7.0]))
     assert own[[0, 3]].tolist() == pytest.approx([-3 / 7**0.5, 5.0])
     scores = normal(5, 0)
-    assert torch.equal(left_out(lambda _: Standardisation(), scores), scores)
+    assert torch.equal(AS_IT_IS.left_out(scores), scores)
+
+
+def one_by_one(benign: Tensor) -> Tensor:
+    """Leaving out by its definition: a scale fitted to the others for each score."""
+    others = [torch.cat([benign[:i], benign[i + 1 :]]) for i in range(len(benign))]
+    return torch.cat([Standardisation.fit(rest)(own) for own, rest in zip(benign[:, None], others, strict=True)])
+
+
+@pytest.mark.parametrize("n", [3, 4, 20, 201])
+@pytest.mark.parametrize(
+    "spread",
+    [
+        lambda z: z,
+        lambda z: 1e6 + z,  # far from zero
+        lambda z: torch.cat([z[:-1], 1e9 + z[-1:]]),  # one far from the others
+        lambda z: torch.cat([-1e9 - z[:1], z[1:-1], 1e9 + z[-1:]]),
+        lambda z: z.round(),  # ties
+    ],
+    ids=["normal", "offset", "outlier", "outliers", "ties"],
+)
+def test_scores_left_out_together_are_those_left_out_one_by_one(spread: Callable[[Tensor], Tensor], n: int) -> None:
+    scores = spread(3 * normal(n, 1))
+    torch.testing.assert_close(left_out(scores), one_by_one(scores), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("scores", [[1.0], [1.0, 2.0], [1.0, 1.0, 7.0], [0.0, 1.0, 1.0, 1.0], [1.0, 1.0]])
+def test_a_score_without_others_that_differ_is_refused(scores: list[float]) -> None:
+    for leaving_out in (left_out, one_by_one):
+        with pytest.raises(UnderfireError, match=r"have the same score|There are no scores"):
+            leaving_out(torch.tensor(scores))
 
 
 def test_scores_combined_on_their_own_scales_hit_the_rate_too() -> None:
@@ -65,7 +105,7 @@ def test_scores_combined_on_their_own_scales_hit_the_rate_too() -> None:
     rates = []
     for _ in range(150):
         benign = torch.randn(12, 99, generator=numbers, dtype=torch.float64).square()
-        detector = Detector.fit(joint([left_out(Standardisation.fit, each) for each in benign]), 0.05)
+        detector = Detector.fit(joint([left_out(each) for each in benign]), 0.05)
         scaled = [Standardisation.fit(part)(fresh) for part, fresh in zip(benign, new, strict=True)]
         rates.append(float(detector.flag(joint(scaled)).double().mean()))
     assert np.mean(rates) == pytest.approx(0.05, abs=0.005)

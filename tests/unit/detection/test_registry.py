@@ -8,8 +8,8 @@ from tiny_maskers import masker_file
 from tiny_networks import classifier
 from underfire.core.types import UnderfireError
 from underfire.data.corruptions import Blur, Crop
-from underfire.detection.calibration import Standardisation
-from underfire.detection.registry import Judgement, as_it_is, judgements_named, squeezing_named
+from underfire.detection.calibration import AS_IT_IS, STANDARDISED
+from underfire.detection.registry import Judgement, judgements_named, squeezing_named
 from underfire.detection.scores import Consistency, Disagreement, FeatureSqueezing
 from underfire.detection.squeezers import BitDepth, Median
 from underfire.interpreters import CAM, IG, MASK, RTS
@@ -28,7 +28,7 @@ def parts(judgement: Judgement) -> list[str]:
 def test_feature_squeezing_is_its_squeezers_and_their_maximum() -> None:
     *single, together = judgements_named("fs:bits:2 + median:3")
     assert [each.parts for each in single] == [(FeatureSqueezing(BitDepth(2)),), (FeatureSqueezing(Median(3)),)]
-    assert (together.name, together.family, together.scale) == ("fs", "fs", as_it_is)
+    assert (together.name, together.family, together.scale) == ("fs", "fs", AS_IT_IS)
     assert parts(together) == [each.name for each in single] == ["fs:bits:2", "fs:median:3"]
     assert names("fs") == ["fs:bits:2", "fs:bits:3", "fs:median:3", "fs:nlm:11-3-4", "fs"]
     assert names("fs:bits:2") == ["fs:bits:2"]
@@ -41,7 +41,7 @@ def test_consistency_is_interpreters_with_their_changes() -> None:
     assert {each.family for each in judgements} == {"consistency"}
     assert parts(judgements[4]) == of_each[:4]
     assert parts(judgements[-1]) == [name for name in of_each if name.count(":") == 2]
-    assert [each.scale for each in judgements if len(each.parts) > 1] == [Standardisation.fit] * 3
+    assert [each.scale for each in judgements if len(each.parts) > 1] == [STANDARDISED] * 3
 
 
 def test_parts_may_name_one_change() -> None:
@@ -63,7 +63,7 @@ def test_an_ensemble_is_its_pairs() -> None:
         "ensemble",
     ]
     assert judgements[1].parts == (Disagreement(CAM(), IG()),)
-    assert (judgements[-1].family, judgements[-1].scale) == ("ensemble", Standardisation.fit)
+    assert (judgements[-1].family, judgements[-1].scale) == ("ensemble", STANDARDISED)
     assert names("ensemble") == ["ensemble:cam+grad"]
 
 
