@@ -64,6 +64,8 @@ def test_retraining_writes_weights_that_fit(
     demo: partial[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(demo_training, "retrain", partial(demo_training.retrain, steps=2))
+    monkeypatch.setattr(demo_training, "MEASURED", 100)
+    monkeypatch.setattr(demo_training, "JUDGED", 100)
     told = demo("--retrain", "--out", tmp_path / "new" / "demo")
     weights = tmp_path / "new" / "demo.safetensors"
     assert f"Weights: {weights}, held-out accuracy 0." in told

@@ -22,6 +22,7 @@ from underfire.training.loop import fit, initialised
 
 FITTED, STATISTICS, HELD_OUT = 9001, 9002, 9003  # seeds of scenes
 STEPS, BATCH = 1200, 50
+MEASURED, JUDGED = 2000, 1000  # scenes for batch statistics, and held-out ones
 
 
 def retrain(path: Path, on_step: Callable[[int, float], None] | None = None, steps: int = STEPS) -> float:
@@ -29,7 +30,7 @@ def retrain(path: Path, on_step: Callable[[int, float], None] | None = None, ste
     network = train_demo_classifier(steps, on_step=on_step)
     weights = {name: value.contiguous() for name, value in network.state_dict().items()}
     write_atomically(path, lambda temporary: save_file(weights, temporary))
-    return accuracy(network, scenes(1000, HELD_OUT).samples)
+    return accuracy(network, scenes(JUDGED, HELD_OUT).samples)
 
 
 def train_demo_classifier(
@@ -70,5 +71,5 @@ def _loss(network: nn.Module, samples: Samples) -> Row:
 
 
 def _statistics_batches() -> Iterator[Normalised]:
-    for step in range(40):
-        yield normalise(scenes(BATCH, STATISTICS, first=step * BATCH).samples.images)
+    for first in range(0, MEASURED, BATCH):
+        yield normalise(scenes(BATCH, STATISTICS, first=first).samples.images)

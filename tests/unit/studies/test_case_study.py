@@ -154,8 +154,9 @@ def test_of_many_classes_those_with_the_most_errors_are_shown(tmp_path: Path) ->
     assert {"98", "99"} <= set(shown)
     assert table.note == f"Of 100 classes the {MOST_CLASSES} with the most errors."
     assert "105 images" in table.title
-    assert max(drawn(run).get_size_inches()) < 25
-    assert png(drawn(run)).startswith(b"\x89PNG")
+    figure = drawn(run)
+    assert max(figure.get_size_inches()) < 25
+    assert png(figure).startswith(b"\x89PNG")
 
 
 def drawn(run: HeldRun) -> Any:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from underfire.core.types import UnderfireError
 from underfire.data.scenes import scenes
 from underfire.models.demo import DemoClassifier
+from underfire.training import demo
 from underfire.training.demo import HELD_OUT, accuracy, retrain, train_demo_classifier
 from underfire.training.loop import Checkpoint, HeldOut, balanced, fit, initialised, seeded, shuffled
 
@@ -45,6 +46,15 @@ def test_fit_reports_the_mean_loss_of_every_step() -> None:
     assert reports[0][1] == pytest.approx(before)
 
 
+@pytest.fixture
+def few_scenes(monkeypatch: pytest.MonkeyPatch) -> int:
+    """The demo classifier's statistics are measured, and its accuracy judged, on a hundred scenes each."""
+    monkeypatch.setattr(demo, "MEASURED", 100)
+    monkeypatch.setattr(demo, "JUDGED", 100)
+    return 100
+
+
+@pytest.mark.usefixtures("few_scenes")
 def test_same_seed_same_weights_bit_for_bit_and_global_state_untouched() -> None:
     before = torch.get_rng_state()
     first, second = (train_demo_classifier(steps=2, seed=0).state_dict() for _ in range(2))
@@ -57,12 +67,12 @@ def test_initial_weights_depend_on_the_seed() -> None:
     assert not torch.equal(first, other)
 
 
-def test_retrain_writes_the_weights_it_measured(tmp_path: Path) -> None:
+def test_retrain_writes_the_weights_it_measured(few_scenes: int, tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     measured = retrain(path, steps=1)
     network = DemoClassifier()
     network.load_state_dict(load_file(path))
-    assert accuracy(network.eval(), scenes(1000, HELD_OUT).samples) == pytest.approx(measured, abs=2e-3)
+    assert accuracy(network.eval(), scenes(few_scenes, HELD_OUT).samples) == pytest.approx(measured, abs=2e-3)
 
 
 def test_shuffled_visits_every_image_once_per_epoch_in_new_orders() -> None:

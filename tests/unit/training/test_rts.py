@@ -47,8 +47,8 @@ def model() -> Classifier:
 
 
 def test_training_lowers_every_term_on_scenes_never_seen(tmp_path: Path) -> None:
-    extractor, scenes = FeatureExtractor(Classifier.load("demo")), demo_training_set(160)
-    recipe = MaskerRecipe(steps=60, batch=16, judge_every=60, width=16)
+    extractor, scenes = FeatureExtractor(Classifier.load("demo")), demo_training_set(80)
+    recipe = MaskerRecipe(steps=30, batch=16, judge_every=30, width=16)
     fitted, judged = split(scenes.ids, 0.2, seed=0)
     before, encoder = prepare(extractor, scenes, fitted, recipe)
 
