@@ -5,7 +5,7 @@ attack = adv2(model, CAM(), eps=8 / 255)
 result = attack(images, target=classes)      # result.adversarial, result.success, result.map_l1
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,13 +15,16 @@ from underfire.attacks import engine, solvers
 from underfire.attacks.attack import Attack
 from underfire.attacks.target_classes import RandomClass, TargetClass, check_targets
 from underfire.attacks.target_maps import Pool, TargetMap, Wanted
-from underfire.core import rng
+from underfire.core import rng, rows
+from underfire.core.checks import check_count, check_seed
 from underfire.core.image_ops import check_images
-from underfire.core.types import Flags, Goal, Images, Labels, Maps, Row, UnderfireError
+from underfire.core.types import Flags, Goal, Images, Keys, Labels, Maps, Row, UnderfireError
 from underfire.detection.squeezers import Squeezer
 from underfire.interpreters import Blind, Interpreter
+from underfire.interpreters.protocol import check_maps, explained
 from underfire.metrics.maps import linf, map_l1
 from underfire.models.classifier import Classifier
+from underfire.models.outputs import check_logits
 
 
 @dataclass(frozen=True)
@@ -54,39 +57,48 @@ class Attacker:
     seed: int = 0
     batch: int = 16
 
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
+        check_count("batch", self.batch)
+
     def __call__(
         self,
         images: Images,
-        target: Labels | TargetClass | None = None,
+        target: Labels | Sequence[int] | int | TargetClass | None = None,
         target_map: Maps | TargetMap | None = None,
+        *,
+        ids: Iterable[str | int] | None = None,
     ) -> Result:
-        """Attack N images in [0, 1]; results lie on the images' device.
+        """Attack N images in [0, 1], `batch` at a time; results lie on the images' device.
 
-        target: a class other than the predicted one for each image, or a rule that gives one; by default a random one.
+        target: the class to be reported, for each image or for all, other than the predicted one; or a rule that gives
+        one. By default a random one. True labels are not asked for.
         target_map: maps in [0, 1] on the interpreter's grid, or a rule that gives them; by default the benign maps of
         the predicted classes.
+        ids: a name for each image, from which all that is random is drawn; by default its place. With the same names
+        a part of the images gives what all of them give.
         UnderfireError for images, classes or maps that do not fit.
         """
         with torch.inference_mode(False), torch.no_grad():
-            x0 = check_images(images).detach().clone().to(self.classifier.device)
-            logits = self.classifier(x0).logits
-            labels, ids = logits.argmax(1), tuple(map(str, range(len(x0))))
-            keys = rng.image_keys(ids).to(x0.device)
+            x0 = check_images(images).detach().clone()
+            names = _check_ids(ids, len(x0))
+            keys = rng.image_keys(names).to(x0.device)
+            logits = check_logits(self._each(lambda x: self.classifier(x).logits, x0), names)
+            labels = logits.argmax(1)
             target = RandomClass() if target is None else target
             if isinstance(target, TargetClass):
-                target = target.choose(ids, labels, logits, self.seed)
+                target = target.choose(names, labels, logits, self.seed)
             target = check_targets(target, labels, logits.shape[1])
-            benign = self.interpreter.explain(self.classifier, x0, labels, keys)
+            benign = self._explain(x0, labels, keys, names)
             if isinstance(target_map, TargetMap):
                 target_map, _ = target_map.maps(Wanted(keys, target, Pool(keys, labels, benign)), self.seed)
             goal_map = benign if target_map is None else _check_maps(target_map, benign)
-            result = self._run(Goal(keys, x0, target, goal_map), benign)
-        return Result(**{name: value.to(images.device) for name, value in vars(result).items()})
+            return self._run(Goal(keys, x0, target, goal_map), benign, names)
 
-    def _run(self, goal: Goal, benign: Maps) -> Result:
+    def _run(self, goal: Goal, benign: Maps, names: tuple[str, ...]) -> Result:
         with torch.enable_grad():
             outcome = engine.run(self.attack, self.classifier, goal, min(self.batch, len(goal.image)))
-        maps = self.interpreter.explain(self.classifier, outcome.image, goal.target, goal.key)
+        maps = self._explain(outcome.image, goal.target, goal.key, names)
         return Result(
             adversarial=outcome.image,
             maps=maps,
@@ -99,6 +111,18 @@ class Attacker:
             benign_l1=map_l1(maps, benign),
             linf=linf(outcome.image, goal.image),
         )
+
+    def _explain(self, x: Images, y: Labels, keys: Keys, names: tuple[str, ...]) -> Maps:
+        maps = self._each(lambda *batch: explained(self.interpreter, self.classifier, *batch), x, y, keys)
+        return check_maps(self.interpreter.name, maps, names)
+
+    def _each(self, compute: Callable[..., Tensor], *records: Tensor) -> Tensor:
+        """What `compute` gives on the classifier's device, batch by batch, beside the records."""
+
+        def there_and_back(*batch: Tensor) -> Tensor:
+            return compute(*(each.to(self.classifier.device) for each in batch)).to(batch[0].device)
+
+        return rows.by_batch(there_and_back, self.batch, *records)
 
 
 def pgd(
@@ -162,6 +186,14 @@ def adv2_stadv(
     """ADV2 on StAdv against the classifier and one interpreter, or an Ensemble; it may evade squeezers, too."""
     attack = solvers.adv2_stadv(interpreter, recipe=recipe, steps=steps, map_weight=map_weight, evade=evade, seed=seed)
     return Attacker(classifier, attack, attack.interpreter, seed, batch)
+
+
+def _check_ids(ids: Iterable[str | int] | None, images: int) -> tuple[str, ...]:
+    """A name for each image."""
+    names = tuple(map(str, range(images) if ids is None else ids))
+    if isinstance(ids, str) or len(names) != images or len(set(names)) < images:
+        raise UnderfireError(f"ids= takes as many different names as there are images, here {images}.")
+    return names
 
 
 def _check_maps(maps: Tensor, benign: Maps) -> Maps:

@@ -16,10 +16,11 @@ import torch
 from underfire.attacks.perturbations import Perturbation, Pixels
 from underfire.attacks.steps import Objective, SignStep, StepRule
 from underfire.core import rng
+from underfire.core.checks import check_count, check_number, check_seed
 from underfire.core.losses import confidence, cross_entropy, log_odds, log_prob, map_distance, smoothed_cross_entropy
-from underfire.core.schedules import Constant, Schedule
-from underfire.core.types import Goal, Images, Labels, Logits, Reading, Row, Terms
-from underfire.interpreters.protocol import Interpreter
+from underfire.core.schedules import Constant, Schedule, check_schedule
+from underfire.core.types import Goal, Images, Labels, Logits, Reading, Row, Terms, UnderfireError
+from underfire.interpreters.protocol import Interpreter, check_reading
 from underfire.models.classifier import Classifier
 
 
@@ -45,6 +46,10 @@ class SmoothedCrossEntropy:
     rho: Schedule
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        check_schedule("rho", self.rho)
+        check_seed(self.seed)
+
     def __call__(self, reading: Reading, goal: Goal, step: Labels) -> Row:
         draw = rng.uniform(self.seed, "label smoothing", goal.key, step, 1)[:, 0]
         mass = (1 - self.rho(step) * draw).to(reading.logits.dtype)
@@ -57,6 +62,10 @@ class Margin:
 
     confidence: float = 0.98
     slope: float = 0.3
+
+    def __post_init__(self) -> None:
+        check_number("The confidence of a margin", self.confidence, above=0.0, most=1 - 1e-9)
+        check_number("The slope of a margin", self.slope, above=0.0)
 
     def __call__(self, reading: Reading, goal: Goal, step: Labels) -> Row:
         wanted = math.log(self.confidence / (1 - self.confidence))
@@ -78,7 +87,12 @@ class StopRule:
     """Stop an image at the end of a quantum once its best iterate is this confident and its map this close."""
 
     confidence: float
-    map_distance: float = float("inf")
+    map_distance: float = math.inf
+
+    def __post_init__(self) -> None:
+        check_number("The confidence to stop at", self.confidence, least=0.0, most=1.0)
+        if not self.map_distance >= 0:
+            raise UnderfireError(f"The map distance to stop at is {self.map_distance}; it must be at least 0.")
 
 
 @dataclass(frozen=True)
@@ -104,6 +118,13 @@ class Attack:
     stop: StopRule | None = None
     warm_start: "Attack | None" = None
     anchor: "Attack | None" = None
+
+    def __post_init__(self) -> None:
+        check_count("steps", self.steps, least=0)
+        check_count("quantum", self.quantum)
+        check_number("The confidence of a success", self.confidence, least=0.0, most=1.0)
+        for name, schedule in self.weights.items():
+            check_schedule(f"The weight of the term '{name}'", schedule, least=-math.inf)
 
     def objective(self, classifier: Classifier, goal: Goal, belief: Any, step: Labels) -> Objective:
         """The per-image loss as a function of theta."""
@@ -133,6 +154,7 @@ class _Objective:
         attack, goal = self.attack, self.goal
         x = attack.perturbation.decode(goal.image, theta)
         reading = attack.interpreter.read(self.classifier, self.belief, x, goal.target)
+        check_reading(attack.interpreter.name, reading, goal.target_map)
         parts = {
             "prediction": attack.prediction(reading, goal, self.step),
             "map": map_distance(reading.maps, goal.target_map),
@@ -140,11 +162,9 @@ class _Objective:
             **reading.terms,
             **{term.name: term(self.classifier, reading, x, goal, self.step) for term in attack.extra_terms},
         }
-        total = sum(
-            (attack.weights[name](self.step).to(part.dtype) * part if name in attack.weights else part)
-            for name, part in parts.items()
-        )
-        assert isinstance(total, torch.Tensor)
+        total = torch.zeros_like(parts["prediction"])
+        for name, part in parts.items():
+            total = total + (attack.weights[name](self.step).to(part.dtype) * part if name in attack.weights else part)
         return Terms(total, parts, reading.logits)
 
     def prediction(self, theta: torch.Tensor) -> Terms:

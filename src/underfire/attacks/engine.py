@@ -206,7 +206,7 @@ def _outcome(attack: Attack, classifier: Classifier, slots: Slots, converged: Fl
         probabilities=logits.softmax(1),
         predicted=predicted,
         confidence=confidence(logits, slots.goal.target),
-        success=predicted == slots.goal.target,
+        success=(predicted == slots.goal.target) & logits.isfinite().all(1),
         steps=slots.step,
         converged=converged,
     )

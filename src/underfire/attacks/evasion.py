@@ -8,7 +8,7 @@ draws p(x) to p(x+) in place, with x+ an adversarial image among the squeezed on
 
 from dataclasses import dataclass
 
-from underfire.core.types import Goal, Images, Labels, Reading, Row
+from underfire.core.types import Goal, Images, Labels, Reading, Row, UnderfireError
 from underfire.detection.squeezers import Squeezer
 from underfire.models.classifier import Classifier
 
@@ -37,5 +37,6 @@ class Likeness:
         return "likeness"
 
     def __call__(self, classifier: Classifier, reading: Reading, x: Images, goal: Goal, step: Labels) -> Row:
-        assert goal.anchor is not None
+        if goal.anchor is None:
+            raise UnderfireError("Likeness compares with an anchor; give the attack one, such as PGD on few levels.")
         return (reading.logits.softmax(1) - goal.anchor).abs().sum(1)

@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from underfire.core.checks import check_budget, check_number
 from underfire.core.image_ops import sample
 from underfire.core.types import Flows, Images, Row
 from underfire.detection.squeezers import BitDepth
@@ -66,6 +67,9 @@ class Pixels(Added):
 
     eps: float = 8 / 255
 
+    def __post_init__(self) -> None:
+        check_budget(self.eps)
+
     def decode(self, x0: Images, theta: Tensor) -> Images:
         return x0 + theta
 
@@ -82,6 +86,10 @@ class Levels(Added):
 
     bits: int
     eps: float = 8 / 255
+
+    def __post_init__(self) -> None:
+        BitDepth(self.bits)
+        check_budget(self.eps)
 
     def decode(self, x0: Images, theta: Tensor) -> Images:
         return self._nearest(x0) + theta
@@ -108,6 +116,9 @@ class Flow:
     """
 
     floor: float = 1e-4
+
+    def __post_init__(self) -> None:
+        check_number("The floor of a flow's cost", self.floor, above=0.0)
 
     def init(self, x0: Images) -> Flows:
         return torch.zeros_like(x0[:, :2])

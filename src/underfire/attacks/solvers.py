@@ -32,6 +32,7 @@ from underfire.attacks.attack import (
 from underfire.attacks.evasion import Likeness, SqueezeConsistency
 from underfire.attacks.perturbations import Flow, Levels, Perturbation, Pixels
 from underfire.attacks.steps import AdamStep, MomentumSignStep, SignStep, StepRule, TwoPhaseStep
+from underfire.core.checks import check_count, check_number
 from underfire.core.schedules import Constant, Cosine, Linear, Schedule
 from underfire.core.types import UnderfireError
 from underfire.detection.squeezers import BitDepth, Squeezer
@@ -93,13 +94,19 @@ class AttackSolver:
 
 
 def _with_paper_gate(interpreter: Interpreter) -> Interpreter:
-    assert isinstance(interpreter, GRAD)
+    if not isinstance(interpreter, GRAD):
+        raise UnderfireError(_taken("grad"))
     return replace(interpreter, input_gradient=SmoothedReLU(PaperGate(tau=1e-4)))
 
 
 def _unrolled(interpreter: Interpreter) -> Interpreter:
-    assert isinstance(interpreter, MASK)
+    if not isinstance(interpreter, MASK):
+        raise UnderfireError(_taken("mask"))
     return replace(interpreter, attacker=Unrolled(follow=4, lookahead=4))
+
+
+def _taken(name: str) -> str:
+    return f"An interpreter of your own is named '{name}', as one of underfire's is; give it a name of its own."
 
 
 def _search(steps: int) -> StepRule:
@@ -260,7 +267,7 @@ SOLVERS: Mapping[str, AttackSolver] = {
 
 
 def _plain(name: str, recipe: Recipe, steps: int | None) -> Attack:
-    steps = recipe.plain_steps if steps is None else steps
+    steps = recipe.plain_steps if steps is None else check_count("steps", steps, least=0)
     return Attack(
         name=name,
         interpreter=Blind(),
@@ -284,14 +291,15 @@ def _map_aware(
 ) -> Attack:
     parameters = _parameters(recipe, interpreter)
     evasion = recipe.evasion(evade, recipe.perturbation)
-    steps = parameters.steps if steps is None else steps
+    steps = parameters.steps if steps is None else check_count("steps", steps, least=0)
+    weight = parameters.weight if map_weight is None else check_number("map_weight", map_weight, least=0.0)
     return Attack(
         name=name,
         interpreter=parameters.model(interpreter),
         perturbation=recipe.perturbation,
         rule=(parameters.rule or recipe.rule)(steps),
         weights={
-            "map": recipe.weight(parameters.weight if map_weight is None else map_weight, steps),
+            "map": recipe.weight(weight, steps),
             **_constant({**recipe.further, **parameters.further}),
             **_constant({term.name: evasion.weight for term in evasion.terms}),
         },

@@ -8,7 +8,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from underfire.core.schedules import Schedule
+from underfire.core.checks import check_count, check_number
+from underfire.core.schedules import Schedule, check_schedule
 from underfire.core.types import Labels, Row, Terms
 
 
@@ -53,6 +54,9 @@ class SignStep:
 
     alpha: Schedule
 
+    def __post_init__(self) -> None:
+        check_schedule("alpha", self.alpha)
+
     def init(self, theta: Tensor) -> NoState:
         return NoState()
 
@@ -75,6 +79,10 @@ class MomentumSignStep:
 
     alpha: Schedule
     decay: float = 0.75
+
+    def __post_init__(self) -> None:
+        check_schedule("alpha", self.alpha)
+        _check_decay("decay", self.decay)
 
     def init(self, theta: Tensor) -> Direction:
         return Direction(torch.zeros_like(theta))
@@ -106,6 +114,12 @@ class AdamStep:
     square_decay: float = 0.999
     floor: float = 1e-8
 
+    def __post_init__(self) -> None:
+        check_schedule("alpha", self.alpha)
+        _check_decay("decay", self.decay)
+        _check_decay("square_decay", self.square_decay)
+        check_number("floor", self.floor, above=0.0)
+
     def init(self, theta: Tensor) -> Moments:
         zero = torch.zeros_like(theta)
         return Moments(zero, zero, torch.zeros(len(theta), dtype=torch.int64, device=theta.device))
@@ -135,6 +149,12 @@ class TwoPhaseStep:
     floor: float = 0.95
     bisections: int = 12
 
+    def __post_init__(self) -> None:
+        check_schedule("max_step", self.max_step)
+        check_number("prediction_step", self.prediction_step, least=0.0)
+        check_number("floor", self.floor, above=0.0, most=1.0)
+        check_count("bisections", self.bisections)
+
     def init(self, theta: Tensor) -> NoState:
         return NoState()
 
@@ -154,6 +174,10 @@ class TwoPhaseStep:
                 held = objective.prediction(moved).parts["prediction"] <= -math.log(self.floor)
                 good, bad = torch.where(held, middle, good), torch.where(held, bad, middle)
         return objective.project(theta - _per_row(good, theta) * direction)
+
+
+def _check_decay(name: str, value: float) -> None:
+    check_number(name, value, least=0.0, most=1 - 1e-9)
 
 
 def _unit(gradient: Tensor) -> Tensor:

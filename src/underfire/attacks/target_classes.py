@@ -9,11 +9,12 @@ A rule is a frozen record of parameters. Rules draw from (seed, image) alone.
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -22,6 +23,8 @@ from underfire.core import rng
 from underfire.core.types import Keys, Labels, Logits, UnderfireError
 from underfire.data.image_set import ImageSet
 from underfire.data.label_tables import MOST_CLASSES, read_class_table
+
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 @runtime_checkable
@@ -136,21 +139,36 @@ def random_class(labels: Labels, classes: int, keys: Keys, seed: int) -> Labels:
     return (labels + 1 + offset) % classes
 
 
-def check_targets(target: Tensor, current: Labels, classes: int) -> Labels:
-    """A copy of the targets as int64, or UnderfireError unless each is a class and differs from the current one."""
-    if not isinstance(target, Tensor) or target.shape != current.shape or target.is_floating_point():
-        given = f"of shape {tuple(target.shape)}" if isinstance(target, Tensor) else f"as {type(target).__name__}"
+def check_targets(target: Any, current: Labels, classes: int) -> Labels:
+    """The targets, a class for each image or one for all, as int64 beside `current`.
+
+    UnderfireError unless each is a class and differs from the current one.
+    """
+    chosen = _as_classes(target, current)
+    _check_classes(chosen.tolist(), classes)
+    if bool((chosen == current).any()):
+        index = int((chosen == current).nonzero()[0, 0])
         raise UnderfireError(
-            f"Give one integer target class per image in a tensor: {len(current)} images, targets {given}."
+            f"Image {index} already is of its target class {int(chosen[index])}: target= takes the classes that the "
+            "attack is to reach, not the true labels, which it does not need, as it departs from what the model "
+            "reports. Choose another class for this image, or leave target= out for random ones."
         )
-    target = target.to(current, copy=True)
-    _check_classes(target.tolist(), classes)
-    if bool((target == current).any()):
-        index = int((target == current).nonzero()[0, 0])
+    return chosen
+
+
+def _as_classes(given: Any, current: Labels) -> Labels:
+    """Whole numbers in a tensor, an array, a list or alone, copied, one for each image."""
+    try:
+        target = given if isinstance(given, Tensor) else torch.tensor(given)
+    except (TypeError, ValueError, RuntimeError):
+        target = torch.tensor(math.nan)
+    if target.dtype not in INTEGERS or target.shape not in ((), current.shape):
+        described = f"of shape {tuple(target.shape)}" if target.dtype in INTEGERS else f"as {type(given).__name__}"
         raise UnderfireError(
-            f"Image {index} already is of its target class {int(target[index])}; choose another target for it."
+            f"Give one integer target class per image, or one for all: {len(current)} images, targets {described}."
         )
-    return target
+    classes: Labels = target.to(current, copy=True).expand(current.shape).clone()
+    return classes
 
 
 def _check_classes(targets: Iterable[int], classes: int) -> None:

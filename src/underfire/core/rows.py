@@ -25,6 +25,17 @@ def put(record: R, index: Tensor, values: R) -> R:
     return _map(lambda leaf, new: leaf.index_copy(0, index, new), record, values)
 
 
+def by_batch(compute: Callable[..., Tensor], batch_size: int, *tensors: Tensor) -> Tensor:
+    """`compute` on so many rows of these row tensors at a time, joined again.
+
+    The last batch is filled up with the first rows, so that all are of one size and none rounds as another would.
+    """
+    total = len(tensors[0])
+    size = min(batch_size, total)
+    indices = [torch.arange(start, start + size) % total for start in range(0, total, size)]
+    return torch.cat([compute(*(tensor[index] for tensor in tensors)) for index in indices])[:total]
+
+
 def where(condition: Tensor, yes: R, no: R) -> R:
     """Row by row: `yes` where the condition (N,) holds, else `no`."""
     return _map(lambda a, b: torch.where(condition.view(-1, *[1] * (a.ndim - 1)), a, b), yes, no)

@@ -6,7 +6,10 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
-from underfire.core.types import Labels, Row
+from underfire.core.checks import check_count, check_number
+from underfire.core.types import Labels, Row, UnderfireError
+
+FAR = 10**6  # a step at which schedules have reached their last value
 
 
 @runtime_checkable
@@ -22,6 +25,9 @@ class Constant:
 
     value: float
 
+    def __post_init__(self) -> None:
+        check_number("The value of a constant schedule", self.value)
+
     def __call__(self, step: Labels) -> Row:
         return torch.full(step.shape, self.value, device=step.device)
 
@@ -33,6 +39,9 @@ class Linear:
     start: float
     end: float
     steps: int
+
+    def __post_init__(self) -> None:
+        _check_ends(self.start, self.end, self.steps)
 
     def __call__(self, step: Labels) -> Row:
         return self.start + (self.end - self.start) * _fraction(step, self.steps)
@@ -46,9 +55,27 @@ class Cosine:
     end: float
     steps: int
 
+    def __post_init__(self) -> None:
+        _check_ends(self.start, self.end, self.steps)
+
     def __call__(self, step: Labels) -> Row:
         return self.end + (self.start - self.end) * (1 + torch.cos(math.pi * _fraction(step, self.steps))) / 2
 
 
+def check_schedule(name: str, schedule: Schedule, least: float = 0.0) -> Schedule:
+    """The same schedule, or UnderfireError unless its first and last value are finite numbers from `least` on."""
+    if not isinstance(schedule, Schedule):
+        raise UnderfireError(f"{name} must be a schedule such as Constant(0.01), not {schedule!r}.")
+    for value in schedule(torch.tensor([0, FAR])).tolist():
+        check_number(name, value, least=least)
+    return schedule
+
+
+def _check_ends(start: float, end: float, steps: int) -> None:
+    check_number("The start of a schedule", start)
+    check_number("The end of a schedule", end)
+    check_count("The number of steps of a schedule", steps, least=0)
+
+
 def _fraction(step: Labels, steps: int) -> Row:
-    return (step / steps).clamp_max(1)
+    return (step / max(steps, 1)).clamp_max(1)

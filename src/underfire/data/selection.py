@@ -3,7 +3,7 @@
 chosen = select(classify, photos, n=100, seed=0)    # 100 correctly classified ones, as Samples
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -15,6 +15,7 @@ from underfire.core.rng import image_keys, uniform
 from underfire.core.types import Images, Labels, Logits, Samples, UnderfireError
 from underfire.data.decode import Picture
 from underfire.data.image_set import ImageSet, UnreadableImage
+from underfire.models.outputs import check_logits
 
 
 @dataclass(frozen=True)
@@ -157,14 +158,15 @@ def _verdicts(
     pictures, highest = _pictures(image_set, order), int(image_set.labels.max())
     while chunk := list(islice(pictures, batch)):
         readable = [picture for _, picture in chunk if isinstance(picture, Tensor)]
-        predicted = iter(_predict(classify, torch.stack(readable), highest) if readable else [])
+        names = [image_set.ids[i] for i, picture in chunk if isinstance(picture, Tensor)]
+        predicted = iter(_predict(classify, torch.stack(readable), names, highest) if readable else [])
         for i, picture in chunk:
             yield i, picture, next(predicted) if isinstance(picture, Tensor) else -1
 
 
-def _predict(classify: Callable[[Images], Logits], images: Images, highest: int) -> list[int]:
+def _predict(classify: Callable[[Images], Logits], images: Images, names: Sequence[str], highest: int) -> list[int]:
     with torch.no_grad():
-        logits = classify(images)
+        logits = check_logits(classify(images), names)
     if highest >= (known := logits.shape[1]):
         raise UnderfireError(
             f"the labels go up to {highest}, but the classifier knows classes 0 to {known - 1}: "

@@ -11,11 +11,14 @@ the choice of the best iterate and every metric come from it. `begin`, `advance`
 Interpreters are frozen dataclasses of hyper-parameters, so that a run can record them.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from torch import Tensor
+
 from underfire.core.losses import log_prob
-from underfire.core.types import Images, Keys, Labels, Logits, Maps, Reading
+from underfire.core.types import Images, Keys, Labels, Logits, Maps, Reading, UnderfireError
 from underfire.models.classifier import Classifier
 
 
@@ -46,6 +49,43 @@ class Interpreter(Explainer, Protocol):
     def read(self, classifier: Classifier, belief: Any, x: Images, y: Labels) -> Reading:
         """The attacker's maps and the prediction at x, differentiable in x."""
         ...
+
+
+ROUNDING = 1e-5  # by which a map may leave [0, 1]
+
+
+def explained(explainer: Explainer, classifier: Classifier, x: Images, y: Labels, keys: Keys) -> Maps:
+    """The deployed maps, or UnderfireError unless they are one map of floats for each image."""
+    maps = explainer.explain(classifier, x, y, keys)
+    if not isinstance(maps, Tensor) or not maps.is_floating_point() or maps.ndim != 3 or len(maps) != len(x):
+        given = f"{maps.dtype} of shape {tuple(maps.shape)}" if isinstance(maps, Tensor) else type(maps).__name__
+        raise UnderfireError(
+            f"'{explainer.name}' explained {len(x)} images by {given}; maps must be one tensor of floats of shape "
+            "(N, rows, columns)."
+        )
+    return maps
+
+
+def check_maps(name: str, maps: Maps, ids: Sequence[str]) -> Maps:
+    """The interpreter's maps of images with these ids, or UnderfireError unless they are finite and in [0, 1]."""
+    fine = ((maps >= -ROUNDING) & (maps <= 1 + ROUNDING)).flatten(1).all(1)
+    if not bool(fine.all()):
+        place = int((~fine).nonzero()[0, 0])
+        raise UnderfireError(
+            f"'{name}' explained image {ids[place]} by a map from {float(maps[place].min()):g} to "
+            f"{float(maps[place].max()):g}; maps must be finite and in [0, 1]: normalise them."
+        )
+    return maps
+
+
+def check_reading(name: str, read: Reading, target_map: Maps) -> None:
+    """UnderfireError unless the attacker's maps are NJhw on the grid of the deployed ones, or of one blank cell."""
+    n, *grid = target_map.shape
+    if read.maps.ndim != 4 or len(read.maps) != n or list(read.maps.shape[2:]) not in (grid, [1, 1]):
+        raise UnderfireError(
+            f"The attacker's maps of '{name}' have shape {tuple(read.maps.shape)}; they must be (N, views, rows, "
+            f"columns) on the grid of its deployed maps, here {n} images and {grid[0]} × {grid[1]} cells."
+        )
 
 
 @dataclass(frozen=True)

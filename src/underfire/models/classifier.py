@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from underfire.core.types import Evidence, Images, Logits, UnderfireError
 from underfire.models.loading import NORMALISATIONS, LoadedNetwork, load_network
+from underfire.models.outputs import check_shape
 from underfire.models.tracing import Head, Located, trace, watching
 
 IMAGENET_MEAN, IMAGENET_STD = NORMALISATIONS["imagenet"]
@@ -82,14 +83,7 @@ class Classifier:
         z = (x.to(self.dtype) - self._mean) / self._std
         if self.device.type == "cpu":
             z = z.contiguous(memory_format=torch.channels_last)
-        logits: Any = self._net(z)
-        if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
-            raise UnderfireError(
-                f"The model returned {_describe(logits)} for {len(x)} images; underfire needs logits of shape (N, K). "
-                "Wrap the model in a module whose forward returns them."
-            )
-        if logits.shape[1] < 2:
-            raise UnderfireError("The model has one output; underfire needs at least two classes.")
+        logits = check_shape(self._net(z), len(x))
         features, self._captured = self._captured, None
         return Evidence(logits, features)
 
@@ -196,9 +190,3 @@ def _private_copy(net: nn.Module, device: torch.device) -> nn.Module:
         if device.type == "cpu":
             private = private.to(memory_format=torch.channels_last)
     return private
-
-
-def _describe(output: object) -> str:
-    if isinstance(output, Tensor):
-        return f"a tensor of shape {tuple(output.shape)}"
-    return f"a {type(output).__name__}"

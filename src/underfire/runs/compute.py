@@ -24,7 +24,7 @@ from underfire.data.image_set import ImageSet
 from underfire.data.selection import LocatedObjects, Selection, locate, select
 from underfire.detection.scores import Seen, Shown, shown
 from underfire.interpreters.proposition import both_sides
-from underfire.interpreters.protocol import Blind, Explainer
+from underfire.interpreters.protocol import Blind, Explainer, check_maps, explained
 from underfire.interpreters.randomize import DEPTHS, randomized, rebind
 from underfire.metrics.maps import linf
 from underfire.models.classifier import Classifier
@@ -275,7 +275,7 @@ def _maps(
 ) -> Rows:
     def compute(chunk: slice) -> Mapping[str, Tensor]:
         x, y, keys = (rows[chunk].to(classifier.device) for rows in (images, classes, drawn))
-        maps = interpreter.explain(classifier, x, y, keys)
+        maps = check_maps(interpreter.name, explained(interpreter, classifier, x, y, keys), ids[chunk])
         return {"map": maps.float(), "constant": is_constant(maps)}
 
     yield from _by_chunks(ids, context, compute)

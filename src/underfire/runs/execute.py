@@ -19,7 +19,7 @@ from underfire.core.io import read_json, write_json, write_table
 from underfire.core.rng import image_keys
 from underfire.core.types import Samples, UnderfireError
 from underfire.data.image_set import ImageSet
-from underfire.interpreters.protocol import Explainer
+from underfire.interpreters.protocol import Explainer, check_maps, explained
 from underfire.models.classifier import Classifier
 from underfire.runs.compute import Context, in_one_sentence, run_stage
 from underfire.runs.folder import SHARED, Run, open_run
@@ -118,7 +118,8 @@ def preflight(interpreters: Iterable[Explainer], classifier: Classifier, samples
     x, y, keys = samples.images[:1], samples.labels[:1], image_keys(samples.ids[:1])
     for each in interpreters:
         with in_one_sentence(f"The model cannot be explained by {each.name}"):
-            each.explain(classifier, *(rows.to(classifier.device) for rows in (x, y, keys)))
+            maps = explained(each, classifier, *(rows.to(classifier.device) for rows in (x, y, keys)))
+            check_maps(each.name, maps, samples.ids)
 
 
 def listed(plan: Iterable[Planned]) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """Attacks on tensors: what comes back, what repeats, and a sentence for every argument that does not fit."""
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -8,11 +8,13 @@ import torch
 from torch import Tensor, nn
 
 import underfire as uf
-from tiny_attacks import INTERPRETERS, attack, interpreter_of
+from tiny_attacks import INTERPRETERS, RULES, attack, interpreter_of
 from tiny_networks import CLASSES, MEAN, STD, classifier, images, network
 from underfire.attacks import solvers
 from underfire.attacks.api import Attacker, Result
+from underfire.core.types import Reading
 from underfire.interpreters import Blind
+from underfire.interpreters.protocol import ClosedForm
 from underfire.metrics.maps import map_l1
 
 EPS = 0.02
@@ -136,6 +138,160 @@ def test_batches_are_a_matter_of_memory_alone() -> None:
     torch.testing.assert_close(small.maps, large.maps, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", INTERPRETERS)
+def test_parts_of_the_images_under_their_own_names_give_what_all_give(name: str) -> None:
+    """Target classes, noise and jitter are drawn from the names, and every batch is of one size, the last one too."""
+    model, x = classifier("densenet"), images(7)
+    interpreter = interpreter_of(name, model)
+    attacker = Attacker(model, attack(interpreter, **RULES.get(name, {}), steps=2), interpreter, batch=2)
+    names = [f"{i}.png" for i in range(7)]
+    whole = attacker(x, ids=names)
+    for chunk in (slice(0, 2), slice(2, 6), slice(5, 7)):
+        part = attacker(x[chunk], ids=names[chunk])
+        assert [field for field, value in vars(part).items() if not torch.equal(value, vars(whole)[field][chunk])] == []
+
+
+def test_images_are_named_by_their_places_unless_told(model: uf.Classifier) -> None:
+    x = images(4)
+    assert differing(quick(model)(x), quick(model)(x, ids=range(4))) == []
+    assert not torch.equal(quick(model)(images(9)).target, quick(model)(images(9), ids=range(9, 18)).target)
+
+
+def test_no_pass_takes_more_images_than_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, sizes = classifier("densenet"), set[int]()
+    forward = uf.Classifier.__call__
+
+    def counted(self: uf.Classifier, x: Tensor) -> Any:
+        sizes.add(len(x))
+        return forward(self, x)
+
+    monkeypatch.setattr(uf.Classifier, "__call__", counted)
+    quick(model, batch=2)(images(5))
+    assert sizes <= {1, 2}
+
+
+@pytest.mark.usefixtures("as_users_call_it")
+@pytest.mark.parametrize("ids", ["ab", ["a"], ["a", "a"], ["a", "b", "c"], []])
+def test_names_that_do_not_fit(model: uf.Classifier, ids: Any) -> None:
+    with pytest.raises(uf.UnderfireError, match="as many different names as there are images, here 2"):
+        quick(model)(images(2), ids=ids)
+
+
+@pytest.mark.usefixtures("as_users_call_it")
+def test_targets_as_lists_arrays_and_one_for_all(model: uf.Classifier) -> None:
+    x = images(3)
+    target = (labels(model, x) + 1) % CLASSES
+    for given in (target.tolist(), tuple(target.tolist()), target.numpy(), list(target)):
+        assert torch.equal(quick(model)(x, given).target, target)
+    common = next(k for k in range(CLASSES) if k not in labels(model, x))
+    for given in (common, torch.tensor(common), target.numpy()[:1].dtype.type(common)):
+        assert quick(model)(x, target=given).target.tolist() == [common] * 3
+
+
+def test_true_labels_in_the_place_of_targets_are_explained(model: uf.Classifier) -> None:
+    """As users of other libraries call an attack: attack(x, y)."""
+    x = images(2)
+    with pytest.raises(uf.UnderfireError, match="target= takes the classes that the attack is to reach, not the true"):
+        quick(model)(x, labels(model, x))
+
+
+@pytest.mark.usefixtures("as_users_call_it")
+@pytest.mark.parametrize(
+    ("parameters", "complaint"),
+    [
+        ({"eps": 8}, r"eps is 8; it must be at least 0 and at most 1; did you mean eps=8/255\?"),
+        ({"eps": 1.5}, r"did you mean eps=1\.5/255"),
+        ({"eps": -1}, "eps is -1; it must be at least 0 and at most 1"),
+        ({"eps": float("nan")}, "eps is nan"),
+        ({"eps": float("inf")}, "eps is inf"),
+        ({"eps": "8/255"}, "eps must be a number, not '8/255'"),
+        ({"steps": -1}, "steps is -1; it must be a whole number from 0 on"),
+        ({"steps": 2.5}, r"steps must be a whole number, not 2\.5"),
+        ({"steps": True}, "steps must be a whole number, not True"),
+        ({"map_weight": -1.0}, "map_weight is -1; it must be at least 0"),
+        ({"map_weight": float("nan")}, "map_weight is nan"),
+        ({"batch": 0}, "batch is 0; it must be a whole number from 1 on"),
+        ({"batch": 1.5}, "batch must be a whole number"),
+        ({"seed": 0.5}, "The seed must be a whole number"),
+        ({"seed": None}, "The seed must be a whole number"),
+    ],
+)
+def test_numbers_out_of_range(model: uf.Classifier, parameters: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(uf.UnderfireError, match=complaint):
+        uf.adv2(model, uf.CAM(), **parameters)
+
+
+@dataclass(frozen=True)
+class Own(ClosedForm):
+    """An interpreter whose maps are what a function makes of good ones."""
+
+    spoil: Any = field(compare=False)
+    spoil_read: Any = field(default=lambda maps: maps, compare=False)
+
+    @property
+    def name(self) -> str:
+        return "own"
+
+    def explain(self, classifier: uf.Classifier, x: Tensor, y: Tensor, keys: Tensor) -> Any:
+        return self.spoil(uf.CAM().explain(classifier, x, y, keys))
+
+    def read(self, classifier: uf.Classifier, belief: Any, x: Tensor, y: Tensor) -> Reading:
+        read = uf.CAM().read(classifier, belief, x, y)
+        return replace(read, maps=self.spoil_read(read.maps))
+
+
+@pytest.mark.usefixtures("as_users_call_it")
+@pytest.mark.parametrize(
+    ("spoil", "complaint"),
+    [
+        (lambda m: m.index_fill(0, torch.tensor([1]), torch.nan), "'own' explained image b by a map from nan to nan"),
+        (lambda m: 2 * m, "'own' explained image a by a map from 0 to 2; maps must be finite and in"),
+        (lambda m: m - 0.5, r"by a map from -0\.5 to 0\.5"),
+        (
+            lambda m: m[:, None],
+            r"explained 2 images by torch\.float32 of shape \(2, 1, 4, 4\); maps must be one tensor",
+        ),
+        (lambda m: m[:1], r"of shape \(1, 4, 4\)"),
+        (lambda m: m[0], r"of shape \(4, 4\)"),
+        (lambda m: m > 0.5, r"by torch\.bool of shape"),
+        (lambda m: m.numpy(), "explained 2 images by ndarray"),
+        (lambda m: None, "explained 2 images by NoneType"),
+    ],
+)
+def test_maps_of_own_interpreters_that_are_none(model: uf.Classifier, spoil: Any, complaint: str) -> None:
+    with pytest.raises(uf.UnderfireError, match=complaint):
+        quick(model, Own(spoil))(images(2), ids=["a", "b"])
+
+
+@pytest.mark.usefixtures("as_users_call_it")
+@pytest.mark.parametrize("spoil", [lambda m: m[:, 0], lambda m: m[..., 1:], lambda m: m[:1]])
+def test_readings_of_own_interpreters_that_do_not_fit_their_maps(model: uf.Classifier, spoil: Any) -> None:
+    with pytest.raises(uf.UnderfireError, match=r"attacker's maps of 'own' have shape .* 2 images and 4 × 4 cells"):
+        quick(model, Own(lambda maps: maps, spoil))(images(2))
+
+
+@pytest.mark.parametrize("recipe", ["paper"])
+@pytest.mark.parametrize("name", ["grad", "mask"])
+def test_own_interpreters_with_a_name_that_is_taken(model: uf.Classifier, recipe: str, name: str) -> None:
+    taken = type("Taken", (Own,), {"name": name})(lambda maps: maps)
+    with pytest.raises(uf.UnderfireError, match=f"named '{name}', as one of underfire's is"):
+        quick(model, taken, recipe=recipe)
+
+
+@pytest.mark.parametrize(
+    ("make", "complaint"),
+    [
+        (lambda v: v.softmax(1), "returns probabilities .* underfire needs logits"),
+        (lambda v: v.softmax(1).half().float(), "returns probabilities"),
+        (lambda v: torch.where(v > 100, v, torch.nan), "outputs for image a and 1 more are not finite numbers"),
+        (lambda v: torch.cat([v[:1], v[1:] * torch.inf]), "outputs for image b are not finite numbers"),
+    ],
+)
+def test_outputs_that_are_no_logits(make: Any, complaint: str) -> None:
+    with pytest.raises(uf.UnderfireError, match=complaint):
+        quick(uf.Classifier(Returning(make)))(images(2), ids=["a", "b"])
+
+
 def test_images_keep_their_precision_and_the_model_its_own(model: uf.Classifier) -> None:
     double = quick(model)(images(2, dtype=torch.float64))
     assert double.adversarial.dtype == torch.float64
@@ -182,11 +338,14 @@ def test_targets_that_do_not_fit(model: uf.Classifier) -> None:
         (torch.stack([(current[0] + 1) % CLASSES, current[1]]), "Image 1 already is of its target class"),
         (torch.tensor([CLASSES, 0]), f"Target class {CLASSES} does not exist; the model has classes 0 to 4"),
         (torch.tensor([-1, 0]), "Target class -1 does not exist"),
-        (torch.tensor([1]), "one integer target class per image in a tensor: 2 images, targets of shape"),
+        (torch.tensor([1]), "one integer target class per image, or one for all: 2 images, targets of shape"),
         (torch.tensor([1.0, 2.0]), "one integer target class per image"),
-        (torch.tensor(1), "one integer target class per image"),
-        (3, "one integer target class per image in a tensor: 2 images, targets as int"),
-        ([1, 2], "targets as list"),
+        (torch.tensor(1.0), "one integer target class per image"),
+        ([1, 2, 3], r"2 images, targets of shape \(3,\)"),
+        ([0.5, 1], "2 images, targets as list"),
+        ([True, False], "targets as list"),
+        ("cat", "targets as str"),
+        (CLASSES, f"Target class {CLASSES} does not exist"),
     ]
     for target, complaint in bad:
         with pytest.raises(uf.UnderfireError, match=complaint):

@@ -50,8 +50,10 @@ def test_targets_are_passed_on_as_int64(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize(
     ("target", "complaint"),
     [
-        (torch.tensor([2, 0]), r"one integer target class per image in a tensor: 3 images, targets of shape \(2,\)"),
-        (torch.tensor(1), r"3 images, targets of shape \(\)"),
+        (
+            torch.tensor([2, 0]),
+            r"one integer target class per image, or one for all: 3 images, targets of shape \(2,\)",
+        ),
         (torch.tensor([[2, 0, 1]]), r"targets of shape \(1, 3\)"),
         (torch.tensor([2.0, 0.0, 1.0]), "one integer target class per image"),
         (torch.tensor([2, 0, 3]), "Target class 3 does not exist; the model has classes 0 to 2"),

@@ -83,8 +83,7 @@ class Replay:
         return solver.descend(classifier, belief, deletion, y, self.follow, PURPOSE)
 
     def read(self, solver: Solver, classifier: Classifier, belief: Solution, x: Images, y: Labels) -> Reading:
-        maps = _Ahead.apply(x, y, belief, solver, classifier, self.delta)
-        assert isinstance(maps, Tensor)
+        maps: Tensor = _Ahead.apply(x, y, belief, solver, classifier, self.delta)
         return reading(classifier(x).logits, maps, y)
 
 
