@@ -136,7 +136,9 @@ def outcome(id: str, attack: str, interpreter: str, **changes: Any) -> dict[str,
         "repeat_l1": 0.01, "linf": 0.031, "success_8bit": True, "steps": 300, "reason": "budget",
         "flow_mean": 0.25 if "stadv" in attack else None, "flow_smoothness": 812.4 if "stadv" in attack else None,
     }  # fmt: skip
-    return row | changes
+    row |= changes
+    overlap = row["iou_mean"]
+    return {"judgement": "plausible" if overlap is not None and overlap > 0.5 else "changed"} | row
 
 
 def table(rows: list[dict[str, Any]]) -> pa.Table:

@@ -233,7 +233,7 @@ def test_an_image_is_viewed_by_mouse_and_left_by_key(page: Any) -> None:
 
 
 def test_keys_and_buttons_lead_through_the_images_that_the_filter_leaves(page: Any) -> None:
-    page.get_by_role("combobox", name="Map").select_option("plausible")
+    page.get_by_role("combobox", name="Map").select_option("map plausible")
     page.locator("#cards a:visible").first.focus()
     page.keyboard.press("Enter")
     page.get_by_role("dialog").wait_for()

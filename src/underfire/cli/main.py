@@ -26,7 +26,6 @@ from underfire.cli.terminal import (
     Seed,
     Split,
     Weights,
-    bracketed,
     budget_in,
     checked,
     chosen_device,
@@ -48,6 +47,8 @@ from underfire.detection.names import DETECTORS, SQUEEZERS
 from underfire.interpreters.registry import INTERPRETERS
 from underfire.models.classifier import Classifier
 from underfire.report import write_report, write_report_of
+from underfire.report.tables import heads, lines
+from underfire.report.wording import wording
 from underfire.runs.folder import Run, is_targeted
 from underfire.runs.outcomes import summarise
 from underfire.runs.settings import AttackSettings
@@ -66,9 +67,6 @@ app.command()(transfer)
 app.command()(detect)
 
 Out = Annotated[Path, typer.Option(help="Run folder; the same command again resumes it.")]
-# the distance to the target map, and the means beside it
-COLUMNS = ("map ΔL1", {"noise": "repeat_l1", "IoU": "iou_mean", "plausible": "plausible"})
-TARGETED_COLUMNS = ("ΔtL1", {"ΔbL1": "benign_l1", "IoU": "iou_mean", "wanted": "plausible"})
 
 Count = Annotated[int, typer.Option("--n", min=1, help="How many correctly classified images to attack.")]
 
@@ -197,14 +195,11 @@ def _attack(settings: AttackSettings, classifier: Classifier, image_set: ImageSe
 def _print_summary(run: Run) -> None:
     selection, skipped = run.info["selection"], run.info["skipped"]
     found = selection["examined"] - selection["misclassified"]
-    title = f"{found} images; means, with their 95 % interval in brackets"
-    distance, further = TARGETED_COLUMNS if is_targeted(run.info) else COLUMNS
-    table = table_of(title, ("interpreter", "attack"), ("ASR", "MC", distance, *further))
-    for row in summarise(run.outcomes()):
-        shown = row.all_images
-        means = [f"{shown[metric].value:.3f}" for metric in further.values()]
-        cells = (f"{row.asr.value:.3f}", f"{row.mc.value:.3f}", bracketed(shown["map_l1"]), *means)
-        table.add_row(row.interpreter, row.attack, *cells)
+    title = f"{'1 image' if found == 1 else f'{found} images'}; means, with their 95 % interval in brackets"
+    targeted = is_targeted(run.info)
+    table = table_of(title, ("interpreter", "attack"), heads(wording(run.info), targeted))
+    for line in lines(summarise(run.outcomes()), targeted):
+        table.add_row(*line)
     console.print(table)
     if skipped:
         say(f"{len(skipped)} files could not be used; run.json lists them with the reasons.")

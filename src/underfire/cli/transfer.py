@@ -83,7 +83,8 @@ def _print_differences(cells: list[TransferCell]) -> None:
 
 
 def _bracketed(value: Estimate) -> str:
-    return f"{_short(value.value)} [{_short(value.low)}, {_short(value.high)}]"
+    interval = f" [{_short(value.low)}, {_short(value.high)}]" if value.has_interval else ""
+    return f"{_short(value.value)}{interval}"
 
 
 def _short(value: float, digits: int = 3) -> str:

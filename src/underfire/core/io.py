@@ -4,7 +4,7 @@ import filecmp
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,11 @@ def rows_where(table: pa.Table, **wanted: str | bool | None) -> pa.Table:
     for name, value in wanted.items():
         table = table.filter(pc.is_null(table[name]) if value is None else pc.equal(table[name], value))
     return table
+
+
+def nullable(values: Iterable[float]) -> pa.Array:
+    """Numbers as a column in which those that are NaN are null, as programs that compare with them expect."""
+    return pa.array(list(values), pa.float64(), from_pandas=True)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -126,13 +126,13 @@ def roc(benign: Float[Tensor, " n"], attacked: Float[Tensor, " m"]) -> Roc:
         raise UnderfireError(
             f"A ROC curve takes scores of both benign and attacked images; there are {len(benign)} and {len(attacked)}."
         )
-    from scipy.stats import rankdata
+    from scipy.stats import mannwhitneyu
 
     ours, theirs = _checked(benign, "benign").numpy(), _checked(attacked, "attacked").numpy()
-    both, n, m = np.concatenate([ours, theirs]), len(ours), len(theirs)
-    falling = np.unique(both)[::-1]
-    exceeding = rankdata(both)[n:].sum() - m * (m + 1) / 2
-    return Roc(_shares_reaching(falling, ours), _shares_reaching(falling, theirs), float(exceeding / (n * m)))
+    falling = np.unique(np.concatenate([ours, theirs]))[::-1]
+    exceeding = mannwhitneyu(theirs, ours, method="asymptotic").statistic
+    auc = float(exceeding / (len(ours) * len(theirs)))
+    return Roc(_shares_reaching(falling, ours), _shares_reaching(falling, theirs), auc)
 
 
 def _exceeding(n: int, fpr: float) -> int:

@@ -4,7 +4,12 @@
     dL1 = mean |a - b|                  dL2 = sqrt(mean (a - b)^2)
     IoU = |A and B| / |A or B|          of binarised maps A, B; three binarisations, all always recorded
 
-A map is *plausible* if its IoU (own-mean threshold) with the map it should look like exceeds 0.5.
+Every map is judged, once and here, against the map that it should look like (`judged`):
+
+    nothing to see   that map spans less than FAINT of the scale, so that no change of it would be told
+    unchanged        dL1 is within the interpreter's own noise
+    plausible        IoU (own-mean threshold) exceeds PLAUSIBLE
+    changed          all others: whoever knows that map is warned
 """
 
 from collections.abc import Callable, Mapping
@@ -14,9 +19,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from underfire.core.types import Images, Maps, Row
+from underfire.core.types import Flags, Images, Maps, Row
 
-PLAUSIBLE = 0.5
+PLAUSIBLE = 0.5  # of the cells that either map marks, both mark more than half
+FAINT = 0.25  # of the colour scale; flatter maps look blank, and a threshold at their mean cuts through dust
+UNSEEN, UNCHANGED, LIKE, CHANGED = "nothing to see", "unchanged", "plausible", "changed"
+DECEIVING = (UNCHANGED, LIKE)  # maps that warn nobody
 DISTANCES = ("map_l1", "map_l2", "iou_mean", "iou_half", "iou_top15")
 
 Masks = Bool[Tensor, "n i j"]
@@ -71,9 +79,8 @@ BINARISATIONS: Mapping[str, Callable[[Maps], Masks]] = MappingProxyType(
 
 
 def iou(a: Masks, b: Masks) -> Float[Tensor, " n"]:
-    """Jaccard index of two sets of cells; two empty sets agree (1)."""
-    union = (a | b).sum((1, 2))
-    return torch.where(union > 0, (a & b).sum((1, 2)) / union.clamp_min(1), 1.0)
+    """Jaccard index of two sets of cells; NaN for two empty ones, between which there is nothing to compare."""
+    return (a & b).sum((1, 2)) / (a | b).sum((1, 2))
 
 
 def boxes(masks: Masks) -> Masks:
@@ -87,6 +94,24 @@ def boxes(masks: Masks) -> Masks:
 
 
 def compare_maps(maps: Maps, reference: Maps) -> dict[str, Row]:
-    """Every map metric of one set of maps against another."""
+    """Every map metric of one set of maps against another; NaN where a map has NaN."""
+    distance = map_l1(maps, reference)
     ious = {name: iou(rule(maps), rule(reference)) for name, rule in BINARISATIONS.items()}
-    return {"map_l1": map_l1(maps, reference), "map_l2": map_l2(maps, reference), **ious}
+    known = {name: torch.where(distance.isnan(), torch.nan, values) for name, values in ious.items()}
+    return {"map_l1": distance, "map_l2": map_l2(maps, reference), **known}
+
+
+def is_faint(maps: Maps) -> Flags:
+    """Whether there is nothing to see in a map: it spans less than FAINT of the scale, or has NaN."""
+    return ~(maps.amax((1, 2)) - maps.amin((1, 2)) >= FAINT)
+
+
+def judged(distance: Row, overlap: Row, noise: Row, faint: Flags) -> list[str]:
+    """What becomes of each map of one attack: one of UNSEEN, UNCHANGED, LIKE and CHANGED.
+
+    `distance` (dL1) and `overlap` (IoU) are those to the map that it should look like, which is `faint` or not; `noise`
+    is dL1 of two maps of the benign image. One such pair is a rough measure, so that at least their mean counts.
+    """
+    warning = torch.where(overlap > PLAUSIBLE, 2, 3)
+    kind = torch.where(distance <= noise.clamp_min(noise.mean()), 1, warning).where(~faint, 0)
+    return [(UNSEEN, UNCHANGED, LIKE, CHANGED)[each] for each in kind.tolist()]

@@ -16,7 +16,6 @@ import numpy as np
 import pyarrow as pa
 
 from underfire.attacks.names import MAP_AWARE, attack_name, attacker, in_order
-from underfire.metrics.maps import PLAUSIBLE
 from underfire.report import figures
 from underfire.report.changes import Change, changes_of
 from underfire.report.figures import Encoding
@@ -42,15 +41,14 @@ class AttackedCard:
     change: str | None
 
     @property
-    def plausible(self) -> bool:
-        return bool(self.row["iou_mean"] > PLAUSIBLE)
+    def judgement(self) -> str:
+        """How the map is judged, see `metrics.maps`."""
+        return str(self.row["judgement"])
 
     @property
     def ending(self) -> str:
-        """failed, changed or plausible"""
-        if not self.row["success"]:
-            return "failed"
-        return "plausible" if self.plausible else "changed"
+        """failed, or how the map is judged"""
+        return self.judgement if self.row["success"] else "failed"
 
 
 @dataclass(frozen=True)
@@ -218,7 +216,8 @@ def _owner(attack: str, interpreter: str) -> str | None:
 
 def _most_plausible_first(card: Card) -> tuple[float, float, str]:
     row = card.leading.row
-    return (-row["iou_mean"], row["map_l1"], card.id)
+    overlap = -1.0 if row["iou_mean"] is None else row["iou_mean"]
+    return (-overlap, row["map_l1"], card.id)
 
 
 def _opaque(key: Key) -> str:

@@ -11,6 +11,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from underfire.attacks.names import attack_name, in_order, interpreter_name
 from underfire.core.io import write_atomically
+from underfire.metrics.intervals import FEWEST
 from underfire.metrics.maps import PLAUSIBLE
 from underfire.report import figures, gallery, tables, verdict
 from underfire.report.sections import detection, gap, studies, transfer
@@ -19,7 +20,7 @@ from underfire.report.sections.studies import Section
 from underfire.report.view import RunView, flatten
 from underfire.report.wording import wording
 from underfire.runs.folder import is_targeted, open_run
-from underfire.runs.outcomes import summarise
+from underfire.runs.outcomes import summarise, with_judgements
 from underfire.studies.catalogue import done
 from underfire.studies.detections import TABLE as DETECTIONS
 from underfire.studies.gap import TABLE as GAPS
@@ -78,9 +79,9 @@ def write_report(
 
 def _content(run: RunView, elsewhere: Mapping[str, Path], sections: tuple[Section, ...]) -> dict[str, Any]:
     """The names that the template knows."""
-    info, outcomes = run.info, run.outcomes()
+    info, outcomes = run.info, with_judgements(run.outcomes())
     summaries, targeted, words = summarise(outcomes), is_targeted(info), wording(info)
-    shown = tables.definitions(summaries, targeted)
+    shown = tables.metrics_of(summaries, targeted)
     references = ("benign", "target") if targeted else ("benign",)
     return {
         "model": info.get("model", {}).get("name", "model not recorded"),
@@ -90,10 +91,10 @@ def _content(run: RunView, elsewhere: Mapping[str, Path], sections: tuple[Sectio
         "verdicts": verdict.judge(outcomes, words),
         "missing": _missing(outcomes, info, sections),
         "studies": sections,
-        "tables": tables.tabulate(summaries, False, shown),
-        "success_tables": tables.tabulate(summaries, True, shown),
-        "definitions": shown,
-        "plots": _plots(outcomes),
+        "tables": tables.tabulate(summaries, shown, words),
+        "definitions": tables.definitions(shown, words),
+        "fewest": FEWEST,
+        "plots": _plots(outcomes, words.wanted),
         "gallery": gallery.collect(run, outcomes, info.get("classes", ()), references),
         "facts": _facts(info),
         "skipped": info.get("skipped", ()),
@@ -109,20 +110,21 @@ def _missing(outcomes: pa.Table, info: Mapping[str, Any], sections: tuple[Sectio
     return verdict.missing_parts(outcomes, info)
 
 
-def _plots(outcomes: pa.Table) -> dict[str, dict[str, figures.Plot]]:
+def _plots(outcomes: pa.Table, wanted: str) -> dict[str, dict[str, figures.Plot]]:
     """Two plots per interpreter and metric."""
     plots = {}
     for interpreter in dict.fromkeys(outcomes["interpreter"].to_pylist()):
         rows = outcomes.filter(pc.equal(outcomes["interpreter"], interpreter))
         plots[interpreter] = {
-            "ΔL1": figures.strips(_by_attack(rows, "map_l1"), "ΔL1 to the target map", None),
-            "IoU": figures.strips(_by_attack(rows, "iou_mean"), "IoU with the target map", PLAUSIBLE),
+            "ΔL1": figures.strips(_by_attack(rows, "map_l1"), f"ΔL1 to the {wanted} map", None),
+            "IoU": figures.strips(_by_attack(rows, "iou_mean"), f"IoU with the {wanted} map", PLAUSIBLE),
         }
     return plots
 
 
 def _by_attack(rows: pa.Table, metric: str) -> dict[str, figures.Points]:
-    """The values of a metric and the successes, for each attack that is there."""
+    """The values of a metric and the successes, for each attack for which it has any."""
+    rows = rows.filter(pc.is_finite(rows[metric]))
     parts = {attack: rows.filter(pc.equal(rows["attack"], attack)) for attack in in_order(rows["attack"].to_pylist())}
     return {attack: (its[metric].to_numpy(), its["success"].to_numpy().astype(bool)) for attack, its in parts.items()}
 

@@ -1,49 +1,59 @@
-"""The averages of a run as rows of text, its attacks side by side."""
+"""The averages of a run as rows of text, its attacks side by side, over all images and over those that fooled."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import isnan
 
 from underfire.attacks.names import in_order
 from underfire.metrics.intervals import Estimate
 from underfire.report.verdict import percent
+from underfire.report.wording import Words
 from underfire.runs.outcomes import AttackSummary
 
-SHARE = "Plausible"  # `Words.share` in the page
-DEFINITIONS = {
-    "ASR": "Attack success rate: share of images whose predicted class is the target class.",
-    "MC": "Mean confidence of the target class, over the successes.",
-    "ΔL1": "Mean absolute difference between the map and the map that it should look like: "
-    "the map of the benign image, unless another target map was chosen.",
-    "ΔL1 to benign": "Mean absolute difference between the map and the map of the benign image: large beside ΔL1 where "
-    "the map was led away to the wanted one.",
-    "Own noise": "ΔL1 between two maps of the same benign image with other random draws: 0 where nothing is drawn.",
-    "ΔL2": "Root mean square of the same difference.",
-    "IoU (mean)": "Intersection over union of the two maps, each thresholded at its own mean.",
-    "IoU (0.5)": "The same with the fixed threshold 0.5.",
-    "IoU (top 15 %)": "The same with the 15 % largest cells of each map.",
-    SHARE: "Share of maps with IoU (mean) above 0.5.",
-    "8 bits": "Share of images still reported as the target class after rounding to 8 bits, as in a PNG file.",
-    "L∞": "Largest change of any pixel value, of a range from 0 to 1.",
-    "Flow": "Mean distance in pixels from a pixel to where it was taken from.",
-    "Roughness": "Sum of the differences between the flows of adjacent pixels, in pixels; StAdv keeps it small.",
+NOTHING = "–"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A row of the table: its name and meaning ("{}" is whose map the maps should look like), and how it is printed."""
+
+    name: str
+    meaning: str
+    digits: int | None = 3  # None prints a share
+
+
+METRICS: Mapping[str, Metric] = {
+    "asr": Metric("ASR", "Attack success rate: share of images whose predicted class is the target class.", None),
+    "mc": Metric("MC", "Mean confidence of the target class, over the images that fooled the classifier."),
+    "map_l1": Metric("ΔL1 to the {} map", "Mean absolute difference between the map and the {} map."),
+    "benign_l1": Metric(
+        "ΔL1 to the benign map",
+        "Mean absolute difference between the map and the map of the benign image: large where the map was led away "
+        "to the {} one.",
+    ),
+    "repeat_l1": Metric(
+        "Own noise", "ΔL1 between two maps of the same benign image with other random draws: 0 where nothing is drawn."
+    ),
+    "map_l2": Metric("ΔL2 to the {} map", "Root mean square of the difference between the map and the {} map."),
+    "iou_mean": Metric("IoU with the {} map", "Intersection over union of the two maps, each cut at its own mean."),
+    "iou_half": Metric("IoU (0.5)", "The same with the fixed threshold 0.5, where either map reaches it."),
+    "iou_top15": Metric("IoU (top 15 %)", "The same with the 15 % largest cells of each map."),
+    "plausible": Metric(
+        "{share}",
+        "Share of maps with an IoU above 0.5 or a ΔL1 within the interpreter's own noise, where there is anything to "
+        "see in the {} map.",
+        None,
+    ),
+    "unseen": Metric("Nothing to see", "Share of images whose {} map spans less than a quarter of the scale.", None),
+    "success_8bit": Metric(
+        "8 bits", "Share of images still reported as the target class after rounding to 8 bits, as in a PNG file.", None
+    ),
+    "linf": Metric("L∞", "Largest change of any pixel value, of a range from 0 to 1.", 4),
+    "flow_mean": Metric("Flow", "Mean distance in pixels from a pixel to where it was taken from."),
+    "flow_smoothness": Metric(
+        "Roughness", "Sum of the differences between the flows of adjacent pixels, in pixels; StAdv keeps it small.", 0
+    ),
 }
-MAP_METRICS = {
-    "ΔL1": "map_l1",
-    "ΔL1 to benign": "benign_l1",
-    "Own noise": "repeat_l1",
-    "ΔL2": "map_l2",
-    "IoU (mean)": "iou_mean",
-    "IoU (0.5)": "iou_half",
-    "IoU (top 15 %)": "iou_top15",
-    SHARE: "plausible",
-    "8 bits": "success_8bit",
-    "L∞": "linf",
-    "Flow": "flow_mean",
-    "Roughness": "flow_smoothness",
-}
-SHARES = ("ASR", SHARE, "8 bits")
-DIGITS = {"L∞": 4, "Roughness": 0}  # 3 for the others
 
 
 @dataclass(frozen=True)
@@ -55,51 +65,96 @@ class AverageCell:
 
 
 @dataclass(frozen=True)
+class AverageColumn:
+    """One attack, with how many images were attacked and how many fooled the classifier."""
+
+    attack: str
+    n: int
+    fooled: int
+
+
+@dataclass(frozen=True)
 class AverageTable:
-    """One interpreter: a row of cells per metric, a column per attack."""
+    """One interpreter: a row of cells per metric, and per attack two of them, over all images and over the fooling."""
 
     interpreter: str
-    columns: tuple[tuple[str, int], ...]  # attack and number of images
+    columns: tuple[AverageColumn, ...]
     rows: tuple[tuple[str, tuple[AverageCell, ...]], ...]
 
 
-def definitions(summaries: list[AttackSummary], targeted: bool) -> dict[str, str]:
-    """The metrics that a run's tables show: flows where images were bent, the benign map where it is not the target."""
-    measured = {metric for summary in summaries for metric in summary.all_images}
-    absent = {name for name, metric in MAP_METRICS.items() if metric not in measured}
-    absent |= set() if targeted else {"ΔL1 to benign"}
-    return {name: text for name, text in DEFINITIONS.items() if name not in absent}
+def metrics_of(summaries: list[AttackSummary], targeted: bool) -> list[str]:
+    """What a run's tables show: flows where images were bent, the benign map where it is not the target."""
+    measured = {metric for summary in summaries for metric in summary.all_images} | {"asr", "mc"}
+    absent = set() if targeted else {"benign_l1"}
+    if not any(summary.all_images["unseen"].value for summary in summaries):
+        absent.add("unseen")
+    return [name for name in METRICS if name in measured - absent]
 
 
-def tabulate(summaries: list[AttackSummary], successes: bool, shown: Iterable[str]) -> list[AverageTable]:
-    """One table per interpreter over all images, or over the successful ones."""
+def definitions(shown: list[str], words: Words) -> dict[str, str]:
+    """What the rows are called and mean."""
+    return {_name(name, words): METRICS[name].meaning.format(words.wanted) for name in shown}
+
+
+def tabulate(summaries: list[AttackSummary], shown: list[str], words: Words) -> list[AverageTable]:
+    """One table per interpreter."""
     grouped: dict[str, dict[str, AttackSummary]] = {}
     for summary in summaries:
         grouped.setdefault(summary.interpreter, {})[summary.attack] = summary
     return [
-        _table(name, [by_attack[attack] for attack in in_order(by_attack)], successes, tuple(shown))
+        _table(name, [by_attack[attack] for attack in in_order(by_attack)], shown, words)
         for name, by_attack in grouped.items()
     ]
 
 
-def _table(interpreter: str, summaries: list[AttackSummary], successes: bool, shown: tuple[str, ...]) -> AverageTable:
-    columns = [_estimates(each, each.successes if successes else each.all_images) for each in summaries]
+def heads(words: Words, targeted: bool) -> tuple[str, ...]:
+    """What heads the columns of `lines`."""
+    wanted, other = words.wanted, "ΔL1 to\nbenign map" if targeted else "noise"
+    return ("ASR", "MC", f"ΔL1 to\n{wanted} map", other, f"IoU with\n{wanted} map", words.share.lower())
+
+
+def lines(summaries: list[AttackSummary], targeted: bool) -> Iterator[tuple[str, ...]]:
+    """A run in numbers for a terminal: interpreter, attack and numbers over all images, and where some did not fool the
+    classifier a second line over those that did."""
+    other = "benign_l1" if targeted else "repeat_l1"
+    for each in summaries:
+        asr, mc = _cell("asr", each.asr).value, _cell("mc", each.mc).value
+        yield each.interpreter, each.attack, asr, mc, *_numbers(each.all_images, other)
+        if each.asr.value < 1:
+            yield "", f"{each.mc.n} fooled", "", "", *_numbers(each.successes, other)
+
+
+def _numbers(averages: Mapping[str, Estimate], other: str) -> Iterator[str]:
+    distance, alike = _cell("map_l1", averages["map_l1"]), averages["plausible"]
+    yield f"{distance.value} [{distance.interval}]" if distance.interval else distance.value
+    yield from (_cell(name, averages[name]).value for name in (other, "iou_mean"))
+    yield f"{round(alike.value * alike.n)} of {alike.n}" if alike.n else NOTHING
+
+
+def _table(interpreter: str, summaries: list[AttackSummary], shown: list[str], words: Words) -> AverageTable:
+    pairs = [_estimates(each) for each in summaries]
+    cells = {name: [_cell(name, part.get(name)) for pair in pairs for part in pair] for name in shown}
     return AverageTable(
         interpreter=interpreter,
-        columns=tuple((each.attack, column["ΔL1"].n) for each, column in zip(summaries, columns, strict=True)),
-        rows=tuple((name, tuple(_cell(name, column.get(name)) for column in columns)) for name in shown),
+        columns=tuple(AverageColumn(each.attack, each.asr.n, each.mc.n) for each in summaries),
+        rows=tuple((_name(name, words), tuple(row)) for name, row in cells.items()),
     )
 
 
-def _estimates(summary: AttackSummary, averages: Mapping[str, Estimate]) -> dict[str, Estimate]:
-    distances = {name: averages[metric] for name, metric in MAP_METRICS.items() if metric in averages}
-    return {"ASR": summary.asr, "MC": summary.mc, **distances}
+def _estimates(summary: AttackSummary) -> tuple[Mapping[str, Estimate], Mapping[str, Estimate]]:
+    """Over all images and over those that fooled the classifier, of whom alone the confidence is told."""
+    return {**summary.all_images, "asr": summary.asr}, {**summary.successes, "mc": summary.mc}
 
 
-def _cell(name: str, estimate: Estimate | None) -> AverageCell:
+def _name(metric: str, words: Words) -> str:
+    return METRICS[metric].name.format(words.wanted, share=words.share)
+
+
+def _cell(metric: str, estimate: Estimate | None) -> AverageCell:
     if estimate is None or isnan(estimate.value):
-        return AverageCell("–", "")
-    if name in SHARES:
-        return AverageCell(percent(estimate.value), f"{100 * estimate.low:.0f}–{100 * estimate.high:.0f}")
-    digits = DIGITS.get(name, 3)
-    return AverageCell(f"{estimate.value:.{digits}f}", f"{estimate.low:.{digits}f}–{estimate.high:.{digits}f}")
+        return AverageCell(NOTHING, "")
+    digits, low, high = METRICS[metric].digits, estimate.low, estimate.high
+    if digits is None:
+        return AverageCell(percent(estimate.value), f"{100 * low:.0f}–{100 * high:.0f}")
+    interval = f"{low:.{digits}f}–{high:.{digits}f}" if estimate.has_interval else ""
+    return AverageCell(f"{estimate.value:.{digits}f}", interval)

@@ -1,24 +1,31 @@
 """The verdict in words: would the explanation have warned you, or was it fooled too?
 
-Every image under attack ends in one of three ways: the classifier was not fooled; it was fooled and the
-map changed visibly, so whoever looks at the map is warned; or it was fooled and the map stayed plausible.
-Where another map than the benign one was wanted, "plausible" is the map that looks like the wanted one.
-The headline follows the ADV² that keeps the largest share of maps plausible, of those of all solvers in the run.
+Every image under attack ends in one of four ways: the classifier was not fooled; it was fooled and the map changed
+visibly, so whoever looks at the map is warned; it was fooled and the map stayed plausible or did not move at all; or
+there is nothing to see in the benign map, and the image is counted apart. Where another map than the benign one was
+wanted, "plausible" is the map that looks like the wanted one. The headline follows the ADV² that keeps the largest
+share of maps plausible, of those of all solvers in the run, and claims no more than the 95 % interval of that share
+allows.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import ceil, isinf
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from underfire.attacks.names import MAP_AWARE, PAIRS, PLAIN, attack_name, attacker, in_order, interpreter_name
-from underfire.metrics.intervals import wilson
-from underfire.metrics.maps import PLAUSIBLE
+from underfire.core.io import rows_where
+from underfire.metrics.intervals import images_to_decide, wilson
+from underfire.metrics.maps import CHANGED, DECEIVING, FAINT, UNCHANGED, UNSEEN
 from underfire.report.wording import HIDING, Words
+from underfire.runs.outcomes import with_judgements
 
 FEW = 100  # images below which the verdict carries a caution
+NEARLY_ALL, MOST, HARDLY_ANY = 0.9, 0.5, 0.1  # shares of plausible maps between which the headlines change
 
 
 @dataclass(frozen=True)
@@ -27,22 +34,31 @@ class Tally:
 
     attack: str
     n: int
-    fooled: int
-    plausible: int  # fooled, and the map stayed plausible
+    endings: Mapping[str, int]  # how many fooled the classifier with a map of each judgement
     constant: int  # maps without any structure
-    blank: int  # target maps without any structure
+    unseen: int  # maps that should look like one in which there is nothing to see, fooled or not
 
     @property
-    def changed(self) -> int:
-        return self.fooled - self.plausible
+    def fooled(self) -> int:
+        return sum(self.endings.values())
 
     @property
     def failed(self) -> int:
         return self.n - self.fooled
 
     @property
+    def seen(self) -> int:
+        """Fooled, and there is a map to judge."""
+        return self.fooled - self.endings[UNSEEN]
+
+    @property
+    def plausible(self) -> int:
+        """Fooled, and the map stayed plausible or did not move."""
+        return sum(self.endings[judgement] for judgement in DECEIVING)
+
+    @property
     def share(self) -> float:
-        return self.plausible / self.fooled if self.fooled else 0.0
+        return self.plausible / self.seen if self.seen else 0.0
 
 
 @dataclass(frozen=True)
@@ -58,6 +74,7 @@ class Verdict:
 
 def judge(outcomes: pa.Table, words: Words = HIDING) -> list[Verdict]:
     """One verdict per interpreter, in the order in which they first appear in the table."""
+    outcomes = with_judgements(outcomes)
     return [_judge(outcomes, name, words) for name in dict.fromkeys(outcomes["interpreter"].to_pylist())]
 
 
@@ -70,7 +87,7 @@ def missing_parts(outcomes: pa.Table, info: Mapping[str, Any]) -> list[str]:
     expected = requested if requested is not None else images
     lacks = []
     for interpreter in dict.fromkeys(outcomes["interpreter"].to_pylist()):
-        for each in _tallies(outcomes, interpreter):
+        for each in _tallies(with_judgements(outcomes), interpreter):
             if each.n < expected:
                 lacks.append(
                     f"{attack_name(each.attack)} against {interpreter_name(interpreter)} covers {each.n} of {expected} "
@@ -81,12 +98,15 @@ def missing_parts(outcomes: pa.Table, info: Mapping[str, Any]) -> list[str]:
 
 def tally(outcomes: pa.Table, interpreter: str, attack: str) -> Tally:
     """Count the endings of one attack against one interpreter."""
-    chosen = pc.and_(pc.equal(outcomes["interpreter"], interpreter), pc.equal(outcomes["attack"], attack))
-    rows = outcomes.filter(chosen)
-    success = rows["success"].to_numpy().astype(bool)
-    plausible = success & (rows["iou_mean"].to_numpy() > PLAUSIBLE)
-    constant, blank = (int(rows[name].to_numpy().astype(bool).sum()) for name in ("map_constant", "target_constant"))
-    return Tally(attack, len(success), int(success.sum()), int(plausible.sum()), constant, blank)
+    rows = rows_where(outcomes, interpreter=interpreter, attack=attack)
+    success, judgement = rows["success"].to_numpy().astype(bool), np.array(rows["judgement"].to_pylist(), dtype=object)
+    return Tally(
+        attack=attack,
+        n=len(success),
+        endings={each: int((success & (judgement == each)).sum()) for each in (*DECEIVING, CHANGED, UNSEEN)},
+        constant=int(rows["map_constant"].to_numpy().astype(bool).sum()),
+        unseen=int((judgement == UNSEEN).sum()),
+    )
 
 
 def percent(share: float) -> str:
@@ -108,11 +128,11 @@ def _tallies(outcomes: pa.Table, interpreter: str) -> list[Tally]:
 def _judge(outcomes: pa.Table, interpreter: str, words: Words) -> Verdict:
     tallies = _tallies(outcomes, interpreter)
     basic = [each for each in tallies if each.attack in MAP_AWARE]
-    leading = max(basic, key=lambda each: (each.n > 0, each.fooled > 0, each.share))
+    leading = max(basic, key=lambda each: (each.n > 0, each.seen > 0, each.share))
     told = sorted(tallies, key=_map_aware_first)
     return Verdict(
         interpreter=interpreter,
-        headline=f"{interpreter_name(interpreter)} {_headline(leading, words)}.",
+        headline=f"{_headline(interpreter_name(interpreter), leading, words)}.",
         sentences=tuple(_sentence(each, words) for each in told),
         cautions=tuple(_cautions(tallies, leading, words)),
         tallies=tuple(each for each in told if each.n),
@@ -126,18 +146,38 @@ def _map_aware_first(each: Tally) -> tuple[int, bool, bool]:
     return known.order[0], known.adaptive, known.plain
 
 
-def _headline(adv2: Tally, words: Words) -> str:
-    """The claim, by the share of fooled images whose map stayed plausible."""
+def _headline(name: str, adv2: Tally, words: Words) -> str:
+    """The strongest claim of which the interval of the share leaves no doubt, and what would decide the next."""
     if not adv2.n:
-        return "has not been judged yet"
+        return f"{name} has not been judged yet"
     if not adv2.fooled:
-        return "was not put to the test"
+        return f"{name} was not put to the test"
+    if not adv2.seen:
+        return f"{name} had nothing to show"
     nearly_all, most, some, hardly_any = words.headlines
-    if adv2.share >= 0.9:
-        return nearly_all
-    if adv2.share >= 0.5:
-        return most
-    return some if adv2.share > 0.1 else hardly_any
+    low, high = wilson(adv2.plausible, adv2.seen)
+    if low < MOST < high:
+        return f"Whether {name} {words.doubt} is undecided on {_images(adv2.seen)}: {_deciding(adv2, MOST)}"
+    if low >= NEARLY_ALL or high <= HARDLY_ANY:
+        return f"{name} {nearly_all if low >= NEARLY_ALL else hardly_any}"
+    claim = f"{name} {most if low >= MOST else some}"
+    if HARDLY_ANY < adv2.share < NEARLY_ALL:
+        return claim
+    return f"{claim}; whether nearly always is undecided: {_deciding(adv2, NEARLY_ALL if low >= MOST else HARDLY_ANY)}"
+
+
+def _deciding(tally: Tally, threshold: float) -> str:
+    """How many images, of which as many are fooled and seen as of these, would decide at this share."""
+    needed = images_to_decide(tally.share, threshold) * tally.n / tally.seen
+    return (
+        "at this share more images will not decide it"
+        if isinf(needed)
+        else f"about {ceil(needed)} images would decide it"
+    )
+
+
+def _images(n: int) -> str:
+    return "1 image" if n == 1 else f"{n} images"
 
 
 def _sentence(each: Tally, words: Words) -> str:
@@ -146,22 +186,25 @@ def _sentence(each: Tally, words: Words) -> str:
     if not each.n:
         return f"There is no outcome of {title} in this run."
     if not each.fooled:
-        return f"{title} fooled the classifier on none of {each.n} images, so its maps say nothing."
+        return f"{title} fooled the classifier on none of {_images(each.n)}, so its maps say nothing."
+    fooled = f"{title} fooled the classifier on {each.fooled} of {_images(each.n)}"
+    blank = f"there is nothing to see in the {words.wanted} map"
+    if not each.seen:
+        return f"{fooled}, on all of which {blank}."
     kept = words.left if each.attack in PLAIN else words.kept
-    whole = f"on {each.plausible}" if each.fooled == each.n else f"on {each.plausible} of those {each.fooled}"
-    return (
-        f"{title} fooled the classifier on {each.fooled} of {each.n} images and {kept} {whole} ({percent(each.share)})."
-    )
+    whole = f"on {each.plausible}" if each.seen == each.n else f"on {each.plausible} of those {each.seen}"
+    still = f", {each.endings[UNCHANGED]} of them to within its own noise" if each.endings[UNCHANGED] else ""
+    apart = f"; on {each.endings[UNSEEN]} of these {blank}. On the others it" if each.endings[UNSEEN] else " and"
+    return f"{fooled}{apart} {kept} {whole} ({percent(each.share)}){still}."
 
 
 def _cautions(tallies: list[Tally], leading: Tally, words: Words) -> list[str]:
     """What keeps the claim from being read as more than it is."""
     cautions = []
-    if 0 < leading.fooled < FEW:
-        low, high = wilson(leading.plausible, leading.fooled)
-        images = "1 image" if leading.fooled == 1 else f"{leading.fooled} images"
+    if 0 < leading.seen < FEW:
+        low, high = wilson(leading.plausible, leading.seen)
         cautions.append(
-            f"Few images: judged on {images}, the true share of {words.counted} may be anywhere from "
+            f"Few images: judged on {_images(leading.seen)}, the true share of {words.counted} may be anywhere from "
             f"{percent(low)} to {percent(high)} (95 % interval)."
         )
     for each in tallies:
@@ -169,12 +212,14 @@ def _cautions(tallies: list[Tally], leading: Tally, words: Words) -> list[str]:
             title = attack_name(each.attack)
             cautions.append(f"On {each.failed} of {each.n} images {title} failed; of these the verdict says nothing.")
     for each in tallies:
-        if each.attack in PLAIN and each.fooled and each.share >= 0.5:
+        if each.attack in PLAIN and each.share >= MOST:
             cautions.append(words.unmoved.format(attack_name(each.attack)))
     if constant := sum(each.constant for each in tallies):
         noun = "map is" if constant == 1 else "maps are"
         cautions.append(f"{constant} {noun} constant and explain nothing; do not trust their IoU.")
-    if leading.blank:
-        one, several = words.blank
-        cautions.append(one if leading.blank == 1 else several.format(leading.blank))
+    if leading.unseen:
+        cautions.append(
+            f"{_images(leading.unseen)} of {leading.n} counted apart: the {words.wanted} map spans less than "
+            f"{percent(FAINT)} of the scale, so that nobody could tell whether it changed."
+        )
     return cautions

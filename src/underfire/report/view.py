@@ -1,6 +1,7 @@
 """What the report reads of a run."""
 
 from collections.abc import Mapping, Sequence
+from math import isclose
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -37,11 +38,31 @@ def class_name(classes: Sequence[str], index: int) -> str:
 
 
 def flatten(record: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """A nested record as dotted names and texts, in order."""
+    """A nested record as dotted names and texts, in order, without what was left open (None or nothing)."""
     flat: dict[str, str] = {}
     for name, value in record.items():
         if isinstance(value, Mapping):
             flat |= flatten(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = str(value)
+        elif text := as_text(value):
+            flat[f"{prefix}{name}"] = text
     return flat
+
+
+def as_text(value: Any) -> str:
+    """A value as a reader writes it: 16/255 for what it is in floating point, lists without brackets, no None."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return _number(value)
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(filter(None, map(as_text, value)))
+    return str(value)
+
+
+def _number(value: float) -> str:
+    short, levels = f"{value:g}", 255 * value
+    if float(short) != value and 0 < levels < 255 and isclose(levels, round(levels, 2), abs_tol=1e-9):
+        return f"{round(levels, 2):g}/255"
+    return short

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from underfire.metrics.maps import CHANGED, LIKE, UNCHANGED, UNSEEN
 from underfire.runs.folder import is_targeted
 
 
@@ -14,16 +15,21 @@ class Words:
 
     question: str
     headlines: tuple[str, str, str, str]  # for nearly all, most, some and hardly any of the maps
-    endings: Mapping[str, str]
-    share: str  # the share of such maps, in tables
-    alike: str  # such a map
-    unlike: str  # any other
+    doubt: str  # what is undecided where it is not even known whether most maps are plausible
+    wanted: str  # whose map it should look like
+    judgements: Mapping[str, str]  # what is said of a map, by its judgement
+    share: str  # the share of maps that are unchanged or plausible, in tables
     kept: str  # what ADV² did to the maps that count as plausible
     left: str  # what the plain attack did to them
     counted: str  # such maps
     unmoved: str  # said where most maps of the plain attack, which goes in the braces, are such maps
-    blank: tuple[str, str]  # one target map, or several, without any structure
     limit: str
+
+    @property
+    def endings(self) -> Mapping[str, str]:
+        """How an attack on an image may end, by judgement of the map or "failed"."""
+        fooled = {judgement: f"fooled, {text}" for judgement, text in self.judgements.items()}
+        return {**fooled, "failed": "classifier not fooled"}
 
 
 HIDING = Words(
@@ -34,25 +40,17 @@ HIDING = Words(
         "would mostly have warned you",
         "would have warned you",
     ),
-    endings=MappingProxyType(
-        {
-            "plausible": "fooled, map plausible",
-            "changed": "fooled, map changed",
-            "failed": "classifier not fooled",
-        }
+    doubt="would have warned you",
+    wanted="benign",
+    judgements=MappingProxyType(
+        {UNCHANGED: "map unchanged", LIKE: "map plausible", CHANGED: "map changed", UNSEEN: "nothing to see"}
     ),
     share="Plausible",
-    alike="plausible",
-    unlike="changed",
     kept="kept the map plausible",
     left="left the map plausible",
     counted="plausible maps",
     unmoved="{} ignores the map, and still most maps stay plausible: this interpreter hardly reacts, and "
     "hiding from it takes no effort.",
-    blank=(
-        "1 benign image has a map that shows nothing; any structure at all would give an attack away there.",
-        "{} benign images have maps that show nothing; any structure at all would give an attack away there.",
-    ),
     limit="A map counts as plausible if its IoU with the map of the benign picture exceeds 0.5. Nobody has that map at "
     "hand when a picture arrives: a changed map warns only those who know what to expect.",
 )
@@ -64,25 +62,22 @@ SHOWING = Words(
         "could mostly not be made to show the wanted map",
         "could not be made to show the wanted map",
     ),
-    endings=MappingProxyType(
+    doubt="could be made to show the wanted map",
+    wanted="wanted",
+    judgements=MappingProxyType(
         {
-            "plausible": "fooled, map as wanted",
-            "changed": "fooled, map not as wanted",
-            "failed": "classifier not fooled",
+            UNCHANGED: "map as wanted to within noise",
+            LIKE: "map as wanted",
+            CHANGED: "map not as wanted",
+            UNSEEN: "nothing to see",
         }
     ),
     share="As wanted",
-    alike="as wanted",
-    unlike="not as wanted",
     kept="made the map look like the wanted one",
     left="left the map like the wanted one",
     counted="maps that look like the wanted one",
     unmoved="{} ignores the map, and still most maps look like the wanted one: the wanted maps are too much like what "
     "this interpreter shows anyway, so that showing them proves little.",
-    blank=(
-        "1 wanted map shows nothing; to look like it takes a map without any structure.",
-        "{} wanted maps show nothing; to look like them takes maps without any structure.",
-    ),
     limit="A map counts as wanted if its IoU with the wanted map exceeds 0.5. Whether it would also convince anyone is "
     "not measured: a wanted map need not fit the picture.",
 )

@@ -2,12 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
+import torch
 
-from underfire.metrics.intervals import Estimate, mean_interval
-from underfire.metrics.maps import DISTANCES, PLAUSIBLE
+from underfire.core.io import rows_where
+from underfire.metrics.intervals import Estimate, mean_interval, share
+from underfire.metrics.maps import DECEIVING, DISTANCES, UNSEEN, judged
 
 OUTCOMES = "outcomes.parquet"
 
@@ -25,7 +29,8 @@ COLUMNS: Mapping[str, pa.DataType] = {
     "map_l2": pa.float64(),
     "iou_mean": pa.float64(),
     "iou_half": pa.float64(),
-    "iou_top15": pa.float64(),
+    "iou_top15": pa.float64(),  # these three are null where neither map has such a cell
+    "judgement": pa.string(),  # "unchanged", "plausible", "changed" or "nothing to see"; see `metrics.maps`
     "benign_l1": pa.float64(),  # mean |map - benign map|
     "target_map_of": pa.string(),  # the image whose benign map is the target map, where it is another one's
     "map_constant": pa.bool_(),
@@ -46,39 +51,72 @@ COLUMNS_SCHEMA = pa.schema(list(COLUMNS.items()))
 FLOW = ("flow_mean", "flow_smoothness")  # of attacks that bend images
 
 
+FLAGS = ("success_8bit",)
+
+
 MEASURED = (*DISTANCES, "benign_l1", "repeat_l1", "linf", "success_8bit", *FLOW)
 
 
 @dataclass(frozen=True)
 class AttackSummary:
-    """One attack against one interpreter: averages over all images and over the successful ones alone."""
+    """One attack against one interpreter: averages over all images and over the successful ones alone.
+
+    Both hold "unseen", the share of images whose map had nothing to show, "plausible", the share of unchanged or
+    plausible maps among the others, and of MEASURED what the table holds.
+    """
 
     interpreter: str
     attack: str
     asr: Estimate
     mc: Estimate  # mean confidence of the successes
-    all_images: Mapping[str, Estimate]  # "plausible", and of MEASURED what the table holds
+    all_images: Mapping[str, Estimate]
     successes: Mapping[str, Estimate]
 
 
 def summarise(outcomes: pa.Table) -> list[AttackSummary]:
     """One AttackSummary per (interpreter, attack) in the order in which they first appear in the table."""
+    outcomes = with_judgements(outcomes)
     pairs = dict.fromkeys(zip(*(outcomes[name].to_pylist() for name in ("interpreter", "attack")), strict=True))
-    return [_summarise(outcomes, interpreter, attack) for interpreter, attack in pairs]
+    return [_summarise(rows_where(outcomes, interpreter=name, attack=attack)) for name, attack in pairs]
 
 
-def _summarise(outcomes: pa.Table, interpreter: str, attack: str) -> AttackSummary:
-    chosen = pc.and_(pc.equal(outcomes["interpreter"], interpreter), pc.equal(outcomes["attack"], attack))
-    rows = outcomes.filter(chosen)
+def with_judgements(outcomes: pa.Table) -> pa.Table:
+    """The table with its column of judgements, which tables of versions before 0.2 lack."""
+    if "judgement" in outcomes.column_names:
+        return outcomes
+    names = ("map_l1", "iou_mean", "repeat_l1", "target_constant")
+    found = np.empty(outcomes.num_rows, dtype=object)
+    pairs = np.array([f"{row['interpreter']} {row['attack']}" for row in outcomes.to_pylist()])
+    for pair in np.unique(pairs):
+        here = pairs == pair
+        distance, overlap, noise, blank = (torch.tensor(outcomes[name].to_numpy()[here]) for name in names)
+        found[here] = judged(distance, overlap, noise, blank.bool())
+    return outcomes.append_column("judgement", pa.array(found, pa.string()))
+
+
+def _summarise(rows: pa.Table) -> AttackSummary:
     success = rows["success"].to_numpy().astype(bool)
-    measured = [name for name in MEASURED if name in rows.column_names and not rows[name].null_count]
-    values = {name: rows[name].to_numpy() for name in measured}
-    values["plausible"] = values["iou_mean"] > PLAUSIBLE
+    everything, judgement = np.ones_like(success), np.array(rows["judgement"].to_pylist(), dtype=object)
+    measured = [name for name in MEASURED if name in rows.column_names and rows[name].null_count < rows.num_rows]
+    columns = {name: rows[name].to_numpy() for name in measured}
+    all_images = _averages(columns, judgement, everything)
     return AttackSummary(
-        interpreter=interpreter,
-        attack=attack,
-        asr=mean_interval(success),
+        interpreter=rows["interpreter"][0].as_py(),
+        attack=rows["attack"][0].as_py(),
+        asr=share(success),
         mc=mean_interval(rows["confidence"].to_numpy()[success]),
-        all_images={name: mean_interval(column) for name, column in values.items()},
-        successes={name: mean_interval(column[success]) for name, column in values.items()},
+        all_images=all_images,
+        successes=all_images if success.all() else _averages(columns, judgement, success),
     )
+
+
+def _averages(
+    columns: Mapping[str, npt.NDArray[Any]], judgement: npt.NDArray[Any], chosen: npt.NDArray[np.bool_]
+) -> dict[str, Estimate]:
+    """Shares of flags and means of numbers over the chosen rows."""
+    seen = chosen & (judgement != UNSEEN)
+    shares = {"plausible": share(np.isin(judgement[seen], DECEIVING)), "unseen": share(~seen[chosen])}
+    return shares | {
+        name: share(values[chosen]) if name in FLAGS else mean_interval(values[chosen])
+        for name, values in columns.items()
+    }

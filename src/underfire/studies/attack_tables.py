@@ -110,7 +110,7 @@ def evasiveness(run: Run) -> Iterator[Table]:
 
 
 def _cost_of_evasion(outcomes: pa.Table, made: list[str]) -> Table:
-    """Table 5; A* is the mean over the attacks that hide from one squeezer each."""
+    """Table 5; A* is the mean over the attacks that hide from one squeezer each, its interval over images."""
     attacks = dict.fromkeys(outcomes["attack"].to_pylist())
     kinds = {
         "P": ["pgd"],
@@ -125,7 +125,7 @@ def _cost_of_evasion(outcomes: pa.Table, made: list[str]) -> Table:
             table = rows_of(outcomes, kinds[kind], name)
             printed = paper.EVASION_COST.get(name)
             number = None if printed is None else printed[list(kinds).index(kind)][place]
-            cells.append((Value(title, mean_interval(table[column].to_numpy()), number),))
+            cells.append((Value(title, mean_interval(table[column].to_numpy(), table["id"].to_pylist()), number),))
         rows.append(Row((title,), tuple(cells)))
     title = "Table 5. Adversarial maps of PGD (P), basic (A) and adaptive ADV² (A∗) against benign maps"
     titles = tuple(f"{interpreter_name(name)} {kind}" for name, kind in columns)
@@ -246,7 +246,7 @@ def _overlaps(means: Averages, name: str, title: str) -> Table:
         ("",),
         interpreter_titles(names),
         tuple(rows),
-        "In brackets the share of plausible maps (IoU > 0.5).",
+        "In brackets the share of plausible or unchanged maps, where there is anything to see.",
     )
 
 

@@ -28,7 +28,7 @@ from underfire.core.types import Images, Logits, Maps
 from underfire.data.image_set import ImageSet
 from underfire.data.selection import LocatedObjects, locate, predict
 from underfire.metrics.classification import Counts, accuracy, balanced_accuracy, confusion, recalls
-from underfire.metrics.intervals import mean_interval
+from underfire.metrics.intervals import mean_interval, share
 from underfire.metrics.localisation import hits, upscaled
 from underfire.metrics.maps import above_mean, iou
 from underfire.models.classifier import Classifier
@@ -136,7 +136,10 @@ def _overlap_table(found: pa.Table) -> Table:
     rows = []
     for interpreter, images in pairs:
         its = rows_where(found, interpreter=interpreter, images=images)
-        cells = tuple((Value(title, mean_interval(its[column].to_numpy())),) for title, column in MEASURES.items())
+        measured = {title: its[column].to_numpy() for title, column in MEASURES.items()}
+        estimates = {title: mean_interval(values) for title, values in measured.items()}
+        estimates["pointing"] = share(measured["pointing"])
+        cells = tuple((Value(title, estimate),) for title, estimate in estimates.items())
         rows.append(Row((interpreter_name(interpreter), attack_name(images)), cells))
     title = "How much of the maps lies on the lesion"
     note = (

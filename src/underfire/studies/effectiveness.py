@@ -20,12 +20,13 @@ from underfire.attacks.api import Attacker
 from underfire.attacks.attack import Attack
 from underfire.attacks.target_classes import target_class_named
 from underfire.attacks.target_maps import NO_DONOR, Pool, Wanted, target_map_named
+from underfire.core.io import nullable
 from underfire.core.rng import image_keys
 from underfire.core.types import Samples, UnderfireError
 from underfire.data.image_set import ImageSet
 from underfire.data.selection import Selection
 from underfire.interpreters import Ensemble, Interpreter
-from underfire.metrics.maps import compare_maps, linf, map_l1
+from underfire.metrics.maps import compare_maps, is_faint, judged, linf, map_l1
 from underfire.models.classifier import Classifier
 from underfire.runs.compute import choose, in_one_sentence, keep, targets_of
 from underfire.runs.execute import Chosen, Planned, Report, Study, carry_out, environment, listed
@@ -144,7 +145,8 @@ def _outcomes(
 
     select, target, shown = craft.of.of, rows(craft.of, "target"), Explain(craft, interpreter)
     benign = Explain(select, interpreter)
-    distances = compare_maps(rows(shown, "map"), rows(goal, "map"))
+    wanted = rows(goal, "map")
+    distances = compare_maps(rows(shown, "map"), wanted)
     donors = rows(goal, "donor").tolist() if isinstance(goal, TargetMaps) else [NO_DONOR] * len(ids)
     repeated = map_l1(rows(replace(benign, draw=1), "map"), rows(benign, "map"))
     columns: dict[str, Any] = {
@@ -156,7 +158,8 @@ def _outcomes(
         "class_predicted": rows(craft, "predicted").tolist(),
         "confidence": rows(craft, "confidence").tolist(),
         "success": rows(craft, "success").tolist(),
-        **{name: values.tolist() for name, values in distances.items()},
+        **{name: nullable(values.tolist()) for name, values in distances.items()},
+        "judgement": judged(distances["map_l1"], distances["iou_mean"], repeated, is_faint(wanted)),
         "benign_l1": map_l1(rows(shown, "map"), rows(benign, "map")).tolist(),
         "target_map_of": [None if donor == NO_DONOR else ids[donor] for donor in donors],
         "map_constant": rows(shown, "constant").tolist(),

@@ -26,7 +26,7 @@ from underfire.data.image_set import ImageSet
 from underfire.data.selection import LocatedObjects
 from underfire.interpreters.baselines import Centre, RandomMap
 from underfire.interpreters.protocol import Explainer
-from underfire.metrics.intervals import Estimate, mean_interval
+from underfire.metrics.intervals import Estimate, share
 from underfire.metrics.localisation import fit_all, hits, is_wrong, upscaled
 from underfire.metrics.maps import boxes
 from underfire.models.classifier import Classifier
@@ -169,7 +169,7 @@ def summarise(table: pa.Table) -> list[LocalisationSummary]:
 def _summary(judged: pa.Table, interpreter: str, rule: str) -> LocalisationSummary:
     rows = judged.filter(pc.and_(pc.equal(judged["interpreter"], interpreter), pc.equal(judged["rule"], rule)))
     error, box, at_object, at_box = (
-        mean_interval(rows[name].to_numpy(zero_copy_only=False))
+        share(rows[name].to_numpy(zero_copy_only=False))
         for name in ("error", "box_wrong", "points_at_object", "points_at_box")
     )
     first = rows.slice(0, 1).to_pylist()[0]

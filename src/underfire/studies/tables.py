@@ -42,7 +42,7 @@ class Value:
     @property
     def is_outside(self) -> bool:
         """Whether the paper's value lies outside our interval."""
-        if self.difference is None or self.ours is None or self.paper is None:
+        if self.difference is None or self.ours is None or self.paper is None or not self.ours.has_interval:
             return False
         return not self.ours.low <= self.paper <= self.ours.high
 
@@ -52,7 +52,7 @@ class Value:
 
     @property
     def interval(self) -> str:
-        if self.ours is None or self.ours.n == 0:
+        if self.ours is None or self.ours.n == 0 or not self.ours.has_interval:
             return ""
         return f"[{self._shown(self.ours.low, 0, 3)}, {self._shown(self.ours.high, 0, 3)}]"
 
@@ -132,7 +132,9 @@ def csv_of(table: Table) -> str:
     writer.writerow([*stub, "column", "measure", "ours", "low", "high", "n", "paper", "difference", "outside"])
     for row, column, value in _values(table):
         ours = value.ours
-        numbers = [None] * 4 if ours is None or ours.n == 0 else [ours.value, ours.low, ours.high, ours.n]
+        numbers: list[float | None] = [None] * 4
+        if ours is not None and ours.n:
+            numbers = [ours.value, *((ours.low, ours.high) if ours.has_interval else (None, None)), ours.n]
         outside = "" if value.difference is None else str(value.is_outside).lower()
         writer.writerow([*row.names, column, value.measure, *numbers, value.paper, value.difference, outside])
     return lines.getvalue()

@@ -22,11 +22,11 @@ from torch import Tensor
 
 from underfire.attacks.names import interpreter_name, made_for
 from underfire.core.image_ops import is_constant
-from underfire.core.io import read_table, write_atomically, write_table
+from underfire.core.io import nullable, read_table, write_atomically, write_table
 from underfire.core.plots import matrix
 from underfire.core.types import Samples, UnderfireError
 from underfire.interpreters import Interpreter
-from underfire.metrics.intervals import Estimate, mean_interval
+from underfire.metrics.intervals import Estimate, mean_interval, share
 from underfire.metrics.maps import compare_maps, map_l1
 from underfire.models.classifier import Classifier
 from underfire.runs.compute import Context, in_one_sentence
@@ -184,7 +184,7 @@ def transfer_table(
                 "class_true": labels.tolist(),
                 "class_explained": explained.tolist(),
                 "class_predicted": store.read(key(reported), "predicted", ids).tolist(),
-                **{name: values.tolist() for name, values in compare_maps(maps, reference).items()},
+                **{name: nullable(values.tolist()) for name, values in compare_maps(maps, reference).items()},
                 "own": [elsewhere is None and g == g_own] * len(ids),
                 "own_l1": [None] * len(ids) if own is None else own,
                 "map_constant": is_constant(maps).tolist(),
@@ -198,7 +198,7 @@ def transfer_table(
 class TransferCell:
     """One source seen by one interpreter on one classifier.
 
-    `difference` is own - transferred, paired image by image, with its bootstrap interval; None for the null rows and
+    `difference` is own - transferred, paired image by image, with its interval; None for the null rows and
     for a source's own row. `predicted` is how often this classifier reports the explained class.
     """
 
@@ -260,7 +260,7 @@ def _cell(rows: pa.Table) -> TransferCell:
         **first,
         map_l1=mean_interval(distance),
         iou_mean=mean_interval(overlap),
-        predicted=mean_interval(predicted),
+        predicted=share(predicted),
         difference=mean_interval(rows["own_l1"].to_numpy() - distance) if paired else None,
     )
 

@@ -32,6 +32,7 @@ from underfire.report.changes import Bending, changes_of
 from underfire.report.figures import Encoding
 from underfire.report.gallery import encoding_of
 from underfire.report.verdict import judge, missing_parts
+from underfire.report.view import as_text
 
 
 @pytest.fixture
@@ -53,8 +54,8 @@ def verdict_of(*endings: tuple[bool, float], pgd: int = 0) -> Any:
 def test_every_ending_is_counted_once() -> None:
     verdict = verdict_of((True, 0.9), (True, 0.9), (True, 0.9), (True, 0.2), (False, 0.9), pgd=5)
     adv2, pgd = verdict.tallies
-    assert (adv2.plausible, adv2.changed, adv2.failed) == (3, 1, 1)
-    assert (pgd.plausible, pgd.changed, pgd.failed) == (0, 5, 0)
+    assert (adv2.plausible, adv2.endings["changed"], adv2.failed) == (3, 1, 1)
+    assert (pgd.plausible, pgd.endings["changed"], pgd.failed) == (0, 5, 0)
     assert verdict.sentences == (
         "ADV² fooled the classifier on 4 of 5 images and kept the map plausible on 3 of those 4 (75 %).",
         "PGD fooled the classifier on 5 of 5 images and left the map plausible on 0 (0 %).",
@@ -62,17 +63,96 @@ def test_every_ending_is_counted_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("plausible", "headline"),
+    ("plausible", "n", "headline"),
     [
-        (16, "CAM would not have warned you."),
-        (9, "CAM would mostly not have warned you."),
-        (4, "CAM would mostly have warned you."),
-        (1, "CAM would have warned you."),
+        (60, 60, "CAM would not have warned you."),
+        (70, 100, "CAM would mostly not have warned you."),
+        (30, 100, "CAM would mostly have warned you."),
+        (0, 60, "CAM would have warned you."),
+        (16, 16, "CAM would mostly not have warned you; whether nearly always is undecided: about 35 images would "
+                 "decide it."),
+        (1, 16, "CAM would mostly have warned you; whether nearly always is undecided: about 246 images would "
+                "decide it."),
+        (3, 4, "Whether CAM would have warned you is undecided on 4 images: about 16 images would decide it."),
+        (1, 1, "Whether CAM would have warned you is undecided on 1 image: about 4 images would decide it."),
+        (8, 16, "Whether CAM would have warned you is undecided on 16 images: at this share more images will not "
+                "decide it."),
     ],
-)
-def test_the_headline_follows_the_share_of_plausible_maps(plausible: int, headline: str) -> None:
-    verdict = verdict_of(*[(True, 0.9)] * plausible, *[(True, 0.1)] * (16 - plausible))
+)  # fmt: skip
+def test_the_headline_claims_what_the_interval_of_the_share_allows(plausible: int, n: int, headline: str) -> None:
+    verdict = verdict_of(*[(True, 0.9)] * plausible, *[(True, 0.1)] * (n - plausible))
     assert verdict.headline == headline
+
+
+def test_so_many_images_decide_of_which_as_many_are_fooled() -> None:
+    """12 of 16 fooled: it takes 16 fooled ones, so 22 to be attacked."""
+    verdict = verdict_of(*[(True, 0.9)] * 9, *[(True, 0.1)] * 3, *[(False, 0.1)] * 4)
+    assert (
+        verdict.headline
+        == "Whether CAM would have warned you is undecided on 12 images: about 22 images would decide it."
+    )
+
+
+def test_maps_that_did_not_move_warn_nobody() -> None:
+    rows = [outcome(str(i), "adv2", "mask", iou_mean=0.1, judgement="unchanged") for i in range(40)]
+    (verdict,) = judge(table(rows))
+    assert verdict.headline == "MASK would not have warned you."
+    assert verdict.sentences[0].endswith("kept the map plausible on 40 (100 %), 40 of them to within its own noise.")
+
+
+def test_where_there_is_nothing_to_see_images_are_counted_apart() -> None:
+    """In headline, sentence, tally and caution."""
+    blank = {"judgement": "nothing to see", "iou_mean": None}
+    rows = [outcome(str(i), "adv2", "mask", **(blank if i < 3 else {})) for i in range(43)]
+    (verdict,) = judge(table(rows))
+    (tally,) = verdict.tallies
+    assert (tally.fooled, tally.seen, tally.plausible, tally.endings["nothing to see"]) == (43, 40, 40, 3)
+    assert verdict.headline == "MASK would not have warned you."
+    assert verdict.sentences[0] == (
+        "ADV² fooled the classifier on 43 of 43 images; on 3 of these there is nothing to see in the benign map. "
+        "On the others it kept the map plausible on 40 of those 40 (100 %)."
+    )
+    assert any(said.startswith("3 images of 43 counted apart") for said in verdict.cautions)
+    (only,) = judge(table(rows[:3]))
+    assert only.headline == "MASK had nothing to show."
+    assert only.sentences[0].endswith("on all of which there is nothing to see in the benign map.")
+
+
+def test_gaps_of_a_run_are_dashes(tmp_path: Path) -> None:
+    """Of an attack that never succeeded, of maps without cells to compare: no share, no nan, no None."""
+
+    class Failed(FakeRun):
+        def outcomes(self) -> pa.Table:
+            rows = super().outcomes().to_pylist()
+            gap = {"iou_half": None, "iou_mean": None, "judgement": "nothing to see"}
+            return table([{**row, "success": False, **(gap if row["id"] == "b" else {})} for row in rows])
+
+    page = render(Failed(("a", "b")), tmp_path)
+    text = " ".join(re.sub(r"<[^>]+>", " ", page[: page.index("<script>")]).split())
+    assert "was not put to the test" in text
+    assert "fooled 0" in text
+    assert not re.search(r"\b(nan|None|NaN)\b", text)
+    plausible = page[page.index('<th scope="row">Plausible</th>') :].partition("</tr>")[0]
+    assert re.findall(r"<span>(.*?)</span>", plausible)[1::2] == ["–", "–"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (16 / 255, "16/255"), (0.5 / 255, "0.5/255"), (0.2, "0.2"), (1.0, "1"), (0.031, "0.031"), (1e-05, "1e-05"),
+        (True, "yes"), (None, ""), ([], ""), (("cam", "grad"), "cam, grad"), ([0.485, None], "0.485"), ("a", "a"),
+    ],
+)  # fmt: skip
+def test_facts_are_written_as_a_reader_would(value: Any, text: str) -> None:
+    assert as_text(value) == text
+
+
+def test_what_was_left_open_is_no_fact(run: FakeRun, tmp_path: Path) -> None:
+    spec = {"weights": None, "evade": (), "eps": 16 / 255, "interpreters": ["cam", "grad"], "n": 0}
+    page = render(replace(run, info={**INFO, "spec": spec}), tmp_path)
+    facts = page[page.index("<h3>Parameters</h3>") :].partition("</dl>")[0]
+    told = re.findall(r"<dt>(.*?)</dt> <dd>(.*?)</dd>", facts)
+    assert told == [("eps", "16/255"), ("interpreters", "cam, grad"), ("n", "0")]
 
 
 def test_a_failed_attack_is_no_acquittal() -> None:
@@ -83,7 +163,7 @@ def test_a_failed_attack_is_no_acquittal() -> None:
 
 def test_few_images_and_a_lazy_interpreter_are_said() -> None:
     rows = [outcome(str(index), attack, "rts") for index in range(16) for attack in ("pgd", "adv2")]
-    odd = outcome("16", "adv2", "rts", success=False, map_constant=True, target_constant=True)
+    odd = outcome("16", "adv2", "rts", success=False, map_constant=True, judgement="nothing to see")
     (verdict,) = judge(table([*rows, odd]))
     few, failed, lazy, constant, blank = verdict.cautions
     assert "judged on 16 images" in few
@@ -91,15 +171,15 @@ def test_few_images_and_a_lazy_interpreter_are_said() -> None:
     assert failed.startswith("On 1 of 17 images ADV² failed")
     assert lazy.startswith("PGD ignores the map")
     assert constant.startswith("1 map is constant")
-    assert blank.startswith("1 benign image has a map that shows nothing")
+    assert blank.startswith("1 image of 17 counted apart: the benign map spans less than 25 % of the scale")
 
 
 def test_another_wanted_map_is_judged_in_other_words(run: FakeRun, tmp_path: Path) -> None:
     """Title, headline, endings, the distance to the benign map and a picture of the wanted map."""
     targeted = replace(run, info={**INFO, "spec": {"target_map": "patch"}})
     pages = render(targeted, tmp_path), render(run, tmp_path)
-    for words in ("made to show another map?", "CAM could be made to show the wanted map.", "map not as wanted",
-                  "made the map look like the wanted one on 10", "ΔL1 to benign", ">As wanted<",
+    for words in ("made to show another map?", "CAM could mostly be made to show the wanted map;", "map not as wanted",
+                  "made the map look like the wanted one on 10", "ΔL1 to the wanted map", ">As wanted<",
                   "<b>Wanted map</b>"):  # fmt: skip
         assert [words in page for page in pages] == [True, False], words
     for words in (">Plausible<", "warned you", "plausible on"):
@@ -318,12 +398,12 @@ def test_the_verdict_speaks_of_every_attack(many: FakeRun) -> None:
 
 
 def test_the_headline_follows_the_solver_that_deceives_best() -> None:
-    rows = [outcome(str(i), "adv2", "cam", iou_mean=0.2) for i in range(10)]
-    rows += [outcome(str(i), "adv2-stadv", "cam", iou_mean=0.9) for i in range(10)]
+    rows = [outcome(str(i), "adv2", "cam", iou_mean=0.2) for i in range(40)]
+    rows += [outcome(str(i), "adv2-stadv", "cam", iou_mean=0.9) for i in range(40)]
     (verdict,) = judge(table(rows))
     assert verdict.headline == "CAM would not have warned you."
-    evading = [outcome(str(i), EVADING, "cam", iou_mean=0.9) for i in range(10)]
-    (verdict,) = judge(table(rows[:10] + evading))
+    evading = [outcome(str(i), EVADING, "cam", iou_mean=0.9) for i in range(40)]
+    (verdict,) = judge(table(rows[:40] + evading))
     assert verdict.headline == "CAM would have warned you."
 
 
@@ -339,10 +419,11 @@ def test_attacks_aimed_at_some_interpreters_are_missed_by_no_other(many: FakeRun
 
 def test_averages_have_a_column_and_plots_a_strip_per_attack(many: FakeRun, tmp_path: Path) -> None:
     page = render(many, tmp_path)
-    heads = re.findall(r'<th scope="col">([^<]*?) <small>n = 4</small>', page)
-    assert tuple(heads) == IN_ORDER * 4
+    heads = re.findall(r'<th scope="colgroup" colspan="2">([^<]*?)</th>', page)
+    assert tuple(heads) == IN_ORDER * 2
+    assert page.count('<th scope="col">all 4</th>') == page.count('<th scope="col">fooled 4</th>') == len(heads)
     tables = [each for each in Tags(page).all("div") if each.get("class") == "scroll wide"]
-    assert [each["tabindex"] for each in tables] == ["0"] * 4
+    assert [each["tabindex"] for each in tables] == ["0"] * 2
     heights = {int(each["height"] or 0) for each in Tags(page).all("img") if (each["alt"] or "").startswith("IoU")}
     assert heights == {int(96 * 3.9)}
 
@@ -387,6 +468,6 @@ def test_an_unknown_attack_is_in_the_tables_alone(many: FakeRun, tmp_path: Path)
             return table([*super().outcomes().to_pylist(), *foreign])
 
     page = render(Foreign(many.ids, attacks=("pgd", "adv2")), tmp_path)
-    assert "&lt;b&gt;$x <small>n = 4</small>" in page
+    assert '<th scope="colgroup" colspan="2">&lt;b&gt;$x</th>' in page
     assert "<b>$x" not in page
     assert len(judge(Foreign(many.ids, attacks=("pgd", "adv2")).outcomes())[0].tallies) == 2

@@ -197,24 +197,26 @@ def test_a_classifier_of_other_classes_is_refused(run: Run, tiny_model: str) -> 
 
 def test_a_difference_is_paired_image_by_image() -> None:
     columns: Mapping[str, list[Any]] = {
-        "id": ["a", "b", "c"],
-        "attack": ["adv2"] * 3,
-        "source": ["cam"] * 3,
-        "interpreter": ["grad"] * 3,
-        "model": ["m"] * 3,
-        "model_fingerprint": ["f"] * 3,
-        "class_true": [0] * 3,
-        "class_explained": [1] * 3,
-        "class_predicted": [1, 1, 0],
-        **{name: [0.3, 0.5, 0.7] for name in ("map_l1", "map_l2", "iou_mean", "iou_half", "iou_top15")},
-        "own": [False] * 3,
-        "own_l1": [0.1, 0.3, 0.5],
-        "map_constant": [False] * 3,
-        "benign_constant": [False] * 3,
+        "id": list("abcdefghi"),
+        "attack": ["adv2"] * 9,
+        "source": ["cam"] * 9,
+        "interpreter": ["grad"] * 9,
+        "model": ["m"] * 9,
+        "model_fingerprint": ["f"] * 9,
+        "class_true": [0] * 9,
+        "class_explained": [1] * 9,
+        "class_predicted": [1, 1, 0] * 3,
+        **{name: [0.3, 0.5, 0.7] * 3 for name in ("map_l1", "map_l2", "iou_mean", "iou_half", "iou_top15")},
+        "own": [False] * 9,
+        "own_l1": [0.1, 0.3, 0.5] * 3,
+        "map_constant": [False] * 9,
+        "benign_constant": [False] * 9,
     }
     (cell,) = transfer.summarise(pa.table(columns, transfer.SCHEMA))
     assert cell.difference is not None
-    assert (cell.difference.value, cell.difference.low, cell.difference.high) == pytest.approx((-0.2, -0.2, -0.2))
+    assert (cell.difference.value, cell.difference.low, cell.difference.high) == pytest.approx(
+        (-0.2, -0.2, -0.2), abs=1e-9
+    )
     assert (cell.map_l1.value, cell.predicted.value) == pytest.approx((0.5, 2 / 3))
     assert cell.map_l1.low < cell.map_l1.value < cell.map_l1.high, "the images themselves differ"
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from underfire.attacks.names import made_for
+from underfire.metrics.maps import BINARISATIONS
 from underfire.report.figures import Plot, embedded
 from underfire.report.sections.part import complete_table
 from underfire.studies.transfer import SCHEMA, TransferCell, heat_map, summarise
@@ -24,7 +25,7 @@ class Transfer:
 
 def compose(path: Path) -> list[Transfer]:
     """One Transfer per classifier; UnderfireError if the table is damaged."""
-    table = complete_table(path, SCHEMA, optional=("source", "own_l1"))
+    table = complete_table(path, SCHEMA, optional=("source", "own_l1", *BINARISATIONS))
     return list(_transfers(table))
 
 
