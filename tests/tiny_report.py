@@ -18,7 +18,7 @@ from underfire.runs.folder import SHARED, Rows, Run
 from underfire.runs.outcomes import COLUMNS_SCHEMA, OUTCOMES
 from underfire.runs.store import Store
 from underfire.studies import detections
-from underfire.studies.detection import DETECTORS
+from underfire.studies.detections import DETECTORS
 
 FLOWING = ("stadv", "adv2-stadv")
 HOSTILE_CLASS = "<script>alert(1)</script>"

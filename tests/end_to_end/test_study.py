@@ -25,8 +25,8 @@ from underfire.report import write_report_of
 from underfire.runs import compute
 from underfire.runs.settings import AttackSettings, StudySettings
 from underfire.runs.specs import Select, key
-from underfire.studies import aid, attack_figures, case_study, effectiveness, localisation, sanity
-from underfire.studies.catalogue import STUDIES, _defences_settings, done
+from underfire.studies import aid, case_study, effectiveness, galleries, localisation, sanity
+from underfire.studies.catalogue import STUDIES, done
 
 MAKES = {  # tables and figures, by study
     "localisation": ("table-2 localisation-rules", ""),
@@ -98,7 +98,7 @@ def _short_attacks_and_small_galleries() -> Iterator[None]:
             recipes = getattr(solvers, name)
             short = replace(recipes["annealed"], warm_steps=2, plain_steps=3)
             patch.setattr(solvers, name, {**recipes, "annealed": short})
-        patch.setattr(attack_figures, "SAMPLES", 1)
+        patch.setattr(galleries, "SAMPLES", 1)
         patch.setattr(aid, "SHOWN", 1)
         yield
 
@@ -196,7 +196,7 @@ def test_every_study_leaves_its_tables_and_figures(everything: Everything, name:
     run = open_run(folder)
     assert run.store.root == everything.folder
     assert run.info["command"].startswith("underfire study all ")
-    for table in STUDIES[name].tables(run):
+    for table in STUDIES[name].study.tables(run):
         assert table.title in " ".join(told(everything.said[1]).split())
         assert (folder / "tables" / f"{table.name}.csv").read_text(encoding="utf-8").count("\n") == 1 + sum(
             len(cell) for row in table.rows for cell in row.cells
@@ -415,7 +415,7 @@ def test_the_case_study_classifies_all_images_and_measures_maps_of_wrong_diagnos
         ("green", 1),
         ("red", 2),
     }
-    (classifier,) = (each for each in STUDIES["case-study"].tables(run) if each.name == "classifier")
+    (classifier,) = (each for each in STUDIES["case-study"].study.tables(run) if each.name == "classifier")
     assert [row.names[0] for row in classifier.rows[2:]] == run.info["classes"] == ["blue", "green", "red"]
     wrong = {(row["attack"], row["interpreter"], row["id"]) for row in run.outcomes().to_pylist() if row["success"]}
     benign = {("benign", name, id) for name in ("cam", "grad") for id in run.images()[0]}
@@ -466,7 +466,7 @@ def test_masks_that_the_case_study_cannot_use_leave_nothing_that_looks_finished(
     assert complaint in err
     folder = tmp_path / "run" / "case-study"
     assert not (folder / "tables").exists()
-    assert not STUDIES["case-study"].is_finished(open_run(folder))
+    assert not STUDIES["case-study"].study.is_finished(open_run(folder))
     assert "Not finished yet; run it again." in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
 
 
@@ -569,4 +569,4 @@ def test_aid_attacks_as_underfire_attack_does(everything: Everything) -> None:
 def test_the_undefended_interpreter_is_an_rts_where_there_is_one() -> None:
     for names, undefended in ((("cam", "rts"), "rts"), (("grad", "cam"), "grad")):
         request = StudySettings(model="demo", images="demo", interpreters=names, defended=("smooth:cam", "smooth:grad"))
-        assert _defences_settings(request).interpreters == (undefended, "smooth:cam", "smooth:grad")
+        assert aid.settings_for(request).interpreters == (undefended, "smooth:cam", "smooth:grad")

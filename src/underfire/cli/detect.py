@@ -23,7 +23,7 @@ from underfire.detection.names import DETECTORS
 from underfire.metrics.intervals import Estimate
 from underfire.runs.execute import reopen
 from underfire.runs.folder import Run, open_run
-from underfire.studies import detection
+from underfire.studies import detect as study
 from underfire.studies.detections import MATRIX, Calibration, DetectionRate, detections, matrix
 
 
@@ -41,20 +41,20 @@ def detect(
 ) -> None:
     """Score a run's images by calibrated detectors; adds a table, a matrix and the detectors' thresholds to it."""
     attacks = () if attack is None else names_in(attack)
-    settings = checked(detection.DetectSettings, detector=detector, attacks=attacks, benign=benign, fpr=fpr, seed=seed)
+    settings = checked(study.DetectSettings, detector=detector, attacks=attacks, benign=benign, fpr=fpr, seed=seed)
     opened = open_run(run)
-    detection.attacked(opened, settings.attacks)
-    detection.judgements(settings, opened)
+    study.attacked(opened, settings.attacks)
+    study.judgements(settings, opened)
     classifier, image_set = reopen(opened, chosen_device(device))
     with progress_bars() as on_progress:
-        detection.execute(
+        study.execute(
             settings, opened, classifier, image_set, command=command_line(), batch_size=batch, on_progress=on_progress
         )
     _print(opened, settings)
     say(f"\nMatrix:     {run / MATRIX}\nRun folder: {run}")
 
 
-def _print(run: Run, settings: detection.DetectSettings) -> None:
+def _print(run: Run, settings: study.DetectSettings) -> None:
     cells = matrix(detections(run))
     fitted, held_out = cells[0].calibration.fitted, cells[0].calibration.false_positives.n
     rate = f"{100 * settings.fpr:g} % false positives"

@@ -38,11 +38,11 @@ from underfire.data import demo
 from underfire.data.image_set import object_masks
 from underfire.models.classifier import Classifier
 from underfire.report import write_report_of
-from underfire.runs.execute import Manner, Subject
 from underfire.runs.settings import SCALES, StudySettings
 from underfire.runs.store import Store
 from underfire.studies import tables
-from underfire.studies.catalogue import FIGURES, STUDIES, TABLES, Entry, done
+from underfire.studies.base import FIGURES, TABLES, Manner, Subject
+from underfire.studies.catalogue import STUDIES, Entry, done
 from underfire.studies.estimates import stopwatch
 
 study_app = typer.Typer(help="Ask what the paper's tables ask.", no_args_is_help=True)
@@ -154,7 +154,7 @@ def _feasible(entries: tuple[Entry, ...], request: StudySettings) -> list[Entry]
     """Those for which the request names all that they need; UnderfireError if there is none."""
     feasible = list[Entry]()
     for entry in entries:
-        lacking = entry.lacking(request)
+        lacking = entry.study.lacking(request)
         if lacking is None:
             feasible.append(entry)
         elif len(entries) == 1:
@@ -170,8 +170,8 @@ def _announce(entries: list[Entry], request: StudySettings, subject: Subject, ou
     with console.status("timing one image"), stopwatch(subject.classifier, Store(out)) as watch:
         for entry in entries:
             try:
-                study = entry.study(request, subject)
-                expected = watch.estimate(study, entry.plan(request, study))
+                experiment = entry.study.experiment(request, subject)
+                expected = watch.estimate(experiment, entry.study.plan(request, experiment))
             except UnderfireError as problem:
                 impossible.append(f"{entry.name}: {problem}")
                 continue
@@ -191,11 +191,11 @@ def _carry_out(entries: list[Entry], request: StudySettings, subject: Subject, o
         try:
             with progress_bars() as on_progress:
                 manner = Manner(command_line(), batch, on_progress)
-                run = entry.execute(request, subject, out, manner)
+                run = entry.study.execute(request, subject, out / entry.name, manner)
         except UnderfireError as problem:
             failed.append(f"{entry.name}: {problem}")
             continue
-        for each in entry.tables(run):
+        for each in entry.study.tables(run):
             _print(each)
         written = (run.path / name for name in (TABLES, FIGURES))
         say(f"\n{entry.name}: {', '.join(str(folder) for folder in written if folder.is_dir())}\n")

@@ -4,7 +4,7 @@ import filecmp
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,12 @@ def rows_where(table: pa.Table, **wanted: str | bool | None) -> pa.Table:
 def nullable(values: Iterable[float]) -> pa.Array:
     """Numbers as a column in which those that are NaN are null, as programs that compare with them expect."""
     return pa.array(list(values), pa.float64(), from_pandas=True)
+
+
+def groups(table: pa.Table, *names: str) -> Iterator[tuple[tuple[Any, ...], pa.Table]]:
+    """What these columns hold together, and the rows that hold it, in the order in which they first appear."""
+    for values in dict.fromkeys(zip(*(table[name].to_pylist() for name in names), strict=True)):
+        yield values, rows_where(table, **dict(zip(names, values, strict=True)))
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -32,7 +32,7 @@ VERSIONED = ("underfire", "torch", "torchvision", "numpy", "safetensors", "pyarr
 
 @dataclass(frozen=True)
 class Planned:
-    """One stage of a study; kind ("image", "map" or "step"), attack and interpreter say what readers find in it."""
+    """One stage of a run; kind ("image", "map" or "step"), attack and interpreter say what readers find in it."""
 
     label: str
     spec: Spec
@@ -45,8 +45,8 @@ Report = Callable[[Planned, Progress], None]
 
 
 @dataclass(frozen=True)
-class Study:
-    """What a study computes: its stages, the first of which holds its images, and the table that they fill.
+class Experiment:
+    """What a run consists of: its stages, the first of which holds its images, and the table that they fill.
 
     `spec` is what two runs must share to be the same run. `choose` finds the images, and whatever cannot be done with
     them, before anything is written.
@@ -68,7 +68,7 @@ class Chosen:
 
 
 def carry_out(
-    study: Study,
+    experiment: Experiment,
     out: Path,
     classifier: Classifier,
     *,
@@ -81,21 +81,23 @@ def carry_out(
 
     Shared stages are those of all runs in the folder around `out`.
     """
-    store, begun, images = Store(out.parent if shared else out), _is_begun(out, study), key(study.plan[0].spec)
+    store, images = Store(out.parent if shared else out), key(experiment.plan[0].spec)
+    begun = _is_begun(out, experiment)
     if not (begun and store.done(images)):
         started = time.perf_counter()
-        chosen = study.choose()
+        chosen = experiment.choose()
         if not begun:
             seconds = {"images": round(time.perf_counter() - started, 2)}
-            content = {"spec": study.spec, **chosen.description, "stages": listed(study.plan), "wall_seconds": seconds}
+            stages = listed(experiment.plan)
+            content = {"spec": experiment.spec, **chosen.description, "stages": stages, "wall_seconds": seconds}
             write_json(out / "run.json", {"command": command, **_origin(), SHARED: shared, **content})
         if not store.done(images):
             chosen.keep(store)
     ids, run = store.done(images), open_run(out)
     context = Context(classifier, store, even_batch_size(len(ids), batch_size))
-    computed = [perform(planned, ids, context, run, on_progress) for planned in study.plan]
-    if any(computed) or not (out / study.table).exists():
-        write_table(out / study.table, study.tabulate(ids, store))
+    computed = [perform(planned, ids, context, run, on_progress) for planned in experiment.plan]
+    if any(computed) or not (out / experiment.table).exists():
+        write_table(out / experiment.table, experiment.tabulate(ids, store))
     return run
 
 
@@ -160,7 +162,7 @@ def _origin() -> dict[str, str]:
     return {"underfire": version("underfire"), "created": datetime.now(UTC).isoformat(timespec="seconds")}
 
 
-def _is_begun(out: Path, study: Study) -> bool:
+def _is_begun(out: Path, experiment: Experiment) -> bool:
     """Whether the folder holds this very run; UnderfireError if it holds another one or anything else."""
     if not (out / "run.json").exists():
         if out.is_dir() and any(not file.name.startswith(".") for file in out.iterdir()):
@@ -168,12 +170,12 @@ def _is_begun(out: Path, study: Study) -> bool:
         return False
     info = read_json(out / "run.json")
     held = info.get("spec", {})
-    spec = study.spec
+    spec = experiment.spec
     differing = [name for name in {**held, **spec} if held.get(name) != spec.get(name)]
     if differing:
         changes = "; ".join(f"{name} was {held.get(name)} and is now {spec.get(name)}" for name in differing)
         raise UnderfireError(f"{out} holds a run with other settings: {changes}. Choose another --out.")
-    if info["stages"] != listed(study.plan):
+    if info["stages"] != listed(experiment.plan):
         raise UnderfireError(
             f"{out} was begun by underfire {info['underfire']}, whose attacks are not those of this version, "
             "or with maskers or targets of other content. Choose another --out."
@@ -219,21 +221,3 @@ def reopen(run: Run, device: torch.device | str = "cpu") -> tuple[Classifier, Im
             "changed since. Bring them back, or run the attack again."
         )
     return classifier, image_set
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A classifier, all images to choose from, and where objects are in them, if that is known."""
-
-    classifier: Classifier
-    image_set: ImageSet
-    masks: ImageSet | None = None
-
-
-@dataclass(frozen=True)
-class Manner:
-    """The command that was typed, how many images are worked on at a time, and who hears of the progress."""
-
-    command: str
-    batch_size: int = 16
-    on_progress: Report = lambda planned, progress: None

@@ -1,7 +1,6 @@
 """What a clinician would ask of a classifier and its maps (case study of skin lesions: Table 13, Fig. 7, 8 and 18).
 
-    run = effectiveness.execute(settings, classifier, image_set, Path("runs/x"), command="…")
-    add(run, classifier, image_set, masks)
+    add(open_run("runs/x"), Subject(classifier, image_set, masks))
     overlaps(run), predictions(run)
 
 To the run of an attack this adds how often the classifier is right, on all images of the set, and, with masks, how
@@ -14,7 +13,6 @@ much of each map lies on the lesion: of benign images, and of attacked ones that
 
 from collections import defaultdict
 from collections.abc import Iterator
-from functools import partial
 
 import pyarrow as pa
 import torch
@@ -22,7 +20,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from underfire.attacks.names import attack_name, interpreter_name
-from underfire.core.io import read_table, rows_where, write_table
+from underfire.core.io import groups, read_table, write_table
 from underfire.core.plots import confusion_matrix
 from underfire.core.types import Images, Logits, Maps
 from underfire.data.image_set import ImageSet
@@ -33,9 +31,14 @@ from underfire.metrics.localisation import hits, upscaled
 from underfire.metrics.maps import above_mean, iou
 from underfire.models.classifier import Classifier
 from underfire.runs.folder import Run
+from underfire.runs.outcomes import OUTCOMES
+from underfire.runs.settings import StudySettings
 from underfire.runs.specs import key
-from underfire.studies import attack_figures, attack_tables, effectiveness, paper
-from underfire.studies.figures import Drawing, Figure
+from underfire.studies import effectiveness, paper
+from underfire.studies.averages import Averages, distance_bars, distance_table, iou_bars, iou_table, success_table
+from underfire.studies.base import Manner, Study, Subject, per_image
+from underfire.studies.figures import Drawing, Figure, bars, papers
+from underfire.studies.galleries import above_adversarial
 from underfire.studies.tables import Row, Table, Value
 
 OVERLAPS, PREDICTIONS = "overlaps.parquet", "predictions.parquet"
@@ -55,15 +58,15 @@ MOST_CLASSES = 30  # in a matrix that can be read
 MEASURES = {"IoU": "iou", "inside": "inside", "pointing": "points_at_object"}
 
 
-def add(run: Run, classifier: Classifier, image_set: ImageSet, masks: ImageSet | None, batch_size: int = 16) -> None:
+def add(run: Run, subject: Subject, batch_size: int = 16) -> None:
     """Write the tables that the run lacks; UnderfireError if a mask has another size than its image.
 
     Images whose masks cannot be read or show nothing are not measured.
     """
-    if masks is not None and not (run.path / OVERLAPS).exists():
-        write_table(run.path / OVERLAPS, _overlapping(run, image_set, masks))
+    if subject.masks is not None and not (run.path / OVERLAPS).exists():
+        write_table(run.path / OVERLAPS, _overlapping(run, subject.image_set, subject.masks))
     if not (run.path / PREDICTIONS).exists():
-        write_table(run.path / PREDICTIONS, _predicted(classifier, image_set, batch_size))
+        write_table(run.path / PREDICTIONS, _predicted(subject.classifier, subject.image_set, batch_size))
 
 
 def overlaps(run: Run) -> pa.Table:
@@ -79,7 +82,11 @@ def predictions(run: Run) -> pa.Table:
 
 def tables(run: Run) -> Iterator[Table]:
     """Table 13, the numbers of Fig. 8 and 18, and how much of the maps is on lesions."""
-    yield from attack_tables.case_study(run)
+    means = Averages.of(run)
+    yield success_table(means, "case-study-asr", "ASR (MC) of PGD and ADV²", {})
+    title = "Table 13. Distance between attribution maps of benign and adversarial inputs"
+    yield distance_table(means, "table-13", title, paper.SKIN_DISTANCES)
+    yield iou_table(means, "figure-8-iou", "Fig. 8 (b) in numbers. IoU with the benign map")
     counts, names = _counts(run)
     shown, each = _shown(counts), recalls(counts)
     rows = [
@@ -98,9 +105,18 @@ def tables(run: Run) -> Iterator[Table]:
 
 def figures(run: Run) -> Iterator[Figure]:
     """Fig. 7, 8 and 18."""
-    yield from attack_figures.case_study(run)
-    title = "Fig. 18. Confusion matrix of the classifier"
-    yield Figure("figure-18", title, partial(_confusion, run))
+    means = Averages.of(run)
+    yield papers(
+        7,
+        "Attribution maps of benign and adversarial (ADV²) inputs",
+        lambda: above_adversarial(run, means.interpreters, "benign"),
+    )
+    yield papers(
+        8,
+        "L1 measures (a) and IoU scores (b) with respect to benign maps",
+        lambda: bars(means.headings, [distance_bars(means, paper.SKIN_DISTANCES), iou_bars(means)]),
+    )
+    yield papers(18, "Confusion matrix of the classifier", lambda: _confusion(run))
 
 
 def _confusion(run: Run) -> Drawing:
@@ -132,10 +148,8 @@ def _left_out(counts: Counts, shown: list[int]) -> str:
 
 
 def _overlap_table(found: pa.Table) -> Table:
-    pairs = dict.fromkeys(zip(*(found[name].to_pylist() for name in ("interpreter", "images")), strict=True))
     rows = []
-    for interpreter, images in pairs:
-        its = rows_where(found, interpreter=interpreter, images=images)
+    for (interpreter, images), its in groups(found, "interpreter", "images"):
         measured = {title: its[column].to_numpy() for title, column in MEASURES.items()}
         estimates = {title: mean_interval(values) for title, values in measured.items()}
         estimates["pointing"] = share(measured["pointing"])
@@ -155,8 +169,7 @@ def _predicted(classifier: Classifier, image_set: ImageSet, batch_size: int) -> 
         return classifier(images.to(classifier.device)).logits.cpu()
 
     found = predict(classify, image_set, batch_size)
-    columns = {"id": found.ids, "class_true": found.labels.tolist(), "class_predicted": found.predicted.tolist()}
-    return pa.table(columns, PREDICTION_COLUMNS)
+    return per_image(PREDICTION_COLUMNS, found.ids, class_true=found.labels, class_predicted=found.predicted)
 
 
 def _overlapping(run: Run, image_set: ImageSet, masks: ImageSet) -> pa.Table:
@@ -170,9 +183,7 @@ def _overlapping(run: Run, image_set: ImageSet, masks: ImageSet) -> pa.Table:
             if wanted:
                 ids, maps = run.maps(images, interpreter.name, only=wanted)
                 measured = overlap(torch.from_numpy(maps), located.objects[[place[name] for name in ids]])
-                named = {"id": ids, "interpreter": [interpreter.name] * len(ids), "images": [images] * len(ids)}
-                columns = {**named, **{name: values.tolist() for name, values in measured.items()}}
-                parts.append(pa.table(columns, OVERLAP_COLUMNS))
+                parts.append(per_image(OVERLAP_COLUMNS, ids, interpreter=interpreter.name, images=images, **measured))
     return pa.concat_tables(parts)
 
 
@@ -199,3 +210,10 @@ def _fooled(outcomes: pa.Table) -> dict[tuple[str, str], set[str]]:
         if success:
             fooled[attack, interpreter].add(id)
     return fooled
+
+
+def _add(run: Run, request: StudySettings, subject: Subject, manner: Manner) -> None:
+    add(run, subject, manner.batch_size)
+
+
+STUDY = Study(effectiveness.attacking(), (OUTCOMES, PREDICTIONS), tables, figures, add=_add)

@@ -1,4 +1,4 @@
-"""What `underfire detect` leaves in a run folder: a table with every score, and the matrix of detectors x attackers.
+"""What `underfire detect` leaves in a run folder: every score, how detectors were calibrated, and their matrix.
 
 cells = matrix(detections(open_run("runs/x")))
 """
@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import torch
 
-from underfire.core.io import read_table, rows_where, write_atomically
+from underfire.core.io import groups, read_table, rows_where, write_atomically
 from underfire.core.types import UnderfireError
 from underfire.detection.calibration import roc
 from underfire.metrics.intervals import Estimate, share
@@ -20,6 +20,7 @@ from underfire.runs.folder import Run
 
 TABLE = "detections.parquet"
 MATRIX = "detection-matrix.csv"
+DETECTORS = "detectors.json"  # how each was calibrated
 FIT, CHECK, RUN = "fit", "check", "run"  # what an image is there for: threshold, false-positive rate, or itself
 COLUMNS = pa.schema(
     {
@@ -110,20 +111,16 @@ class DetectionRate:
 
 def calibrations(table: pa.Table) -> list[Calibration]:
     """One Calibration per detector, in the order of the table."""
-    return [_calibration(rows_where(table, detector=name)) for name in _distinct(table["detector"])]
+    return [_calibration(rows) for _, rows in groups(table, "detector")]
 
 
 def matrix(table: pa.Table) -> list[DetectionRate]:
     """Detectors x attackers: one DetectionRate per (detector, attack, interpreter), in the order of the table."""
     cells = []
-    for calibration in calibrations(table):
-        rows = rows_where(table, detector=calibration.detector)
-        held_out = rows_where(rows, part=CHECK)
-        attacks = rows.filter(pc.not_equal(rows["attack"], "benign"))
-        for attack in _distinct(attacks["attack"]):
-            against = rows_where(attacks, attack=attack)
-            for interpreter in _distinct(against["interpreter"]):
-                cells.append(_cell(calibration, held_out, rows_where(against, interpreter=interpreter)))
+    for _, rows in groups(table, "detector"):
+        calibration, held_out = _calibration(rows), rows_where(rows, part=CHECK)
+        attacked = rows.filter(pc.not_equal(rows["attack"], "benign"))
+        cells += [_cell(calibration, held_out, its) for _, its in groups(attacked, "attack", "interpreter")]
     return cells
 
 
@@ -151,7 +148,3 @@ def _cell(calibration: Calibration, held_out: pa.Table, rows: pa.Table) -> Detec
 
 def _columns(value: Estimate, *names: str) -> dict[str, Any]:
     return dict(zip(names, (value.n, value.value, value.low, value.high) if value.n else (0,), strict=False))
-
-
-def _distinct(column: pa.ChunkedArray) -> list[Any]:
-    return list(dict.fromkeys(column.to_pylist()))

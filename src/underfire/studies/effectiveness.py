@@ -6,7 +6,7 @@ With another target map than the benign one: can the map be led elsewhere (Table
 run = execute(settings, classifier, image_set, Path("runs/x"), command="…")
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,24 +18,30 @@ from torch import Tensor
 
 from underfire.attacks.api import Attacker
 from underfire.attacks.attack import Attack
+from underfire.attacks.names import MAP_AWARE, attack_name, interpreter_name
 from underfire.attacks.target_classes import target_class_named
 from underfire.attacks.target_maps import NO_DONOR, Pool, Wanted, target_map_named
 from underfire.core.io import nullable
 from underfire.core.rng import image_keys
 from underfire.core.types import Samples, UnderfireError
 from underfire.data.image_set import ImageSet
-from underfire.data.selection import Selection
 from underfire.interpreters import Ensemble, Interpreter
 from underfire.metrics.maps import compare_maps, is_faint, judged, linf, map_l1
 from underfire.models.classifier import Classifier
-from underfire.runs.compute import choose, in_one_sentence, keep, targets_of
-from underfire.runs.execute import Chosen, Planned, Report, Study, carry_out, environment, listed
+from underfire.runs.compute import choose, in_one_sentence, targets_of
+from underfire.runs.execute import Chosen, Experiment, Planned, Report, carry_out, listed
 from underfire.runs.folder import Run
 from underfire.runs.outcomes import COLUMNS, COLUMNS_SCHEMA, OUTCOMES
 from underfire.runs.plan import PlannedAttack, aim_of, attacks, goal_of
-from underfire.runs.settings import AttackSettings
+from underfire.runs.settings import AttackSettings, StudySettings
 from underfire.runs.specs import Craft, Explain, Rescore, Select, Spec, TargetMaps, describe, key
 from underfire.runs.store import Store
+from underfire.studies import paper
+from underfire.studies.averages import Averages, distance_bars, distance_table, iou_bars, iou_table, success_table
+from underfire.studies.base import Study, Subject, chosen, identity, select_from, settings_of
+from underfire.studies.figures import Drawing, Figure, bars, gallery, papers
+from underfire.studies.galleries import by_attack, image, map_of, samples
+from underfire.studies.tables import Table
 
 
 def execute(
@@ -49,39 +55,34 @@ def execute(
     on_progress: Report = lambda planned, progress: None,
 ) -> Run:
     """Compute what the folder `out` does not hold yet; UnderfireError if it holds a run with other settings."""
-    made = study(settings, classifier, image_set, batch_size)
+    made = experiment(settings, Subject(classifier, image_set), batch_size)
     return carry_out(made, out, classifier, command=command, batch_size=batch_size, on_progress=on_progress)
 
 
-def study(settings: AttackSettings, classifier: Classifier, image_set: ImageSet, batch_size: int = 16) -> Study:
+def experiment(settings: AttackSettings, subject: Subject, batch_size: int = 16) -> Experiment:
     """The attacks; what cannot be classified, explained or attacked is found out when the images are chosen."""
-    candidates = target_class_named(settings.target_class).candidates(image_set)
-    select = Select(classifier.fingerprint(), candidates.digest, settings.n, settings.seed)
+    classifier, candidates = subject.classifier, target_class_named(settings.target_class).candidates(subject.image_set)
+    select = select_from(settings, classifier, candidates)
 
-    def chosen() -> Chosen:
+    def choose_images() -> Chosen:
         selection = choose(select, candidates, classifier)
         _preflight(settings, select, classifier, selection.samples, batch_size)
-        passed_over = len(image_set) - len(candidates)
-        description = _describe(settings, select, classifier, image_set, selection, passed_over)
-        return Chosen(description, partial(keep, select, selection.samples))
+        says = {"recipe": describe([each.craft.attack for each in attacks(settings, select)])}
+        passed_over = len(subject.image_set) - len(candidates)
+        return chosen(settings, subject, select, selection, says, passed_over=passed_over)
 
     stages, table = tuple(plan(settings, select)), partial(outcome_table, settings, select)
-    return Study(_spec(settings, select), chosen, stages, OUTCOMES, table)
+    return Experiment(identity(settings, select), choose_images, stages, OUTCOMES, table)
 
 
 def recorded(run: Run) -> tuple[AttackSettings, Select]:
     """What an attack's run folder was made with; UnderfireError if it holds no attack or another version's."""
-    info = run.info
-    try:
-        spec = dict(info["spec"])
-        select = Select(spec.pop("model_fingerprint"), spec.pop("images_digest"), spec["n"], spec["seed"])
-        settings = AttackSettings(**spec)
-    except (KeyError, TypeError, ValueError) as problem:
-        raise UnderfireError(f"{run.path} holds no attack; make one with: underfire attack --out …") from problem
-    if info.get("stages") != listed(plan(settings, select)):
+    otherwise = f"{run.path} holds no attack; make one with: underfire attack --out …"
+    settings, select = settings_of(run, AttackSettings, None, otherwise)
+    if run.info.get("stages") != listed(plan(settings, select)):
         raise UnderfireError(
-            f"{run.path} was made by underfire {info.get('underfire')}, whose attacks are not those of this version, "
-            "or with maskers or targets of other content; run the attack again."
+            f"{run.path} was made by underfire {run.info.get('underfire')}, whose attacks are not those of this "
+            "version, or with maskers or targets of other content; run the attack again."
         )
     return settings, select
 
@@ -199,28 +200,62 @@ def _briefly(attack: Attack) -> Attack:
     return replace(attack, steps=1, warm_start=None, anchor=anchor)
 
 
-def _spec(settings: AttackSettings, select: Select) -> dict[str, Any]:
-    """What two runs must share to be the same run."""
-    return {**settings.model_dump(mode="json"), "model_fingerprint": select.model, "images_digest": select.images}
+# --- the study --------------------------------------------------------------------------------
 
 
-def _describe(
-    settings: AttackSettings,
-    select: Select,
-    classifier: Classifier,
-    image_set: ImageSet,
-    selection: Selection,
-    passed_over: int,
-) -> dict[str, Any]:
-    """What run.json says of the model, the images and the attacks."""
-    return {
-        "recipe": describe([each.craft.attack for each in attacks(settings, select)]),
-        **environment(settings, classifier, image_set),
-        "selection": {
-            "requested": settings.n,
-            "examined": selection.examined,
-            "misclassified": selection.misclassified,
-            "passed_over": passed_over,
-        },
-        "skipped": [{"id": name, "reason": reason} for name, reason in selection.skipped],
-    }
+def attacking(**choices: Any) -> Callable[[StudySettings, Subject], Experiment]:
+    """The experiment of a study that attacks all interpreters, with these choices."""
+    return lambda request, subject: experiment(attack_settings(request, **choices), subject)
+
+
+def attack_settings(request: StudySettings, **choices: Any) -> AttackSettings:
+    """What a study's request means for its attack; a budget is for solvers that have one."""
+    budget: dict[str, Any] = {"eps": request.eps} if "pgd" in choices.get("solvers", ("pgd",)) else {}
+    return AttackSettings(**request.inputs(), recipe=request.recipe, steps=request.steps, **budget, **choices)
+
+
+def tables(run: Run) -> Iterator[Table]:
+    """Tables 3 and 12, and the numbers of Fig. 6."""
+    means, network = Averages.of(run), paper.network_of(run.info["model"]["name"])
+    title = f"Table 3. ASR (MC) of PGD and ADV² by interpreter; the paper's {network}"
+    yield success_table(means, "table-3", title, paper.EFFECTIVENESS[network])
+    title = f"Table 12. Distance between attribution maps of benign and adversarial inputs; the paper's {network}"
+    yield distance_table(means, "table-12", title, paper.DISTANCES[network])
+    yield iou_table(means, "figure-6", "Fig. 6 in numbers. IoU with the benign map")
+
+
+def figures(run: Run) -> Iterator[Figure]:
+    """Fig. 1, 4 (17 on a DenseNet), 5 and 6."""
+    means, network = Averages.of(run), paper.network_of(run.info["model"]["name"])
+    yield papers(1, "Benign, regular and dual adversarial inputs", lambda: _trios(run, means))
+    yield papers(
+        4 if network == "ResNet" else 17,
+        "Attribution maps of benign and adversarial (PGD, ADV²) inputs",
+        lambda: by_attack(run, means.interpreters, means.basic),
+    )
+    yield papers(
+        5,
+        "L1 distance between benign and adversarial maps",
+        lambda: bars(means.headings, [distance_bars(means, paper.DISTANCES[network])]),
+    )
+    yield papers(
+        6,
+        "IoU scores of adversarial maps with respect to benign maps",
+        lambda: bars(means.headings, [iou_bars(means)]),
+    )
+
+
+def _trios(run: Run, means: Averages) -> Drawing:
+    """Each image benign, under the plain attack and under ADV2, with its map by the first interpreter."""
+    first, rows = means.interpreters[0], []
+    for id in samples(run):
+        panels = [image(run, id), map_of(run, id, "benign", first)]
+        for attack in means.basic:
+            made_for = first if attack in MAP_AWARE else None
+            panels += [image(run, id, attack, made_for), map_of(run, id, attack, first)]
+        rows.append(("", panels))
+    shown = ("benign", *means.basic)
+    return gallery([title for attack in shown for title in (attack_name(attack), interpreter_name(first))], rows)
+
+
+STUDY = Study(attacking(), (OUTCOMES,), tables, figures)

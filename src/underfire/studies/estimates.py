@@ -1,7 +1,7 @@
 """How long studies will take, found out on one image before they start.
 
     with stopwatch(classifier, Store(Path("runs/x"))) as watch:
-        expected = watch.estimate(study, entry.plan(request, study))
+        expected = watch.estimate(experiment, study.plan(request, experiment))
     seconds = sum(each.seconds for each in expected)
 
 Every stage is carried out on one image in a temporary folder, attacks with one step and with three. With T steps in
@@ -23,7 +23,7 @@ from typing import Any, cast
 
 from underfire.models.classifier import Classifier
 from underfire.runs.compute import Context, run_stage
-from underfire.runs.execute import Planned, Study
+from underfire.runs.execute import Experiment, Planned
 from underfire.runs.specs import CalibratedNoise, Craft, Explain, Locate, Select, Spec, TargetMaps, key
 from underfire.runs.store import Store
 
@@ -52,15 +52,15 @@ class Stopwatch:
         self._times: dict[str, float] = {}
         self._counted: set[str] = set()
 
-    def estimate(self, study: Study, plan: Iterable[Planned]) -> list[Expected]:
-        """The stages of a plan that begins with the study's images; nothing is timed where none lacks an image."""
+    def estimate(self, experiment: Experiment, plan: Iterable[Planned]) -> list[Expected]:
+        """The stages of a plan that begins with the experiment's images; nothing is timed where none lacks an image."""
         source, *stages = plan
         images, scratch = key(source.spec), self._context.store
         held = set(self._held.done(images))
         if held and all(held <= set(self._held.done(key(each.spec))) for each in stages):
             return [Expected(each.label, 0, 0.0) for each in stages]
         if not scratch.done(images):
-            study.choose().keep(scratch)
+            experiment.choose().keep(scratch)
         return [self._expected(each, source.spec, scratch.done(images)) for each in stages]
 
     def _expected(self, planned: Planned, source: Spec, ids: tuple[str, ...]) -> Expected:

@@ -32,6 +32,11 @@ class Figure:
     draw: Callable[[], Drawing]
 
 
+def papers(number: int, text: str, draw: Callable[[], Drawing]) -> Figure:
+    """One that takes the place of the paper's figure of this number."""
+    return Figure(f"figure-{number}", f"Fig. {number}. {text}", draw)
+
+
 def write(figure: Figure, folder: Path) -> None:
     """The figure as NAME.svg and NAME.png."""
     drawing = figure.draw()
@@ -55,8 +60,11 @@ class Series:
     paper: Sequence[float | None] = ()
 
 
-def bars(groups: Sequence[str], panels: Sequence[tuple[str, Sequence[Series]]]) -> Drawing:
-    """Panels (label, series) side by side: bars with their 95 % intervals; a diamond is the paper's value."""
+Bars = tuple[str, Sequence[Series]]  # a panel: what is measured, and its bars
+
+
+def bars(groups: Sequence[str], panels: Sequence[Bars]) -> Drawing:
+    """Panels side by side: bars with their 95 % intervals; a diamond is the paper's value."""
     with matplotlib.rc_context({**STYLE, "axes.spines.left": True}):
         figure = Drawing(figsize=(0.8 + len(panels) * (0.9 + 0.75 * len(groups)), 2.9), layout="constrained")
         figure.patch.set_alpha(0)

@@ -1,33 +1,34 @@
 """How far apart are prediction and interpretation? Both sides of Proposition 1 for every image of an attack.
 
-    run = execute(settings, classifier, image_set, Path("runs/x"), command="…")
+    add(open_run("runs/x"), classifier)
     rows = summarise(gaps(run))
 
-The folder is that of an attack (`underfire.studies.effectiveness`) with a table and a plot more; benign images, whose
-losses are both 0, and random noise of the attack's size stand beside the attacks.
+To the run of an attack (`underfire.studies.effectiveness`) this adds a table and a plot; benign images, whose losses
+are both 0, and random noise of the attack's size stand beside the attacks.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
 
 from underfire.attacks.names import made_for
-from underfire.core.io import read_table, rows_where, write_atomically, write_table
+from underfire.core.io import groups, read_table, write_bytes, write_table
 from underfire.core.plots import bound
-from underfire.data.image_set import ImageSet
 from underfire.interpreters import Midpoints
 from underfire.metrics.intervals import Estimate, mean_interval
 from underfire.models.classifier import Classifier
 from underfire.runs.compute import Context
 from underfire.runs.execute import Planned, Report, even_batch_size, perform
 from underfire.runs.folder import Run
+from underfire.runs.outcomes import OUTCOMES
 from underfire.runs.plan import aim_of, attacks
-from underfire.runs.settings import AttackSettings
+from underfire.runs.settings import AttackSettings, StudySettings
 from underfire.runs.specs import Bound, Select, SignNoise, key
 from underfire.runs.store import Store
 from underfire.studies import effectiveness
+from underfire.studies.base import Manner, Study, Subject, per_image
+from underfire.studies.tables import Row, Table, Value
 
 TABLE, PLOT = "gap.parquet", "gap.svg"
 QUADRATURE = Midpoints(64)
@@ -45,24 +46,6 @@ SCHEMA = pa.schema(
 )
 
 
-def execute(
-    settings: AttackSettings,
-    classifier: Classifier,
-    image_set: ImageSet,
-    out: Path,
-    *,
-    command: str,
-    batch_size: int = 16,
-    on_progress: Report = lambda planned, progress: None,
-) -> Run:
-    """Run the attack if `out` does not hold it yet, then compute what is missing of the losses."""
-    run = effectiveness.execute(
-        settings, classifier, image_set, out, command=command, batch_size=batch_size, on_progress=on_progress
-    )
-    add(run, classifier, batch_size=batch_size, on_progress=on_progress)
-    return run
-
-
 def add(
     run: Run, classifier: Classifier, *, batch_size: int = 16, on_progress: Report = lambda planned, progress: None
 ) -> None:
@@ -73,9 +56,8 @@ def add(
     computed = [perform(planned, ids, context, run, on_progress) for planned in plan(settings, select)]
     if any(computed) or not ((run.path / TABLE).exists() and (run.path / PLOT).exists()):
         table = gap_table(settings, select, ids, context.store)
-        picture = scatter(table)
+        write_bytes(run.path / PLOT, scatter(table))
         write_table(run.path / TABLE, table)
-        write_atomically(run.path / PLOT, lambda temporary: temporary.write_bytes(picture))
 
 
 def plan(settings: AttackSettings, select: Select) -> Iterator[Planned]:
@@ -94,17 +76,18 @@ def gap_table(settings: AttackSettings, select: Select, ids: tuple[str, ...], st
             store.read(key(spec), name, ids).double()
             for name in ("prediction_loss", "interpretation_loss", "completeness_error")
         )
-        columns = {
-            "id": ids,
-            "attack": [attack] * len(ids),
-            "interpreter": [interpreter] * len(ids),
-            "class_target": store.read(key(spec.aim), "target", ids).tolist(),
-            "prediction_loss": prediction.tolist(),
-            "interpretation_loss": interpretation.tolist(),
-            "gap": (interpretation - prediction).tolist(),
-            "completeness_error": error.tolist(),
-        }
-        tables.append(pa.table(columns, SCHEMA))
+        table = per_image(
+            SCHEMA,
+            ids,
+            attack=attack,
+            interpreter=interpreter,
+            class_target=store.read(key(spec.aim), "target", ids),
+            prediction_loss=prediction,
+            interpretation_loss=interpretation,
+            gap=interpretation - prediction,
+            completeness_error=error,
+        )
+        tables.append(table)
     return pa.concat_tables(tables)
 
 
@@ -140,13 +123,7 @@ def gaps(run: Run) -> pa.Table:
 
 def summarise(table: pa.Table) -> list[GapSummary]:
     """One GapSummary per kind of images, in the order of the table."""
-    return [_summary(rows, *pair) for pair, rows in _kinds(table)]
-
-
-def _kinds(table: pa.Table) -> Iterator[tuple[tuple[str, str | None], pa.Table]]:
-    pairs = dict.fromkeys(zip(*(table[name].to_pylist() for name in ("attack", "interpreter")), strict=True))
-    for attack, interpreter in pairs:
-        yield (attack, interpreter), rows_where(table, attack=attack, interpreter=interpreter)
+    return [_summary(rows, *kind) for kind, rows in groups(table, "attack", "interpreter")]
 
 
 def _summary(rows: pa.Table, attack: str, interpreter: str | None) -> GapSummary:
@@ -162,7 +139,30 @@ def scatter(table: pa.Table) -> bytes:
     """Both losses of every image as SVG, above the line of the bound; the benign ones, where both are 0, left out."""
     points = {
         made_for(*kind): (rows["prediction_loss"].to_numpy(), rows["interpretation_loss"].to_numpy())
-        for kind, rows in _kinds(table)
+        for kind, rows in groups(table, "attack", "interpreter")
         if kind != ("benign", None)
     }
     return bound(points, "prediction loss  p(x) − p(x₀)", "interpretation loss  ‖Δm‖₁")
+
+
+def tables(run: Run) -> Iterator[Table]:
+    """Both sides of Proposition 1, of which the paper prints no numbers."""
+    columns = "prediction loss", "interpretation loss", "gap"
+    rows = []
+    for each in summarise(gaps(run)):
+        means = each.prediction_loss, each.interpretation_loss, each.gap
+        cells = tuple((Value(measure, mean),) for measure, mean in zip(columns, means, strict=True))
+        rows.append(Row((made_for(each.attack, each.interpreter),), cells))
+    title = "Proposition 1. Prediction loss is at most the interpretation loss by integrated gradients"
+    yield Table("proposition-1", title, ("",), columns, tuple(rows))
+
+
+def _further(request: StudySettings, select: Select) -> Iterator[Planned]:
+    return plan(effectiveness.attack_settings(request), select)
+
+
+def _add(run: Run, request: StudySettings, subject: Subject, manner: Manner) -> None:
+    add(run, subject.classifier, batch_size=manner.batch_size, on_progress=manner.on_progress)
+
+
+STUDY = Study(effectiveness.attacking(), (OUTCOMES, TABLE), tables, further=_further, add=_add)

@@ -1,6 +1,7 @@
 """Do interpreters see the object? Weakly supervised localisation and the pointing game (Table 2).
 
-    run = execute(settings, classifier, image_set, masks, Path("runs/x"), command="…")
+    made = experiment(settings, Subject(classifier, image_set, masks))
+    run = carry_out(made, Path("runs/x"), classifier, command="…")
     rows = summarise(localisations(run))
 
 All images count, whatever the classifier makes of them: maps explain the class it reports, and a wrong class is an
@@ -10,32 +11,30 @@ error. Parameters are chosen on one half of the images and scored on the other.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
+from underfire.attacks.names import interpreter_name
 from underfire.core.image_ops import is_constant
-from underfire.core.io import read_table
+from underfire.core.io import groups, read_table, rows_where
 from underfire.core.rng import halves
-from underfire.core.types import Labels
-from underfire.data.image_set import ImageSet
-from underfire.data.selection import LocatedObjects
 from underfire.interpreters.baselines import Centre, RandomMap
 from underfire.interpreters.protocol import Explainer
 from underfire.metrics.intervals import Estimate, share
 from underfire.metrics.localisation import fit_all, hits, is_wrong, upscaled
 from underfire.metrics.maps import boxes
-from underfire.models.classifier import Classifier
 from underfire.runs.compute import find, keep
-from underfire.runs.execute import Chosen, Planned, Report, Study, carry_out, environment, preflight
+from underfire.runs.execute import Chosen, Experiment, Planned, preflight
 from underfire.runs.folder import Run
-from underfire.runs.settings import Inputs
+from underfire.runs.settings import Inputs, StudySettings
 from underfire.runs.specs import Explain, Locate, describe, key
 from underfire.runs.store import Store
+from underfire.studies import paper
+from underfire.studies.base import Study, Subject, described, identity, per_image
+from underfire.studies.tables import Row, Table, Value
 
 TABLE = "localisation.parquet"
 SCHEMA = pa.schema(
@@ -65,35 +64,27 @@ class LocalisationSettings(Inputs):
     n: int = 200
 
 
-def execute(
-    settings: LocalisationSettings,
-    classifier: Classifier,
-    image_set: ImageSet,
-    masks: ImageSet,
-    out: Path,
-    *,
-    command: str,
-    batch_size: int = 16,
-    on_progress: Report = lambda planned, progress: None,
-) -> Run:
-    """Compute what the folder `out` does not hold yet; UnderfireError if it holds a run with other settings."""
-    made = study(settings, classifier, image_set, masks)
-    return carry_out(made, out, classifier, command=command, batch_size=batch_size, on_progress=on_progress)
-
-
-def study(settings: LocalisationSettings, classifier: Classifier, image_set: ImageSet, masks: ImageSet) -> Study:
+def experiment(settings: LocalisationSettings, subject: Subject) -> Experiment:
     """The maps; what cannot be classified or explained is found out when the images are chosen."""
+    classifier, image_set, masks = subject.classifier, subject.image_set, subject.masks
+    assert masks is not None
     source = Locate(classifier.fingerprint(), image_set.digest, masks.digest, settings.n, settings.seed)
 
-    def chosen() -> Chosen:
+    def choose_images() -> Chosen:
         located, predicted = find(source, image_set, masks, classifier)
-        halves(located.samples.ids, settings.seed)
-        preflight(settings.explainers(), classifier, located.samples)
-        description = _describe(settings, classifier, image_set, located, predicted)
-        return Chosen(description, partial(keep, source, located.samples, object=located.objects, predicted=predicted))
+        samples = located.samples
+        halves(samples.ids, settings.seed)
+        preflight(settings.explainers(), classifier, samples)
+        counts = {"examined": len(predicted), "misclassified": int((predicted != samples.labels).sum())}
+        says = {
+            "interpreters": describe(_explainers(settings)),
+            **described(settings, subject, located.skipped, **counts),
+        }
+        return Chosen(says, partial(keep, source, samples, object=located.objects, predicted=predicted))
 
     stages, table = tuple(plan(settings, source)), partial(localisation_table, settings, source)
-    return Study(_spec(settings, source), chosen, stages, TABLE, table)
+    spec = identity(settings, source, "localisation", masks_digest=source.masks)
+    return Experiment(spec, choose_images, stages, TABLE, table)
 
 
 def plan(settings: LocalisationSettings, source: Locate) -> Iterator[Planned]:
@@ -116,26 +107,25 @@ def localisation_table(settings: LocalisationSettings, source: Locate, ids: tupl
         maps = upscaled(raw, *objects.shape[1:])
         scored = list(fit_all(maps, objects, misclassified, fitting))
         best = min(scored, key=lambda rule: (rule.choice.error, -rule.choice.overlap))
-        shared: dict[str, Any] = {
-            "id": ids,
-            "half": half.tolist(),
-            "interpreter": [each.name] * len(ids),
-            "class_true": labels.tolist(),
-            "class_predicted": predicted.tolist(),
-            "map_constant": is_constant(raw).tolist(),
-            "points_at_object": hits(maps, objects).tolist(),
-            "points_at_box": hits(maps, boxes(objects)).tolist(),
-        }
         for rule in scored:
-            own = {
-                "rule": [rule.rule] * len(ids),
-                "parameter": [rule.parameter] * len(ids),
-                "best_rule": [rule is best] * len(ids),
-                "iou": rule.ious.double().tolist(),
-                "box_wrong": is_wrong(rule.ious, torch.zeros_like(misclassified)).tolist(),
-                "error": is_wrong(rule.ious, misclassified).tolist(),
-            }
-            tables.append(pa.table({**shared, **own}, SCHEMA))
+            table = per_image(
+                SCHEMA,
+                ids,
+                half=half.tolist(),
+                interpreter=each.name,
+                class_true=labels,
+                class_predicted=predicted,
+                map_constant=is_constant(raw),
+                points_at_object=hits(maps, objects),
+                points_at_box=hits(maps, boxes(objects)),
+                rule=rule.rule,
+                parameter=rule.parameter,
+                best_rule=rule is best,
+                iou=rule.ious.double(),
+                box_wrong=is_wrong(rule.ious, torch.zeros_like(misclassified)),
+                error=is_wrong(rule.ious, misclassified),
+            )
+            tables.append(table)
     return pa.concat_tables(tables)
 
 
@@ -161,21 +151,24 @@ def localisations(run: Run) -> pa.Table:
 
 def summarise(table: pa.Table) -> list[LocalisationSummary]:
     """One LocalisationSummary per (interpreter, rule), in the order of the table, from the test half alone."""
-    judged = table.filter(pc.equal(table["half"], "test"))
-    pairs = dict.fromkeys(zip(*(judged[name].to_pylist() for name in ("interpreter", "rule")), strict=True))
-    return [_summary(judged, *pair) for pair in pairs]
+    judged = rows_where(table, half="test")
+    return [_summary(rows, *pair) for pair, rows in groups(judged, "interpreter", "rule")]
 
 
-def _summary(judged: pa.Table, interpreter: str, rule: str) -> LocalisationSummary:
-    rows = judged.filter(pc.and_(pc.equal(judged["interpreter"], interpreter), pc.equal(judged["rule"], rule)))
-    error, box, at_object, at_box = (
-        share(rows[name].to_numpy(zero_copy_only=False))
-        for name in ("error", "box_wrong", "points_at_object", "points_at_box")
-    )
-    first = rows.slice(0, 1).to_pylist()[0]
-    constant = pc.sum(rows["map_constant"]).as_py()
+def _summary(rows: pa.Table, interpreter: str, rule: str) -> LocalisationSummary:
+    def share_of(name: str) -> Estimate:
+        return share(rows[name].to_numpy(zero_copy_only=False))
+
     return LocalisationSummary(
-        interpreter, rule, first["parameter"], first["best_rule"], error, box, at_object, at_box, constant
+        interpreter,
+        rule,
+        parameter=rows["parameter"][0].as_py(),
+        best=rows["best_rule"][0].as_py(),
+        error=share_of("error"),
+        box_error=share_of("box_wrong"),
+        points_at_object=share_of("points_at_object"),
+        points_at_box=share_of("points_at_box"),
+        constant=pc.sum(rows["map_constant"]).as_py(),
     )
 
 
@@ -184,27 +177,36 @@ def _explainers(settings: LocalisationSettings) -> list[Explainer]:
     return [RandomMap(seed=settings.seed), Centre(), *settings.explainers()]
 
 
-def _spec(settings: LocalisationSettings, source: Locate) -> dict[str, Any]:
-    """What two runs must share to be the same run."""
-    digests = {"model_fingerprint": source.model, "images_digest": source.images, "masks_digest": source.masks}
-    return {"study": "localisation", **settings.model_dump(mode="json"), **digests}
+def tables(run: Run) -> Iterator[Table]:
+    """Table 2, the floors beside the interpreters; then every rule."""
+    found = summarise(localisations(run))
+    best = [each for each in found if each.best]
+    measure = tuple(
+        (Value("error", each.error, paper.LOCALISATION.get(each.interpreter), percent=True),) for each in best
+    )
+    pointing = tuple((Value("pointing", each.points_at_object, percent=True),) for each in best)
+    title = f"Table 2. Error in weakly supervised localisation, {best[0].error.n} images"
+    note = "Pointing: how often the map's peak is on the object. Rules were chosen on the other half of the images."
+    rows = (Row(("Measure",), measure), Row(("Pointing",), pointing))
+    yield Table("table-2", title, ("",), tuple(interpreter_name(each.interpreter) for each in best), rows, note)
+    by_rule = [
+        Row(
+            (interpreter_name(each.interpreter), f"{each.rule} {each.parameter:g}"),
+            ((Value("error", each.error, percent=True),), (Value("wrong box", each.box_error, percent=True),)),
+        )
+        for each in found
+    ]
+    title = "Localisation by threshold rule"
+    yield Table("localisation-rules", title, ("Interpreter", "Rule"), ("error", "wrong box"), tuple(by_rule))
 
 
-def _describe(
-    settings: LocalisationSettings,
-    classifier: Classifier,
-    image_set: ImageSet,
-    located: LocatedObjects,
-    predicted: Labels,
-) -> dict[str, Any]:
-    """What run.json says of the model, the images and the interpreters."""
-    return {
-        "interpreters": describe(_explainers(settings)),
-        **environment(settings, classifier, image_set),
-        "selection": {
-            "requested": settings.n,
-            "examined": len(predicted),
-            "misclassified": int((predicted != located.samples.labels).sum()),
-        },
-        "skipped": [{"id": name, "reason": reason} for name, reason in located.skipped],
-    }
+def _experiment(request: StudySettings, subject: Subject) -> Experiment:
+    n = request.sizes.located if request.n is None else request.n
+    return experiment(LocalisationSettings(**{**request.inputs(), "n": n, "masks": request.masks}), subject)
+
+
+def _lacking(request: StudySettings) -> str | None:
+    return None if request.masks else "needs to know where objects are: name a folder of pictures with --masks"
+
+
+STUDY = Study(_experiment, (TABLE,), tables, lacking=_lacking)

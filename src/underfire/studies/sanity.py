@@ -1,6 +1,6 @@
 """Do maps depend on what the classifier learned? Model-parameter randomisation (Adebayo et al. 2018).
 
-    made = study(settings, classifier, image_set)
+    made = experiment(settings, Subject(classifier, image_set))
     run = carry_out(made, Path("runs/x"), classifier, command="…")
     rows = summarise(comparisons(run))
 
@@ -11,28 +11,27 @@ re-initialised, with a map made again (the ceiling), and with another image's ma
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from torch import Tensor
 
+from underfire.attacks.names import interpreter_name
 from underfire.core.image_ops import is_constant
-from underfire.core.io import read_table
+from underfire.core.io import groups, read_table
 from underfire.core.types import UnderfireError
-from underfire.data.image_set import ImageSet
-from underfire.data.selection import Selection
 from underfire.interpreters import Interpreter
 from underfire.interpreters.randomize import DEPTHS
 from underfire.metrics.intervals import Estimate, mean_interval
 from underfire.metrics.maps import map_l1, rank_correlation
-from underfire.models.classifier import Classifier
-from underfire.runs.compute import choose, keep
-from underfire.runs.execute import Chosen, Planned, Study, environment, preflight
+from underfire.runs.compute import choose
+from underfire.runs.execute import Chosen, Experiment, Planned, preflight
 from underfire.runs.folder import Run
-from underfire.runs.settings import Inputs
+from underfire.runs.settings import Inputs, StudySettings
 from underfire.runs.specs import Explain, ExplainRandomised, Select, describe, key
 from underfire.runs.store import Store
+from underfire.studies.base import Study, Subject, chosen, identity, per_image, select_from
+from underfire.studies.tables import Row, Table, Value
 
 TABLE = "sanity.parquet"
 SCHEMA = pa.schema(
@@ -53,20 +52,19 @@ class SanitySettings(Inputs):
     n: int = 32
 
 
-def study(settings: SanitySettings, classifier: Classifier, image_set: ImageSet) -> Study:
+def experiment(settings: SanitySettings, subject: Subject) -> Experiment:
     """The maps; what cannot be classified or explained is found out when the images are chosen."""
-    select = Select(classifier.fingerprint(), image_set.digest, settings.n, settings.seed)
+    select = select_from(settings, subject.classifier, subject.image_set)
 
-    def chosen() -> Chosen:
-        selection = choose(select, image_set, classifier)
+    def choose_images() -> Chosen:
+        selection = choose(select, subject.image_set, subject.classifier)
         if len(selection.samples.ids) < 2:
             raise UnderfireError("One image has no other to be compared with; give two or more (--n).")
-        preflight(settings.explainers(), classifier, selection.samples)
-        description = _describe(settings, classifier, image_set, selection)
-        return Chosen(description, partial(keep, select, selection.samples))
+        preflight(settings.explainers(), subject.classifier, selection.samples)
+        return chosen(settings, subject, select, selection, {"interpreters": describe(settings.explainers())})
 
     stages, table = tuple(plan(settings, select)), partial(sanity_table, settings, select)
-    return Study(_spec(settings, select), chosen, stages, TABLE, table)
+    return Experiment(identity(settings, select, "sanity"), choose_images, stages, TABLE, table)
 
 
 def plan(settings: SanitySettings, select: Select) -> Iterator[Planned]:
@@ -87,15 +85,16 @@ def sanity_table(settings: SanitySettings, select: Select, ids: tuple[str, ...],
     for each in settings.explainers():
         maps = store.read(key(Explain(select, each)), "map", ids)
         for compared, others in _others(settings, select, each, maps, ids, store):
-            columns = {
-                "id": ids,
-                "interpreter": [each.name] * len(ids),
-                "compared_with": [compared] * len(ids),
-                "rank_correlation": rank_correlation(maps, others).tolist(),
-                "map_l1": map_l1(maps, others).double().tolist(),
-                "constant": (is_constant(maps) | is_constant(others)).tolist(),
-            }
-            tables.append(pa.table(columns, SCHEMA))
+            table = per_image(
+                SCHEMA,
+                ids,
+                interpreter=each.name,
+                compared_with=compared,
+                rank_correlation=rank_correlation(maps, others),
+                map_l1=map_l1(maps, others).double(),
+                constant=is_constant(maps) | is_constant(others),
+            )
+            tables.append(table)
     return pa.concat_tables(tables)
 
 
@@ -127,34 +126,34 @@ def comparisons(run: Run) -> pa.Table:
 
 def summarise(table: pa.Table) -> list[SanitySummary]:
     """One SanitySummary per (interpreter, comparison), in the order of the table."""
-    pairs = dict.fromkeys(zip(*(table[name].to_pylist() for name in ("interpreter", "compared_with")), strict=True))
-    return [_summary(table, *pair) for pair in pairs]
+    return [
+        SanitySummary(
+            interpreter,
+            compared_with,
+            rank_correlation=mean_interval(rows["rank_correlation"].to_numpy()),
+            map_l1=mean_interval(rows["map_l1"].to_numpy()),
+            constant=pc.sum(rows["constant"]).as_py(),
+        )
+        for (interpreter, compared_with), rows in groups(table, "interpreter", "compared_with")
+    ]
 
 
-def _summary(table: pa.Table, interpreter: str, compared: str) -> SanitySummary:
-    chosen = pc.and_(pc.equal(table["interpreter"], interpreter), pc.equal(table["compared_with"], compared))
-    rows = table.filter(chosen)
-    correlation, distance = (mean_interval(rows[name].to_numpy()) for name in ("rank_correlation", "map_l1"))
-    return SanitySummary(interpreter, compared, correlation, distance, pc.sum(rows["constant"]).as_py())
+def tables(run: Run) -> Iterator[Table]:
+    """Maps of randomised classifiers; not in the paper."""
+    rows = [
+        Row(
+            (interpreter_name(each.interpreter), each.compared_with),
+            ((Value("rank correlation", each.rank_correlation),), (Value("ΔL1", each.map_l1),)),
+        )
+        for each in summarise(comparisons(run))
+    ]
+    title = "Maps of the trained classifier against those of a randomised one"
+    note = "A map that stays the same shows nothing of what was learned; another image's map is the floor."
+    yield Table("sanity", title, ("Interpreter", "Compared with"), ("rank correlation", "ΔL1"), tuple(rows), note)
 
 
-def _spec(settings: SanitySettings, select: Select) -> dict[str, Any]:
-    """What two runs must share to be the same run."""
-    digests = {"model_fingerprint": select.model, "images_digest": select.images}
-    return {"study": "sanity", **settings.model_dump(mode="json"), **digests}
+def _experiment(request: StudySettings, subject: Subject) -> Experiment:
+    return experiment(SanitySettings(**request.inputs()), subject)
 
 
-def _describe(
-    settings: SanitySettings, classifier: Classifier, image_set: ImageSet, selection: Selection
-) -> dict[str, Any]:
-    """What run.json says of the model, the images and the interpreters."""
-    return {
-        "interpreters": describe(settings.explainers()),
-        **environment(settings, classifier, image_set),
-        "selection": {
-            "requested": settings.n,
-            "examined": selection.examined,
-            "misclassified": selection.misclassified,
-        },
-        "skipped": [{"id": name, "reason": reason} for name, reason in selection.skipped],
-    }
+STUDY = Study(_experiment, (TABLE,), tables)

@@ -16,27 +16,30 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
-from torch import Tensor
 
 from underfire.attacks.names import interpreter_name, made_for
 from underfire.core.image_ops import is_constant
-from underfire.core.io import nullable, read_table, write_atomically, write_table
+from underfire.core.io import groups, nullable, read_table, rows_where, write_bytes, write_table
 from underfire.core.plots import matrix
 from underfire.core.types import Samples, UnderfireError
 from underfire.interpreters import Interpreter
-from underfire.metrics.intervals import Estimate, mean_interval, share
+from underfire.metrics.intervals import Estimate, mean_interval
 from underfire.metrics.maps import compare_maps, map_l1
 from underfire.models.classifier import Classifier
 from underfire.runs.compute import Context, in_one_sentence
 from underfire.runs.execute import Planned, Report, even_batch_size, perform, preflight
 from underfire.runs.folder import Run
+from underfire.runs.outcomes import OUTCOMES
 from underfire.runs.plan import attacks
-from underfire.runs.settings import AttackSettings
+from underfire.runs.settings import AttackSettings, StudySettings
 from underfire.runs.specs import Craft, Explain, ExplainElsewhere, Select, SignNoise, key
 from underfire.runs.store import Store
-from underfire.studies import effectiveness
+from underfire.studies import effectiveness, paper
+from underfire.studies.base import Manner, Study, Subject, per_image
+from underfire.studies.figures import Drawing, Figure, gallery, papers
+from underfire.studies.galleries import image, map_of, samples
+from underfire.studies.tables import Row, Table, Value
 
 TABLE = "transfer.parquet"
 NOISE = "noise"
@@ -115,9 +118,8 @@ def execute(
         perform(planned, ids, Context(used, store, at_once), run, on_progress)
     table = transfer_table(settings, select, shown, elsewhere, ids, store)
     everything = pa.concat_tables([_others(earlier, table), table])
-    picture = heat_map(everything.filter(pc.equal(everything["model_fingerprint"], used.fingerprint())))
+    write_bytes(run.path / plot_name(elsewhere), heat_map(rows_where(everything, model_fingerprint=used.fingerprint())))
     write_table(run.path / TABLE, everything)
-    write_atomically(run.path / plot_name(elsewhere), lambda temporary: temporary.write_bytes(picture))
     return table
 
 
@@ -148,11 +150,6 @@ def maps_of(
     return ExplainElsewhere(of, interpreter, elsewhere.classifier.fingerprint())
 
 
-def map_of(run: Run, id: str, source: TransferSource, shown: Interpreter) -> Tensor:
-    """One image's map (h, w) on the run's own classifier."""
-    return run.store.read(key(maps_of(source.spec, shown, None)), "map", (id,))[0]
-
-
 def transfer_table(
     settings: AttackSettings,
     select: Select,
@@ -167,30 +164,30 @@ def transfer_table(
     for source in sources(settings, select):
         g_own, own = source.interpreter, None
         if g_own is not None:
-            pair = (store.read(key(Explain(of, g_own)), "map", ids) for of in (source.spec, select))
-            own = map_l1(*pair).tolist()
+            own = map_l1(*(store.read(key(Explain(of, g_own)), "map", ids) for of in (source.spec, select)))
         for g in shown:
             benign, spec = (maps_of(of, g, elsewhere) for of in (select, source.spec))
             maps, reference = (store.read(key(each), "map", ids) for each in (spec, benign))
             reported = spec if isinstance(spec, ExplainElsewhere) else source.spec
             explained = labels if isinstance(source.spec, SignNoise) else store.read(key(source.spec.of), "target", ids)
-            columns = {
-                "id": ids,
-                "attack": [source.attack] * len(ids),
-                "source": [None if g_own is None else g_own.name] * len(ids),
-                "interpreter": [g.name] * len(ids),
-                "model": [settings.model if elsewhere is None else elsewhere.name] * len(ids),
-                "model_fingerprint": [spec.model if isinstance(spec, ExplainElsewhere) else select.model] * len(ids),
-                "class_true": labels.tolist(),
-                "class_explained": explained.tolist(),
-                "class_predicted": store.read(key(reported), "predicted", ids).tolist(),
+            table = per_image(
+                SCHEMA,
+                ids,
+                attack=source.attack,
+                source=None if g_own is None else g_own.name,
+                interpreter=g.name,
+                model=settings.model if elsewhere is None else elsewhere.name,
+                model_fingerprint=spec.model if isinstance(spec, ExplainElsewhere) else select.model,
+                class_true=labels,
+                class_explained=explained,
+                class_predicted=store.read(key(reported), "predicted", ids),
                 **{name: nullable(values.tolist()) for name, values in compare_maps(maps, reference).items()},
-                "own": [elsewhere is None and g == g_own] * len(ids),
-                "own_l1": [None] * len(ids) if own is None else own,
-                "map_constant": is_constant(maps).tolist(),
-                "benign_constant": is_constant(reference).tolist(),
-            }
-            tables.append(pa.table(columns, SCHEMA))
+                own=elsewhere is None and g == g_own,
+                own_l1=own,
+                map_constant=is_constant(maps),
+                benign_constant=is_constant(reference),
+            )
+            tables.append(table)
     return pa.concat_tables(tables)
 
 
@@ -198,7 +195,7 @@ def transfer_table(
 class TransferCell:
     """One source seen by one interpreter on one classifier.
 
-    `difference` is own - transferred, paired image by image, with its interval; None for the null rows and
+    `difference` is own - transferred, paired image by image, with its bootstrap interval; None for the null rows and
     for a source's own row. `predicted` is how often this classifier reports the explained class.
     """
 
@@ -220,11 +217,7 @@ class TransferCell:
 
 def summarise(table: pa.Table) -> list[TransferCell]:
     """One TransferCell per (source, shown interpreter, classifier), in the order of the table."""
-    names = ("attack", "source", "interpreter", "model_fingerprint")
-    groups = dict[tuple[str | None, ...], list[int]]()
-    for i, group in enumerate(zip(*(table[name].to_pylist() for name in names), strict=True)):
-        groups.setdefault(group, []).append(i)
-    return [_cell(table.take(index)) for index in groups.values()]
+    return [_cell(rows) for _, rows in groups(table, "attack", "source", "interpreter", "model_fingerprint")]
 
 
 def transfers(run: Run) -> pa.Table:
@@ -260,7 +253,7 @@ def _cell(rows: pa.Table) -> TransferCell:
         **first,
         map_l1=mean_interval(distance),
         iou_mean=mean_interval(overlap),
-        predicted=share(predicted),
+        predicted=mean_interval(predicted),
         difference=mean_interval(rows["own_l1"].to_numpy() - distance) if paired else None,
     )
 
@@ -294,3 +287,55 @@ def _others(earlier: pa.Table, table: pa.Table) -> pa.Table:
     renewed = set(zip(*(table[name].to_pylist() for name in names), strict=True))
     pairs = zip(*(earlier[name].to_pylist() for name in names), strict=True)
     return earlier.filter(pa.array([pair not in renewed for pair in pairs], pa.bool_()))
+
+
+def tables(run: Run) -> Iterator[Table]:
+    """Table 9 on the run's own classifier, with noise of the attack's size below."""
+    own = rows_where(transfers(run), model_fingerprint=run.info["model"]["fingerprint"])
+    cells = {(each.attack, each.source, each.interpreter): each.map_l1 for each in summarise(own)}
+    shown = list(dict.fromkeys(name for _, _, name in cells))
+    rows = []
+    for attack, source in dict.fromkeys((attack, source) for attack, source, _ in cells):
+        printed = paper.TRANSFER if attack in ("adv2", "pgd") else {}
+        values = tuple(
+            (Value("ΔL1", cells.get((attack, source, name)), printed.get((source, name))),) for name in shown
+        )
+        rows.append(Row((made_for(attack, source),), values))
+    title = "Table 9. L1 distance between attribution maps of adversarial and benign inputs (row/column: source/target)"
+    yield Table("table-9", title, ("",), tuple(map(interpreter_name, shown)), tuple(rows))
+
+
+def figures(run: Run) -> Iterator[Figure]:
+    """Fig. 14."""
+    text = "Maps of adversarial inputs across interpreters: benign left, adversarial right"
+    yield papers(14, text, lambda: _across(run))
+
+
+def _across(run: Run) -> Drawing:
+    """One image: rows are whom it was made for, pairs of columns who shows it."""
+    settings, select = effectiveness.recorded(run)
+    interpreters, (id, *_) = settings.explainers(), samples(run)
+    rows = []
+    for source in sources(settings, select):
+        if source.interpreter is None:
+            continue
+        panels = [image(run, id, "adv2", source.interpreter.name)]
+        for shown in interpreters:
+            adversarial = run.store.read(key(maps_of(source.spec, shown, None)), "map", (id,))[0]
+            panels += [map_of(run, id, "benign", shown.name), adversarial]
+        rows.append((interpreter_name(source.interpreter.name), panels))
+    titles = [title for each in interpreters for title in (interpreter_name(each.name), "adversarial")]
+    return gallery(["input", *titles], rows)
+
+
+def _further(request: StudySettings, select: Select) -> Iterator[Planned]:
+    settings = effectiveness.attack_settings(request)
+    yield noise(settings, select)
+    yield from plan(settings, select, settings.explainers(), None)
+
+
+def _add(run: Run, request: StudySettings, subject: Subject, manner: Manner) -> None:
+    execute(run, subject.classifier, batch_size=manner.batch_size, on_progress=manner.on_progress)
+
+
+STUDY = Study(effectiveness.attacking(), (OUTCOMES, TABLE), tables, figures, _further, _add)

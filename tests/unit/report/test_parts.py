@@ -29,7 +29,7 @@ from underfire.report import write_report
 from underfire.report.sections import detection
 from underfire.studies import detections as detecting
 from underfire.studies import gap, transfer
-from underfire.studies.detection import DETECTORS
+from underfire.studies.detections import DETECTORS
 
 HOSTILE = '"><script>alert(1)</script>$x^{'
 EVADING = "adv2-evading-fs:median:3"

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 import torch
 
+from printed import by_name, held_run, names_of, numbers, printed
 from tiny_report import HOSTILE_CLASS, INFO, FakeRun, HeldRun, Tags
 from underfire.core.io import write_table
 from underfire.metrics.intervals import wilson
@@ -125,6 +126,17 @@ def test_table_13_stands_first_and_overlaps_last(tmp_path: Path) -> None:
     assert [row.names for row in overlapping.rows] == [("CAM", "benign"), ("CAM", "PGD"), ("CAM", "ADV²")]
     ours = [[value.ours and value.ours.value for cell in row.cells for value in cell] for row in overlapping.rows]
     assert ours == [[0.75, 0.5, 1.0], [0.25, 0.5, 1.0], [0.5, 0.5, 1.0]]
+
+
+def test_table_13_has_the_papers_distances_on_skin_lesions(tmp_path: Path) -> None:
+    held(tmp_path, [(0, 0)], ["nevus"])
+    found = by_name(case_study.tables(held_run("pgd", "adv2", path=tmp_path)))
+    table = found["table-13"]
+    assert table.columns == ("ΔL1", "ΔL2")
+    assert names_of(table) == [(name, made) for name in ("GRAD", "CAM", "MASK", "RTS") for made in ("PGD", "ADV²")]
+    assert [row[0] for row in printed(table)] == numbers(".19 .06 .25 .06 .23 .08 .15 .02")
+    assert [row[1] for row in printed(table)] == numbers(".23 .09 .31 .08 .30 .11 .26 .07")
+    assert not found["case-study-asr"].has_anchors
 
 
 def test_without_masks_there_is_no_table_of_overlaps(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from printed import DENSENET, by_name, held_run, names_of, numbers, printed
 from underfire.attacks import engine, solvers
 from underfire.attacks.perturbations import Flow
 from underfire.attacks.target_maps import Patch, Pool, Wanted
@@ -26,6 +27,7 @@ from underfire.runs.folder import Run
 from underfire.runs.settings import AttackSettings
 from underfire.runs.specs import Craft, Select, key
 from underfire.runs.store import Store
+from underfire.studies import effectiveness
 from underfire.studies.effectiveness import Planned, execute, plan
 
 
@@ -446,3 +448,36 @@ def test_targets_that_cannot_be_are_refused_before_anything_is_written(
     with pytest.raises(UnderfireError, match=sentence):
         run_of(classifier, image_set, tmp_path / "run", settings(**changes))
     assert not (tmp_path / "run").exists()
+
+
+# ------------------------------------------------------------------ the paper's tables
+
+
+def test_tables_3_and_12() -> None:
+    found = by_name(effectiveness.tables(held_run("pgd", "adv2")))
+    assert set(found) == {"table-3", "table-12", "figure-6"}
+    assert found["table-3"].columns == ("GRAD", "CAM", "MASK", "RTS")
+    assert names_of(found["table-3"]) == [("PGD",), ("ADV²",)]
+    assert printed(found["table-3"]) == [numbers("1 1 1 1 1 1 1 1"), numbers("1 .99 1 1 .98 .99 1 1")]
+    assert found["table-12"].columns == ("ΔL1", "ΔL2")
+    pairs = [(name, attack) for name in ("GRAD", "CAM", "MASK", "RTS") for attack in ("PGD", "ADV²")]
+    assert names_of(found["table-12"]) == pairs
+    assert printed(found["table-12"]) == [
+        numbers(line)
+        for line in (".10 .14", ".04 .07", ".22 .28", ".05 .06", ".28 .38", ".09 .16", ".22 .42", ".01 .06")
+    ]
+    ours = [value.ours.value for row in found["table-3"].rows for cell in row.cells for value in cell if value.ours]
+    assert ours == pytest.approx([1.0, 0.97] * 8)
+
+
+def test_columns_keep_the_order_of_the_request_and_others_have_no_anchor() -> None:
+    table = by_name(effectiveness.tables(held_run("pgd", "adv2", names=("rts", "ig", "grad"))))["table-3"]
+    assert table.columns == ("RTS", "IG", "GRAD")
+    assert printed(table)[1] == numbers("1 1 - - 1 .99")
+
+
+def test_a_densenet_stands_beside_the_papers() -> None:
+    found = by_name(effectiveness.tables(held_run("pgd", "adv2", info=DENSENET)))
+    assert printed(found["table-3"])[1] == numbers("1 .98 1 1 .96 .98 1 1")
+    assert "the paper's DenseNet" in found["table-12"].title
+    assert [row[0] for row in printed(found["table-12"])] == numbers(".11 .05 .31 .04 .27 .09 .26 .02")

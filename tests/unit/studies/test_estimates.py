@@ -13,8 +13,8 @@ from underfire.attacks.target_maps import target_map_named
 from underfire.data.image_set import open_images
 from underfire.interpreters import CAM, GRAD, MASK
 from underfire.models.classifier import Classifier
-from underfire.runs import plan
-from underfire.runs.execute import Planned, Study, carry_out
+from underfire.runs.execute import Experiment, Planned, carry_out
+from underfire.runs.settings import AttackSettings
 from underfire.runs.specs import (
     CalibratedNoise,
     Craft,
@@ -28,6 +28,7 @@ from underfire.runs.specs import (
 )
 from underfire.runs.store import Store
 from underfire.studies import effectiveness, estimates
+from underfire.studies.base import Subject
 from underfire.studies.estimates import Stopwatch, shortened, stopwatch
 
 SELECT = Select("model", "images", 4, 0)
@@ -116,11 +117,11 @@ def classifier(tiny_model: str) -> Classifier:
 
 
 @pytest.fixture
-def study(tiny_model: str, tiny_photos: Path, classifier: Classifier) -> Callable[..., Study]:
-    def made(**changes: Any) -> Study:
+def experiment(tiny_model: str, tiny_photos: Path, classifier: Classifier) -> Callable[..., Experiment]:
+    def made(**changes: Any) -> Experiment:
         given = {"model": tiny_model, "images": str(tiny_photos), "n": N, "normalize": "none"}
-        settings = plan.AttackSettings(**{**given, "interpreters": ("cam",), "steps": 120, **changes})
-        return effectiveness.study(settings, classifier, open_images(tiny_photos))
+        settings = AttackSettings(**{**given, "interpreters": ("cam",), "steps": 120, **changes})
+        return effectiveness.experiment(settings, Subject(classifier, open_images(tiny_photos)))
 
     return made
 
@@ -132,9 +133,9 @@ def watch(classifier: Classifier, tmp_path: Path) -> Iterator[Stopwatch]:
 
 
 def test_an_attack_takes_its_quanta_and_its_steps(
-    study: Callable[..., Study], watch: Stopwatch, clock: Clock, tmp_path: Path
+    experiment: Callable[..., Experiment], watch: Stopwatch, clock: Clock, tmp_path: Path
 ) -> None:
-    asked = study()
+    asked = experiment()
     expected = watch.estimate(asked, asked.plan)
     crafts = [each.spec for each in asked.plan if isinstance(each.spec, Craft)]
     assert len(crafts) == 3  # warm start, plain, ADV2
@@ -151,9 +152,9 @@ def test_an_attack_takes_its_quanta_and_its_steps(
 
 
 def test_a_stage_that_two_studies_share_is_counted_and_timed_once(
-    study: Callable[..., Study], watch: Stopwatch, clock: Clock
+    experiment: Callable[..., Experiment], watch: Stopwatch, clock: Clock
 ) -> None:
-    first, second = study(), study(interpreters=("cam", "grad"))
+    first, second = experiment(), experiment(interpreters=("cam", "grad"))
     one = watch.estimate(first, first.plan)
     timed = list(clock.computed)
     two = watch.estimate(second, second.plan)
@@ -166,18 +167,20 @@ def test_a_stage_that_two_studies_share_is_counted_and_timed_once(
     assert not {key(spec) for spec in timed} & {key(spec) for spec in later}
 
 
-def test_the_noise_of_all_images_is_sought_once(watch: Stopwatch, study: Callable[..., Study], clock: Clock) -> None:
+def test_the_noise_of_all_images_is_sought_once(
+    watch: Stopwatch, experiment: Callable[..., Experiment], clock: Clock
+) -> None:
 
-    asked = study()
+    asked = experiment()
     noise = Planned("noise", CalibratedNoise(asked.plan[0].spec, "normal", 0.3, 0), "image", "noise", None)
     (found,) = watch.estimate(asked, [asked.plan[0], noise])
     assert (found.images, found.seconds) == (N, pytest.approx(0.5))
 
 
 def test_nothing_is_timed_where_all_is_there_and_only_the_rest_where_some_is(
-    study: Callable[..., Study], classifier: Classifier, clock: Clock, tmp_path: Path
+    experiment: Callable[..., Experiment], classifier: Classifier, clock: Clock, tmp_path: Path
 ) -> None:
-    asked = study(steps=2)
+    asked = experiment(steps=2)
     run = carry_out(asked, tmp_path / "all", classifier, command="", batch_size=2, on_progress=lambda *_: None)
     with stopwatch(classifier, run.store) as made:
         assert {(each.images, each.seconds) for each in made.estimate(asked, asked.plan)} == {(0, 0.0)}

@@ -12,38 +12,23 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from printed import ALL, IDS, RESNET, names_of, numbers, printed
 from tiny import Tiny
 from underfire import open_run
 from underfire.attacks.engine import Progress
+from underfire.core.io import write_json, write_table
 from underfire.core.types import UnderfireError
-from underfire.data.image_set import open_images
 from underfire.interpreters import CAM, GRAD, IG, MASK, GradCAM, Midpoints
 from underfire.interpreters.mask.solver import Solver
 from underfire.models.classifier import Classifier
-from underfire.runs import plan
 from underfire.runs.execute import Planned
 from underfire.runs.folder import Run
-from underfire.studies import effectiveness, gap, transfer
+from underfire.studies import effectiveness, transfer
 from underfire.studies.transfer import Elsewhere
 
 N = 4
 SHOWN = (CAM(), GRAD(), IG(Midpoints(3)))
 Attack = Callable[..., Run]
-
-
-@pytest.fixture(scope="module")
-def attack(tiny_model: str, tiny_photos: Path) -> Attack:
-    """A short attack on CAM and GRAD, or the study of the gap around it."""
-
-    def run(out: Path, study: Any = effectiveness, **changes: Any) -> Run:
-        given = {"model": tiny_model, "images": str(tiny_photos), "n": N, "eps": 0.03, "steps": 4, "normalize": "none"}
-        settings = plan.AttackSettings(**{**given, **changes})
-        finished: Run = study.execute(
-            settings, model(tiny_model), open_images(tiny_photos), out, command="test", batch_size=2
-        )
-        return finished
-
-    return run
 
 
 def model(reference: str) -> Classifier:
@@ -326,46 +311,41 @@ def test_a_damaged_table_of_earlier_calls_is_refused_and_kept(run: Run, tiny_mod
     assert files(run.path) == before
 
 
-# ------------------------------------------------------------------ the gap
+# ------------------------------------------------------------------ the paper's tables
 
 
-def test_the_gap_has_a_row_for_every_image_of_every_kind(attack: Attack, tmp_path: Path) -> None:
-    run = attack(tmp_path / "gap", gap, interpreters=("cam",))
-    table = gap.gaps(run)
-    kinds = [("benign", None), ("noise", None), ("pgd", None), ("adv2", "cam")]
-    assert [(s.attack, s.interpreter) for s in gap.summarise(table)] == kinds
-    assert table.num_rows == N * 4
-    for row in table.to_pylist():
-        assert row["gap"] == pytest.approx(row["interpretation_loss"] - row["prediction_loss"], abs=1e-12)
-        assert row["prediction_loss"] <= row["interpretation_loss"] + abs(row["completeness_error"]) + 1e-6
-        if row["attack"] == "benign":
-            assert row["prediction_loss"] == row["interpretation_loss"] == 0
-    confidences = of(run.outcomes(), attack="pgd", interpreter="cam")
-    for id, row in of(table, attack="pgd").items():
-        assert row["class_target"] == confidences[id]["class_target"]
-        assert 0 < row["prediction_loss"] <= confidences[id]["confidence"] + 1e-6
-    assert (run.path / gap.PLOT).read_bytes().startswith(b"<?xml")
+def transferred(model: str, distance: float) -> pa.Table:
+    """Two images for each source and shown interpreter."""
+    sources = [*(("adv2", name) for name in ALL), ("pgd", None), ("noise", None)]
+    rows = [
+        {
+            "id": id, "attack": attack, "source": source, "interpreter": shown, "model": model,
+            "model_fingerprint": model, "class_true": 0, "class_explained": 1, "class_predicted": 1,
+            "map_l1": distance, "map_l2": distance, "iou_mean": 0.5, "iou_half": 0.5, "iou_top15": 0.5,
+            "own": source == shown, "own_l1": distance, "map_constant": False, "benign_constant": False,
+        }
+        for attack, source in sources for shown in ALL for id in IDS[:2]
+    ]  # fmt: skip
+    return pa.Table.from_pylist(rows, transfer.SCHEMA)
 
 
-def test_the_gap_resumes_and_builds_on_a_run_that_is_there(attack: Attack, run: Run, tmp_path: Path) -> None:
-    built_on = attack(run.path, gap)
-    assert gap.gaps(built_on) == gap.gaps(attack(tmp_path / "anew", gap))
-    before = files(run.path)
-    attack(run.path, gap)
-    assert files(run.path) == before
-
-
-def test_images_beyond_the_bound_are_counted() -> None:
-    columns = {
-        "id": ["a", "b", "c"],
-        "attack": ["pgd"] * 3,
-        "interpreter": [None] * 3,
-        "class_target": [0] * 3,
-        "prediction_loss": [0.9, 0.9, 0.9],
-        "interpretation_loss": [1.0, 0.8, 0.8],
-        "gap": [0.1, -0.1, -0.1],
-        "completeness_error": [0.0, -0.2, -0.01],
-    }
-    (summary,) = gap.summarise(pa.table(columns, gap.SCHEMA))
-    assert (summary.beyond, summary.gap.n) == (1, 3)
-    assert summary.error == pytest.approx(0.07)
+def test_table_9_is_of_the_runs_own_classifier(tmp_path: Path) -> None:
+    write_json(tmp_path / "run.json", RESNET)
+    both = pa.concat_tables([transferred("another", 0.9), transferred("ours", 0.2)])
+    write_table(tmp_path / transfer.TABLE, both)
+    (table,) = transfer.tables(Run(tmp_path))
+    assert table.columns == ("GRAD", "CAM", "MASK", "RTS")
+    named = [f"ADV² for {name}" for name in table.columns]
+    assert names_of(table) == [(name,) for name in (*named, "PGD", "random noise")]
+    assert printed(table) == [
+        numbers(line)
+        for line in (
+            ".04 .24 .22 .24",
+            ".09 .05 .18 .13",
+            ".12 .34 .09 .74",
+            ".10 .17 .20 .01",
+            ".10 .22 .28 .22",
+            "- - - -",
+        )
+    ]
+    assert {value.ours.value for row in table.rows for cell in row.cells for value in cell if value.ours} == {0.2}

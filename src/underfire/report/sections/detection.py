@@ -25,8 +25,7 @@ from underfire.metrics.intervals import Estimate
 from underfire.report.figures import Plot, embedded
 from underfire.report.sections.part import complete_table
 from underfire.report.verdict import percent
-from underfire.studies.detection import DETECTORS
-from underfire.studies.detections import CHECK, COLUMNS, Calibration, DetectionRate, matrix
+from underfire.studies.detections import CHECK, COLUMNS, DETECTORS, Calibration, DetectionRate, matrix
 from underfire.studies.detections import calibrations as calibrations_of
 
 Attacks = tuple[str, str | None]  # an attack and the interpreter that it was made for, if any

@@ -34,16 +34,16 @@ def compose(runs: Mapping[str, Run]) -> tuple[Section, ...]:
 
 
 def _section(entry: Entry, run: Run) -> Section:
-    images = run.info.get("selection", {}).get("requested")
-    if not entry.is_finished(run):
+    study, images = entry.study, run.info.get("selection", {}).get("requested")
+    if not study.is_finished(run):
         return Section(entry.name, entry.question, entry.paper, images, problem="Not finished yet; run it again.")
     try:
-        if OUTCOMES in entry.leaves:
+        if OUTCOMES in study.leaves:
             read_table(run.path / OUTCOMES, COLUMNS_SCHEMA)  # says so where another version wrote it
         tables = tuple(
-            Markup(html_of(table, (table.note,) if table.note else ())) for table in entry.tables(run)
+            Markup(html_of(table, (table.note,) if table.note else ())) for table in study.tables(run)
         )  # escapes whatever it is given
-        figures = tuple((each.title, photograph(png(each.draw()))) for each in entry.figures(run))
+        figures = tuple((each.title, photograph(png(each.draw()))) for each in study.figures(run))
     except UnderfireError as problem:
         return Section(entry.name, entry.question, entry.paper, images, problem=str(problem))
     return Section(entry.name, entry.question, entry.paper, images, tables, figures)

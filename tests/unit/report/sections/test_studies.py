@@ -128,7 +128,7 @@ def test_a_study_of_another_version_says_so(tmp_path: Path) -> None:
 def test_a_damaged_table_is_said_in_a_sentence(name: str, tmp_path: Path) -> None:
     keep_study(RUN, tmp_path / "effectiveness")
     folder = keep_study(RUN, tmp_path / name)
-    for file in STUDIES[name].leaves:
+    for file in STUDIES[name].study.leaves:
         if file != OUTCOMES:
             (folder / file).write_bytes(b"damaged")
     said = article(page(tmp_path), name)

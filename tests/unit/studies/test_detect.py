@@ -30,9 +30,18 @@ from underfire.runs.folder import Run, open_run
 from underfire.runs.settings import AttackSettings
 from underfire.runs.specs import Reported, key
 from underfire.runs.store import Store
-from underfire.studies import detection, effectiveness
-from underfire.studies.detection import DETECTORS, DetectSettings, attacked
-from underfire.studies.detections import COLUMNS, MATRIX, MATRIX_COLUMNS, TABLE, calibrations, detections, matrix
+from underfire.studies import detect, effectiveness
+from underfire.studies.detect import DetectSettings, attacked
+from underfire.studies.detections import (
+    COLUMNS,
+    DETECTORS,
+    MATRIX,
+    MATRIX_COLUMNS,
+    TABLE,
+    calibrations,
+    detections,
+    matrix,
+)
 
 SQUEEZERS = ("fs:bits:3", "fs:median:3")
 FAMILIES = "fs:bits:3+median:3,consistency:cam:crop+grad:blur,ensemble"
@@ -83,7 +92,7 @@ def detected(run: Path, classifier: Classifier, image_set: ImageSet, tmp_path: P
             shutil.copytree(run, out)
         given = {"detector": FAMILIES, "benign": BENIGN, "fpr": FPR}
         settings = DetectSettings(**{**given, **changes})
-        return detection.execute(
+        return detect.execute(
             settings, open_run(out), classifier, image_set, command="test", batch_size=2, on_progress=on_progress
         )
 
@@ -395,7 +404,7 @@ def test_a_run_that_attacked_everything_is_refused(run: Path, classifier: Classi
     seen = open_run(run).images("benign")[0]
     only = image_set.take([image_set.ids.index(name) for name in seen])
     with pytest.raises(UnderfireError, match="attacked all of its 4 images and leaves none to calibrate on"):
-        detection.execute(DetectSettings(fpr=FPR), open_run(run), classifier, only, command="test")
+        detect.execute(DetectSettings(fpr=FPR), open_run(run), classifier, only, command="test")
 
 
 def test_scores_that_do_not_differ_are_refused(detected: Detected) -> None:
@@ -417,7 +426,7 @@ def test_a_run_that_does_not_list_its_interpreters_is_refused(run: Path, tmp_pat
     for i, spec in enumerate((None, {}, {"interpreters": "cam"}, {"interpreters": [3]})):
         changed = with_info(run, tmp_path / str(i), spec=spec)
         with pytest.raises(UnderfireError, match=r"run\.json in .* does not list its interpreters"):
-            detection.judgements(DetectSettings(), changed)
+            detect.judgements(DetectSettings(), changed)
 
 
 def test_a_run_without_detections_says_so(run: Path, detected: Detected) -> None:

@@ -29,9 +29,11 @@ from underfire.runs.execute import Planned, Report, even_batch_size, perform, pr
 from underfire.runs.folder import Run
 from underfire.runs.specs import Detect, Reported, Select, key
 from underfire.runs.store import Store
+from underfire.studies.base import per_image
 from underfire.studies.detections import (
     CHECK,
     COLUMNS,
+    DETECTORS,
     FIT,
     MATRIX,
     RUN,
@@ -41,8 +43,6 @@ from underfire.studies.detections import (
     matrix,
     write_matrix,
 )
-
-DETECTORS = "detectors.json"
 
 
 class DetectSettings(BaseModel):
@@ -185,20 +185,20 @@ def _table(
         scales, detector = _fitted(judgement, [benign[fitting] for benign in parts[others]], settings.fpr)
         for of, found in parts.items():
             score = joint([scale(each) for scale, each in zip(scales, found, strict=True)])
-            n = len(of.ids)
-            columns: dict[str, Any] = {
-                "id": of.ids,
-                "part": part.tolist() if of is others else [RUN] * n,
-                "attack": [of.attack] * n,
-                "interpreter": [of.interpreter] * n,
-                "detector": [judgement.name] * n,
-                "family": [judgement.family] * n,
-                "score": score.tolist(),
-                "threshold": [detector.threshold] * n,
-                "flagged": detector.flag(score).tolist(),
-                "success": [None] * n if of.attack == "benign" else store.read(of.key, "success", of.ids).tolist(),
-            }
-            tables.append(pa.table(columns, COLUMNS))
+            scored = per_image(
+                COLUMNS,
+                of.ids,
+                part=part.tolist() if of is others else RUN,
+                attack=of.attack,
+                interpreter=of.interpreter,
+                detector=judgement.name,
+                family=judgement.family,
+                score=score,
+                threshold=detector.threshold,
+                flagged=detector.flag(score),
+                success=None if of.attack == "benign" else store.read(of.key, "success", of.ids),
+            )
+            tables.append(scored)
     return pa.concat_tables(tables)
 
 

@@ -1,0 +1,152 @@
+"""What a study is, and what all of them share.
+
+    STUDY = Study(experiment, (TABLE,), tables)                 # in the module that the catalogue names
+    run = STUDY.execute(request, Subject(classifier, image_set), Path("runs/x/sanity"), Manner("…"))
+
+An experiment says which images, stages and table a run consists of; a study asks for one, may add further stages to
+its run, and makes tables and figures of what is there.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+from torch import Tensor
+
+from underfire.core.types import UnderfireError
+from underfire.data.image_set import ImageSet
+from underfire.data.selection import Selection
+from underfire.models.classifier import Classifier
+from underfire.runs.compute import keep
+from underfire.runs.execute import Chosen, Experiment, Planned, Report, carry_out, environment
+from underfire.runs.folder import Run
+from underfire.runs.settings import Inputs, StudySettings
+from underfire.runs.specs import Locate, Select
+from underfire.studies import figures, tables
+from underfire.studies.figures import Figure
+from underfire.studies.tables import Table
+
+TABLES, FIGURES = "tables", "figures"  # folders of a run
+S = TypeVar("S", bound=Inputs)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A classifier, all images to choose from, and where objects are in them, if that is known."""
+
+    classifier: Classifier
+    image_set: ImageSet
+    masks: ImageSet | None = None
+
+
+@dataclass(frozen=True)
+class Manner:
+    """The command that was typed, how many images are worked on at a time, and who hears of the progress."""
+
+    command: str
+    batch_size: int = 16
+    on_progress: Report = lambda planned, progress: None
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study computes and what it shows; the defaults show no figure, add nothing and need nothing more.
+
+    `leaves` are the files that its tables and figures are made from. `add` computes the stages of `further`, and what
+    else there is to add, once its run is there. `lacking` says what the request must name besides, if it does not.
+    """
+
+    experiment: Callable[[StudySettings, Subject], Experiment]
+    leaves: tuple[str, ...]
+    tables: Callable[[Run], Iterable[Table]]
+    figures: Callable[[Run], Iterable[Figure]] = lambda run: ()
+    further: Callable[[StudySettings, Select], Iterable[Planned]] = lambda request, select: ()
+    add: Callable[[Run, StudySettings, Subject, Manner], None] = lambda run, request, subject, manner: None
+    lacking: Callable[[StudySettings], str | None] = lambda request: None
+
+    def execute(self, request: StudySettings, subject: Subject, out: Path, manner: Manner) -> Run:
+        """Compute what the folder `out` and those beside it do not hold yet, and write tables and figures into it."""
+        run = carry_out(self.experiment(request, subject), out, subject.classifier, **vars(manner), shared=True)
+        self.add(run, request, subject, manner)
+        for table in self.tables(run):
+            tables.write(table, run.path / TABLES)
+        for figure in self.figures(run):
+            figures.write(figure, run.path / FIGURES)
+        return run
+
+    def is_finished(self, run: Run) -> bool:
+        """Whether the run holds what tables and figures are made from."""
+        return all((run.path / name).is_file() for name in self.leaves)
+
+    def plan(self, request: StudySettings, experiment: Experiment) -> Iterator[Planned]:
+        """All stages of the experiment, the first of which holds the images, and those that are added."""
+        yield from experiment.plan
+        images = experiment.plan[0].spec
+        if isinstance(images, Select):
+            yield from self.further(request, images)
+
+
+# --- run.json ---------------------------------------------------------------------------------
+
+
+def select_from(settings: Inputs, classifier: Classifier, image_set: ImageSet) -> Select:
+    """The stage of the images that the classifier gets right."""
+    return Select(classifier.fingerprint(), image_set.digest, settings.n, settings.seed)
+
+
+def identity(
+    settings: Inputs, source: Select | Locate, study: str | None = None, **further_digests: str
+) -> dict[str, Any]:
+    """What two runs must share to be the same run."""
+    name = {} if study is None else {"study": study}
+    digests = {"model_fingerprint": source.model, "images_digest": source.images, **further_digests}
+    return {**name, **settings.model_dump(mode="json"), **digests}
+
+
+def settings_of(run: Run, kind: type[S], study: str | None, otherwise: str) -> tuple[S, Select]:
+    """The settings and the images of a run whose `identity` is in run.json; UnderfireError(otherwise) if it is not."""
+    try:
+        spec = {name: value for name, value in run.info["spec"].items() if name != "masks_digest"}
+        if spec.pop("study", None) != study:
+            raise ValueError("another study's")
+        select = Select(spec.pop("model_fingerprint"), spec.pop("images_digest"), spec["n"], spec["seed"])
+        return kind(**spec), select
+    except (AttributeError, KeyError, TypeError, ValueError) as problem:
+        raise UnderfireError(otherwise) from problem
+
+
+def chosen(
+    settings: Inputs, subject: Subject, select: Select, selection: Selection, says: Mapping[str, Any], **counts: int
+) -> Chosen:
+    """The images that the classifier gets right; `says` and `counts` are what run.json says besides."""
+    counts = {"examined": selection.examined, "misclassified": selection.misclassified, **counts}
+    description = {**says, **described(settings, subject, selection.skipped, **counts)}
+    return Chosen(description, partial(keep, select, selection.samples))
+
+
+def described(settings: Inputs, subject: Subject, skipped: Sequence[tuple[str, str]], **counts: int) -> dict[str, Any]:
+    """What run.json says of versions, model and classes, and of how images were chosen."""
+    return {
+        **environment(settings, subject.classifier, subject.image_set),
+        "selection": {"requested": settings.n, **counts},
+        "skipped": [{"id": name, "reason": reason} for name, reason in skipped],
+    }
+
+
+# --- tables of rows ---------------------------------------------------------------------------
+
+
+def per_image(schema: pa.Schema, ids: Sequence[str], **columns: Any) -> pa.Table:
+    """A row per image; a column is given by its values, or by the one value that all rows share."""
+    values = {
+        name: given.tolist()
+        if isinstance(given, Tensor)
+        else given
+        if isinstance(given, list | pa.Array)
+        else [given] * len(ids)
+        for name, given in columns.items()
+    }
+    return pa.table({"id": ids, **values}, schema)

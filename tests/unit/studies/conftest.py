@@ -1,0 +1,25 @@
+"""What tests of several studies start from."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from underfire.data.image_set import open_images
+from underfire.models.classifier import Classifier
+from underfire.runs.folder import Run
+from underfire.runs.settings import AttackSettings
+from underfire.studies import effectiveness
+
+
+@pytest.fixture(scope="session")
+def attack(tiny_model: str, tiny_photos: Path) -> Callable[..., Run]:
+    """A short attack on four photos by CAM and GRAD."""
+
+    def run(out: Path, **changes: Any) -> Run:
+        given = {"model": tiny_model, "images": str(tiny_photos), "n": 4, "eps": 0.03, "steps": 4, "normalize": "none"}
+        settings, classifier = AttackSettings(**{**given, **changes}), Classifier.load(tiny_model, None, "none")
+        return effectiveness.execute(settings, classifier, open_images(tiny_photos), out, command="test", batch_size=2)
+
+    return run
