@@ -1,6 +1,7 @@
 """The demo: a packaged classifier that recognises the packaged scenes, and the one command that shows everything."""
 
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -9,8 +10,11 @@ import torch
 from safetensors.torch import load_file
 
 from underfire import Classifier, open_run
+from underfire.attacks import solvers
 from underfire.cli.main import main
 from underfire.data.demo import EPS, demo_images
+from underfire.interpreters import MASK, registry
+from underfire.interpreters.mask.solver import Solver
 from underfire.models.demo import demo_classifier
 from underfire.training import demo as demo_training
 
@@ -44,6 +48,21 @@ def test_scenes_are_the_same_every_time() -> None:
     assert torch.equal(demo_images(3).read(2), demo_images().read(2))
 
 
+@pytest.fixture(params=["short", pytest.param("as it is", marks=pytest.mark.extended)])
+def recipe(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The demo's recipe and masks, or the same with a third of the steps and a fifth of the solver's iterations."""
+    whole = solvers.RECIPES["annealed"]
+    if request.param == "short":
+        attacks = {name: replace(each, steps=each.steps // 3) for name, each in whole.map_attacks.items()}
+        short = replace(
+            whole, map_attacks=attacks, otherwise=replace(whole.otherwise, steps=whole.otherwise.steps // 3)
+        )
+        monkeypatch.setattr(solvers, "RECIPES", {**solvers.RECIPES, "annealed": short})
+        masks = {"mask": lambda argument: MASK(Solver(steps=60))}
+        monkeypatch.setattr(registry, "INTERPRETERS", {**registry.INTERPRETERS, **masks})
+
+
+@pytest.mark.usefixtures("recipe")
 def test_the_demo_leaves_a_run_and_its_report(demo: partial[str], tmp_path: Path) -> None:
     told = demo("--n", 2, "--out", tmp_path / "demo")
     run = open_run(tmp_path / "demo")
