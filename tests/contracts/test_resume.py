@@ -2,7 +2,9 @@
 
 import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -23,9 +25,11 @@ from underfire.data.image_set import open_images
 from underfire.interpreters import MASK, registry
 from underfire.interpreters.mask.solver import Solver
 from underfire.models.classifier import Classifier
+from underfire.runs.execute import reopen
 from underfire.runs.folder import Run, open_run
+from underfire.runs.plan import Planned
 from underfire.runs.settings import AttackSettings
-from underfire.studies.effectiveness import Planned, execute
+from underfire.studies.effectiveness import execute, recorded
 
 Report = Callable[[Planned, Progress], None]
 Start = Callable[..., Run]
@@ -74,7 +78,7 @@ def contents(out: Path) -> dict[tuple[str, str, str], bytes]:
 
 
 def same(one: Run, other: Run) -> bool:
-    passing = {"command", "created", "wall_seconds"}
+    passing = {"command", "created", "folder", "wall_seconds"}
     one_info, other_info = ({k: v for k, v in run.info.items() if k not in passing} for run in (one, other))
     return contents(one.path) == contents(other.path) and one.outcomes() == other.outcomes() and one_info == other_info
 
@@ -249,6 +253,117 @@ def test_a_deleted_table_is_written_again_without_the_model(
     assert start(whole.path).outcomes() == table
 
 
+# ------------------------------------------------------------------ grown
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"n": 6},
+        {"interpreters": ("cam", "grad")},
+        {"interpreters": ("grad", "cam")},
+        {"solvers": ("pgd", "stadv")},
+        {"evade": ("fs:median:3",)},
+        {"n": 6, "interpreters": ("cam", "grad"), "evade": ("ensemble",)},
+    ],
+)
+def test_a_grown_run_is_the_one_made_at_once(
+    short_recipe: None, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, Any]
+) -> None:
+    """And keeps what was computed. Batches of two, so that they are as large in both."""
+    flow = replace(solvers.FLOW_RECIPES["annealed"], warm_steps=3, plain_steps=3)
+    monkeypatch.setattr(solvers, "FLOW_RECIPES", {"annealed": flow})
+    small = contents(start(tmp_path / "grown", n=4).path)
+    files = snapshot(tmp_path / "grown" / "stages")
+    grown = start(tmp_path / "grown", **{"n": 4, **more})
+    assert same(grown, start(tmp_path / "at once", **{"n": 4, **more}))
+    assert small.items() <= contents(grown.path).items()
+    assert files.items() <= snapshot(tmp_path / "grown" / "stages").items()
+
+
+@pytest.mark.parametrize("target_map", ["patch", "random-class"])
+def test_borrowed_maps_are_chosen_anew_among_more_images(
+    short_recipe: None, start: Start, tmp_path: Path, target_map: str
+) -> None:
+    wanted = {"target_map": target_map, "target_class": "2"}
+    start(tmp_path / "grown", n=4, **wanted)
+    grown, whole = start(tmp_path / "grown", n=6, **wanted), start(tmp_path / "at once", n=6, **wanted)
+    assert grown.outcomes() == whole.outcomes()
+    assert contents(whole.path).items() <= contents(grown.path).items()
+
+
+def test_a_run_killed_while_it_grows_goes_on(short_recipe: None, start: Start, tmp_path: Path) -> None:
+    left = 20
+
+    def give_up(planned: Planned, progress: Progress) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise KeyboardInterrupt
+
+    start(tmp_path / "grown", n=4)
+    with pytest.raises(KeyboardInterrupt):
+        start(tmp_path / "grown", give_up, n=8)
+    assert same(start(tmp_path / "grown", n=8), start(tmp_path / "at once", n=8))
+
+
+# ------------------------------------------------------------------ moved
+
+
+def test_a_finished_run_is_moved_and_its_photos_are_spelled_otherwise(
+    start: Start, whole: Run, tiny_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved = shutil.copytree(whole.path, tmp_path / "elsewhere" / "moved")
+    monkeypatch.chdir(tiny_photos.parent)
+    for spelled in (f"{tiny_photos}/", tiny_photos.name, f"./{tiny_photos.name}/", f"x/../{tiny_photos.name}"):
+        before = snapshot(moved)
+        assert start(moved, images=spelled).outcomes() == whole.outcomes()
+        assert snapshot(moved) == before
+
+
+def test_a_run_with_relative_names_is_opened_from_another_folder(
+    start: Start, tiny_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tiny_photos.parent)
+    run = start(tmp_path / "run", images=tiny_photos.name)
+    monkeypatch.chdir(tmp_path)
+    assert reopen(run)[1].ids == open_images(tiny_photos).ids
+    assert recorded(run).settings.images == str(tiny_photos)
+
+
+# ------------------------------------------------------------------ two at once
+
+
+def test_a_second_start_in_the_same_folder_is_refused(start: Start, tmp_path: Path) -> None:
+    refused = []
+
+    def start_again(planned: Planned, progress: Progress) -> None:
+        with pytest.raises(UnderfireError) as caught:
+            start(tmp_path / "run")
+        refused.append(str(caught.value))
+
+    run = start(tmp_path / "run", start_again)
+    assert all(f"is in use by process {os.getpid()} on " in sentence for sentence in refused)
+    assert len(refused) > 5
+    assert len(run.ids) == len(set(run.ids)) == 5
+    assert not (run.path / ".lock").exists()
+
+
+def test_the_lock_of_a_dead_process_is_taken_over_and_one_of_another_machine_is_not(
+    start: Start, whole: Run, tmp_path: Path
+) -> None:
+    lock = whole.path / ".lock"
+    lock.write_text(f"999999999 {socket.gethostname()}")
+    start(whole.path)
+    assert not lock.exists()
+    lock.write_text("7 another-machine")
+    with pytest.raises(
+        UnderfireError, match=r"in use by process 7 on another-machine; .* If it is gone, delete .*lock"
+    ):
+        start(whole.path)
+    assert lock.read_text() == "7 another-machine"
+
+
 # ------------------------------------------------------------------ refused
 
 
@@ -258,7 +373,9 @@ def test_a_deleted_table_is_written_again_without_the_model(
         ({"n": 4}, "n was 5 and is now 4"),
         ({"eps": 0.03}, "eps was 0.02 and is now 0.03"),
         ({"seed": 1, "steps": None}, "seed was 0 and is now 1; steps was 3 and is now None"),
-        ({"interpreters": ("cam", "grad")}, r"interpreters was \['cam'\] and is now \['cam', 'grad'\]"),
+        ({"interpreters": ("grad",)}, r"interpreters was \['cam'\] and is now \['grad'\]"),
+        ({"solvers": ("stadv", "pgd")}, r"solvers was \['pgd'\] and is now \['stadv', 'pgd'\]"),
+        ({"n": 6, "seed": 1}, "n was 5 and is now 6; seed was 0 and is now 1"),
         ({"images": "elsewhere"}, "images was .* and is now elsewhere"),
     ],
 )
@@ -286,6 +403,28 @@ def test_another_model_or_other_images_under_the_same_names_are_refused(
         with pytest.raises(UnderfireError, match=r"images_digest was [0-9a-f]+ and is now edited\."):
             start(whole.path)
     assert snapshot(whole.path) == before
+
+
+def test_another_picture_of_the_same_size_is_refused(
+    start: Start, tiny_model: str, tiny_photos: Path, tmp_path: Path
+) -> None:
+    photos = shutil.copytree(tiny_photos, tmp_path / "photos")
+
+    def begin() -> Run:
+        settings = AttackSettings(model=tiny_model, images=str(photos), n=2, steps=1, normalize="none")
+        classifier = Classifier.load(tiny_model, None, "none")
+        return execute(settings, classifier, open_images(photos), tmp_path / "run", command="test")
+
+    run = begin()
+    before, changed = snapshot(run.path), photos / run.ids[1]
+    content = changed.read_bytes()
+    changed.write_bytes(content[:-20] + bytes(20))
+    for access in (begin, lambda: reopen(run)):
+        with pytest.raises(UnderfireError, match=f"The image {run.ids[1]} is not the one that .* was made with: its "):
+            access()
+    assert snapshot(run.path) == before
+    changed.write_bytes(content)
+    begin()
 
 
 def test_a_damaged_run_json_is_refused_and_kept(start: Start, whole: Run) -> None:

@@ -24,9 +24,10 @@ from underfire.cli.main import main
 from underfire.data.image_set import open_images
 from underfire.report import write_report_of
 from underfire.runs import compute
+from underfire.runs.plan import AttackPlan
 from underfire.runs.settings import AttackSettings, StudySettings
 from underfire.runs.specs import Select, key
-from underfire.studies import aid, case_study, effectiveness, galleries, localisation, sanity
+from underfire.studies import aid, case_study, galleries, localisation, sanity
 from underfire.studies.base import FIGURES, TABLES
 from underfire.studies.catalogue import STUDIES, done
 
@@ -578,7 +579,7 @@ def test_aid_attacks_as_underfire_attack_does(everything: Everything) -> None:
     select = Select(run.info["spec"]["model_fingerprint"], run.info["spec"]["images_digest"], 4, 0)
     given = {name: run.info["spec"][name] for name in ("model", "images", "normalize", "n", "steps", "eps", "seed")}
     settings = AttackSettings(**given, interpreters=("cam",))
-    shared = {key(planned.spec) for planned in effectiveness.plan(settings, select) if planned.kind != "step"}
+    shared = {key(planned.spec) for planned in AttackPlan.of(settings, select).stages if planned.kind != "step"}
     assert shared <= {stage["key"] for stage in run.info["stages"]}
 
 

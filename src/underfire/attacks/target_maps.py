@@ -58,6 +58,11 @@ class Wanted:
 class TargetMap(Protocol):
     """A rule that gives every image the map to be shown."""
 
+    @property
+    def borrows(self) -> bool:
+        """Whether maps are those of the pool, so that they depend on who is in it."""
+        ...
+
     def maps(self, wanted: Wanted, seed: int) -> tuple[Maps, Labels]:
         """Maps in [0, 1], and whose benign map each is: an index into the pool, or NO_DONOR."""
         ...
@@ -81,6 +86,10 @@ class Patch:
     largest: float = 0.26
     longest: float = 3.0  # ratio of a rectangle's sides
 
+    @property
+    def borrows(self) -> bool:
+        return False
+
     def maps(self, wanted: Wanted, seed: int) -> tuple[Maps, Labels]:
         patches = self.draw(wanted.keys, seed)
         return covered(patches, *wanted.pool.maps.shape[1:]).to(wanted.pool.maps), torch.full_like(
@@ -103,6 +112,10 @@ class Patch:
 @dataclass(frozen=True)
 class RandomClassMap:
     """The benign map of a random other image whose class is not the target class."""
+
+    @property
+    def borrows(self) -> bool:
+        return True
 
     def maps(self, wanted: Wanted, seed: int) -> tuple[Maps, Labels]:
         pool = wanted.pool
@@ -129,6 +142,10 @@ class PictureMap:
 
     digest: str
     luminance: Float[Tensor, "h w"] = field(compare=False, repr=False)
+
+    @property
+    def borrows(self) -> bool:
+        return False
 
     def maps(self, wanted: Wanted, seed: int) -> tuple[Maps, Labels]:
         like = wanted.pool.maps

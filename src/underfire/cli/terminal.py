@@ -22,7 +22,8 @@ from underfire.interpreters.registry import INTERPRETERS
 from underfire.metrics.intervals import Estimate
 from underfire.models.classifier import Classifier
 from underfire.models.loading import LoadedNetwork
-from underfire.runs.execute import Planned, Report
+from underfire.runs.execute import Report
+from underfire.runs.plan import Planned
 from underfire.runs.settings import Source
 
 console = Console()

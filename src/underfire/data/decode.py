@@ -39,6 +39,10 @@ class FileSource:
     def fingerprint(self, i: int) -> bytes:
         return str((self.folder / self.names[i]).stat().st_size).encode()
 
+    def content(self, i: int) -> bytes:
+        """The file."""
+        return (self.folder / self.names[i]).read_bytes()
+
 
 @dataclass(frozen=True)
 class ArraySource:
@@ -53,6 +57,10 @@ class ArraySource:
         return torch.from_numpy(self.images[i]).permute(2, 0, 1) / 255
 
     def fingerprint(self, i: int) -> bytes:
+        return self.content(i)
+
+    def content(self, i: int) -> bytes:
+        """The pixels."""
         pixels: bytes = self.images[i].tobytes()
         return pixels
 

@@ -9,7 +9,7 @@ Three layouts are understood: one subfolder per class; one folder with a table o
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -88,6 +88,19 @@ class ImageSet:
             fingerprint = self.source.fingerprint(i)
             hasher.update(json.dumps([name, label, len(fingerprint)]).encode() + fingerprint)
         return hasher.hexdigest()
+
+    def content_hashes(self, ids: Iterable[str]) -> dict[str, str]:
+        """A hash of what is stored of each of these images, by id; UnreadableImage if it cannot be read."""
+        places, hashes = {name: i for i, name in enumerate(self.ids)}, {}
+        for name in ids:
+            try:
+                content = self.source.content(places[name])
+            except KeyError as problem:
+                raise UnreadableImage(name, "it is gone") from problem
+            except OSError as problem:
+                raise UnreadableImage(name, problem.strerror or str(problem)) from problem
+            hashes[name] = hashlib.blake2b(content, digest_size=16).hexdigest()
+        return hashes
 
 
 def open_images(

@@ -9,6 +9,7 @@ stay on the features' own grid. Attacker and deployed interpreter share the same
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -21,6 +22,8 @@ from underfire.models.classifier import Classifier
 @dataclass(frozen=True)
 class CAM(ClosedForm):
     """Class activation map; the network must pool its features right before one linear layer, or its class maps."""
+
+    draws: ClassVar[bool] = False
 
     @property
     def name(self) -> str:
@@ -47,6 +50,8 @@ class GradCAM(ClosedForm):
 
     Where a pool and one linear layer follow the features, alpha_k = w[y, k] / cells: the positive part of CAM.
     """
+
+    draws: ClassVar[bool] = False
 
     @property
     def name(self) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from underfire.core.image_ops import area_mean
 from underfire.core.types import Images, Keys, Labels, Maps, Reading, UnderfireError
-from underfire.interpreters.protocol import Interpreter
+from underfire.interpreters.protocol import Interpreter, draws
 from underfire.models.classifier import Classifier
 
 
@@ -38,6 +38,10 @@ class Ensemble:
     @property
     def name(self) -> str:
         return "ensemble"
+
+    @property
+    def draws(self) -> bool:
+        return any(map(draws, self.members))
 
     def explain(self, classifier: Classifier, x: Images, y: Labels, keys: Keys) -> Maps:
         return self._stacked([each.explain(classifier, x, y, keys)[:, None] for each in self.members])[:, 0]

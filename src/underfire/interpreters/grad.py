@@ -8,6 +8,7 @@ pluggable: see `underfire.interpreters.input_gradients`.
 """
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch.nn.functional as F
 
@@ -24,6 +25,8 @@ class GRAD(ClosedForm):
 
     `input_gradient` is the attacker's way to differentiate the gradient; the deployed map never uses it.
     """
+
+    draws: ClassVar[bool] = False
 
     input_gradient: InputGradient = field(default_factory=FiniteDifferences)
 

@@ -10,7 +10,7 @@ for GRAD (see `underfire.interpreters.input_gradients`).
 """
 
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -64,6 +64,8 @@ class IG(ClosedForm):
     `level` is the baseline's pixel value; `attributions` takes any baseline. `input_gradient` is the attacker's way to
     differentiate the gradient; the deployed map never uses it. `internal_batch_size` nodes share a pass.
     """
+
+    draws: ClassVar[bool] = False
 
     quadrature: Quadrature = field(default_factory=Midpoints)
     level: float = 0.0

@@ -13,7 +13,7 @@ Interpreters are frozen dataclasses of hyper-parameters, so that a run can recor
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -107,6 +107,8 @@ class ClosedForm:
 class Blind(ClosedForm):
     """Looks at no map: ADV2 against it is plain PGD. Its map is one blank cell, which no image can change."""
 
+    draws: ClassVar[bool] = False
+
     @property
     def name(self) -> str:
         return "blind"
@@ -116,6 +118,12 @@ class Blind(ClosedForm):
 
     def read(self, classifier: Classifier, belief: NoBelief, x: Images, y: Labels) -> Reading:
         return reading(classifier(x).logits, x.new_zeros(len(x), 1, 1), y)
+
+
+def draws(interpreter: Explainer) -> bool:
+    """Whether two maps of one image may differ, as the interpreter says itself; one that is silent is taken to draw."""
+    said: bool = getattr(interpreter, "draws", True)
+    return said
 
 
 def reading(logits: Logits, maps: Maps, y: Labels) -> Reading:

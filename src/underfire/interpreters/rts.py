@@ -12,7 +12,7 @@ network. Attacker and deployed interpreter share the closed form; the attack has
 from dataclasses import dataclass, field, replace
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,8 @@ DEMO_AID = "demo-aid"
 @dataclass(frozen=True)
 class RTS(ClosedForm):
     """A trained masker as an interpreter; it is what its file holds, wherever that file lies."""
+
+    draws: ClassVar[bool] = False
 
     digest: str
     masker: Masker = field(compare=False, repr=False)

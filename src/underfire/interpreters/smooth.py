@@ -11,7 +11,7 @@ copies. The prediction is the classifier's own at x.
 """
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -40,6 +40,8 @@ class Smooth:
     copies: int = 9
     sigma: float = 0.05
     seed: int = 0
+
+    draws: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.copies < 1 or self.copies % 2 == 0 or self.sigma < 0:

@@ -95,9 +95,13 @@ def find(spec: Locate, image_set: ImageSet, masks: ImageSet, classifier: Classif
 
 
 def keep(spec: Select | Locate, samples: Samples, store: Store, **further: Tensor) -> None:
-    """Store the chosen images with their labels and further row tensors."""
-    store.create(key(spec), describe(spec))
-    store.append(key(spec), samples.ids, {"image": samples.images, "label": samples.labels, **further})
+    """Store the chosen images that the store lacks with their labels and further row tensors."""
+    held = set(store.done(key(spec)))
+    new = [i for i, name in enumerate(samples.ids) if name not in held]
+    if new:
+        rows = {"image": samples.images, "label": samples.labels, **further}
+        store.create(key(spec), describe(spec))
+        store.append(key(spec), [samples.ids[i] for i in new], {name: values[new] for name, values in rows.items()})
 
 
 def targets_of(spec: TargetClasses, samples: Samples, classifier: Classifier, batch_size: int) -> Labels:
@@ -132,7 +136,7 @@ def _(spec: TargetClasses, ids: tuple[str, ...], context: Context) -> Rows:
 
 @_compute.register
 def _(spec: TargetMaps, ids: tuple[str, ...], context: Context) -> Rows:
-    chosen = context.store.done(key(spec.of.of))
+    chosen = context.store.done(key(spec.of.of))[: spec.among]
     labels = context.store.read(key(spec.of.of), "label", chosen)
     maps = context.store.read(key(spec.benign), "map", chosen)
     target = context.store.read(key(spec.of), "target", ids)
@@ -169,7 +173,7 @@ def _(spec: SignNoise, ids: tuple[str, ...], context: Context) -> Rows:
 
 @_compute.register
 def _(spec: CalibratedNoise, ids: tuple[str, ...], context: Context) -> Rows:
-    chosen = context.store.done(key(spec.of))
+    chosen = context.store.done(key(spec.of))[: spec.among]
     images, labels = (context.store.read(key(spec.of), name, chosen) for name in ("image", "label"))
     drawn = (rng.image_keys(chosen), spec.kind, spec.seed)
     sigma = Trial(context.classifier, images, labels, *drawn, context.batch_size).calibrate(spec.level)

@@ -1,10 +1,12 @@
-"""Carry out what a run consists of, in a folder that holds it and resumes."""
+"""Execute what a run consists of, in a folder that holds it, resumes and grows."""
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,26 +24,22 @@ from underfire.data.image_set import ImageSet
 from underfire.interpreters.protocol import Explainer, check_maps, explained
 from underfire.models.classifier import Classifier
 from underfire.runs.compute import Context, in_one_sentence, run_stage
-from underfire.runs.folder import SHARED, Run, open_run
+from underfire.runs.folder import CHOSEN, SHARED, Run, open_run
+from underfire.runs.lock import locked
+from underfire.runs.paths import found, spelled_alike
+from underfire.runs.plan import Planned
 from underfire.runs.settings import Inputs, Source
-from underfire.runs.specs import Spec, key
+from underfire.runs.specs import key
 from underfire.runs.store import Store
 
 VERSIONED = ("underfire", "torch", "torchvision", "numpy", "safetensors", "pyarrow")
 
 
-@dataclass(frozen=True)
-class Planned:
-    """One stage of a run; kind ("image", "map" or "step"), attack and interpreter say what readers find in it."""
-
-    label: str
-    spec: Spec
-    kind: str
-    attack: str
-    interpreter: str | None
-
-
 Report = Callable[[Planned, Progress], None]
+
+
+def _begins_anew(held: Mapping[str, Any]) -> tuple[Planned, ...] | None:
+    return None
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,8 @@ class Experiment:
     """What a run consists of: its stages, the first of which holds its images, and the table that they fill.
 
     `spec` is what two runs must share to be the same run. `choose` finds the images, and whatever cannot be done with
-    them, before anything is written.
+    them, before anything is written. `continues` gives the stages of a smaller run that this one goes on with, by that
+    run's spec; None if it is no such run.
     """
 
     spec: Mapping[str, Any]
@@ -57,6 +56,8 @@ class Experiment:
     plan: tuple[Planned, ...]
     table: str  # the file's name
     tabulate: Callable[[tuple[str, ...], Store], pa.Table]
+    image_set: ImageSet
+    continues: Callable[[Mapping[str, Any]], tuple[Planned, ...] | None] = _begins_anew
 
 
 @dataclass(frozen=True)
@@ -64,10 +65,11 @@ class Chosen:
     """The images of a run before anything is written: what run.json says of them, and how they are stored."""
 
     description: Mapping[str, Any]
+    ids: tuple[str, ...]
     keep: Callable[[Store], None]
 
 
-def carry_out(
+def execute(
     experiment: Experiment,
     out: Path,
     classifier: Classifier,
@@ -81,38 +83,43 @@ def carry_out(
 
     Shared stages are those of all runs in the folder around `out`.
     """
-    store, images = Store(out.parent if shared else out), key(experiment.plan[0].spec)
-    begun = _is_begun(out, experiment)
-    if not (begun and store.done(images)):
-        started = time.perf_counter()
-        chosen = experiment.choose()
-        if not begun:
-            seconds = {"images": round(time.perf_counter() - started, 2)}
-            stages = listed(experiment.plan)
-            content = {"spec": experiment.spec, **chosen.description, "stages": stages, "wall_seconds": seconds}
-            write_json(out / "run.json", {"command": command, **_origin(), SHARED: shared, **content})
-        if not store.done(images):
-            chosen.keep(store)
-    ids, run = store.done(images), open_run(out)
-    context = Context(classifier, store, even_batch_size(len(ids), batch_size))
-    computed = [perform(planned, ids, context, run, on_progress) for planned in experiment.plan]
-    if any(computed) or not (out / experiment.table).exists():
-        write_table(out / experiment.table, experiment.tabulate(ids, store))
+    begun = time.perf_counter()
+    chosen = None if _is_complete(out, experiment) else experiment.choose()
+    seconds = round(time.perf_counter() - begun, 2)
+    with locked(out.parent if shared else out):
+        if not _is_complete(out, experiment):
+            chosen = chosen or experiment.choose()
+            _write_start(experiment, chosen, out, command, shared, seconds)
+        run = open_run(out)
+        ids, images = tuple(run.info[CHOSEN]), key(experiment.plan[0].spec)
+        check_contents(run, experiment.image_set)
+        if set(ids) - set(run.store.done(images)):
+            (chosen or experiment.choose()).keep(run.store)
+        context = Context(classifier, run.store, even_batch_size(len(ids), batch_size))
+        if perform(experiment.plan, ids, context, run, on_progress) or not (out / experiment.table).exists():
+            write_table(out / experiment.table, experiment.tabulate(ids, run.store))
     return run
 
 
-def perform(planned: Planned, ids: tuple[str, ...], context: Context, run: Run, on_progress: Report) -> bool:
-    """Compute what a stage lacks and add the time to the run's run.json; False if it lacked nothing."""
-    begun = time.perf_counter()
-    tracked = replace(context, on_step=lambda progress: on_progress(planned, progress))
-    if not run_stage(planned.spec, ids, tracked):
-        return False
-    path = run.path / "run.json"
-    info = read_json(path)
-    spent = info.get("wall_seconds", {})
-    seconds = spent.get(planned.label, 0.0) + time.perf_counter() - begun
-    write_json(path, {**info, "wall_seconds": {**spent, planned.label: round(seconds, 2)}})
-    return True
+def perform(stages: Iterable[Planned], ids: tuple[str, ...], context: Context, run: Run, on_progress: Report) -> bool:
+    """Compute what stages lack and add each one's time to run.json; False if they lacked nothing."""
+    info, computed = run.info, False
+    for planned in stages:
+        begun = time.perf_counter()
+        tracked = replace(context, on_step=partial(on_progress, planned))
+        if run_stage(planned.spec, ids, tracked):
+            spent = info.get("wall_seconds", {})
+            seconds = round(spent.get(planned.label, 0.0) + time.perf_counter() - begun, 2)
+            info, computed = {**info, "wall_seconds": {**spent, planned.label: seconds}}, True
+            write_json(run.path / "run.json", info)
+    return computed
+
+
+@contextmanager
+def adding_to(run: Run) -> Iterator[None]:
+    """Keep others out of a run, or of all that share its stages, while something is added to it."""
+    with locked(run.store.root):
+        yield
 
 
 def preflight(interpreters: Iterable[Explainer], classifier: Classifier, samples: Samples) -> None:
@@ -159,28 +166,63 @@ def even_batch_size(n: int, batch_size: int) -> int:
 
 
 def _origin() -> dict[str, str]:
-    return {"underfire": version("underfire"), "created": datetime.now(UTC).isoformat(timespec="seconds")}
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"underfire": version("underfire"), "created": created, "folder": str(Path.cwd())}
 
 
-def _is_begun(out: Path, experiment: Experiment) -> bool:
-    """Whether the folder holds this very run; UnderfireError if it holds another one or anything else."""
+def _is_complete(out: Path, experiment: Experiment) -> bool:
+    """Whether the folder's run.json is that of this very run; UnderfireError if it is another one's or anything else's.
+
+    False as well where the folder holds a smaller run that this one goes on with.
+    """
     if not (out / "run.json").exists():
         if out.is_dir() and any(not file.name.startswith(".") for file in out.iterdir()):
             raise UnderfireError(f"{out} is not empty and holds no run; choose another --out.")
         return False
     info = read_json(out / "run.json")
-    held = info.get("spec", {})
-    spec = experiment.spec
-    differing = [name for name in {**held, **spec} if held.get(name) != spec.get(name)]
-    if differing:
+    held, spec, folder = info.get("spec", {}), experiment.spec, info.get("folder", "")
+    differing = [name for name in {**held, **spec} if not spelled_alike(held.get(name), spec.get(name), folder)]
+    as_given = {name: value if name in differing else spec[name] for name, value in held.items()}
+    stages = experiment.continues(as_given) if differing else experiment.plan
+    if stages is None:
         changes = "; ".join(f"{name} was {held.get(name)} and is now {spec.get(name)}" for name in differing)
         raise UnderfireError(f"{out} holds a run with other settings: {changes}. Choose another --out.")
-    if info["stages"] != listed(experiment.plan):
+    if info["stages"] != listed(stages):
         raise UnderfireError(
             f"{out} was begun by underfire {info['underfire']}, whose attacks are not those of this version, "
             "or with maskers or targets of other content. Choose another --out."
         )
-    return True
+    return not differing
+
+
+def _write_start(experiment: Experiment, chosen: Chosen, out: Path, command: str, shared: bool, seconds: float) -> None:
+    """run.json before anything is computed; of a run that grows, the times so far are kept."""
+    path = out / "run.json"
+    spent = read_json(path).get("wall_seconds", {}) if path.exists() else {}
+    write_json(
+        path,
+        {
+            "command": command,
+            **_origin(),
+            SHARED: shared,
+            "spec": experiment.spec,
+            **chosen.description,
+            "stages": listed(experiment.plan),
+            CHOSEN: experiment.image_set.content_hashes(chosen.ids),
+            "wall_seconds": {**spent, "images": round(spent.get("images", 0.0) + seconds, 2)},
+        },
+    )
+
+
+def check_contents(run: Run, image_set: ImageSet) -> None:
+    """UnderfireError names the first of a run's images whose content has changed since they were chosen."""
+    held = run.info.get(CHOSEN, {})
+    now = image_set.content_hashes(held)
+    if changed := [name for name, content in held.items() if now[name] != content]:
+        raise UnderfireError(
+            f"The image {changed[0]} is not the one that {run.path} was made with: its content has changed since. "
+            "Bring it back, or choose another --out."
+        )
 
 
 def _class_names(image_set: ImageSet, of_weights: tuple[str, ...]) -> list[str]:
@@ -197,7 +239,7 @@ def reopen(run: Run, device: torch.device | str = "cpu") -> tuple[Classifier, Im
     """
     spec = run.info.get("spec")
     try:
-        named = dict[str, Any](spec) if isinstance(spec, Mapping) else {}
+        named = found(dict[str, Any](spec) if isinstance(spec, Mapping) else {}, run.info.get("folder", ""))
         source = Source.model_validate({name: named[name] for name in Source.model_fields if name in named})
     except ValidationError as problem:
         where = problem.errors()[0]["loc"][0]
@@ -220,4 +262,5 @@ def reopen(run: Run, device: torch.device | str = "cpu") -> tuple[Classifier, Im
             f"The images at {source.images} are not those that {run.path} was made with: files, labels or sizes have "
             "changed since. Bring them back, or run the attack again."
         )
+    check_contents(run, image_set)
     return classifier, image_set

@@ -9,6 +9,7 @@ Runs that stand beside each other in one folder can share its stages/.
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from underfire.runs.outcomes import COLUMNS_SCHEMA, OUTCOMES
 from underfire.runs.store import Store
 
 SHARED = "shares_stages"  # in run.json: whether the stages are in the folder around the run's
+CHOSEN = "chosen"  # in run.json: the ids of the chosen images, each with a hash of its content
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,22 @@ class Run:
         """Whether run.json says that the run is one of several in a folder, whose stages they share."""
         return self.info.get(SHARED) is True
 
-    @property
+    @cached_property
     def store(self) -> Store:
         """The stages: in the run's own folder or, where they are shared, in the folder around it."""
         return Store(self.path.absolute().parent if self.shares_stages else self.path)
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The chosen images that are stored, in the order of the choice."""
+        stages = self.info["stages"]
+        return self.stored(next(e["key"] for e in stages if (e["kind"], e["attack"]) == ("image", "benign")))
+
+    def stored(self, key: str) -> tuple[str, ...]:
+        """Those of the run's images of which a stage holds rows; shared stages may hold other runs' as well."""
+        done = self.store.done(key)
+        chosen = self.info.get(CHOSEN, done)
+        return tuple(name for name in done if name in chosen)
 
     def outcomes(self) -> pa.Table:
         """One row per image x attack x interpreter; empty where nothing was measured yet."""
@@ -91,8 +105,7 @@ class Run:
         if not stored:
             against = "" if interpreter is None else f" against '{interpreter}'"
             raise UnderfireError(f"The run {self.path} holds no {tensor}s of attack '{attack}'{against}.")
-        benign = next(e["key"] for e in self.info["stages"] if (e["kind"], e["attack"]) == ("image", "benign"))
-        ids = tuple(name for name in store.done(benign) if name in stored and (only is None or name in only))
+        ids = tuple(name for name in self.ids if name in stored and (only is None or name in only))
         return ids, store.read(fitting[0]["key"], tensor, ids).float().numpy()
 
 

@@ -19,6 +19,9 @@ OUTCOMES = "outcomes.parquet"
 COLUMNS: Mapping[str, pa.DataType] = {
     "id": pa.string(),
     "attack": pa.string(),
+    "solver": pa.string(),  # how it moves images
+    "map_aware": pa.bool_(),  # whether it is after a map
+    "evades": pa.string(),  # the detector that it hides from, if any
     "interpreter": pa.string(),
     "class_true": pa.int64(),
     "class_target": pa.int64(),

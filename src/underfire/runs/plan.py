@@ -1,8 +1,13 @@
-"""Which attacks a run consists of: the plain ones, ADV2 for each interpreter, and those that evade detectors."""
+"""What a run of attacks consists of: its images, interpreters, attacks and stages, made once and read by all.
 
-from collections.abc import Iterable, Iterator
+plan = AttackPlan.of(settings, select)
+plan.attacks      # the plain ones, ADV2 for each interpreter, and those that evade detectors
+plan.stages       # in the order in which they are computed; shared ones come once
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 from underfire.attacks.attack import Attack
 from underfire.attacks.solvers import SOLVERS
@@ -10,89 +15,190 @@ from underfire.attacks.target_classes import target_class_named
 from underfire.attacks.target_maps import target_map_named
 from underfire.detection.registry import squeezing_named
 from underfire.interpreters import Ensemble, Interpreter
+from underfire.interpreters.protocol import draws
 from underfire.runs.settings import ENSEMBLE, AttackSettings
-from underfire.runs.specs import Craft, Explain, Select, TargetClasses, TargetMaps
+from underfire.runs.specs import Craft, Explain, Rescore, Select, Spec, TargetClasses, TargetMaps, key
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One stage of a study; kind ("image", "map" or "step"), attack and interpreter say what readers find in it."""
+
+    label: str
+    spec: Spec
+    kind: str
+    attack: str
+    interpreter: str | None
+
+
+@dataclass(frozen=True)
+class PlannedInterpreter:
+    """An interpreter, its benign maps, the same drawn again if it draws, and the maps that are to be shown."""
+
+    interpreter: Interpreter
+    benign: Explain
+    again: Explain | None
+    goal: Explain | TargetMaps
+
+    @property
+    def name(self) -> str:
+        return self.interpreter.name
 
 
 @dataclass(frozen=True)
 class PlannedAttack:
-    """One attack of a run, and the interpreter whose map it is after; None if it is after none, or after all."""
+    """One attack of a run, and the interpreter whose map it is after; None if it is after none, or after all.
+
+    `maps` are those of its images, by the name of the interpreter, and `rescored` what they are in 8 bits; `evades`
+    names the detector that it hides from, if any.
+    """
 
     craft: Craft
     interpreter: Interpreter | None
+    solver: str
+    evades: str | None
+    maps: Mapping[str, Explain]
+    rescored: Rescore
 
     @property
     def name(self) -> str:
         return self.craft.attack.name
 
-    def judged_by(self, interpreters: Iterable[Interpreter]) -> list[Interpreter]:
-        """The interpreters whose maps say what became of it."""
-        return list(interpreters) if self.interpreter is None else [self.interpreter]
+    @property
+    def map_aware(self) -> bool:
+        return self.craft.goal is not None
 
 
-def attacks(settings: AttackSettings, select: Select) -> Iterator[PlannedAttack]:
-    """For each solver the plain attack and ADV2 for each interpreter; then, with the first solver, those that evade."""
-    explainers, (first, *_) = settings.explainers(), settings.solvers
-    for solver in settings.solvers:
-        yield PlannedAttack(_plain(settings, select, solver), None)
-        for interpreter in explainers:
-            yield PlannedAttack(_map_aware(settings, select, solver, interpreter), interpreter)
-    for name in settings.evade:
-        if name == ENSEMBLE:
-            yield PlannedAttack(_on_all(settings, select, first, explainers), None)
-        else:
-            for interpreter in explainers:
-                yield PlannedAttack(_map_aware(settings, select, first, interpreter, name), interpreter)
+@dataclass(frozen=True)
+class AttackPlan:
+    """The chosen images and their target classes, the interpreters, the attacks, and the stages that hold it all."""
+
+    settings: AttackSettings
+    select: Select
+    aim: TargetClasses
+    interpreters: tuple[PlannedInterpreter, ...]
+    attacks: tuple[PlannedAttack, ...]
+    stages: tuple[Planned, ...]
+
+    @classmethod
+    def of(cls, settings: AttackSettings, select: Select) -> "AttackPlan":
+        aim = TargetClasses(select, settings.seed, target_class_named(settings.target_class))
+        interpreters = tuple(_interpreters(settings, aim))
+        attacks = tuple(_Planner(settings, aim, interpreters).attacks())
+        stages = tuple(_once(_stages(aim, interpreters, attacks)))
+        return cls(settings, select, aim, interpreters, attacks, stages)
+
+    @property
+    def explainers(self) -> list[Interpreter]:
+        return [each.interpreter for each in self.interpreters]
 
 
-def aim_of(settings: AttackSettings, select: Select) -> TargetClasses:
-    return TargetClasses(select, settings.seed, target_class_named(settings.target_class))
+def _interpreters(settings: AttackSettings, aim: TargetClasses) -> Iterator[PlannedInterpreter]:
+    rule = target_map_named(settings.target_map)
+    for interpreter in settings.explainers():
+        benign = Explain(aim.of, interpreter)
+        again = Explain(aim.of, interpreter, draw=1) if draws(interpreter) else None
+        goal = benign if rule is None else TargetMaps(aim, benign, rule, settings.seed)
+        yield PlannedInterpreter(interpreter, benign, again, goal)
 
 
-def goal_of(settings: AttackSettings, aim: TargetClasses, interpreter: Interpreter) -> Explain | TargetMaps:
-    """The stage that holds the target maps."""
-    benign, rule = Explain(aim.of, interpreter), target_map_named(settings.target_map)
-    return benign if rule is None else TargetMaps(aim, benign, rule, settings.seed)
+@dataclass(frozen=True)
+class _Planner:
+    """Makes the attacks of a run."""
+
+    settings: AttackSettings
+    aim: TargetClasses
+    interpreters: tuple[PlannedInterpreter, ...]
+
+    def attacks(self) -> Iterator[PlannedAttack]:
+        """For each solver the plain attack and ADV2 for each interpreter; then, with the first, those that evade."""
+        for solver in self.settings.solvers:
+            yield self._plain(solver)
+            for each in self.interpreters:
+                yield self._map_aware(solver, each)
+        first = self.settings.solvers[0]
+        for name in self.settings.evade:
+            if name == ENSEMBLE:
+                yield self._on_all(first)
+            else:
+                for each in self.interpreters:
+                    yield self._map_aware(first, each, name)
+
+    def _plain(self, solver: str) -> PlannedAttack:
+        attack = SOLVERS[solver].plain(**self._recipe(solver))
+        return self._planned(Craft(self.aim, attack, None, self._first(attack.warm_start)), None, solver, None)
+
+    def _map_aware(self, solver: str, shown: PlannedInterpreter, evades: str | None = None) -> PlannedAttack:
+        """ADV2 for one interpreter, hidden from the squeezers of a detector if one is named."""
+        squeezers = () if evades is None else tuple(each.squeezer for each in squeezing_named(evades))
+        attack = self._adv2(solver, shown.interpreter, evade=squeezers)
+        if evades is not None:
+            attack = replace(attack, name=f"{attack.name}-evading-{evades}")
+        before = self._first(attack.warm_start), self._first(attack.anchor)
+        return self._planned(Craft(self.aim, attack, shown.goal, *before), shown.interpreter, solver, evades)
+
+    def _on_all(self, solver: str) -> PlannedAttack:
+        """ADV2 for all interpreters at once."""
+        members = tuple(each.interpreter for each in self.interpreters)
+        attack = self._adv2(solver, Ensemble(members, (1.0,) * len(members)))
+        attack = replace(attack, name=f"{attack.name}-{ENSEMBLE}")
+        goal = Explain(self.aim.of, attack.interpreter)
+        return self._planned(Craft(self.aim, attack, goal, self._first(attack.warm_start)), None, solver, ENSEMBLE)
+
+    def _planned(self, craft: Craft, interpreter: Interpreter | None, solver: str, evades: str | None) -> PlannedAttack:
+        judges = [each.interpreter for each in self.interpreters] if interpreter is None else [interpreter]
+        maps = {each.name: Explain(craft, each) for each in judges}
+        return PlannedAttack(craft, interpreter, solver, evades, maps, Rescore(craft))
+
+    def _adv2(self, solver: str, interpreter: Interpreter, **further: Any) -> Attack:
+        given = {**self._recipe(solver), "steps": self.settings.steps, "seed": self.settings.seed}
+        return SOLVERS[solver].map_aware(interpreter, **given, **further)
+
+    def _recipe(self, solver: str) -> dict[str, Any]:
+        """What the solver's two presets have in common."""
+        budget = {name: getattr(self.settings, name) for name in SOLVERS[solver].budget}
+        return {"recipe": self.settings.recipe, **budget}
+
+    def _first(self, attack: Attack | None) -> Craft | None:
+        """An attack that must be run before another one."""
+        return None if attack is None else Craft(self.aim, attack, None, None)
 
 
-def _plain(settings: AttackSettings, select: Select, solver: str) -> Craft:
-    aim, attack = aim_of(settings, select), SOLVERS[solver].plain(**_recipe(settings, solver))
-    return Craft(aim, attack, None, _first(aim, attack.warm_start))
+def _once(stages: Iterable[Planned]) -> Iterator[Planned]:
+    planned = set[str]()
+    for each in stages:
+        if key(each.spec) not in planned:
+            planned.add(key(each.spec))
+            yield each
 
 
-def _map_aware(
-    settings: AttackSettings, select: Select, solver: str, interpreter: Interpreter, evaded: str | None = None
-) -> Craft:
-    """ADV2 for one interpreter, hidden from the squeezers of a detector if one is named."""
-    squeezers = () if evaded is None else tuple(each.squeezer for each in squeezing_named(evaded))
-    attack = _adv2(settings, solver, interpreter, evade=squeezers)
-    if evaded is not None:
-        attack = replace(attack, name=f"{attack.name}-evading-{evaded}")
-    aim = aim_of(settings, select)
-    return Craft(
-        aim, attack, goal_of(settings, aim, interpreter), _first(aim, attack.warm_start), _first(aim, attack.anchor)
-    )
+def _stages(
+    aim: TargetClasses, interpreters: tuple[PlannedInterpreter, ...], attacks: tuple[PlannedAttack, ...]
+) -> Iterator[Planned]:
+    yield Planned("images", aim.of, "image", "benign", None)
+    yield Planned("targets", aim, "step", "benign", None)
+    for each in interpreters:
+        yield Planned(f"benign maps, {each.name}", each.benign, "map", "benign", each.name)
+        if each.again is not None:
+            yield Planned(f"benign maps again, {each.name}", each.again, "step", "benign", each.name)
+        if isinstance(each.goal, TargetMaps):
+            yield Planned(f"target maps, {each.name}", each.goal, "map", "target", each.name)
+    for attacked in attacks:
+        yield from _stages_of(attacked)
 
 
-def _on_all(settings: AttackSettings, select: Select, solver: str, interpreters: list[Interpreter]) -> Craft:
-    """ADV2 for all interpreters at once."""
-    attack = _adv2(settings, solver, Ensemble(tuple(interpreters), (1.0,) * len(interpreters)))
-    attack = replace(attack, name=f"{attack.name}-{ENSEMBLE}")
-    aim = aim_of(settings, select)
-    return Craft(aim, attack, Explain(select, attack.interpreter), _first(aim, attack.warm_start))
-
-
-def _adv2(settings: AttackSettings, solver: str, interpreter: Interpreter, **further: Any) -> Attack:
-    recipe = _recipe(settings, solver)
-    return SOLVERS[solver].map_aware(interpreter, **recipe, steps=settings.steps, seed=settings.seed, **further)
-
-
-def _recipe(settings: AttackSettings, solver: str) -> dict[str, Any]:
-    """What the solver's two presets have in common."""
-    budget = {name: getattr(settings, name) for name in SOLVERS[solver].budget}
-    return {"recipe": settings.recipe, **budget}
-
-
-def _first(aim: TargetClasses, attack: Attack | None) -> Craft | None:
-    """An attack that must be run before another one."""
-    return None if attack is None else Craft(aim, attack, None, None)
+def _stages_of(attacked: PlannedAttack) -> Iterator[Planned]:
+    """What must be there before an attack, the attack, and what is measured on its images."""
+    craft, attack = attacked.craft, attacked.name
+    after = None if attacked.interpreter is None else attacked.interpreter.name
+    against = "" if after is None else f", {after}"
+    if craft.start is not None:
+        yield Planned(f"warm start of {attack}", craft.start, "step", craft.start.attack.name, None)
+    if craft.anchor is not None:
+        yield Planned(f"first stage of {attack}", craft.anchor, "step", craft.anchor.attack.name, None)
+    if isinstance(craft.attack.interpreter, Ensemble):
+        yield Planned(f"benign maps for {attack}", cast(Explain, craft.goal), "step", "benign", None)
+    yield Planned(f"{attack}{against}", craft, "image", attack, after)
+    yield Planned(f"{attack} in 8 bits{against}", attacked.rescored, "step", attack, after)
+    for name, maps in attacked.maps.items():
+        yield Planned(f"{attack} maps, {name}", maps, "map", attack, name)

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cached_property
 from typing import Any
 
 from underfire.attacks.attack import Attack
@@ -20,19 +21,32 @@ from underfire.interpreters.integrated_gradients import Quadrature
 from underfire.interpreters.protocol import Explainer
 
 
+class Identified:
+    """What has a key, which is made once."""
+
+    @cached_property
+    def key(self) -> str:
+        """The hash of the spec's canonical JSON."""
+        text = json.dumps(describe(self), sort_keys=True, separators=(",", ":"))
+        return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
+
+
 @dataclass(frozen=True)
-class Select:
-    """n correctly classified images; rows: image, label. model and images are fingerprints."""
+class Select(Identified):
+    """n correctly classified images; rows: image, label. model and images are fingerprints.
+
+    The order of the choice is a function of seed and ids, so n is no part of what it is: more go on where fewer ended.
+    """
 
     model: str
     images: str
-    n: int
+    n: int = field(compare=False)
     seed: int
-    version: int = 1
+    version: int = 2
 
 
 @dataclass(frozen=True)
-class Locate:
+class Locate(Identified):
     """n images, classified correctly or not, whose objects are known; rows: image, label, object, predicted.
 
     model, images and masks are fingerprints.
@@ -47,7 +61,7 @@ class Locate:
 
 
 @dataclass(frozen=True)
-class TargetClasses:
+class TargetClasses(Identified):
     """A class other than its own for each chosen image; rows: target."""
 
     of: Select
@@ -57,7 +71,7 @@ class TargetClasses:
 
 
 @dataclass(frozen=True)
-class Craft:
+class Craft(Identified):
     """Adversarial images; rows as in Outcome.
 
     goal holds the target maps, start the thetas to begin from, anchor the class probabilities to come close to.
@@ -72,7 +86,7 @@ class Craft:
 
 
 @dataclass(frozen=True)
-class SignNoise:
+class SignNoise(Identified):
     """Chosen images with a random sign at every value, as large as that image's largest change by an attack, and cut to
     [0, 1]; rows: image, predicted.
     """
@@ -83,21 +97,25 @@ class SignNoise:
 
 
 @dataclass(frozen=True)
-class CalibratedNoise:
+class CalibratedNoise(Identified):
     """Chosen images under noise of a kind (see `NOISES`) that makes the classifier err on that share of them.
 
-    Rows: image, predicted, sigma.
+    Rows: image, predicted, sigma. All `among` images that are chosen decide the noise.
     """
 
     of: Select
     kind: str
     level: float
     seed: int
-    version: int = 2
+    version: int = 3
+    among: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "among", self.of.n)
 
 
 @dataclass(frozen=True)
-class Explain:
+class Explain(Identified):
     """Deployed maps of chosen images, or of those with random signs, for their label, of located or disturbed ones for
     the class that the classifier reports, or of crafted ones for their target; rows: map, constant.
 
@@ -111,7 +129,7 @@ class Explain:
 
 
 @dataclass(frozen=True)
-class ExplainElsewhere:
+class ExplainElsewhere(Identified):
     """The same maps by another classifier, whose fingerprint is `model`; rows: map, constant, predicted."""
 
     of: Select | Craft | SignNoise
@@ -121,7 +139,7 @@ class ExplainElsewhere:
 
 
 @dataclass(frozen=True)
-class ExplainRandomised:
+class ExplainRandomised(Identified):
     """Maps of chosen images for their label once the layers of that depth (see `DEPTHS`) are re-initialised.
 
     Rows: map, constant.
@@ -135,21 +153,26 @@ class ExplainRandomised:
 
 
 @dataclass(frozen=True)
-class TargetMaps:
+class TargetMaps(Identified):
     """Target maps on the grid of the benign ones; rows: map, constant, donor.
 
-    donor is the place, among the chosen images, of the one whose benign map it is, or NO_DONOR.
+    donor is the place, among the chosen images, of the one whose benign map it is, or NO_DONOR. Where the rule borrows
+    maps, all `among` images that are chosen may lend theirs.
     """
 
     of: TargetClasses
     benign: Explain
     rule: TargetMap
     seed: int
-    version: int = 2
+    version: int = 3
+    among: int | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "among", self.of.of.n if self.rule.borrows else None)
 
 
 @dataclass(frozen=True)
-class Rescore:
+class Rescore(Identified):
     """What the classifier reports once crafted images are rounded to 8 bits; rows: predicted."""
 
     of: Craft
@@ -157,7 +180,7 @@ class Rescore:
 
 
 @dataclass(frozen=True)
-class Bound:
+class Bound(Identified):
     """Both sides of Proposition 1 for the target class.
 
     Rows: prediction_loss, interpretation_loss, completeness_error.
@@ -170,7 +193,7 @@ class Bound:
 
 
 @dataclass(frozen=True)
-class Reported:
+class Reported(Identified):
     """Deployed maps of the class that the classifier reports, true or not; rows: map, constant, predicted.
 
     `of` is the key of the stage that holds the images, whoever computed it.
@@ -182,7 +205,7 @@ class Reported:
 
 
 @dataclass(frozen=True)
-class Detect:
+class Detect(Identified):
     """How suspicious images are; rows: score. `of` is the key of the stage that holds them, whoever computed it.
 
     The maps that the scorer looks at are those of their `Reported`.
@@ -229,6 +252,5 @@ def describe(value: Any) -> Any:
 
 
 def key(spec: Spec) -> str:
-    """The hash of the spec's canonical JSON."""
-    text = json.dumps(describe(spec), sort_keys=True, separators=(",", ":"))
-    return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
+    """What names a stage: the hash of what is computed from what."""
+    return spec.key

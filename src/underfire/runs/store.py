@@ -8,6 +8,8 @@ Shards are written to a temporary name and renamed, so a killed run leaves whole
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +21,25 @@ from torch import Tensor
 from underfire.core.io import write_atomically, write_json
 from underfire.core.types import UnderfireError
 
+OPEN_SHARDS = 256  # that a store keeps at hand
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A file that holds rows of these ids; `stamp` is its size and when it was written."""
+
+    path: Path
+    stamp: tuple[int, int]
+    ids: tuple[str, ...]
+
 
 class Store:
-    """The stages of one run folder."""
+    """The stages of one run folder. Which shard holds which ids is read once, as long as its file stays the same."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._index: dict[Path, Shard] = {}
+        self._opened = lru_cache(OPEN_SHARDS)(lambda shard: _open(shard.path))
 
     def create(self, key: str, spec: Mapping[str, Any]) -> None:
         """Make room for a stage and record what it is."""
@@ -33,13 +48,13 @@ class Store:
             write_json(path, spec)
 
     def done(self, key: str) -> tuple[str, ...]:
-        """Ids that have rows, in the order in which they were stored."""
-        return tuple(name for shard in self._shards(key) for name in _open_shard(shard)[0])
+        """Ids that have rows, each once, in the order in which they were stored."""
+        return tuple(dict.fromkeys(name for shard in self._shards(key) for name in shard.ids))
 
     def append(self, key: str, ids: Iterable[str], tensors: Mapping[str, Tensor]) -> None:
         """Store rows for new ids as one shard."""
-        ids = list(ids)
-        number = len(self._shards(key))
+        ids = tuple(ids)
+        number = len(self._paths(key))
         digest = hashlib.blake2b(json.dumps(ids).encode(), digest_size=6).hexdigest()
         path = self.root / "stages" / key / f"shard-{number:05d}-{digest}.safetensors"
         rows = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
@@ -49,20 +64,40 @@ class Store:
         """The tensor `name` of a stage: its rows for these ids, in that order; other rows stay on the disk."""
         ids = list(ids)
         wanted, rows = set(ids), dict[str, Tensor]()
-        for path in self._shards(key):
-            held, shard = _open_shard(path)
-            stored = shard.get_slice(name)
-            rows |= {each: stored[i] for i, each in enumerate(held) if each in wanted}
+        for shard in self._shards(key):
+            if not wanted.isdisjoint(shard.ids):
+                stored = self._opened(shard).get_slice(name)
+                rows |= {each: stored[i] for i, each in enumerate(shard.ids) if each in wanted and each not in rows}
         return torch.stack([rows[each] for each in ids])
 
-    def _shards(self, key: str) -> list[Path]:
+    def _shards(self, key: str) -> list[Shard]:
+        return [self._shard(path) for path in self._paths(key)]
+
+    def _paths(self, key: str) -> list[Path]:
         return sorted((self.root / "stages" / key).glob("shard-*.safetensors"))
 
+    def _shard(self, path: Path) -> Shard:
+        status, known = path.stat(), self._index.get(path)
+        stamp = status.st_size, status.st_mtime_ns
+        if known is None or known.stamp != stamp:
+            known = self._index[path] = Shard(path, stamp, _ids(path))
+        return known
 
-def _open_shard(path: Path) -> tuple[list[str], Any]:
-    """The ids of a shard, and what gives its tensors by name."""
+
+def _open(path: Path) -> Any:
+    """What gives a shard's tensors by name."""
     try:
-        shard: Any = safe_open(path, "pt")
-        return json.loads(shard.metadata()["ids"]), shard
-    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as problem:
-        raise UnderfireError(f"{path} is damaged ({problem}); delete it and run the command again.") from problem
+        return safe_open(path, "pt")
+    except (SafetensorError, OSError) as problem:
+        raise _damaged(path, problem) from problem
+
+
+def _ids(path: Path) -> tuple[str, ...]:
+    try:
+        return tuple(json.loads(_open(path).metadata()["ids"]))
+    except (ValueError, TypeError, KeyError) as problem:
+        raise _damaged(path, problem) from problem
+
+
+def _damaged(path: Path, problem: Exception) -> UnderfireError:
+    return UnderfireError(f"{path} is damaged ({problem}); delete it and run the command again.")

@@ -1,7 +1,7 @@
 """Does a defended interpreter tell attacked images from benign ones? (Table 10, Fig. 15 and 16)
 
     made = experiment(settings, Subject(classifier, image_set))
-    run = carry_out(made, Path("runs/x"), classifier, command="…")
+    run = execute(made, Path("runs/x"), classifier, command="…")
     rows = summarise(comparisons(run))
 
 The first interpreter is the undefended one. Each is asked how far its maps move from its own benign ones
@@ -28,7 +28,7 @@ from underfire.metrics.intervals import Estimate
 from underfire.models.classifier import Classifier
 from underfire.models.noise import NOISES, Trial
 from underfire.runs.compute import choose
-from underfire.runs.execute import Chosen, Experiment, carry_out, preflight
+from underfire.runs.execute import Chosen, Experiment, execute, preflight
 from underfire.runs.folder import Run
 from underfire.runs.settings import StudySettings
 from underfire.runs.specs import Explain, Select, Spec, describe, key
@@ -75,6 +75,7 @@ def experiment(settings: AidSettings, subject: Subject) -> Experiment:
         tuple(plan(settings, select, shown)),
         TABLE,
         partial(aid_table, settings, select, shown),
+        subject.image_set,
     )
 
 
@@ -100,7 +101,7 @@ def locate(run: Run, subject: Subject, manner: Manner) -> None:
     for name in settings.interpreters:
         wanted = LocalisationSettings(**given, interpreters=(name,), n=settings.located)
         out = _localised(run.path, label_of(name))
-        carry_out(localisation.experiment(wanted, subject), out, subject.classifier, **vars(manner))
+        execute(localisation.experiment(wanted, subject), out, subject.classifier, **vars(manner))
 
 
 def located(run: Run) -> dict[str, LocalisationSummary]:
@@ -200,7 +201,7 @@ def figures(run: Run) -> Iterator[Figure]:
 def _gallery(settings: AidSettings, select: Select, run: Run, kinds: Sequence[tuple[str, ...]]) -> Drawing:
     """For some images a row benign, and one for each of what became of them; images that the last of these fools."""
     every, store = list(views(settings, select)), run.store
-    ids, rows = store.done(key(select)), []
+    ids, rows = run.ids, []
     labels = store.read(key(select), "label", ids)
     for group in kinds:
         by_kind = {

@@ -25,8 +25,8 @@ from underfire.interpreters.registry import interpreter_named
 from underfire.metrics.intervals import Estimate, mean_interval, share
 from underfire.metrics.maps import map_l1
 from underfire.models.noise import NOISES
-from underfire.runs.execute import Planned
 from underfire.runs.folder import Run
+from underfire.runs.plan import Planned
 from underfire.runs.settings import Inputs
 from underfire.runs.specs import CalibratedNoise, Craft, Explain, Select, SignNoise, TargetClasses, key
 from underfire.runs.store import Store

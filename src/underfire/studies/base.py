@@ -21,8 +21,11 @@ from underfire.data.image_set import ImageSet
 from underfire.data.selection import Selection
 from underfire.models.classifier import Classifier
 from underfire.runs.compute import keep
-from underfire.runs.execute import Chosen, Experiment, Planned, Report, carry_out, environment
+from underfire.runs.execute import Chosen, Experiment, Report, environment
+from underfire.runs.execute import execute as execute_experiment
 from underfire.runs.folder import Run
+from underfire.runs.paths import found
+from underfire.runs.plan import Planned
 from underfire.runs.settings import Inputs, StudySettings
 from underfire.runs.specs import Locate, Select
 from underfire.studies import figures, tables
@@ -69,7 +72,8 @@ class Study:
 
     def execute(self, request: StudySettings, subject: Subject, out: Path, manner: Manner) -> Run:
         """Compute what the folder `out` and those beside it do not hold yet, and write tables and figures into it."""
-        run = carry_out(self.experiment(request, subject), out, subject.classifier, **vars(manner), shared=True)
+        experiment = self.experiment(request, subject)
+        run = execute_experiment(experiment, out, subject.classifier, **vars(manner), shared=True)
         self.add(run, request, subject, manner)
         for table in self.tables(run):
             tables.write(table, run.path / TABLES)
@@ -109,7 +113,9 @@ def identity(
 def settings_of(run: Run, kind: type[S], study: str | None, otherwise: str) -> tuple[S, Select]:
     """The settings and the images of a run whose `identity` is in run.json; UnderfireError(otherwise) if it is not."""
     try:
-        spec = {name: value for name, value in run.info["spec"].items() if name != "masks_digest"}
+        info = run.info
+        spec = found(info["spec"], info.get("folder", ""))
+        spec.pop("masks_digest", None)
         if spec.pop("study", None) != study:
             raise ValueError("another study's")
         select = Select(spec.pop("model_fingerprint"), spec.pop("images_digest"), spec["n"], spec["seed"])
@@ -124,7 +130,7 @@ def chosen(
     """The images that the classifier gets right; `says` and `counts` are what run.json says besides."""
     counts = {"examined": selection.examined, "misclassified": selection.misclassified, **counts}
     description = {**says, **described(settings, subject, selection.skipped, **counts)}
-    return Chosen(description, partial(keep, select, selection.samples))
+    return Chosen(description, selection.samples.ids, partial(keep, select, selection.samples))
 
 
 def described(settings: Inputs, subject: Subject, skipped: Sequence[tuple[str, str]], **counts: int) -> dict[str, Any]:

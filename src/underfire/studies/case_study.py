@@ -33,7 +33,6 @@ from underfire.models.classifier import Classifier
 from underfire.runs.folder import Run
 from underfire.runs.outcomes import OUTCOMES
 from underfire.runs.settings import StudySettings
-from underfire.runs.specs import key
 from underfire.studies import effectiveness, paper
 from underfire.studies.averages import Averages, distance_bars, distance_table, iou_bars, iou_table, success_table
 from underfire.studies.base import Manner, Study, Subject, per_image
@@ -173,11 +172,10 @@ def _predicted(classifier: Classifier, image_set: ImageSet, batch_size: int) -> 
 
 
 def _overlapping(run: Run, image_set: ImageSet, masks: ImageSet) -> pa.Table:
-    settings, select = effectiveness.recorded(run)
-    located, fooled = _located(run.store.done(key(select)), image_set, masks), _fooled(run.outcomes())
+    located, fooled = _located(run.ids, image_set, masks), _fooled(run.outcomes())
     place = {name: i for i, name in enumerate(located.samples.ids)}
     parts = [OVERLAP_COLUMNS.empty_table()]
-    for interpreter in settings.explainers():
+    for interpreter in effectiveness.recorded(run).explainers:
         shown = {"benign": set(place)} | {attack: fooled[attack, interpreter.name] & set(place) for attack in ATTACKS}
         for images, wanted in shown.items():
             if wanted:

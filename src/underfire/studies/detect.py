@@ -25,8 +25,9 @@ from underfire.detection.registry import Judgement, judgements_named
 from underfire.detection.scores import Scorer
 from underfire.models.classifier import Classifier
 from underfire.runs.compute import Context, choose, keep
-from underfire.runs.execute import Planned, Report, even_batch_size, perform, preflight
+from underfire.runs.execute import Report, adding_to, even_batch_size, perform, preflight
 from underfire.runs.folder import Run
+from underfire.runs.plan import Planned
 from underfire.runs.specs import Detect, Reported, Select, key
 from underfire.runs.store import Store
 from underfire.studies.base import per_image
@@ -84,24 +85,24 @@ def execute(
     """
     check_enough(settings.benign // 2, settings.fpr)
     asked, pictured, store = judgements(settings, run), attacked(run, settings.attacks), run.store
-    unseen = _unseen(run, store.done(pictured[0].key), image_set)
+    unseen = _unseen(run, pictured[0].ids, image_set)
     scorers = _scorers(asked)
     _preflight(scorers, pictured[0], classifier, store)
     select = Select(classifier.fingerprint(), unseen.digest, settings.benign, settings.seed)
-    if not store.done(key(select)):
-        selection = choose(select, unseen, classifier)
-        check_enough(len(selection.samples.ids) // 2, settings.fpr)
-        keep(select, selection.samples, store)
-    others = Pictured(key(select), "benign", None, store.done(key(select)))
-    everything = [others, *pictured]
-    context = Context(classifier, store, even_batch_size(max(len(each.ids) for each in everything), batch_size))
-    for each in everything:
-        for planned in plan(scorers, each):
-            perform(planned, each.ids, context, run, on_progress)
-    table = _table(settings, asked, others, pictured, store)
-    write_json(run.path / DETECTORS, _describe(settings, command, others, calibrations(table)))
-    write_table(run.path / TABLE, table)
-    write_matrix(run.path / MATRIX, matrix(table))
+    with adding_to(run):
+        if len(store.done(key(select))) < settings.benign:
+            selection = choose(select, unseen, classifier)
+            check_enough(len(selection.samples.ids) // 2, settings.fpr)
+            keep(select, selection.samples, store)
+        others = Pictured(key(select), "benign", None, store.done(key(select))[: settings.benign])
+        everything = [others, *pictured]
+        context = Context(classifier, store, even_batch_size(max(len(each.ids) for each in everything), batch_size))
+        for each in everything:
+            perform(plan(scorers, each), each.ids, context, run, on_progress)
+        table = _table(settings, asked, others, pictured, store)
+        write_json(run.path / DETECTORS, _describe(settings, command, others, calibrations(table)))
+        write_table(run.path / TABLE, table)
+        write_matrix(run.path / MATRIX, matrix(table))
     return run
 
 
@@ -118,10 +119,9 @@ def attacked(run: Run, attacks: tuple[str, ...] = ()) -> list[Pictured]:
     """The images of a run that stages hold so far, the benign ones first, then those of the attacks that are named, or
     of all. UnderfireError if none is attacked.
     """
-    store = run.store
     try:
         stages = [
-            Pictured(str(each["key"]), each["attack"], each["interpreter"], store.done(str(each["key"])))
+            Pictured(str(each["key"]), each["attack"], each["interpreter"], run.stored(str(each["key"])))
             for each in run.info.get("stages", ())
             if each["kind"] == "image"
         ]

@@ -6,11 +6,11 @@ With another target map than the benign one: can the map be led elsewhere (Table
 run = execute(settings, classifier, image_set, Path("runs/x"), command="…")
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pyarrow as pa
 import torch
@@ -20,21 +20,21 @@ from underfire.attacks.api import Attacker
 from underfire.attacks.attack import Attack
 from underfire.attacks.names import MAP_AWARE, attack_name, interpreter_name
 from underfire.attacks.target_classes import target_class_named
-from underfire.attacks.target_maps import NO_DONOR, Pool, Wanted, target_map_named
+from underfire.attacks.target_maps import NO_DONOR, Pool, Wanted
 from underfire.core.io import nullable
 from underfire.core.rng import image_keys
 from underfire.core.types import Samples, UnderfireError
 from underfire.data.image_set import ImageSet
-from underfire.interpreters import Ensemble, Interpreter
 from underfire.metrics.maps import compare_maps, is_faint, judged, linf, map_l1
 from underfire.models.classifier import Classifier
 from underfire.runs.compute import choose, in_one_sentence, targets_of
-from underfire.runs.execute import Chosen, Experiment, Planned, Report, carry_out, listed
+from underfire.runs.execute import Chosen, Experiment, Report, listed
+from underfire.runs.execute import execute as execute_experiment
 from underfire.runs.folder import Run
 from underfire.runs.outcomes import COLUMNS, COLUMNS_SCHEMA, OUTCOMES
-from underfire.runs.plan import PlannedAttack, aim_of, attacks, goal_of
+from underfire.runs.plan import AttackPlan, Planned, PlannedAttack, PlannedInterpreter
 from underfire.runs.settings import AttackSettings, StudySettings
-from underfire.runs.specs import Craft, Explain, Rescore, Select, Spec, TargetMaps, describe, key
+from underfire.runs.specs import Select, Spec, TargetMaps, describe, key
 from underfire.runs.store import Store
 from underfire.studies import paper
 from underfire.studies.averages import Averages, distance_bars, distance_table, iou_bars, iou_table, success_table
@@ -42,6 +42,8 @@ from underfire.studies.base import Study, Subject, chosen, identity, select_from
 from underfire.studies.figures import Drawing, Figure, bars, gallery, papers
 from underfire.studies.galleries import by_attack, image, map_of, samples
 from underfire.studies.tables import Table
+
+GROWING = ("n", "interpreters", "solvers", "evade")  # a run in whose folder one with more of these is made goes on
 
 
 def execute(
@@ -56,103 +58,87 @@ def execute(
 ) -> Run:
     """Compute what the folder `out` does not hold yet; UnderfireError if it holds a run with other settings."""
     made = experiment(settings, Subject(classifier, image_set), batch_size)
-    return carry_out(made, out, classifier, command=command, batch_size=batch_size, on_progress=on_progress)
+    return execute_experiment(made, out, classifier, command=command, batch_size=batch_size, on_progress=on_progress)
 
 
 def experiment(settings: AttackSettings, subject: Subject, batch_size: int = 16) -> Experiment:
     """The attacks; what cannot be classified, explained or attacked is found out when the images are chosen."""
     classifier, candidates = subject.classifier, target_class_named(settings.target_class).candidates(subject.image_set)
     select = select_from(settings, classifier, candidates)
+    plan = AttackPlan.of(settings, select)
 
     def choose_images() -> Chosen:
         selection = choose(select, candidates, classifier)
-        _preflight(settings, select, classifier, selection.samples, batch_size)
-        says = {"recipe": describe([each.craft.attack for each in attacks(settings, select)])}
+        _preflight(plan, classifier, selection.samples, batch_size)
+        says = {"recipe": describe([each.craft.attack for each in plan.attacks])}
         passed_over = len(subject.image_set) - len(candidates)
         return chosen(settings, subject, select, selection, says, passed_over=passed_over)
 
-    stages, table = tuple(plan(settings, select)), partial(outcome_table, settings, select)
-    return Experiment(identity(settings, select), choose_images, stages, OUTCOMES, table)
+    spec, table = identity(settings, select), partial(outcome_table, plan)
+    smaller = partial(_continued, spec)
+    return Experiment(spec, choose_images, plan.stages, OUTCOMES, table, subject.image_set, smaller)
 
 
-def recorded(run: Run) -> tuple[AttackSettings, Select]:
+def recorded(run: Run) -> AttackPlan:
     """What an attack's run folder was made with; UnderfireError if it holds no attack or another version's."""
     otherwise = f"{run.path} holds no attack; make one with: underfire attack --out …"
-    settings, select = settings_of(run, AttackSettings, None, otherwise)
-    if run.info.get("stages") != listed(plan(settings, select)):
+    plan = AttackPlan.of(*settings_of(run, AttackSettings, None, otherwise))
+    if run.info.get("stages") != listed(plan.stages):
         raise UnderfireError(
             f"{run.path} was made by underfire {run.info.get('underfire')}, whose attacks are not those of this "
             "version, or with maskers or targets of other content; run the attack again."
         )
-    return settings, select
+    return plan
 
 
-def plan(settings: AttackSettings, select: Select) -> Iterator[Planned]:
-    """The stages in the order in which they are computed; shared ones come once."""
-    planned = set()
-    for each in _stages(settings, select):
-        if key(each.spec) not in planned:
-            planned.add(key(each.spec))
-            yield each
+def _plan_of(spec: Mapping[str, Any]) -> AttackPlan:
+    """The plan of a run with that spec."""
+    given = dict(spec)
+    select = Select(given.pop("model_fingerprint"), given.pop("images_digest"), given["n"], given["seed"])
+    return AttackPlan.of(AttackSettings(**given), select)
 
 
-def _stages(settings: AttackSettings, select: Select) -> Iterator[Planned]:
-    explainers = settings.explainers()
-    yield Planned("images", select, "image", "benign", None)
-    yield Planned("targets", aim_of(settings, select), "step", "benign", None)
-    for each in explainers:
-        goal = goal_of(settings, aim_of(settings, select), each)
-        yield Planned(f"benign maps, {each.name}", Explain(select, each), "map", "benign", each.name)
-        yield Planned(f"benign maps again, {each.name}", Explain(select, each, draw=1), "step", "benign", each.name)
-        if isinstance(goal, TargetMaps):
-            yield Planned(f"target maps, {each.name}", goal, "map", "target", each.name)
-    for attacked in attacks(settings, select):
-        yield from _stages_of(attacked, explainers)
+def _continued(spec: Mapping[str, Any], held: Mapping[str, Any]) -> tuple[Planned, ...] | None:
+    """The stages of a smaller run that one of this spec goes on with: fewer images, interpreters, solvers or evasions.
+
+    The first solver stays, for it is the one that evades.
+    """
+    more = {name: spec[name] for name in GROWING}
+    if {**held, **more} != spec or held["n"] > spec["n"] or held["solvers"][0] != spec["solvers"][0]:
+        return None
+    if any(set(held[name]) - set(spec[name]) for name in GROWING if name != "n"):
+        return None
+    return _plan_of(held).stages
 
 
-def _stages_of(attacked: PlannedAttack, explainers: list[Interpreter]) -> Iterator[Planned]:
-    """What must be there before an attack, the attack, and what is measured on its images."""
-    craft, attack = attacked.craft, attacked.name
-    after = None if attacked.interpreter is None else attacked.interpreter.name
-    against = "" if after is None else f", {after}"
-    if craft.start is not None:
-        yield Planned(f"warm start of {attack}", craft.start, "step", craft.start.attack.name, None)
-    if craft.anchor is not None:
-        yield Planned(f"first stage of {attack}", craft.anchor, "step", craft.anchor.attack.name, None)
-    if isinstance(craft.attack.interpreter, Ensemble):
-        yield Planned(f"benign maps for {attack}", cast(Explain, craft.goal), "step", "benign", None)
-    yield Planned(f"{attack}{against}", craft, "image", attack, after)
-    yield Planned(f"{attack} in 8 bits{against}", Rescore(craft), "step", attack, after)
-    for each in attacked.judged_by(explainers):
-        yield Planned(f"{attack} maps, {each.name}", Explain(craft, each), "map", attack, each.name)
-
-
-def outcome_table(settings: AttackSettings, select: Select, ids: tuple[str, ...], store: Store) -> pa.Table:
+def outcome_table(plan: AttackPlan, ids: tuple[str, ...], store: Store) -> pa.Table:
     """One row per image x attack x interpreter, each attack's map against the target map and the benign one."""
-    tables, made = [], list(attacks(settings, select))
-    for interpreter in settings.explainers():
-        goal = goal_of(settings, aim_of(settings, select), interpreter)
-        for each in made:
-            if each.interpreter in (None, interpreter):
-                tables.append(_outcomes(each.craft, interpreter, goal, ids, store))
-    return pa.concat_tables(tables)
+    return pa.concat_tables(
+        _outcomes(attack, shown, plan.select, ids, store)
+        for shown in plan.interpreters
+        for attack in plan.attacks
+        if shown.name in attack.maps
+    )
 
 
 def _outcomes(
-    craft: Craft, interpreter: Interpreter, goal: Explain | TargetMaps, ids: tuple[str, ...], store: Store
+    attack: PlannedAttack, interpreter: PlannedInterpreter, select: Select, ids: tuple[str, ...], store: Store
 ) -> pa.Table:
     def rows(spec: Spec, name: str) -> Tensor:
         return store.read(key(spec), name, ids)
 
-    select, target, shown = craft.of.of, rows(craft.of, "target"), Explain(craft, interpreter)
-    benign = Explain(select, interpreter)
+    craft, benign, goal, shown = attack.craft, interpreter.benign, interpreter.goal, attack.maps[interpreter.name]
+    target, maps, benign_maps = rows(craft.of, "target"), rows(shown, "map"), rows(benign, "map")
     wanted = rows(goal, "map")
-    distances = compare_maps(rows(shown, "map"), wanted)
+    distances = compare_maps(maps, wanted)
     donors = rows(goal, "donor").tolist() if isinstance(goal, TargetMaps) else [NO_DONOR] * len(ids)
-    repeated = map_l1(rows(replace(benign, draw=1), "map"), rows(benign, "map"))
+    repeated = map_l1(benign_maps if interpreter.again is None else rows(interpreter.again, "map"), benign_maps)
     columns: dict[str, Any] = {
         "id": ids,
-        "attack": [craft.attack.name] * len(ids),
+        "attack": [attack.name] * len(ids),
+        "solver": [attack.solver] * len(ids),
+        "map_aware": [attack.map_aware] * len(ids),
+        "evades": [attack.evades] * len(ids),
         "interpreter": [interpreter.name] * len(ids),
         "class_true": rows(select, "label").tolist(),
         "class_target": target.tolist(),
@@ -161,13 +147,13 @@ def _outcomes(
         "success": rows(craft, "success").tolist(),
         **{name: nullable(values.tolist()) for name, values in distances.items()},
         "judgement": judged(distances["map_l1"], distances["iou_mean"], repeated, is_faint(wanted)),
-        "benign_l1": map_l1(rows(shown, "map"), rows(benign, "map")).tolist(),
+        "benign_l1": map_l1(maps, benign_maps).tolist(),
         "target_map_of": [None if donor == NO_DONOR else ids[donor] for donor in donors],
         "map_constant": rows(shown, "constant").tolist(),
         "target_constant": rows(goal, "constant").tolist(),
         "repeat_l1": repeated.tolist(),
         "linf": linf(rows(craft, "image"), rows(select, "image")).tolist(),
-        "success_8bit": (rows(Rescore(craft), "predicted") == target).tolist(),
+        "success_8bit": (rows(attack.rescored, "predicted") == target).tolist(),
         "steps": rows(craft, "steps").tolist(),
         "reason": ["converged" if c else "budget" for c in rows(craft, "converged").tolist()],
     }
@@ -177,21 +163,19 @@ def _outcomes(
     return pa.table(columns, COLUMNS_SCHEMA)
 
 
-def _preflight(
-    settings: AttackSettings, select: Select, classifier: Classifier, samples: Samples, batch_size: int
-) -> None:
+def _preflight(plan: AttackPlan, classifier: Classifier, samples: Samples, batch_size: int) -> None:
     """The choice of targets, and one step of each attack on one image: whatever cannot be attacked fails at once."""
-    aim, target_map, image = aim_of(settings, select), target_map_named(settings.target_map), samples.images[:1]
-    target = targets_of(aim, samples, classifier, batch_size)
-    if target_map is not None:
+    target = targets_of(plan.aim, samples, classifier, batch_size)
+    rules = [each.goal.rule for each in plan.interpreters if isinstance(each.goal, TargetMaps)]
+    for rule in rules[:1]:
         keys = image_keys(samples.ids)
         pool = Pool(keys, samples.labels, torch.zeros(len(keys), 1, 1))
-        target_map.maps(Wanted(keys, target, pool), settings.seed)
-    for each in attacks(settings, select):
-        if each.craft.goal is not None:
+        rule.maps(Wanted(keys, target, pool), plan.settings.seed)
+    for each in plan.attacks:
+        if each.map_aware:
             attack, interpreter = _briefly(each.craft.attack), each.craft.attack.interpreter
             with in_one_sentence(f"The model cannot be attacked through {interpreter.name}"):
-                Attacker(classifier, attack, interpreter)(image)
+                Attacker(classifier, attack, interpreter)(samples.images[:1])
 
 
 def _briefly(attack: Attack) -> Attack:

@@ -23,7 +23,8 @@ from typing import Any, cast
 
 from underfire.models.classifier import Classifier
 from underfire.runs.compute import Context, run_stage
-from underfire.runs.execute import Experiment, Planned
+from underfire.runs.execute import Experiment
+from underfire.runs.plan import Planned
 from underfire.runs.specs import CalibratedNoise, Craft, Explain, Locate, Select, Spec, TargetMaps, key
 from underfire.runs.store import Store
 
@@ -51,17 +52,21 @@ class Stopwatch:
         self._context, self._held = Context(classifier, scratch, 1), held
         self._times: dict[str, float] = {}
         self._counted: set[str] = set()
+        self._chosen: dict[tuple[str, int], tuple[str, ...]] = {}  # by the stage of the images and how many are asked
 
     def estimate(self, experiment: Experiment, plan: Iterable[Planned]) -> list[Expected]:
         """The stages of a plan that begins with the experiment's images; nothing is timed where none lacks an image."""
         source, *stages = plan
-        images, scratch = key(source.spec), self._context.store
+        images = key(source.spec)
         held = set(self._held.done(images))
         if held and all(held <= set(self._held.done(key(each.spec))) for each in stages):
             return [Expected(each.label, 0, 0.0) for each in stages]
-        if not scratch.done(images):
-            experiment.choose().keep(scratch)
-        return [self._expected(each, source.spec, scratch.done(images)) for each in stages]
+        asked = images, cast(Select | Locate, source.spec).n
+        if asked not in self._chosen:
+            chosen = experiment.choose()
+            chosen.keep(self._context.store)
+            self._chosen[asked] = chosen.ids
+        return [self._expected(each, source.spec, self._chosen[asked]) for each in stages]
 
     def _expected(self, planned: Planned, source: Spec, ids: tuple[str, ...]) -> Expected:
         spec, name = planned.spec, key(planned.spec)

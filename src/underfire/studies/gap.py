@@ -19,11 +19,11 @@ from underfire.interpreters import Midpoints
 from underfire.metrics.intervals import Estimate, mean_interval
 from underfire.models.classifier import Classifier
 from underfire.runs.compute import Context
-from underfire.runs.execute import Planned, Report, even_batch_size, perform
+from underfire.runs.execute import Report, adding_to, even_batch_size, perform
 from underfire.runs.folder import Run
 from underfire.runs.outcomes import OUTCOMES
-from underfire.runs.plan import aim_of, attacks
-from underfire.runs.settings import AttackSettings, StudySettings
+from underfire.runs.plan import AttackPlan, Planned
+from underfire.runs.settings import StudySettings
 from underfire.runs.specs import Bound, Select, SignNoise, key
 from underfire.runs.store import Store
 from underfire.studies import effectiveness
@@ -50,28 +50,28 @@ def add(
     run: Run, classifier: Classifier, *, batch_size: int = 16, on_progress: Report = lambda planned, progress: None
 ) -> None:
     """Compute the losses that an attack's run lacks, and write their table and plot."""
-    settings, select = effectiveness.recorded(run)
-    ids = run.store.done(key(select))
+    made, ids = effectiveness.recorded(run), run.ids
     context = Context(classifier, run.store, even_batch_size(len(ids), batch_size))
-    computed = [perform(planned, ids, context, run, on_progress) for planned in plan(settings, select)]
-    if any(computed) or not ((run.path / TABLE).exists() and (run.path / PLOT).exists()):
-        table = gap_table(settings, select, ids, context.store)
-        write_bytes(run.path / PLOT, scatter(table))
-        write_table(run.path / TABLE, table)
+    with adding_to(run):
+        computed = perform(plan(made), ids, context, run, on_progress)
+        if computed or not ((run.path / TABLE).exists() and (run.path / PLOT).exists()):
+            table = gap_table(made, ids, context.store)
+            write_bytes(run.path / PLOT, scatter(table))
+            write_table(run.path / TABLE, table)
 
 
-def plan(settings: AttackSettings, select: Select) -> Iterator[Planned]:
+def plan(made: AttackPlan) -> Iterator[Planned]:
     """The noise, then the losses of each kind of images."""
-    for attack, interpreter, spec in _bounds(settings, select):
+    for attack, interpreter, spec in _bounds(made):
         if isinstance(spec.of, SignNoise):
             yield Planned("noise", spec.of, "step", attack, None)
         yield Planned(f"both losses, {interpreter or attack}", spec, "step", attack, interpreter)
 
 
-def gap_table(settings: AttackSettings, select: Select, ids: tuple[str, ...], store: Store) -> pa.Table:
+def gap_table(made: AttackPlan, ids: tuple[str, ...], store: Store) -> pa.Table:
     """One row per image x attack x interpreter that it was made for."""
     tables = []
-    for attack, interpreter, spec in _bounds(settings, select):
+    for attack, interpreter, spec in _bounds(made):
         prediction, interpretation, error = (
             store.read(key(spec), name, ids).double()
             for name in ("prediction_loss", "interpretation_loss", "completeness_error")
@@ -91,15 +91,14 @@ def gap_table(settings: AttackSettings, select: Select, ids: tuple[str, ...], st
     return pa.concat_tables(tables)
 
 
-def _bounds(settings: AttackSettings, select: Select) -> Iterator[tuple[str, str | None, Bound]]:
+def _bounds(made: AttackPlan) -> Iterator[tuple[str, str | None, Bound]]:
     """(attack, interpreter that it was made for, spec) of every kind of images."""
-    made = list(attacks(settings, select))
-    first, aim = made[0].craft, aim_of(settings, select)
-    yield "benign", None, Bound(select, aim, QUADRATURE)
-    yield "noise", None, Bound(SignNoise(first, settings.seed), aim, QUADRATURE)
-    for each in made:
+    first = made.attacks[0].craft
+    yield "benign", None, Bound(made.select, made.aim, QUADRATURE)
+    yield "noise", None, Bound(SignNoise(first, made.settings.seed), made.aim, QUADRATURE)
+    for each in made.attacks:
         after = None if each.interpreter is None else each.interpreter.name
-        yield each.name, after, Bound(each.craft, aim, QUADRATURE)
+        yield each.name, after, Bound(each.craft, made.aim, QUADRATURE)
 
 
 @dataclass(frozen=True)
@@ -158,7 +157,7 @@ def tables(run: Run) -> Iterator[Table]:
 
 
 def _further(request: StudySettings, select: Select) -> Iterator[Planned]:
-    return plan(effectiveness.attack_settings(request), select)
+    return plan(AttackPlan.of(effectiveness.attack_settings(request), select))
 
 
 def _add(run: Run, request: StudySettings, subject: Subject, manner: Manner) -> None:

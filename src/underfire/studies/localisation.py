@@ -1,7 +1,7 @@
 """Do interpreters see the object? Weakly supervised localisation and the pointing game (Table 2).
 
     made = experiment(settings, Subject(classifier, image_set, masks))
-    run = carry_out(made, Path("runs/x"), classifier, command="…")
+    run = execute(made, Path("runs/x"), classifier, command="…")
     rows = summarise(localisations(run))
 
 All images count, whatever the classifier makes of them: maps explain the class it reports, and a wrong class is an
@@ -27,8 +27,9 @@ from underfire.metrics.intervals import Estimate, share
 from underfire.metrics.localisation import fit_all, hits, is_wrong, upscaled
 from underfire.metrics.maps import boxes
 from underfire.runs.compute import find, keep
-from underfire.runs.execute import Chosen, Experiment, Planned, preflight
+from underfire.runs.execute import Chosen, Experiment, preflight
 from underfire.runs.folder import Run
+from underfire.runs.plan import Planned
 from underfire.runs.settings import Inputs, StudySettings
 from underfire.runs.specs import Explain, Locate, describe, key
 from underfire.runs.store import Store
@@ -80,11 +81,12 @@ def experiment(settings: LocalisationSettings, subject: Subject) -> Experiment:
             "interpreters": describe(_explainers(settings)),
             **described(settings, subject, located.skipped, **counts),
         }
-        return Chosen(says, partial(keep, source, samples, object=located.objects, predicted=predicted))
+        kept = partial(keep, source, samples, object=located.objects, predicted=predicted)
+        return Chosen(says, samples.ids, kept)
 
     stages, table = tuple(plan(settings, source)), partial(localisation_table, settings, source)
     spec = identity(settings, source, "localisation", masks_digest=source.masks)
-    return Experiment(spec, choose_images, stages, TABLE, table)
+    return Experiment(spec, choose_images, stages, TABLE, table, image_set)
 
 
 def plan(settings: LocalisationSettings, source: Locate) -> Iterator[Planned]:

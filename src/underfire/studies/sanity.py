@@ -1,7 +1,7 @@
 """Do maps depend on what the classifier learned? Model-parameter randomisation (Adebayo et al. 2018).
 
     made = experiment(settings, Subject(classifier, image_set))
-    run = carry_out(made, Path("runs/x"), classifier, command="…")
+    run = execute(made, Path("runs/x"), classifier, command="…")
     rows = summarise(comparisons(run))
 
 Each map of the trained classifier is compared with the map of the same image and class once the head or all layers are
@@ -25,8 +25,9 @@ from underfire.interpreters.randomize import DEPTHS
 from underfire.metrics.intervals import Estimate, mean_interval
 from underfire.metrics.maps import map_l1, rank_correlation
 from underfire.runs.compute import choose
-from underfire.runs.execute import Chosen, Experiment, Planned, preflight
+from underfire.runs.execute import Chosen, Experiment, preflight
 from underfire.runs.folder import Run
+from underfire.runs.plan import Planned
 from underfire.runs.settings import Inputs, StudySettings
 from underfire.runs.specs import Explain, ExplainRandomised, Select, describe, key
 from underfire.runs.store import Store
@@ -64,7 +65,7 @@ def experiment(settings: SanitySettings, subject: Subject) -> Experiment:
         return chosen(settings, subject, select, selection, {"interpreters": describe(settings.explainers())})
 
     stages, table = tuple(plan(settings, select)), partial(sanity_table, settings, select)
-    return Experiment(identity(settings, select, "sanity"), choose_images, stages, TABLE, table)
+    return Experiment(identity(settings, select, "sanity"), choose_images, stages, TABLE, table, subject.image_set)
 
 
 def plan(settings: SanitySettings, select: Select) -> Iterator[Planned]:

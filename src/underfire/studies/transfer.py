@@ -28,11 +28,11 @@ from underfire.metrics.intervals import Estimate, mean_interval
 from underfire.metrics.maps import compare_maps, map_l1
 from underfire.models.classifier import Classifier
 from underfire.runs.compute import Context, in_one_sentence
-from underfire.runs.execute import Planned, Report, even_batch_size, perform, preflight
-from underfire.runs.folder import Run
+from underfire.runs.execute import Report, adding_to, even_batch_size, perform, preflight
+from underfire.runs.folder import CHOSEN, Run
 from underfire.runs.outcomes import OUTCOMES
-from underfire.runs.plan import attacks
-from underfire.runs.settings import AttackSettings, StudySettings
+from underfire.runs.plan import AttackPlan, Planned
+from underfire.runs.settings import StudySettings
 from underfire.runs.specs import Craft, Explain, ExplainElsewhere, Select, SignNoise, key
 from underfire.runs.store import Store
 from underfire.studies import effectiveness, paper
@@ -103,41 +103,39 @@ def execute(
     of earlier calls with other interpreters or classifiers stay in the table. UnderfireError, before anything is
     written, if the run is unfinished or an image cannot be explained.
     """
-    settings, select = effectiveness.recorded(run)
-    shown = settings.explainers() if shown is None else shown
+    made = effectiveness.recorded(run)
+    shown = made.explainers if shown is None else shown
     store = run.store
-    ids = _finished(run, settings, select, store)
-    samples = Samples(ids, *(store.read(key(select), name, ids) for name in ("image", "label")))
+    ids = _finished(run, made, store)
+    samples = Samples(ids, *(store.read(key(made.select), name, ids) for name in ("image", "label")))
     used = classifier if elsewhere is None else elsewhere.classifier
     _check_classes(used, classifier, samples)
     preflight(shown, used, samples)
     earlier = read_table(run.path / TABLE, SCHEMA) if (run.path / TABLE).exists() else SCHEMA.empty_table()
     at_once = even_batch_size(len(ids), batch_size)
-    perform(noise(settings, select), ids, Context(classifier, store, at_once), run, on_progress)
-    for planned in plan(settings, select, shown, elsewhere):
-        perform(planned, ids, Context(used, store, at_once), run, on_progress)
-    table = transfer_table(settings, select, shown, elsewhere, ids, store)
-    everything = pa.concat_tables([_others(earlier, table), table])
-    write_bytes(run.path / plot_name(elsewhere), heat_map(rows_where(everything, model_fingerprint=used.fingerprint())))
-    write_table(run.path / TABLE, everything)
+    with adding_to(run):
+        perform([noise(made)], ids, Context(classifier, store, at_once), run, on_progress)
+        perform(plan(made, shown, elsewhere), ids, Context(used, store, at_once), run, on_progress)
+        table = transfer_table(made, shown, elsewhere, ids, store)
+        everything = pa.concat_tables([_others(earlier, table), table])
+        picture = heat_map(rows_where(everything, model_fingerprint=used.fingerprint()))
+        write_bytes(run.path / plot_name(elsewhere), picture)
+        write_table(run.path / TABLE, everything)
     return table
 
 
-def sources(settings: AttackSettings, select: Select) -> list[TransferSource]:
+def sources(made: AttackPlan) -> list[TransferSource]:
     """ADV2 for each interpreter, then the null rows: attacks after no single map, and noise of the first one's size."""
-    made = list(attacks(settings, select))
-    ordered = sorted(made, key=lambda each: each.interpreter is None)
-    noise = TransferSource(NOISE, None, SignNoise(made[0].craft, settings.seed))
+    ordered = sorted(made.attacks, key=lambda each: each.interpreter is None)
+    noise = TransferSource(NOISE, None, SignNoise(made.attacks[0].craft, made.settings.seed))
     return [*(TransferSource(each.name, each.interpreter, each.craft) for each in ordered), noise]
 
 
-def plan(
-    settings: AttackSettings, select: Select, shown: Sequence[Interpreter], elsewhere: Elsewhere | None
-) -> Iterator[Planned]:
+def plan(made: AttackPlan, shown: Sequence[Interpreter], elsewhere: Elsewhere | None) -> Iterator[Planned]:
     """For each shown interpreter its benign maps and those of every source."""
     for g in shown:
-        yield Planned(f"benign maps, {g.name}", maps_of(select, g, elsewhere), "map", "benign", g.name)
-        for each in sources(settings, select):
+        yield Planned(f"benign maps, {g.name}", maps_of(made.select, g, elsewhere), "map", "benign", g.name)
+        for each in sources(made):
             yield Planned(f"{each.name} → {g.name}", maps_of(each.spec, g, elsewhere), "map", each.attack, g.name)
 
 
@@ -151,17 +149,16 @@ def maps_of(
 
 
 def transfer_table(
-    settings: AttackSettings,
-    select: Select,
+    made: AttackPlan,
     shown: Sequence[Interpreter],
     elsewhere: Elsewhere | None,
     ids: tuple[str, ...],
     store: Store,
 ) -> pa.Table:
     """One row per image x source x shown interpreter."""
-    tables = []
+    tables, select = [], made.select
     labels = store.read(key(select), "label", ids)
-    for source in sources(settings, select):
+    for source in sources(made):
         g_own, own = source.interpreter, None
         if g_own is not None:
             own = map_l1(*(store.read(key(Explain(of, g_own)), "map", ids) for of in (source.spec, select)))
@@ -176,7 +173,7 @@ def transfer_table(
                 attack=source.attack,
                 source=None if g_own is None else g_own.name,
                 interpreter=g.name,
-                model=settings.model if elsewhere is None else elsewhere.name,
+                model=made.settings.model if elsewhere is None else elsewhere.name,
                 model_fingerprint=spec.model if isinstance(spec, ExplainElsewhere) else select.model,
                 class_true=labels,
                 class_explained=explained,
@@ -258,16 +255,16 @@ def _cell(rows: pa.Table) -> TransferCell:
     )
 
 
-def noise(settings: AttackSettings, select: Select) -> Planned:
+def noise(made: AttackPlan) -> Planned:
     """Benign images with random signs of the first attack's size."""
-    spec = sources(settings, select)[-1].spec
+    spec = sources(made)[-1].spec
     return Planned("noise", spec, "step", NOISE, None)
 
 
-def _finished(run: Run, settings: AttackSettings, select: Select, store: Store) -> tuple[str, ...]:
+def _finished(run: Run, made: AttackPlan, store: Store) -> tuple[str, ...]:
     """The run's images; UnderfireError unless every stage holds all of them."""
-    ids = store.done(key(select))
-    for planned in effectiveness.plan(settings, select):
+    ids = tuple(run.info[CHOSEN])
+    for planned in made.stages:
         if not ids or set(ids) - set(store.done(key(planned.spec))):
             raise UnderfireError(f"{run.path} lacks {planned.label}; finish the run with its own command first.")
     return ids
@@ -313,10 +310,10 @@ def figures(run: Run) -> Iterator[Figure]:
 
 def _across(run: Run) -> Drawing:
     """One image: rows are whom it was made for, pairs of columns who shows it."""
-    settings, select = effectiveness.recorded(run)
-    interpreters, (id, *_) = settings.explainers(), samples(run)
+    made = effectiveness.recorded(run)
+    interpreters, (id, *_) = made.explainers, samples(run)
     rows = []
-    for source in sources(settings, select):
+    for source in sources(made):
         if source.interpreter is None:
             continue
         panels = [image(run, id, "adv2", source.interpreter.name)]
@@ -329,9 +326,9 @@ def _across(run: Run) -> Drawing:
 
 
 def _further(request: StudySettings, select: Select) -> Iterator[Planned]:
-    settings = effectiveness.attack_settings(request)
-    yield noise(settings, select)
-    yield from plan(settings, select, settings.explainers(), None)
+    made = AttackPlan.of(effectiveness.attack_settings(request), select)
+    yield noise(made)
+    yield from plan(made, made.explainers, None)
 
 
 def _add(run: Run, request: StudySettings, subject: Subject, manner: Manner) -> None:

@@ -24,11 +24,12 @@ from underfire.interpreters import CAM, GRAD, Interpreter
 from underfire.metrics.maps import linf
 from underfire.models.classifier import Classifier
 from underfire.runs.folder import Run
+from underfire.runs.plan import AttackPlan, Planned
 from underfire.runs.settings import AttackSettings
 from underfire.runs.specs import Craft, Select, key
 from underfire.runs.store import Store
 from underfire.studies import effectiveness
-from underfire.studies.effectiveness import Planned, execute, plan
+from underfire.studies.effectiveness import execute
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +57,10 @@ def run_of(
     classifier: Classifier, image_set: ImageSet, out: Path, wanted: AttackSettings | None = None, batch_size: int = 4
 ) -> Run:
     return execute(wanted or settings(), classifier, image_set, out, command="test", batch_size=batch_size)
+
+
+def plan(settings: AttackSettings, select: Select) -> tuple[Planned, ...]:
+    return AttackPlan.of(settings, select).stages
 
 
 # ------------------------------------------------------------------ settings and plan

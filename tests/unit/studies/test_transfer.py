@@ -21,8 +21,8 @@ from underfire.core.types import UnderfireError
 from underfire.interpreters import CAM, GRAD, IG, MASK, GradCAM, Midpoints
 from underfire.interpreters.mask.solver import Solver
 from underfire.models.classifier import Classifier
-from underfire.runs.execute import Planned
 from underfire.runs.folder import Run
+from underfire.runs.plan import Planned
 from underfire.studies import effectiveness, transfer
 from underfire.studies.transfer import Elsewhere
 
@@ -122,8 +122,7 @@ def test_noise_has_a_random_sign_of_the_attack_s_size_and_explains_the_true_clas
     table = transfer.execute(run, model(tiny_model), [CAM()])
     rows = of(table, attack="noise", interpreter="cam")
     assert all(row["class_explained"] == row["class_true"] for row in rows.values())
-    settings, select = effectiveness.recorded(run)
-    noise = transfer.sources(settings, select)[-1].spec
+    noise = transfer.sources(effectiveness.recorded(run))[-1].spec
     store = transfer.Store(run.path)
     ids, benign = run.images("benign")
     change = store.read(transfer.key(noise), "image", ids).numpy() - benign

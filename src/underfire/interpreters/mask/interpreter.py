@@ -6,6 +6,7 @@ with the energy E of `underfire.interpreters.mask.solver` (Eq. 9); no mm.
 """
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from underfire.core.types import Images, Keys, Labels, Maps, Reading
 from underfire.interpreters.mask.attacker import Replay, SolverModel
@@ -22,6 +23,8 @@ class MASK:
 
     solver: Solver = field(default_factory=Solver)
     attacker: SolverModel = field(default_factory=Replay)
+
+    draws: ClassVar[bool] = True
 
     @property
     def name(self) -> str:
