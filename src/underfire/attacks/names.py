@@ -6,17 +6,79 @@
 A name that is none of ours is shown as it is.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-PLAIN = {"pgd": "PGD", "stadv": "StAdv"}
-MAP_AWARE = {"adv2": "ADV²", "adv2-stadv": "ADV² on StAdv"}
+from underfire.core.errors import UnderfireError
+
+if TYPE_CHECKING:
+    from underfire.attacks.solvers import Recipe
+
+
+@dataclass(frozen=True)
+class AttackSolver:
+    """A way to move images, with all that is said of it; its perturbation and its steps are those of its recipes.
+
+    `name` is that of its attack that ignores the map as well, `map_aware` that of ADV2; titles stand in sentences.
+    `budget` names the settings that are fields of its perturbation, `columns` what its perturbation measures.
+    """
+
+    name: str
+    map_aware: str
+    title: str
+    map_aware_title: str
+    ensemble_title: str  # of ADV2 for all interpreters at once
+    does: str
+    recipes: "Callable[[], Mapping[str, Recipe]]"  # by name; imports them when an attack is made
+    budget: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+
+    def recipe(self, name: str) -> "Recipe":
+        """Its parameters; UnderfireError if there is no recipe of that name."""
+        known = self.recipes()
+        if name not in known:
+            raise UnderfireError(f"There is no recipe '{name}'; the recipes are {', '.join(known)}.")
+        return known[name]
+
+
+def _of_pixels() -> "Mapping[str, Recipe]":
+    from underfire.attacks.solvers import RECIPES
+
+    return RECIPES
+
+
+def _of_flows() -> "Mapping[str, Recipe]":
+    from underfire.attacks.solvers import FLOW_RECIPES
+
+    return FLOW_RECIPES
+
+
+SOLVERS = {
+    each.name: each
+    for each in (
+        AttackSolver(
+            "pgd", "adv2", "PGD", "ADV²", "ADV² on the ensemble", "changes pixel values", _of_pixels, budget=("eps",)
+        ),
+        AttackSolver(
+            "stadv",
+            "adv2-stadv",
+            "StAdv",
+            "ADV² on StAdv",
+            "ADV² on StAdv and the ensemble",
+            "moves pixels in place of changing them",
+            _of_flows,
+            columns=("flow_mean", "flow_smoothness"),
+        ),
+    )
+}
+PLAIN = {each.name: each.title for each in SOLVERS.values()}
+MAP_AWARE = {each.map_aware: each.map_aware_title for each in SOLVERS.values()}
 ATTACKS = PLAIN | MAP_AWARE
 RECIPES = ("paper", "annealed")
 TARGET_CLASSES = ("random", "least-likely", "next", "N", "CSV")
 TARGET_MAPS = ("benign", "patch", "random-class", "FILE")
 PAIRS = tuple(zip(PLAIN, MAP_AWARE, strict=True))
-ENSEMBLE = {"adv2": "ADV² on the ensemble", "adv2-stadv": "ADV² on StAdv and the ensemble"}
 OTHERS = {"benign": "benign", "target": "target", "noise": "random noise"}
 INTERPRETERS = {"grad": "GRAD", "cam": "CAM", "grad-cam": "Grad-CAM", "ig": "IG", "mask": "MASK", "rts": "RTS"}
 FAMILIES = {"fs": "feature squeezing", "consistency": "self-consistency", "ensemble": "ensemble disagreement"}
@@ -26,14 +88,15 @@ FAMILIES = {"fs": "feature squeezing", "consistency": "self-consistency", "ensem
 class AttackName:
     """The name of an attack, taken apart."""
 
-    base: str  # a key of ATTACKS
+    solver: AttackSolver
+    base: str  # the solver's attack that it is, or is made from
     ensemble: bool = False  # whether one image is to deceive all interpreters at once
     evaded: str = ""  # the detector that it evades
 
     @property
     def plain(self) -> bool:
         """Whether it ignores the map."""
-        return self.base in PLAIN
+        return self.base == self.solver.name
 
     @property
     def adaptive(self) -> bool:
@@ -48,21 +111,29 @@ class AttackName:
     @property
     def order(self) -> tuple[int, ...]:
         """Solver by solver: the plain attack, ADV², those that evade detectors, that on the ensemble."""
-        solver = next(i for i, pair in enumerate(PAIRS) if self.base in pair)
-        return solver, not self.plain, self.ensemble, bool(self.evaded)
+        return list(SOLVERS).index(self.solver.name), not self.plain, self.ensemble, bool(self.evaded)
+
+    @property
+    def title(self) -> str:
+        """Without the detector that it evades."""
+        if self.ensemble:
+            return self.solver.ensemble_title
+        return self.solver.title if self.plain else self.solver.map_aware_title
 
 
 def attacker(attack: str) -> AttackName | None:
     """An attack's name taken apart; None if it is none of ours."""
     aimed, _, evaded = attack.partition("-evading-")
     base = aimed.removesuffix("-ensemble")
-    known = base in ATTACKS if base == aimed else base in ENSEMBLE
-    return AttackName(base, base != aimed, evaded) if known else None
+    for solver in SOLVERS.values():
+        if base == solver.map_aware or aimed == solver.name:
+            return AttackName(solver, base, base != aimed, evaded)
+    return None
 
 
 def in_order(attacks: Iterable[str]) -> list[str]:
     """Each attack once, in the order in which they are shown; unknown ones last."""
-    last = (len(PAIRS),)
+    last = (len(SOLVERS),)
     return sorted(dict.fromkeys(attacks), key=lambda name: known.order if (known := attacker(name)) else last)
 
 
@@ -71,11 +142,10 @@ def attack_name(attack: str) -> str:
     known = attacker(attack)
     if known is None:
         return OTHERS.get(attack, attack)
-    name = (ENSEMBLE if known.ensemble else ATTACKS)[known.base]
     if not known.evaded:
-        return name
+        return known.title
     speaks_for_itself = known.evaded.startswith("fs:")
-    return f"{name} evading {(detector_part if speaks_for_itself else detector_name)(known.evaded)}"
+    return f"{known.title} evading {(detector_part if speaks_for_itself else detector_name)(known.evaded)}"
 
 
 def made_for(attack: str, interpreter: str | None) -> str:

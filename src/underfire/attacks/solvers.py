@@ -19,6 +19,7 @@ is the exception: Algorithm 1 takes the mean over cells, so c = lambda. tau mult
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from underfire.attacks.attack import (
     Attack,
@@ -30,6 +31,7 @@ from underfire.attacks.attack import (
     StopRule,
 )
 from underfire.attacks.evasion import Likeness, SqueezeConsistency
+from underfire.attacks.names import SOLVERS, AttackSolver
 from underfire.attacks.perturbations import Flow, Levels, Perturbation, Pixels
 from underfire.attacks.steps import AdamStep, MomentumSignStep, SignStep, StepRule, TwoPhaseStep
 from underfire.core.checks import check_count, check_number
@@ -82,15 +84,6 @@ class Recipe:
     otherwise: MapAttack
     evasion: Callable[[Sequence[Squeezer], Perturbation], Evasion]
     further: Mapping[str, float] = field(default_factory=dict)  # weights of other terms in all its attacks, by name
-
-
-@dataclass(frozen=True)
-class AttackSolver:
-    """A way to move images: the preset that ignores the map, that of ADV2, and what may be set in both."""
-
-    plain: Callable[..., Attack]
-    map_aware: Callable[..., Attack]
-    budget: tuple[str, ...] = ()
 
 
 def _with_paper_gate(interpreter: Interpreter) -> Interpreter:
@@ -225,7 +218,7 @@ FLOW_RECIPES: Mapping[str, Recipe] = {
 
 def pgd(*, eps: float | None = None, recipe: str = "annealed", steps: int | None = None) -> Attack:
     """Plain PGD (Eq. 1): fools the classifier and ignores the interpreter; the baseline of every table."""
-    return _plain("pgd", _within(eps, _recipe(RECIPES, recipe)), steps)
+    return plain(SOLVERS["pgd"], recipe=recipe, steps=steps, eps=eps)
 
 
 def adv2(
@@ -239,12 +232,13 @@ def adv2(
     seed: int = 0,
 ) -> Attack:
     """ADV2 on PGD (Eq. 3 and 4): fools the classifier and shows the target map, benign by default."""
-    return _map_aware("adv2", _within(eps, _recipe(RECIPES, recipe)), interpreter, steps, map_weight, evade, seed)
+    given: dict[str, Any] = {"recipe": recipe, "steps": steps, "map_weight": map_weight, "evade": evade, "seed": seed}
+    return map_aware(SOLVERS["pgd"], interpreter, **given, eps=eps)
 
 
 def stadv(*, recipe: str = "annealed", steps: int | None = None) -> Attack:
     """Plain StAdv (Xiao et al. 2018): bends the image until it fools the classifier."""
-    return _plain("stadv", _recipe(FLOW_RECIPES, recipe), steps)
+    return plain(SOLVERS["stadv"], recipe=recipe, steps=steps)
 
 
 def adv2_stadv(
@@ -257,57 +251,58 @@ def adv2_stadv(
     seed: int = 0,
 ) -> Attack:
     """ADV2 on StAdv (Eq. 14): bends the image until it fools the classifier and shows the target map."""
-    return _map_aware("adv2-stadv", _recipe(FLOW_RECIPES, recipe), interpreter, steps, map_weight, evade, seed)
+    given: dict[str, Any] = {"recipe": recipe, "steps": steps, "map_weight": map_weight, "evade": evade, "seed": seed}
+    return map_aware(SOLVERS["stadv"], interpreter, **given)
 
 
-SOLVERS: Mapping[str, AttackSolver] = {
-    "pgd": AttackSolver(pgd, adv2, budget=("eps",)),
-    "stadv": AttackSolver(stadv, adv2_stadv),
-}
-
-
-def _plain(name: str, recipe: Recipe, steps: int | None) -> Attack:
-    steps = recipe.plain_steps if steps is None else check_count("steps", steps, least=0)
+def plain(solver: AttackSolver, *, recipe: str = "annealed", steps: int | None = None, **budget: Any) -> Attack:
+    """A solver's attack that ignores the map; `budget` overrides fields of its perturbation."""
+    own = _within(budget, solver.recipe(recipe))
+    steps = own.plain_steps if steps is None else check_count("steps", steps, least=0)
     return Attack(
-        name=name,
+        name=solver.name,
         interpreter=Blind(),
-        perturbation=recipe.perturbation,
-        rule=recipe.rule(steps),
-        weights=_constant(recipe.further),
+        perturbation=own.perturbation,
+        rule=own.rule(steps),
+        weights=_constant(own.further),
         steps=steps,
-        stop=recipe.plain_stop,
-        warm_start=_warm_start(recipe),
+        stop=own.plain_stop,
+        warm_start=_warm_start(own),
     )
 
 
-def _map_aware(
-    name: str,
-    recipe: Recipe,
+def map_aware(
+    solver: AttackSolver,
     interpreter: Interpreter,
-    steps: int | None,
-    map_weight: float | None,
-    evade: Sequence[Squeezer],
-    seed: int,
+    *,
+    recipe: str = "annealed",
+    steps: int | None = None,
+    map_weight: float | None = None,
+    evade: Sequence[Squeezer] = (),
+    seed: int = 0,
+    **budget: Any,
 ) -> Attack:
-    parameters = _parameters(recipe, interpreter)
-    evasion = recipe.evasion(evade, recipe.perturbation)
+    """A solver's ADV2; `budget` overrides fields of its perturbation."""
+    own = _within(budget, solver.recipe(recipe))
+    parameters = _parameters(own, interpreter)
+    evasion = own.evasion(evade, own.perturbation)
     steps = parameters.steps if steps is None else check_count("steps", steps, least=0)
     weight = parameters.weight if map_weight is None else check_number("map_weight", map_weight, least=0.0)
     return Attack(
-        name=name,
+        name=solver.map_aware,
         interpreter=parameters.model(interpreter),
-        perturbation=recipe.perturbation,
-        rule=(parameters.rule or recipe.rule)(steps),
+        perturbation=own.perturbation,
+        rule=(parameters.rule or own.rule)(steps),
         weights={
-            "map": recipe.weight(weight, steps),
-            **_constant({**recipe.further, **parameters.further}),
+            "map": own.weight(weight, steps),
+            **_constant({**own.further, **parameters.further}),
             **_constant({term.name: evasion.weight for term in evasion.terms}),
         },
         prediction=parameters.prediction(steps, seed),
         extra_terms=evasion.terms,
         steps=steps,
         quantum=parameters.quantum,
-        warm_start=_warm_start(recipe),
+        warm_start=_warm_start(own),
         anchor=evasion.anchor,
     )
 
@@ -339,16 +334,12 @@ def _warm_start(recipe: Recipe) -> Attack:
     )
 
 
-def _within(eps: float | None, recipe: Recipe) -> Recipe:
-    """The recipe in a ball of another size."""
-    return recipe if eps is None else replace(recipe, perturbation=Pixels(eps))
+def _within(budget: Mapping[str, Any], recipe: Recipe) -> Recipe:
+    """The recipe with what is given of its perturbation's fields."""
+    given = {name: value for name, value in budget.items() if value is not None}
+    perturbation: Any = recipe.perturbation
+    return replace(recipe, perturbation=replace(perturbation, **given)) if given else recipe
 
 
 def _constant(weights: Mapping[str, float]) -> Mapping[str, Schedule]:
     return {name: Constant(weight) for name, weight in weights.items()}
-
-
-def _recipe(recipes: Mapping[str, Recipe], name: str) -> Recipe:
-    if name not in recipes:
-        raise UnderfireError(f"There is no recipe '{name}'; the recipes are {', '.join(recipes)}.")
-    return recipes[name]

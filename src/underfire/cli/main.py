@@ -7,8 +7,7 @@ from typing import Annotated
 import typer
 from rich.progress import Progress
 
-from underfire.attacks.names import ATTACKS, TARGET_CLASSES, TARGET_MAPS
-from underfire.attacks.solvers import RECIPES, SOLVERS
+from underfire.attacks.names import ATTACKS, RECIPES, SOLVERS, TARGET_CLASSES, TARGET_MAPS
 from underfire.cli.detect import detect
 from underfire.cli.study import study_app
 from underfire.cli.terminal import (

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
+from underfire.attacks.names import SOLVERS
 from underfire.core.io import rows_where
 from underfire.metrics.intervals import Estimate, mean_interval, share
 from underfire.metrics.maps import DECEIVING, DISTANCES, UNSEEN, judged
@@ -16,7 +17,7 @@ from underfire.metrics.maps import DECEIVING, DISTANCES, UNSEEN, judged
 OUTCOMES = "outcomes.parquet"
 
 
-COLUMNS: Mapping[str, pa.DataType] = {
+_COLUMNS: Mapping[str, pa.DataType] = {
     "id": pa.string(),
     "attack": pa.string(),
     "solver": pa.string(),  # how it moves images
@@ -40,24 +41,35 @@ COLUMNS: Mapping[str, pa.DataType] = {
     "target_constant": pa.bool_(),  # the map it should look like shows nothing
     "repeat_l1": pa.float64(),  # of two maps of the same benign image: the interpreter's own noise
     "linf": pa.float64(),
-    "flow_mean": pa.float64(),  # mean distance in pixels over which pixels were moved; null where none was
-    "flow_smoothness": pa.float64(),  # l_flow of Eq. 14, likewise
     "success_8bit": pa.bool_(),
     "steps": pa.int64(),
     "reason": pa.string(),
 }
 
 
-COLUMNS_SCHEMA = pa.schema(list(COLUMNS.items()))
+def outcomes_schema() -> pa.Schema:
+    """The columns of the table; those that solvers measure of their own follow linf and are null for others' attacks.
+
+    The unit of each is said where it is measured (see `Perturbation.measures`).
+    """
+    schema = pa.schema(list(_COLUMNS.items()))
+    place = schema.get_field_index("linf") + 1
+    for name in reversed(_own_columns()):
+        schema = schema.insert(place, pa.field(name, pa.float64()))
+    return schema
 
 
-FLOW = ("flow_mean", "flow_smoothness")  # of attacks that bend images
+def _own_columns() -> list[str]:
+    return [name for solver in SOLVERS.values() for name in solver.columns]
+
+
+COLUMNS_SCHEMA = outcomes_schema()
 
 
 FLAGS = ("success_8bit",)
 
 
-MEASURED = (*DISTANCES, "benign_l1", "repeat_l1", "linf", "success_8bit", *FLOW)
+MEASURED = (*DISTANCES, "benign_l1", "repeat_l1", "linf", "success_8bit", *_own_columns())
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
+from underfire.attacks import solvers
 from underfire.attacks.attack import Attack
-from underfire.attacks.solvers import SOLVERS
+from underfire.attacks.names import SOLVERS
 from underfire.attacks.target_classes import target_class_named
 from underfire.attacks.target_maps import target_map_named
 from underfire.detection.registry import squeezing_named
@@ -125,7 +126,7 @@ class _Planner:
                     yield self._map_aware(first, each, name)
 
     def _plain(self, solver: str) -> PlannedAttack:
-        attack = SOLVERS[solver].plain(**self._recipe(solver))
+        attack = solvers.plain(SOLVERS[solver], **self._recipe(solver))
         return self._planned(Craft(self.aim, attack, None, self._first(attack.warm_start)), None, solver, None)
 
     def _map_aware(self, solver: str, shown: PlannedInterpreter, evades: str | None = None) -> PlannedAttack:
@@ -152,7 +153,7 @@ class _Planner:
 
     def _adv2(self, solver: str, interpreter: Interpreter, **further: Any) -> Attack:
         given = {**self._recipe(solver), "steps": self.settings.steps, "seed": self.settings.seed}
-        return SOLVERS[solver].map_aware(interpreter, **given, **further)
+        return solvers.map_aware(SOLVERS[solver], interpreter, **given, **further)
 
     def _recipe(self, solver: str) -> dict[str, Any]:
         """What the solver's two presets have in common."""

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from underfire.attacks.solvers import SOLVERS
+from underfire.attacks.names import SOLVERS
 from underfire.core.types import UnderfireError
 from underfire.data.demo import demo_images
 from underfire.data.image_set import ImageSet, open_images
@@ -103,7 +103,8 @@ class AttackSettings(Inputs):
     @model_validator(mode="after")
     def _budget_of_a_solver(self) -> "AttackSettings":
         if self.eps is not None and not any("eps" in SOLVERS[each].budget for each in self.solvers):
-            raise UnderfireError("Solver 'stadv' moves pixels in place of changing them; leave out --eps.")
+            first = self.solvers[0]
+            raise UnderfireError(f"Solver '{first}' {SOLVERS[first].does}; leave out --eps.")
         return self
 
     @model_validator(mode="after")

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from underfire.attacks.api import Attacker
 from underfire.attacks.attack import Attack
-from underfire.attacks.names import MAP_AWARE, attack_name, interpreter_name
+from underfire.attacks.names import MAP_AWARE, SOLVERS, attack_name, interpreter_name
 from underfire.attacks.target_classes import target_class_named
 from underfire.attacks.target_maps import NO_DONOR, Pool, Wanted
 from underfire.core.io import nullable
@@ -31,7 +31,7 @@ from underfire.runs.compute import choose, in_one_sentence, targets_of
 from underfire.runs.execute import Chosen, Experiment, Report, listed
 from underfire.runs.execute import execute as execute_experiment
 from underfire.runs.folder import Run
-from underfire.runs.outcomes import COLUMNS, COLUMNS_SCHEMA, OUTCOMES
+from underfire.runs.outcomes import OUTCOMES, outcomes_schema
 from underfire.runs.plan import AttackPlan, Planned, PlannedAttack, PlannedInterpreter
 from underfire.runs.settings import AttackSettings, StudySettings
 from underfire.runs.specs import Select, Spec, TargetMaps, describe, key
@@ -158,9 +158,10 @@ def _outcomes(
         "reason": ["converged" if c else "budget" for c in rows(craft, "converged").tolist()],
     }
     measures = craft.attack.perturbation.measures(rows(craft, "theta"))
-    lacking = {name: pa.nulls(len(ids)) for name in COLUMNS if name not in {**columns, **measures}}
+    schema = outcomes_schema()
+    lacking = {name: pa.nulls(len(ids)) for name in schema.names if name not in {**columns, **measures}}
     columns |= {**{name: values.tolist() for name, values in measures.items()}, **lacking}
-    return pa.table(columns, COLUMNS_SCHEMA)
+    return pa.table(columns, schema)
 
 
 def _preflight(plan: AttackPlan, classifier: Classifier, samples: Samples, batch_size: int) -> None:
@@ -194,8 +195,9 @@ def attacking(**choices: Any) -> Callable[[StudySettings, Subject], Experiment]:
 
 def attack_settings(request: StudySettings, **choices: Any) -> AttackSettings:
     """What a study's request means for its attack; a budget is for solvers that have one."""
-    budget: dict[str, Any] = {"eps": request.eps} if "pgd" in choices.get("solvers", ("pgd",)) else {}
-    return AttackSettings(**request.inputs(), recipe=request.recipe, steps=request.steps, **budget, **choices)
+    plain = AttackSettings(**request.inputs(), recipe=request.recipe, steps=request.steps, **choices)
+    bound = any("eps" in SOLVERS[each].budget for each in plain.solvers)
+    return plain.model_copy(update={"eps": request.eps}) if bound else plain
 
 
 def tables(run: Run) -> Iterator[Table]:

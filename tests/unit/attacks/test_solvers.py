@@ -1,11 +1,14 @@
 """What can be asked of a recipe: another budget, length or map weight; the numbers are the fidelity law's."""
 
+from functools import partial
+
 import pytest
 import torch
 
 from tiny_maskers import tiny_rts
 from tiny_networks import classifier
 from underfire.attacks import solvers
+from underfire.attacks.names import SOLVERS, AttackSolver
 from underfire.attacks.perturbations import Pixels
 from underfire.attacks.steps import AdamStep, TwoPhaseStep
 from underfire.core.types import UnderfireError
@@ -59,9 +62,9 @@ def test_rts_has_an_encoder_term_of_constant_weight(recipe: str) -> None:
     torch.testing.assert_close(attack.weights["encoder"](torch.tensor([0, 500])), torch.tensor([0.1, 0.1]))
 
 
-@pytest.mark.parametrize("solver", solvers.SOLVERS.values(), ids=solvers.SOLVERS)
-def test_unknown_recipe(solver: solvers.AttackSolver) -> None:
-    for make in (solver.plain, lambda **parameters: solver.map_aware(CAM(), **parameters)):
+@pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS)
+def test_unknown_recipe(solver: AttackSolver) -> None:
+    for make in (partial(solvers.plain, solver), partial(solvers.map_aware, solver, CAM())):
         with pytest.raises(UnderfireError, match="no recipe 'best'; the recipes are paper, annealed"):
             make(recipe="best")
 
@@ -70,8 +73,9 @@ def test_unknown_recipe(solver: solvers.AttackSolver) -> None:
 def test_the_attacks_of_a_solver_move_images_alike(recipe: str) -> None:
     """And bear names of their own; a weight that holds for all of them holds in the warm start too."""
     names = []
-    for solver in solvers.SOLVERS.values():
-        plain, dual = solver.plain(recipe=recipe, steps=7), solver.map_aware(CAM(), recipe=recipe, steps=7)
+    for solver in SOLVERS.values():
+        plain = solvers.plain(solver, recipe=recipe, steps=7)
+        dual = solvers.map_aware(solver, CAM(), recipe=recipe, steps=7)
         names += [plain.name, dual.name]
         assert plain.warm_start is not None
         assert plain.warm_start == dual.warm_start
