@@ -11,7 +11,6 @@ from PIL import Image
 from safetensors import safe_open
 
 from underfire import open_run
-from underfire.cli import train as cli_train
 from underfire.cli.main import main
 from underfire.training.dataset import demo_training_set
 
@@ -50,7 +49,7 @@ def test_a_masker_is_trained_told_and_attacked(
     code, out, err = train()
     masker = tmp_path / "masker.safetensors"
     assert (code, err) == (0, "")
-    assert "3 steps; means over 1 held-out images:" in out
+    assert "3 steps; means over 1 held-out image:" in out
     assert f"Use it: --interpreter rts:{masker}" in out
     common = ("--model", tiny_model, "--images", tiny_photos, "--normalize", "none", "--n", 2, "--steps", 2)
     code, out, err = underfire("attack", *common, "--interpreter", f"cam,rts:{masker}", "--out", tmp_path / "run")
@@ -82,7 +81,7 @@ def test_an_interrupted_training_says_how_to_go_on(
     def interrupted(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli_train, "train_masker", interrupted)
+    monkeypatch.setattr("underfire.training.rts.train_masker", interrupted)
     code, _, err = train()
     assert (code, err) == (130, "underfire: interrupted; the same command again goes on from the last checkpoint.\n")
 
@@ -90,7 +89,7 @@ def test_an_interrupted_training_says_how_to_go_on(
 def test_the_demo_trains_on_scenes_of_its_own(
     underfire: Underfire, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(cli_train, "demo_training_set", lambda: demo_training_set(20))
+    monkeypatch.setattr("underfire.training.dataset.demo_training_set", lambda: demo_training_set(20))
     out = tmp_path / "demo.safetensors"
     code, said, err = underfire("train", "rts", "--model", "demo", "--images", "demo", "--steps", 1, "--out", out)
     assert (code, err) == (0, "")

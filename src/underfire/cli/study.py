@@ -2,52 +2,38 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from underfire.cli.options import command
 from underfire.cli.terminal import (
-    Batch,
-    Budget,
     Column,
-    Crop,
-    Device,
-    FeaturesLayer,
-    ImagesAt,
-    LabelTable,
-    Model,
-    Normalize,
-    Resize,
-    Seed,
-    Split,
-    Weights,
-    budget_in,
-    checked,
     command_line,
     console,
     existing_folder,
-    names_in,
     opened,
     print_columns,
-    progress_bars,
     say,
+    say_written,
+    stage_bars,
     table_of,
 )
-from underfire.core.types import UnderfireError
-from underfire.data import demo
-from underfire.data.image_set import object_masks
-from underfire.models.classifier import Classifier
-from underfire.report import write_report_of
-from underfire.runs.settings import SCALES, StudySettings
-from underfire.runs.store import Store
-from underfire.studies import tables
-from underfire.studies.base import FIGURES, TABLES, Manner, Subject
+from underfire.core.errors import UnderfireError
+from underfire.core.text import counted
+from underfire.runs.settings import SCALES, Batches, StudySettings
 from underfire.studies.catalogue import STUDIES, Entry, done
-from underfire.studies.estimates import stopwatch
+
+if TYPE_CHECKING:
+    from underfire.models.classifier import Classifier
+    from underfire.studies.base import Subject
+    from underfire.studies.tables import Table
 
 study_app = typer.Typer(help="Ask what the paper's tables ask.", no_args_is_help=True)
 
 DEMO_SCENES = 200  # at least
+Out = Annotated[Path, typer.Option(help="Folder of studies; the same command again resumes it.", rich_help_panel="Run")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say how long it would take, and stop.", rich_help_panel="Run")]
 
 
 @study_app.callback()
@@ -69,77 +55,40 @@ def list_studies() -> None:
 def _command(entries: tuple[Entry, ...]) -> Callable[..., None]:
     """The command that carries out these studies in one folder."""
 
-    def command(
-        model: Model,
-        images: ImagesAt,
-        weights: Weights = None,
-        labels: LabelTable = None,
-        split: Split = None,
-        masks: Annotated[
-            str | None, typer.Option(help="Folder of NAME.png, white where the object is; the demo has its own.")
-        ] = None,
-        interpreter: Annotated[
-            str | None, typer.Option(help="Comma-separated, as for underfire attack; default: cam,grad.")
-        ] = None,
-        defended: Annotated[
-            str | None, typer.Option(help="Defended interpreters for the study aid: rts:FILE,smooth:NAME.")
-        ] = None,
-        scale: Annotated[str, typer.Option(help=f"How many images: {', '.join(SCALES)}.")] = "standard",
-        n: Annotated[int | None, typer.Option("--n", min=1, help="Images in place of the scale's.")] = None,
-        recipe: Annotated[str, typer.Option(help="annealed or paper.")] = "annealed",
-        eps: Budget = None,
-        steps: Annotated[int | None, typer.Option(help="ADV2 steps after the warm start.")] = None,
-        normalize: Normalize = None,
-        features: FeaturesLayer = None,
-        crop: Crop = None,
-        resize: Resize = None,
-        seed: Seed = 0,
-        device: Device = "auto",
-        batch: Batch = 16,
-        dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how long it would take, and stop.")] = False,
-        out: Annotated[Path, typer.Option(help="Folder of studies; the same command again resumes it.")] = Path(
-            "runs/study"
-        ),
-    ) -> None:
-        given: dict[str, Any] = {"model": model, "weights": weights, "normalize": normalize, "features": features}
-        given |= {
-            "images": images,
-            "labels": labels,
-            "split": split,
-            "crop": crop,
-            "resize": resize,
-            "masks": masks,
-            "seed": seed,
-        }
-        given |= {"scale": scale, "n": n, "recipe": recipe, "eps": budget_in(eps), "steps": steps}
-        given |= {"interpreters": interpreter and names_in(interpreter), "defended": defended and names_in(defended)}
-        named = {name: value for name, value in given.items() if value is not None}
-        request, classifier = opened(checked(StudySettings, **(_defaults(images) | named)), device)
+    def run(settings: StudySettings, machine: Batches, dry_run: DryRun = False, out: Out = Path("runs/study")) -> None:
+        request, classifier = opened(_with_defaults(settings), machine.device)
         subject = _subject(request, classifier)
         feasible = _feasible(entries, request)
         impossible = _announce(feasible, request, subject, out)
         if not dry_run:
-            _carry_out(feasible, request, subject, out, batch)
+            _carry_out(feasible, request, subject, out, machine.batch)
         elif impossible:
             raise UnderfireError(" ".join(impossible))
 
-    return command
+    return run
 
 
-for _name, _entry in STUDIES.items():
-    study_app.command(_name, help=f"{_entry.question} ({_entry.paper})")(_command((_entry,)))
-study_app.command("all", help="All of them, in one folder and one report.")(_command(tuple(STUDIES.values())))
+for _entry in STUDIES.values():
+    command(study_app, _entry.name, help=f"{_entry.question} ({_entry.paper})")(_command((_entry,)))
+command(study_app, "all", help="All of them, in one folder and one report.")(_command(tuple(STUDIES.values())))
 
 
-def _defaults(images: str) -> dict[str, Any]:
-    """What the demo brings along."""
-    if images != "demo":
-        return {}
-    return {"interpreters": demo.SHOWN, "defended": (demo.DEFENDED,), "masks": "demo", "eps": demo.EPS}
+def _with_defaults(settings: StudySettings) -> StudySettings:
+    """With what the demo brings along, where nothing else is asked for."""
+    from underfire.data import demo
+
+    if settings.images != "demo":
+        return settings
+    brought = {"interpreters": demo.SHOWN, "defended": (demo.DEFENDED,), "masks": "demo", "eps": demo.EPS}
+    return StudySettings.model_validate(brought | settings.model_dump(exclude_unset=True))
 
 
-def _subject(request: StudySettings, classifier: Classifier) -> Subject:
+def _subject(request: StudySettings, classifier: "Classifier") -> "Subject":
     """The images, the demo's in sufficient number, and the masks that belong to them."""
+    from underfire.data import demo
+    from underfire.data.image_set import object_masks
+    from underfire.studies.base import Subject
+
     if (request.masks == "demo") != (request.images == "demo") and request.masks is not None:
         raise UnderfireError("The demo's scenes bring their own masks; name --masks FOLDER for images of your own.")
     if request.images == "demo":
@@ -152,7 +101,7 @@ def _subject(request: StudySettings, classifier: Classifier) -> Subject:
 
 def _feasible(entries: tuple[Entry, ...], request: StudySettings) -> list[Entry]:
     """Those for which the request names all that they need; UnderfireError if there is none."""
-    feasible = list[Entry]()
+    feasible = []
     for entry in entries:
         lacking = entry.study.lacking(request)
         if lacking is None:
@@ -164,8 +113,11 @@ def _feasible(entries: tuple[Entry, ...], request: StudySettings) -> list[Entry]
     return feasible
 
 
-def _announce(entries: list[Entry], request: StudySettings, subject: Subject, out: Path) -> list[str]:
+def _announce(entries: list[Entry], request: StudySettings, subject: "Subject", out: Path) -> list[str]:
     """Print how long each study will take, and all of them; sentences on those that cannot be done."""
+    from underfire.runs.store import Store
+    from underfire.studies.estimates import stopwatch
+
     table, total, impossible = table_of("", ("study",), ("stages", "lacking", "about")), 0.0, list[str]()
     with console.status("timing one image"), stopwatch(subject.classifier, Store(out)) as watch:
         for entry in entries:
@@ -184,12 +136,15 @@ def _announce(entries: list[Entry], request: StudySettings, subject: Subject, ou
     return impossible
 
 
-def _carry_out(entries: list[Entry], request: StudySettings, subject: Subject, out: Path, batch: int) -> None:
+def _carry_out(entries: list[Entry], request: StudySettings, subject: "Subject", out: Path, batch: int) -> None:
     """One study after another; one that cannot be done does not keep the others from it."""
+    from underfire.report import write_report_of
+    from underfire.studies.base import FIGURES, TABLES, Manner
+
     failed: list[str] = []
     for entry in entries:
         try:
-            with progress_bars() as on_progress:
+            with stage_bars() as on_progress:
                 manner = Manner(command_line(), batch, on_progress)
                 run = entry.study.execute(request, subject, out / entry.name, manner)
         except UnderfireError as problem:
@@ -197,16 +152,20 @@ def _carry_out(entries: list[Entry], request: StudySettings, subject: Subject, o
             continue
         for each in entry.study.tables(run):
             _print(each)
-        written = (run.path / name for name in (TABLES, FIGURES))
-        say(f"\n{entry.name}: {', '.join(str(folder) for folder in written if folder.is_dir())}\n")
+        written = {f"{entry.name}, {name}": run.path / name for name in (TABLES, FIGURES)}
+        say("")
+        say_written({label: folder for label, folder in written.items() if folder.is_dir()})
+        say("")
     if done(out):
-        say(f"Report: {write_report_of(out)}")
+        say_written({"Report": write_report_of(out)})
     if failed:
         raise UnderfireError(" ".join(failed))
 
 
-def _print(table: tables.Table) -> None:
+def _print(table: "Table") -> None:
     """The paper's values under ours."""
+    from underfire.studies import tables
+
     columns = [
         Column(heading, ["\n".join(tables.lines_of(row.cells[place])) for row in table.rows])
         for place, heading in enumerate(table.columns)
@@ -221,4 +180,4 @@ def _duration(seconds: float) -> str:
     for unit, length in (("hours", 3600), ("minutes", 60)):
         if seconds >= 1.5 * length:
             return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.0f} seconds"
+    return counted(round(seconds), "second")

@@ -1,60 +1,65 @@
-"""What the commands share: options, devices, image sizes, and printing."""
+"""What the commands share: devices, image sizes, printing and progress."""
 
+import io
 import shlex
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import torch
 import typer
-from pydantic import BaseModel, ValidationError
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from underfire.attacks import engine
-from underfire.core.types import UnderfireError
-from underfire.interpreters.registry import INTERPRETERS
-from underfire.metrics.intervals import Estimate
-from underfire.models.classifier import Classifier
-from underfire.models.loading import LoadedNetwork
-from underfire.runs.execute import Report
-from underfire.runs.plan import Planned
+from underfire.core.errors import UnderfireError
+from underfire.core.text import counted
 from underfire.runs.settings import Source
 
-console = Console()
-S = TypeVar("S", bound=BaseModel)
+if TYPE_CHECKING:
+    import torch
+
+    from underfire.attacks import engine
+    from underfire.models.classifier import Classifier
+    from underfire.models.loading import LoadedNetwork
+    from underfire.runs.execute import Report
+    from underfire.runs.plan import Planned
+
 N = TypeVar("N", bound=Source)
 
-Model = Annotated[str, typer.Option(help="torchvision:NAME, path/file.py:builder, or demo.")]
-Weights = Annotated[str | None, typer.Option(help="DEFAULT or another torchvision name, or a state-dict file.")]
-Normalize = Annotated[str | None, typer.Option(help="imagenet, none, or M,M,M/S,S,S.")]
-ImagesAt = Annotated[str, typer.Option(help="Folder of images, .npz with images and labels, or demo.")]
-LabelTable = Annotated[
-    str | None, typer.Option(help="CSV: file, class_index [, class_name]; or HAM10000's or ISIC 2018's own.")
-]
-Split = Annotated[
-    str | None, typer.Option(help="Part of the images: of the table's column split; else train or test, by lesion.")
-]
-Crop = Annotated[int | None, typer.Option(help="Centre crop in pixels; default: the weights' own.")]
-Resize = Annotated[int | None, typer.Option(help="Short side in pixels, before the crop.")]
-InterpreterNames = Annotated[
-    str,
-    typer.Option(help=f"Comma-separated: {', '.join(INTERPRETERS)}; with its masker, rts:FILE; smoothed, smooth:NAME."),
-]
-FeaturesLayer = Annotated[str | None, typer.Option(help="Layer that CAM and Grad-CAM explain; default: found.")]
-Budget = Annotated[str | None, typer.Option(help="L-infinity budget of pgd, such as 8/255; default: the recipe's.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …; auto takes a GPU if there is one.")]
-Seed = Annotated[int, typer.Option(help="Seed of every random choice.")]
-Batch = Annotated[int, typer.Option(min=1, help="Images worked on at a time.")]
+
+class Output(io.StringIO):
+    """Standard output that costs nothing: what it cannot show is replaced, what nobody reads any more is dropped."""
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return getattr(sys.stdout, "encoding", None) or "utf-8"
+
+    def write(self, text: str) -> int:
+        with suppress(OSError, ValueError):
+            sys.stdout.write(text.encode(self.encoding, "replace").decode(self.encoding))
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            sys.stdout.flush()
+
+    def isatty(self) -> bool:
+        with suppress(ValueError):
+            return sys.stdout.isatty()
+        return False
 
 
-def chosen_device(name: str) -> torch.device:
+console = Console(file=Output())
+
+
+def chosen_device(name: str) -> "torch.device":
     """The device of that name; UnderfireError if it cannot be used."""
+    import torch
+
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -65,8 +70,10 @@ def chosen_device(name: str) -> torch.device:
     return device
 
 
-def opened(settings: N, device: str) -> tuple[N, Classifier]:
+def opened(settings: N, device: str) -> "tuple[N, Classifier]":
     """The classifier that the settings name, and the settings with the image sizes that its weights want."""
+    from underfire.models.classifier import Classifier
+
     classifier = Classifier.load(
         settings.model, settings.weights, settings.normalize, features=settings.features, device=chosen_device(device)
     )
@@ -74,7 +81,7 @@ def opened(settings: N, device: str) -> tuple[N, Classifier]:
     return settings.model_copy(update={"crop": crop, "resize": resize}), classifier
 
 
-def sizes(origin: LoadedNetwork | None, crop: int | None, resize: int | None) -> tuple[int | None, int | None]:
+def sizes(origin: "LoadedNetwork | None", crop: int | None, resize: int | None) -> tuple[int | None, int | None]:
     """(crop, resize) as asked for, else those that the network's weights want."""
     if crop is not None or origin is None:
         return crop, resize
@@ -84,6 +91,14 @@ def sizes(origin: LoadedNetwork | None, crop: int | None, resize: int | None) ->
 def say(text: str) -> None:
     """Print as it is: no markup, no colours, no line breaks inside a path."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def say_written(paths: Mapping[str, Path]) -> None:
+    """Print where what was written lies; --quiet leaves the paths alone."""
+    width = max(map(len, paths)) + 1
+    for label, path in paths.items():
+        line = str(path) if console.quiet else f"{label + ':':{width}} {path}"
+        console.file.write(f"{line}\n")
 
 
 def existing_folder(path: str) -> Path:
@@ -134,45 +149,14 @@ def _print_table(title: str, names: list[str], columns: list[Column]) -> None:
     console.print(table)
 
 
-def bracketed(value: Estimate) -> str:
-    """A mean and its interval."""
-    return f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
-
-
-def names_in(text: str) -> tuple[str, ...]:
-    """The names in a comma-separated list."""
-    return tuple(name.strip() for name in text.split(","))
-
-
-def budget_in(text: str | None) -> float | None:
-    """A budget as it is typed, a fraction or a number; UnderfireError if it is neither."""
-    if text is None:
-        return None
-    try:
-        numerator, slash, denominator = text.partition("/")
-        return float(numerator) / (float(denominator) if slash else 1)
-    except (ValueError, ZeroDivisionError):
-        raise UnderfireError(f"--eps {text} is no number; write it like 8/255 or 0.031.") from None
-
-
 def command_line() -> str:
     """The command that is running, as it was typed."""
     return shlex.join(["underfire", *sys.argv[1:]])
 
 
-def checked(kind: Callable[..., S], **values: Any) -> S:
-    """Settings made of options; UnderfireError names the option that is wrong."""
-    try:
-        return kind(**values)
-    except ValidationError as problem:
-        first = problem.errors()[0]
-        option = ".".join(map(str, first["loc"])).replace("_", "-")
-        raise UnderfireError(f"--{option} {first['input']}: {first['msg']}.") from None
-
-
 @contextmanager
-def progress_bars() -> Iterator[Report]:
-    """One bar per stage, drawn when it first reports; an interrupt says how to go on."""
+def progress_bars(going_on: str = "from here") -> Iterator[Progress]:
+    """Bars with what a task says of its state; an interrupt says how to go on."""
     columns = (
         TextColumn("{task.description:24}"),
         BarColumn(),
@@ -180,20 +164,35 @@ def progress_bars() -> Iterator[Report]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as bars:
+    with Progress(*columns, console=console, disable=console.quiet) as bars:
+        try:
+            yield bars
+        except KeyboardInterrupt:
+            bars.stop()
+            typer.echo(f"underfire: interrupted; the same command again goes on {going_on}.", err=True)
+            raise typer.Exit(130) from None
+
+
+@contextmanager
+def stage_bars() -> "Iterator[Report]":
+    """One bar per stage, drawn when it first reports."""
+    with progress_bars() as bars:
         tasks: dict[str, TaskID] = {}
 
-        def on_progress(planned: Planned, progress: engine.Progress) -> None:
+        def on_progress(planned: "Planned", progress: "engine.Progress") -> None:
             if planned.label not in tasks:
                 tasks[planned.label] = bars.add_task(planned.label, state="")
-            state = f"{progress.images} images done"
+            state = f"{counted(progress.images, 'image')} done"
             if planned.kind == "image":
                 state += f", {progress.successes} succeeded"
             bars.update(tasks[planned.label], completed=progress.steps, total=progress.planned_steps, state=state)
 
-        try:
-            yield on_progress
-        except KeyboardInterrupt:
-            bars.stop()
-            typer.echo("underfire: interrupted; the same command again goes on from here.", err=True)
-            raise typer.Exit(130) from None
+        yield on_progress
+
+
+@contextmanager
+def one_bar(name: str, total: int) -> Iterator[Callable[[int, str], None]]:
+    """A single bar: tell it how many are done, and the state in words."""
+    with progress_bars("from the last checkpoint") as bars:
+        task = bars.add_task(name, total=total, state="")
+        yield lambda done, state: bars.update(task, completed=done, state=state)

@@ -1,79 +1,70 @@
 """`underfire transfer`: the images of a run as other interpreters, or another classifier, see them."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from underfire.cli.terminal import (
-    Batch,
-    Device,
-    Normalize,
-    Weights,
-    chosen_device,
-    console,
-    names_in,
-    progress_bars,
-    say,
-    table_of,
-)
-from underfire.core.types import UnderfireError
-from underfire.interpreters.registry import INTERPRETERS, interpreter_named
-from underfire.metrics.intervals import Estimate
-from underfire.models.classifier import Classifier
-from underfire.runs.execute import reopen
-from underfire.runs.folder import open_run
-from underfire.studies import transfer as study
-from underfire.studies.transfer import Elsewhere, TransferCell
+from underfire.cli.terminal import chosen_device, console, say, say_written, stage_bars, table_of
+from underfire.core.errors import UnderfireError
+from underfire.core.text import counted
+from underfire.interpreters.registry import interpreter_named
+from underfire.runs.settings import Batches, TransferSettings
+
+if TYPE_CHECKING:
+    from underfire.metrics.intervals import Estimate
+    from underfire.studies.transfer import TransferCell
 
 
 def transfer(
     run: Annotated[Path, typer.Argument(help="The run folder of an attack.")],
-    interpreter: Annotated[
-        str | None, typer.Option(help=f"Comma-separated: {', '.join(INTERPRETERS)}; default: those of the run.")
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Another classifier to see the images by; default: that of the run.")
-    ] = None,
-    weights: Weights = None,
-    normalize: Normalize = None,
-    features: Annotated[str | None, typer.Option(help="The other classifier's layer that CAM explains.")] = None,
-    device: Device = "auto",
-    batch: Batch = 16,
+    settings: TransferSettings,
+    machine: Batches,
 ) -> None:
     """Explain a run's images by other interpreters or another classifier: are these deceived too (Table 9)?"""
-    if model is None and (weights, normalize, features) != (None, None, None):
-        raise UnderfireError(
-            "--weights, --normalize and --features are those of another --model; name it or leave them out."
-        )
-    opened, names = open_run(run), None if interpreter is None else names_in(interpreter)
+    from underfire.models.classifier import Classifier
+    from underfire.runs.execute import reopen
+    from underfire.runs.folder import open_run
+    from underfire.studies import transfer as study
+
+    opened, names = open_run(run), settings.interpreters
     if names is not None and len({name.partition(":")[0] for name in names}) < len(names):
-        raise UnderfireError(f"--interpreter {interpreter} names an interpreter twice; name it once.")
+        raise UnderfireError(f"--interpreter {','.join(names)} names an interpreter twice; name it once.")
     shown = None if names is None else [interpreter_named(name) for name in names]
-    classifier, _ = reopen(opened, chosen_device(device))
+    classifier, _ = reopen(opened, chosen_device(machine.device))
     elsewhere = None
-    if model is not None:
-        other = Classifier.load(model, weights, normalize, features=features, device=classifier.device)
-        elsewhere = Elsewhere(model, other)
-    with progress_bars() as on_progress:
-        table = study.execute(opened, classifier, shown, elsewhere, batch_size=batch, on_progress=on_progress)
+    if settings.model is not None:
+        loaded = Classifier.load(
+            settings.model,
+            settings.weights,
+            settings.normalize,
+            features=settings.features,
+            device=classifier.device,
+        )
+        elsewhere = study.Elsewhere(settings.model, loaded)
+    with stage_bars() as on_progress:
+        table = study.execute(opened, classifier, shown, elsewhere, batch_size=machine.batch, on_progress=on_progress)
     cells = study.summarise(table)
     _print_matrix(cells)
     _print_differences(cells)
-    say(f"\nTable:    {run / study.TABLE}\nHeat-map: {run / study.plot_name(elsewhere)}")
+    say("")
+    say_written({"Table": run / study.TABLE, "Heat-map": run / study.plot_name(elsewhere)})
 
 
-def _print_matrix(cells: list[TransferCell]) -> None:
+def _print_matrix(cells: "list[TransferCell]") -> None:
     rows, columns = (dict.fromkeys(names) for names in ([c.made_for for c in cells], [c.interpreter for c in cells]))
     means = {(c.made_for, c.interpreter): f"{c.map_l1.value:.3f}{'*' if c.own else ' '}" for c in cells}
     table = table_of("", ("made for",), tuple(columns))
     for row in rows:
         table.add_row(row, *(means[row, column] for column in columns))
-    say(f"Mean ΔL1 to the benign map over {cells[0].map_l1.n} images (* own interpreter); model: {cells[0].model}")
+    say(
+        f"Mean ΔL1 to the benign map over {counted(cells[0].map_l1.n, 'image')} (* own interpreter); "
+        f"model: {cells[0].model}"
+    )
     console.print(table)
 
 
-def _print_differences(cells: list[TransferCell]) -> None:
+def _print_differences(cells: "list[TransferCell]") -> None:
     table = table_of("", ("made for", "shown by"), ("ΔL1", "IoU", "says", "own − ΔL1"))
     for cell in cells:
         shown = (_bracketed(cell.map_l1), _short(cell.iou_mean.value, 2), _short(cell.predicted.value, 2))
@@ -82,7 +73,7 @@ def _print_differences(cells: list[TransferCell]) -> None:
     console.print(table)
 
 
-def _bracketed(value: Estimate) -> str:
+def _bracketed(value: "Estimate") -> str:
     interval = f" [{_short(value.low)}, {_short(value.high)}]" if value.has_interval else ""
     return f"{_short(value.value)}{interval}"
 

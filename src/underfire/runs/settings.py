@@ -1,43 +1,124 @@
-"""What a run is asked to do: the one definition of every option, its name, type, default and bounds.
+"""What a run is asked to do: the one definition of every option, its name, type, default, bounds and help.
 
-settings = AttackSettings(model="demo", images="demo", interpreters=("cam", "rts"))
+    settings = AttackSettings(model="demo", images="demo", interpreters=("cam", "rts"))
+
+A field with a description is an option of every command that takes its class: `underfire.cli.options` makes the command
+line of it, and the documentation its tables. The title of a class is the panel under which help shows its options.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from underfire.attacks.names import SOLVERS
-from underfire.core.types import UnderfireError
-from underfire.data.demo import demo_images
-from underfire.data.image_set import ImageSet, open_images
-from underfire.detection.registry import squeezing_named
-from underfire.interpreters import Interpreter
-from underfire.interpreters.registry import interpreter_named
+from underfire.attacks.names import SOLVERS, TARGET_CLASSES, TARGET_MAPS
+from underfire.core.errors import UnderfireError
+from underfire.detection.names import DETECTORS
+from underfire.interpreters.registry import INTERPRETERS, canonical, interpreter_named
+
+if TYPE_CHECKING:
+    from underfire.data.image_set import ImageSet
+    from underfire.interpreters import Interpreter
 
 ENSEMBLE = "ensemble"  # the detector that compares the maps of all interpreters
 
 
-class Source(BaseModel):
-    """The classifier and the images of a run, as they are named on the command line."""
+def names_in(text: object) -> object:
+    """The names in a comma-separated list; anything but a text as it is."""
+    return tuple(name.strip() for name in text.split(",")) if isinstance(text, str) else text
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: str
-    weights: str | None = None
-    normalize: str | None = None
-    features: str | None = None
-    images: str
-    labels: str | None = None
-    split: str | None = None
-    crop: int | None = None
-    resize: int | None = None
+def budget_in(text: object) -> object:
+    """A budget as it is typed, a fraction or a number; anything but a text as it is.
 
-    def open_images(self, scenes: int = 200) -> ImageSet:
+    UnderfireError if it is neither.
+    """
+    if not isinstance(text, str):
+        return text
+    try:
+        numerator, slash, denominator = text.partition("/")
+        return float(numerator) / (float(denominator) if slash else 1)
+    except (ValueError, ZeroDivisionError):
+        raise UnderfireError(f"--eps {text} is no number; write it like 8/255 or 0.031.") from None
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(names_in)]
+Budget = Annotated[float | None, Field(gt=0, le=1), BeforeValidator(budget_in)]
+RecipeName = Literal["annealed", "paper"]
+
+
+class Settings(BaseModel):
+    """Frozen options; what is no option is refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class Machine(Settings):
+    """Where it is computed."""
+
+    model_config = ConfigDict(title="Run")
+
+    device: str = Field(default="auto", description="cpu, cuda, cuda:1 …; auto takes a GPU if there is one.")
+
+
+class Batches(Machine):
+    """Where it is computed, and how much at a time."""
+
+    batch: int = Field(default=16, ge=1, description="Images worked on at a time.")
+
+
+class Seeded(Settings):
+    """What is drawn."""
+
+    model_config = ConfigDict(title="Run")
+
+    seed: int = Field(default=0, description="Seed of every random choice.")
+
+
+class Chosen(Seeded):
+    """How many images are drawn."""
+
+    n: int = Field(default=16, ge=1, description="How many correctly classified images to attack.")
+
+
+class Weights(Settings):
+    """What a network was trained to."""
+
+    model_config = ConfigDict(title="Classifier")
+
+    weights: str | None = Field(default=None, description="DEFAULT or another torchvision name, or a state-dict file.")
+    normalize: str | None = Field(default=None, description="imagenet, none, or M,M,M/S,S,S.")
+
+
+class Network(Weights):
+    """The classifier, as it is named on the command line."""
+
+    model: str = Field(description="torchvision:NAME, path/file.py:builder, or demo.")
+
+
+class Photos(Settings):
+    """The images, as they are named on the command line."""
+
+    model_config = ConfigDict(title="Images")
+
+    images: str = Field(description="Folder of images, .npz with images and labels, or demo.")
+    labels: str | None = Field(
+        default=None, description="CSV: file, class_index [, class_name]; or HAM10000's or ISIC 2018's own."
+    )
+    split: str | None = Field(
+        default=None,
+        description="Part of the images: of the table's column split; else train or test, by lesion.",
+    )
+    crop: int | None = Field(default=None, description="Centre crop in pixels; default: the weights' own.")
+    resize: int | None = Field(default=None, description="Short side in pixels, before the crop.")
+
+    def open_images(self, scenes: int = 200) -> "ImageSet":
         """The images, so many of the demo's; UnderfireError if there are none."""
+        from underfire.data.demo import demo_images
+        from underfire.data.image_set import open_images
+
         if self.images == "demo" and self.split is not None:
             raise UnderfireError(f"The demo's scenes are not split; leave out --split {self.split}.")
         if self.images == "demo":
@@ -45,12 +126,47 @@ class Source(BaseModel):
         return open_images(self.images, self.labels, self.crop, self.resize, self.split)
 
 
-class Inputs(Source):
-    """The classifier, the images and the interpreters of a run; running again with others is another run."""
+class Masked(Settings):
+    """Where the objects in the images are."""
 
-    interpreters: tuple[str, ...] = ("cam", "grad")
-    n: int = Field(default=16, ge=1)
-    seed: int = 0
+    model_config = ConfigDict(title="Images")
+
+    masks: str | None = Field(
+        default=None, description="Folder of NAME.png, white where the object is; the demo has its own."
+    )
+
+
+class Source(Photos, Network):
+    """The classifier and the images of a run."""
+
+    model_config = ConfigDict(title="Classifier")
+
+    features: str | None = Field(default=None, description="Layer that CAM and Grad-CAM explain; default: found.")
+
+
+class Explained(Settings):
+    """The interpreters."""
+
+    model_config = ConfigDict(title="Attack")
+
+    interpreters: Names = Field(
+        default=("cam", "grad"),
+        validation_alias="interpreter",
+        description=f"Comma-separated: {', '.join(INTERPRETERS)}; with its masker, rts:FILE; smoothed, smooth:NAME.",
+    )
+
+    @field_validator("interpreters")
+    @classmethod
+    def _as_we_write_them(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(canonical, names))
+
+    def explainers(self) -> "list[Interpreter]":
+        """The interpreters that the names mean."""
+        return [interpreter_named(name) for name in self.interpreters]
+
+
+class Inputs(Source, Chosen, Explained):
+    """The classifier, the images and the interpreters of a run; running again with others is another run."""
 
     @field_validator("interpreters")
     @classmethod
@@ -60,21 +176,39 @@ class Inputs(Source):
             raise UnderfireError(f"Interpreter '{repeated[0]}' is named twice; name it once.")
         return names
 
-    def explainers(self) -> list[Interpreter]:
-        """The interpreters that the names mean."""
-        return [interpreter_named(name) for name in self.interpreters]
+
+class Recipe(Settings):
+    """What overrides an attack's parameters."""
+
+    model_config = ConfigDict(title="Attack")
+
+    recipe: RecipeName = Field(default="annealed", description="annealed or paper.")
+    eps: Budget = Field(default=None, description="L-infinity budget of pgd, such as 8/255; default: the recipe's.")
+    steps: int | None = Field(default=None, ge=1, description="ADV2 steps after the warm start; default: the recipe's.")
 
 
-class AttackSettings(Inputs):
+class AttackSettings(Inputs, Recipe):
     """Everything that decides what a run computes; running again with other settings is another run."""
 
-    solvers: tuple[str, ...] = Field(default=("pgd",), min_length=1)
-    recipe: Literal["annealed", "paper"] = "annealed"
-    eps: float | None = Field(default=None, gt=0, le=1)
-    steps: int | None = Field(default=None, ge=1)
-    target_class: str = "random"
-    target_map: str = "benign"
-    evade: tuple[str, ...] = ()  # detectors that further attacks of the first solver hide from
+    model_config = ConfigDict(title="Attack")
+
+    solvers: Names = Field(
+        default=("pgd",),
+        min_length=1,
+        validation_alias="solver",
+        description="pgd changes pixel values, stadv bends the image; or both.",
+    )
+    target_class: str = Field(
+        default="random",
+        description=f"{', '.join(TARGET_CLASSES)}: index N, or a CSV with columns file and target.",
+    )
+    target_map: str = Field(
+        default="benign", description=f"{', '.join(TARGET_MAPS)}: a picture, white where important."
+    )
+    evade: Names = Field(  # further attacks of the first solver
+        default=(),
+        description="Detectors to hide from as well, such as fs:median:3,fs,ensemble: attacks of their own.",
+    )
 
     @field_validator("solvers", "evade")
     @classmethod
@@ -93,6 +227,8 @@ class AttackSettings(Inputs):
     @field_validator("evade")
     @classmethod
     def _evadable(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        from underfire.detection.registry import squeezing_named
+
         for name in names:
             if name.partition(":")[0] == "fs":
                 squeezing_named(name)
@@ -117,6 +253,50 @@ class AttackSettings(Inputs):
         return self
 
 
+class DetectSettings(Seeded):
+    """Which detectors against which attacks (all, where none is named), and on how many benign images to calibrate."""
+
+    model_config = ConfigDict(title="Detection")
+
+    detector: str = Field(default="fs", description=f"Comma-separated: {', '.join(DETECTORS)}.")
+    attacks: Names = Field(
+        default=(),
+        validation_alias="attack",
+        description="Comma-separated names of the run's attacks; default: all of them.",
+    )
+    benign: int = Field(default=200, ge=2, description="Benign images to calibrate on, half of them to check.")
+    fpr: float = Field(default=0.05, gt=0, lt=1, description="False-positive rate to calibrate for.")
+
+
+class TransferSettings(Weights):
+    """By which other interpreters or classifier a run's images are seen."""
+
+    model_config = ConfigDict(title="Seen by")
+
+    interpreters: Names | None = Field(
+        default=None,
+        validation_alias="interpreter",
+        description=f"Comma-separated: {', '.join(INTERPRETERS)}; default: those of the run.",
+    )
+    model: str | None = Field(
+        default=None, description="Another classifier to see the images by; default: that of the run."
+    )
+    features: str | None = Field(default=None, description="The other classifier's layer that CAM explains.")
+
+    @field_validator("interpreters")
+    @classmethod
+    def _as_we_write_them(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return None if names is None else tuple(map(canonical, names))
+
+    @model_validator(mode="after")
+    def _of_another_model(self) -> "TransferSettings":
+        if self.model is None and (self.weights, self.normalize, self.features) != (None, None, None):
+            raise UnderfireError(
+                "--weights, --normalize and --features are those of another --model; name it or leave them out."
+            )
+        return self
+
+
 @dataclass(frozen=True)
 class StudySize:
     """How many images are attacked, searched for objects, and taken to calibrate detectors."""
@@ -131,18 +311,21 @@ SCALES: Mapping[str, StudySize] = MappingProxyType(
 )
 
 
-class StudySettings(Source):
+class StudySettings(Source, Masked, Explained, Recipe, Seeded):
     """The options that all studies share; `n` overrides the scale's number of attacked images."""
 
-    interpreters: tuple[str, ...] = ("cam", "grad")
-    defended: tuple[str, ...] = ()  # interpreters trained or wrapped against attacks, for the study of AID
-    masks: str | None = None
-    scale: Literal["quick", "standard", "full"] = "standard"
-    n: int | None = Field(default=None, ge=1)
-    recipe: Literal["annealed", "paper"] = "annealed"
-    eps: float | None = Field(default=None, gt=0, le=1)
-    steps: int | None = Field(default=None, ge=1)
-    seed: int = 0
+    model_config = ConfigDict(title="Study")
+
+    defended: Names = Field(default=(), description="Defended interpreters for the study aid: rts:FILE,smooth:NAME.")
+    scale: Literal["quick", "standard", "full"] = Field(
+        default="standard", description=f"How many images: {', '.join(SCALES)}."
+    )
+    n: int | None = Field(default=None, ge=1, description="Images in place of the scale's.")
+
+    @field_validator("defended")
+    @classmethod
+    def _defended_as_we_write_them(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(canonical, names))
 
     @property
     def sizes(self) -> StudySize:

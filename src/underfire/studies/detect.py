@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field
 
 from underfire.core.io import write_json, write_table
 from underfire.core.rng import halves
@@ -28,6 +27,7 @@ from underfire.runs.compute import Context, choose, keep
 from underfire.runs.execute import Report, adding_to, even_batch_size, perform, preflight
 from underfire.runs.folder import Run
 from underfire.runs.plan import Planned
+from underfire.runs.settings import DetectSettings
 from underfire.runs.specs import Detect, Reported, Select, key
 from underfire.runs.store import Store
 from underfire.studies.base import per_image
@@ -44,18 +44,6 @@ from underfire.studies.detections import (
     matrix,
     write_matrix,
 )
-
-
-class DetectSettings(BaseModel):
-    """Which detectors against which attacks (all, where none is named), and on how many benign images to calibrate."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    detector: str = "fs"
-    attacks: tuple[str, ...] = ()
-    benign: int = Field(default=200, ge=2)
-    fpr: float = Field(default=0.05, gt=0, lt=1)
-    seed: int = 0
 
 
 @dataclass(frozen=True)

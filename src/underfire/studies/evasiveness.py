@@ -15,7 +15,7 @@ from underfire.metrics.intervals import Estimate, mean_interval
 from underfire.runs.execute import Experiment
 from underfire.runs.folder import Run
 from underfire.runs.outcomes import OUTCOMES
-from underfire.runs.settings import StudySettings
+from underfire.runs.settings import DetectSettings, StudySettings
 from underfire.studies import detect, effectiveness, paper
 from underfire.studies.base import Manner, Study, Subject
 from underfire.studies.detections import TABLE, DetectionRate, detections, matrix
@@ -88,12 +88,12 @@ def _mean(outcomes: pa.Table, attacks: list[str], interpreter: str, column: str)
 def _experiment(request: StudySettings, subject: Subject) -> Experiment:
     """UnderfireError if too few images would be left to calibrate detectors on."""
     spare = min(request.sizes.benign, len(subject.image_set) - request.attacked)
-    check_enough(spare // 2, detect.DetectSettings().fpr)
+    check_enough(spare // 2, DetectSettings().fpr)
     return effectiveness.experiment(effectiveness.attack_settings(request, evade=EVADED), subject)
 
 
 def _add(run: Run, request: StudySettings, subject: Subject, manner: Manner) -> None:
-    settings = detect.DetectSettings(detector="fs", benign=request.sizes.benign, seed=request.seed)
+    settings = DetectSettings(detector="fs", benign=request.sizes.benign, seed=request.seed)
     detect.execute(settings, run, subject.classifier, subject.image_set, **vars(manner))
 
 

@@ -21,10 +21,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from underfire.core.types import Images, Labels, Maps, Row
@@ -37,9 +36,9 @@ from underfire.training.adversary import Adversary, Alternation, AttackBatch, di
 from underfire.training.dataset import Batch, TrainingSet, split
 from underfire.training.log import Curves
 from underfire.training.loop import shuffled
+from underfire.training.recipes import AidRecipe
 from underfire.training.rts import (
     FeatureExtractor,
-    MaskerRecipe,
     MaskerTask,
     Scores,
     eq8,
@@ -53,28 +52,6 @@ from underfire.training.rts import (
 
 CURVES = ("step", "drift", "separation", "success", "area", "kept", "removed", "localisation_error")
 INHERITED = ("width", "roughness", "area", "removed", "power")  # of the recipe of the masker that is defended
-
-
-class AidRecipe(MaskerRecipe):
-    """What decides the outcome, besides classifier, images and the masker to begin with."""
-
-    steps: int = Field(default=600, ge=2)
-    lr: float = Field(default=1e-3, gt=0, allow_inf_nan=False)
-    judge_every: int = Field(default=50, ge=1)
-    patience: int = Field(default=6, ge=1)
-    defence: Literal["distillation", "augmentation"] = "distillation"
-    plain_steps: int = Field(default=1, ge=0)  # on Eq. 15, then
-    defending_steps: int = Field(default=1, ge=1)  # on the defence
-    pool: int = Field(default=512, ge=1)  # images that are attacked, at most
-    attack_steps: int = Field(default=20, ge=1)
-    refresh: int = Field(default=1, ge=1)  # visits of an image from one attack to the next
-    eps: float = Field(default=8 / 255, gt=0, le=1)
-    weight: float = Field(default=50.0, ge=0, allow_inf_nan=False)  # of Eq. 16 beside Eq. 15
-    margin: float = Field(default=0.2, gt=0, le=1)
-    fidelity: float = Field(default=200.0, ge=0, allow_inf_nan=False)  # weight
-    drift: float = Field(default=0.05, ge=0, le=1)  # allowed on benign images
-    judged_attacks: int = Field(default=32, ge=1)  # held-out images that are attacked at each check
-    judge_steps: int = Field(default=100, ge=1)  # of these attacks
 
 
 def recipe_for(init: Masker, **values: Any) -> AidRecipe:

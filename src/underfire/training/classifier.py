@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from underfire.core.losses import cross_entropy, log_prob
@@ -33,22 +32,9 @@ from underfire.runs.compute import in_one_sentence
 from underfire.training.dataset import TrainingSet
 from underfire.training.log import Curves
 from underfire.training.loop import Checkpoint, HeldOut, balanced, check_same_training, fit, seeded
+from underfire.training.recipes import ClassifierRecipe
 
 CURVES = ("step", "cross_entropy", "accuracy", "balanced_accuracy")
-
-
-class ClassifierRecipe(BaseModel):
-    """What decides the outcome of a training, besides the network to begin with and the images."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    steps: int = Field(default=1200, ge=1)
-    batch: int = Field(default=32, ge=1)
-    lr: float = Field(default=3e-4, gt=0, allow_inf_nan=False)
-    seed: int = 0
-    held_out: float = Field(default=0.15, gt=0, lt=1)  # share of each class's groups
-    judge_every: int = Field(default=100, ge=1)  # steps
-    patience: int = Field(default=6, ge=1)  # judgements without a better network
 
 
 @dataclass(frozen=True)

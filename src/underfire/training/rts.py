@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from underfire.core import rng
@@ -34,36 +33,13 @@ from underfire.models.masker import Masker, MaskerNetwork, Pyramid, read_masker
 from underfire.runs.compute import in_one_sentence
 from underfire.training.dataset import Batch, TrainingSet, augmented, split
 from underfire.training.loop import Checkpoint, HeldOut, check_same_training, fit, initialised, shuffled
+from underfire.training.recipes import MaskerRecipe
 
 MEASURED = 256  # images whose features are measured before the training
 BLUR = 0.1  # deviation of the blurred background, in image sides
 
 Answers = Float[Tensor, "n _"]  # logits of an encoder, whose classes need not be the classifier's
 Scores = dict[str, float | None]
-
-
-class MaskerRecipe(BaseModel):
-    """What decides the outcome of a training, besides classifier and images."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    steps: int = Field(default=1200, ge=1)
-    batch: int = Field(default=32, ge=1)
-    lr: float = Field(default=3e-3, gt=0, allow_inf_nan=False)
-    seed: int = 0
-    held_out: float = Field(default=0.1, gt=0, lt=1)  # share of the images
-    judge_every: int = Field(default=100, ge=1)  # steps
-    patience: int = Field(default=5, ge=1)  # judgements without a better network
-    width: int = Field(default=32, ge=8, multiple_of=8)  # of the network
-    roughness: float = Field(default=2.0, ge=0, allow_inf_nan=False)  # weights of Eq. 8
-    area: float = Field(default=8.0, ge=0, allow_inf_nan=False)
-    removed: float = Field(default=5.0, ge=0, allow_inf_nan=False)
-    power: float = Field(default=0.3, gt=0, allow_inf_nan=False)
-
-    def total(self, terms: Mapping[str, Row]) -> Row:
-        """Eq. 8, per image."""
-        weighted = self.roughness * terms["roughness"] + self.area * terms["area"]
-        return weighted + terms["kept"] + self.removed * terms["removed"]
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,9 @@
-"""What the commands share: image sizes as asked for, else as the weights want them, and budgets as they are typed."""
+"""What the commands share: image sizes as asked for, else as the weights want them."""
 
 import pytest
 from torch import nn
 
-from underfire.cli.terminal import budget_in, sizes
-from underfire.core.types import UnderfireError
+from underfire.cli.terminal import sizes
 from underfire.models.loading import LoadedNetwork
 
 
@@ -22,17 +21,3 @@ def test_sizes(wanted: tuple[int | None, ...], asked: tuple[int | None, ...], ex
     crop, resize = wanted
     assert sizes(LoadedNetwork(nn.Identity(), crop=crop, resize=resize), *asked) == expected
     assert sizes(None, *asked) == asked
-
-
-@pytest.mark.parametrize(
-    ("text", "budget"),
-    [(None, None), ("8/255", 8 / 255), (" 8 / 255 ", 8 / 255), ("0.031", 0.031), ("1e-2", 0.01), ("2", 2)],
-)
-def test_a_budget_is_a_fraction_or_a_number(text: str | None, budget: float | None) -> None:
-    assert budget_in(text) == budget
-
-
-@pytest.mark.parametrize("text", ["", "eight", "8/0", "8/255/2", "8/", "/255", "8 255"])
-def test_any_other_budget_is_refused(text: str) -> None:
-    with pytest.raises(UnderfireError, match=f"^--eps {text} is no number; write it like 8/255 or 0.031.$"):
-        budget_in(text)

@@ -1,0 +1,104 @@
+"""`underfire attack` and `underfire demo`: attack a classifier and its interpreters, and tell what came of it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from underfire.cli.options import Out
+from underfire.cli.terminal import (
+    chosen_device,
+    command_line,
+    console,
+    one_bar,
+    opened,
+    say,
+    say_written,
+    stage_bars,
+    table_of,
+)
+from underfire.core.text import counted
+from underfire.runs.settings import AttackSettings, Batches, Chosen, Machine
+
+if TYPE_CHECKING:
+    from underfire.data.image_set import ImageSet
+    from underfire.models.classifier import Classifier
+    from underfire.runs.folder import Run
+
+
+def attack(settings: AttackSettings, machine: Batches, out: Out = Path("runs/attack")) -> None:
+    """Attack classifier and interpreters with PGD or StAdv and its ADV2; leaves a run folder and its report."""
+    settings, classifier = opened(settings, machine.device)
+    _attack(settings, classifier, settings.open_images(), out, machine.batch)
+
+
+def demo(
+    drawn: Chosen,
+    machine: Machine,
+    out: Out = Path("runs/demo"),
+    retrain: Annotated[bool, typer.Option("--retrain", help="Train the demo classifier anew and stop.")] = False,
+) -> None:
+    """The whole path on synthetic scenes and a small classifier; needs no download and no data."""
+    if retrain:
+        _retrain(out)
+        return
+    from underfire.data.demo import EPS, SHOWN, demo_images
+    from underfire.models.classifier import Classifier
+
+    settings = AttackSettings(model="demo", images="demo", interpreters=SHOWN, eps=EPS, **drawn.model_dump())
+    _attack(settings, Classifier.load("demo", device=chosen_device(machine.device)), demo_images(), out, batch=16)
+    say(
+        "\nTry your own model next:\n"
+        "  underfire attack --model torchvision:resnet18 --weights DEFAULT --images FOLDER --interpreter cam,grad\n"
+        "  underfire attack --model my_model.py:build --weights my.safetensors --images FOLDER --crop 224"
+    )
+
+
+def _attack(settings: AttackSettings, classifier: "Classifier", image_set: "ImageSet", out: Path, batch: int) -> None:
+    """The results and their report are written before they are printed."""
+    from underfire.report import write_report
+    from underfire.studies import effectiveness
+
+    normalization = classifier.origin.normalization if classifier.origin else "given"
+    say(f"Model {settings.model} on {classifier.device}; normalisation: {normalization}.")
+    with stage_bars() as on_progress:
+        run = effectiveness.execute(
+            settings, classifier, image_set, out, command=command_line(), batch_size=batch, on_progress=on_progress
+        )
+    report = write_report(run, out / "report.html")
+    _print_summary(run)
+    say("")
+    say_written({"Run folder": out, "Report": report})
+
+
+def _print_summary(run: "Run") -> None:
+    from underfire.report.tables import heads, lines
+    from underfire.report.wording import wording
+    from underfire.runs.folder import is_targeted
+    from underfire.runs.outcomes import summarise
+
+    selection, skipped = run.info["selection"], run.info["skipped"]
+    found = selection["examined"] - selection["misclassified"]
+    title = f"{counted(found, 'image')}; means, with their 95 % interval in brackets"
+    targeted = is_targeted(run.info)
+    table = table_of(title, ("interpreter", "attack"), heads(wording(run.info), targeted))
+    for line in lines(summarise(run.outcomes()), targeted):
+        table.add_row(*line)
+    console.print(table)
+    if skipped:
+        say(f"{counted(len(skipped), 'file')} could not be used; run.json lists them with the reasons.")
+    if found < selection["requested"]:
+        examined, wrong = selection["examined"], selection["misclassified"]
+        say(f"No more than {found} images were found: of {examined} examined, {wrong} were misclassified.")
+    if passed_over := selection.get("passed_over"):
+        say(f"{passed_over} images were passed over: they have no target class other than their own.")
+
+
+def _retrain(out: Path) -> None:
+    from underfire.training import demo as demo_training
+
+    path = out.with_suffix(".safetensors")
+    with one_bar("training", demo_training.STEPS) as show:
+        accuracy = demo_training.retrain(path, lambda step, _loss: show(step + 1, ""))
+    say(f"Held-out accuracy: {accuracy:.3f}")
+    say_written({"Weights": path})

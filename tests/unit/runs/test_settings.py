@@ -1,0 +1,30 @@
+"""Options as they are typed and as Python gives them."""
+
+import pytest
+
+from underfire import UnderfireError
+from underfire.runs.settings import AttackSettings, budget_in
+
+
+@pytest.mark.parametrize(
+    ("text", "budget"),
+    [(None, None), ("8/255", 8 / 255), (" 8 / 255 ", 8 / 255), ("0.031", 0.031), ("1e-2", 0.01), ("2", 2)],
+)
+def test_a_budget_is_a_fraction_or_a_number(text: str | None, budget: float | None) -> None:
+    assert budget_in(text) == budget
+
+
+@pytest.mark.parametrize("text", ["", "eight", "8/0", "8/255/2", "8/", "/255", "8 255"])
+def test_any_other_budget_is_refused(text: str) -> None:
+    with pytest.raises(UnderfireError, match=f"^--eps {text} is no number; write it like 8/255 or 0.031.$"):
+        budget_in(text)
+
+
+def test_lists_are_tuples_or_separated_by_commas() -> None:
+    given = {"model": "demo", "images": "demo"}
+    typed = AttackSettings(**given, interpreters="cam, Grad-CAM", solvers="pgd,stadv", evade="fs,fs:median:3")
+    assert typed.interpreters == ("cam", "grad-cam")
+    assert typed.solvers == ("pgd", "stadv")
+    assert typed == AttackSettings(
+        **given, interpreters=("cam", "grad-cam"), solvers=("pgd", "stadv"), evade=("fs", "fs:median:3")
+    )
