@@ -1,6 +1,5 @@
 """The command line: parse, call, print."""
 
-import io
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +12,7 @@ from underfire.cli.attack import attack, demo
 from underfire.cli.detect import detect
 from underfire.cli.options import command
 from underfire.cli.study import study_app
-from underfire.cli.terminal import say, say_written
+from underfire.cli.terminal import forgive_output, say, say_written
 from underfire.cli.train import train_app
 from underfire.cli.transfer import transfer
 from underfire.core.errors import UnderfireError
@@ -74,9 +73,7 @@ def list_names() -> None:
 
 def main() -> None:
     """Entry point: errors become one sentence and a non-zero exit code, and what an output cannot show is replaced."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+    forgive_output()
     try:
         app()
     except UnderfireError as problem:

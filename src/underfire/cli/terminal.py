@@ -1,6 +1,7 @@
 """What the commands share: devices, image sizes, printing and progress."""
 
 import io
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -31,8 +32,18 @@ if TYPE_CHECKING:
 N = TypeVar("N", bound=Source)
 
 
+def forgive_output() -> None:
+    """Replace what the output has no characters for; where there is no output, print to nowhere."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
 class Output(io.StringIO):
-    """Standard output that costs nothing: what it cannot show is replaced, what nobody reads any more is dropped."""
+    """Standard output that never fails: what nobody reads any more is dropped."""
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
@@ -40,7 +51,7 @@ class Output(io.StringIO):
 
     def write(self, text: str) -> int:
         with suppress(OSError, ValueError):
-            sys.stdout.write(text.encode(self.encoding, "replace").decode(self.encoding))
+            sys.stdout.write(text)
         return len(text)
 
     def flush(self) -> None:
@@ -49,7 +60,7 @@ class Output(io.StringIO):
 
     def isatty(self) -> bool:
         with suppress(ValueError):
-            return sys.stdout.isatty()
+            return sys.stdout is not None and sys.stdout.isatty()
         return False
 
 
