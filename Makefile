@@ -3,7 +3,7 @@
 # make test-extended  every law on every pair of network and interpreter, shapes checked in all tests
 # make lint           the checks that run no test
 # make docs           build the documentation into site/
-# make bench          time one attack step, and what MASK and RTS cost
+# make bench          time start-up and one attack step, and what MASK and RTS cost
 # make clean          remove caches and built packages; run folders and .venv stay
 
 BIN := .venv/bin
@@ -33,6 +33,7 @@ docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(INSTALLED)
+	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/step.py
 	$(BIN)/python benchmarks/mask.py
 

@@ -80,17 +80,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     wanted = rows(arguments.run)
-    used = {name: [measure(*each) for _ in range(1)][:0] for name, each in wanted.items()}
-    for _ in range(arguments.rounds):
-        for name, each in wanted.items():
-            used[name].append(measure(*each))
+    turns = [{name: measure(*each) for name, each in wanted.items()} for _ in range(1 + arguments.rounds)]
+    used = {name: [turn[name] for turn in turns[1:]] for name in wanted}
     table = Table("command", box=MARKDOWN)
     for heading in ("CPU", "wall", "peak memory", "torch"):
         table.add_column(heading, justify="right")
-    for name, turns in used.items():
-        cpu, wall, peak = (min(getattr(each, what) for each in turns) for what in ("cpu", "wall", "peak"))
+    for name, counted in used.items():
+        cpu, wall, peak = (min(getattr(each, what) for each in counted) for what in ("cpu", "wall", "peak"))
         table.add_row(
-            f"`{name}`", f"{cpu:.2f} s", f"{wall:.2f} s", f"{peak:.0f} MiB", "yes" if turns[0].torch else "no"
+            f"`{name}`", f"{cpu:.2f} s", f"{wall:.2f} s", f"{peak:.0f} MiB", "yes" if counted[0].torch else "no"
         )
     Console(width=140).print(table)
 

@@ -63,7 +63,10 @@ def usage(command: Any) -> Iterator[str]:
 
 
 def options(command: Any) -> list[Any]:
-    return [each for each in command.params if each.param_type_name == "option" and each.name != "help"]
+    """As help groups them."""
+    found = [each for each in command.params if each.param_type_name == "option" and each.name != "help"]
+    panels = list(dict.fromkeys(each.rich_help_panel for each in found))
+    return sorted(found, key=lambda each: panels.index(each.rich_help_panel))
 
 
 def default_of(option: Any) -> str:

@@ -89,9 +89,10 @@ def _print_summary(run: "Run") -> None:
         say(f"{counted(len(skipped), 'file')} could not be used; run.json lists them with the reasons.")
     if found < selection["requested"]:
         examined, wrong = selection["examined"], selection["misclassified"]
-        say(f"No more than {found} images were found: of {examined} examined, {wrong} were misclassified.")
+        were_found = f"{counted(found, 'image')} {'was' if found == 1 else 'were'} found"
+        say(f"No more than {were_found}: of {examined} examined, {wrong} were misclassified.")
     if passed_over := selection.get("passed_over"):
-        say(f"{passed_over} images were passed over: they have no target class other than their own.")
+        say(f"{counted(passed_over, 'image')} passed over: no target class other than their own.")
 
 
 def _retrain(out: Path) -> None:

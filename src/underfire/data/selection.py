@@ -12,6 +12,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from underfire.core.rng import image_keys, uniform
+from underfire.core.text import counted
 from underfire.core.types import Images, Labels, Logits, Samples, UnderfireError
 from underfire.data.decode import Picture
 from underfire.data.image_set import ImageSet, UnreadableImage
@@ -64,7 +65,7 @@ def select(classify: Callable[[Images], Logits], image_set: ImageSet, n: int, se
         raise _unusable(image_set, skipped)
     if not chosen:
         raise UnderfireError(
-            f"the classifier got none of {examined} images right: check the normalisation (--normalize), "
+            f"the classifier got none of {counted(examined, 'image')} right: check the normalisation (--normalize), "
             "the class indices (--labels) and the image size (--crop)"
         )
     ids = tuple(image_set.ids[i] for i in chosen)
@@ -142,7 +143,7 @@ def _with_object(
 
 def _unusable(image_set: ImageSet, skipped: list[tuple[str, str]]) -> UnderfireError:
     name, reason = skipped[-1]
-    return UnderfireError(f"none of the {len(image_set)} images can be used; the last was {name}: {reason}")
+    return UnderfireError(f"none of the {counted(len(image_set), 'image')} can be used; the last was {name}: {reason}")
 
 
 def _order(ids: tuple[str, ...], seed: int) -> list[int]:

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Int, UInt8
 from torch import Tensor
 
 from underfire.core.rng import image_keys, uniform
+from underfire.core.text import counted
 from underfire.core.types import Images, Keys, Labels, UnderfireError
 from underfire.data.image_set import ImageSet, UnreadableImage
 from underfire.data.scenes import scenes
@@ -77,7 +78,9 @@ def read_training_set(
         ids.append(name)
         on_image(i + 1)
     if len(ids) < 2:
-        raise UnderfireError(f"{len(ids)} of {len(image_set)} images can be used; a training needs two or more.")
+        raise UnderfireError(
+            f"{len(ids)} of {counted(len(image_set), 'image')} can be used; a training needs two or more."
+        )
     digest = image_set.digest if objects is None else f"{image_set.digest} {objects.digest}"
     known = None if objects is None else torch.stack(masks)
     return TrainingSet(tuple(ids), torch.stack(pixels), known, digest, tuple(skipped))
