@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 
 def attack(settings: AttackSettings, machine: Batches, out: Out = Path("runs/attack")) -> None:
     """Attack classifier and interpreters with PGD or StAdv and its ADV2; leaves a run folder and its report."""
+    from underfire.data.class_names import for_classifier
+
     settings, classifier = opened(settings, machine.device)
-    _attack(settings, classifier, settings.open_images(), out, machine.batch)
+    _attack(settings, classifier, for_classifier(settings.open_images(), classifier), out, machine.batch)
 
 
 def demo(
@@ -60,7 +62,10 @@ def _attack(settings: AttackSettings, classifier: "Classifier", image_set: "Imag
     from underfire.studies import effectiveness
 
     normalization = classifier.origin.normalization if classifier.origin else "given"
-    say(f"Model {settings.model} on {classifier.device}; normalisation: {normalization}.")
+    say(
+        f"Model {settings.model} on {classifier.device}; normalisation: {normalization}; "
+        f"labels by {image_set.numbering}."
+    )
     with stage_bars() as on_progress:
         run = effectiveness.execute(
             settings, classifier, image_set, out, command=command_line(), batch_size=batch, on_progress=on_progress

@@ -86,6 +86,7 @@ def _with_defaults(settings: StudySettings) -> StudySettings:
 def _subject(request: StudySettings, classifier: "Classifier") -> "Subject":
     """The images, the demo's in sufficient number, and the masks that belong to them."""
     from underfire.data import demo
+    from underfire.data.class_names import for_classifier
     from underfire.data.image_set import object_masks
     from underfire.studies.base import Subject
 
@@ -94,7 +95,7 @@ def _subject(request: StudySettings, classifier: "Classifier") -> "Subject":
     if request.images == "demo":
         count = max(DEMO_SCENES, request.attacked + request.sizes.benign, request.sizes.located)
         return Subject(classifier, request.open_images(count), demo.demo_masks(count))
-    image_set = request.open_images()
+    image_set = for_classifier(request.open_images(), classifier)
     masks = None if request.masks is None else object_masks(image_set, existing_folder(request.masks))
     return Subject(classifier, image_set, masks)
 

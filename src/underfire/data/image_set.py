@@ -2,24 +2,27 @@
 
     photos = open_images("photos", crop=224)            # reads no pixel yet
 
-Three layouts are understood: one subfolder per class; one folder with a table of labels (see
-`underfire.data.label_tables`; files that the table does not list are no part of the set); and an .npz with uint8
-`images` (N, H, W, 3) and integer `labels` (N,).
+Three layouts are understood: one subfolder per class, inside train/, val/ and test/ if there are parts; one folder with
+a table of labels (see `underfire.data.label_tables`; files that the table does not list are no part of the set); and an
+.npz with uint8 `images` (N, H, W, 3) and integer `labels` (N,).
 """
 
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from underfire.core.types import Labels, UnderfireError
+from underfire.data.arrays import read_arrays
 from underfire.data.decode import ArraySource, FileSource, Picture
-from underfire.data.label_tables import MOST_CLASSES, LabelEntry, read_label_table
+from underfire.data.folders import images_below, split_folders, unusable
+from underfire.data.label_tables import LabelEntry, read_label_table
+from underfire.data.masks import decode_mask, masks_beside, masks_of
 from underfire.data.splits import part
 
 
@@ -34,12 +37,21 @@ class UnreadableImage(UnderfireError):
         return f"image {self.path} cannot be used: {self.reason}"
 
 
+class Numbering(StrEnum):
+    """What the labels of a set go by; the values are for run.json."""
+
+    STATED = "class indices that come with the images"
+    SORTED = "the order of the images' class names"
+    MATCHED = "the classifier's class names"
+    INDICES = "folder names that are class indices"
+
+
 @dataclass(frozen=True)
 class ImageSet:
     """N labelled images that are read one at a time.
 
-    `classes` names each index, "7" where class 7 has no name; `skipped` holds (id, reason) of images that a
-    table lists but that are missing; `resize` is the short side and `crop` the side of the central square, in
+    `classes` names each index, "7" where class 7 has no name; `skipped` holds (id, reason) of files that cannot be
+    used or are passed over; `resize` is the short side and `crop` the side of the central square, in
     pixels, None to leave images as they are. Images of one group show the same thing; empty if nothing is known of it.
     """
 
@@ -51,6 +63,7 @@ class ImageSet:
     crop: int | None = None
     resize: int | None = None
     groups: tuple[str, ...] = ()
+    numbering: Numbering = Numbering.STATED
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -112,7 +125,7 @@ def open_images(
 ) -> ImageSet:
     """The images at `path`, a folder or an .npz; `labels` is a CSV, by default the folder's own labels.csv.
 
-    `split` asks for one part: of those that the table tells, else train or test, which share no group (or no image).
+    `split` asks for one part: of those that table or folders tell, else train or test, which share no group or image.
     Raises UnderfireError if there is nothing at `path`, or nothing that says which image is of which class.
     """
     path = Path(path)
@@ -125,41 +138,65 @@ def open_images(
 
 
 def object_masks(image_set: ImageSet, folder: Path) -> ImageSet:
-    """The masks of the same names in a folder, cut like the images; UnderfireError if one is missing."""
-    names = tuple(Path(name).with_suffix(".png").as_posix() for name in image_set.ids)
-    if missing := [name for name in names if not (folder / name).is_file()]:
-        raise UnderfireError(f"{folder} lacks {len(missing)} of {len(names)} masks, the first is {missing[0]}.")
-    return replace(image_set, ids=names, source=FileSource(folder, names))
+    """The masks of the images in a folder, found by name and cut alike; UnderfireError if one is missing."""
+    photos = image_set.source.folder if isinstance(image_set.source, FileSource) else None
+    names = masks_of(image_set.ids, folder, photos)
+    return replace(image_set, ids=names, source=FileSource(folder, names, decode_mask))
 
 
 def _open(path: Path, labels: str | Path | None, split: str | None) -> ImageSet:
     if path.is_dir():
-        if labels is not None:
-            return _open_table(path, Path(labels), split)
         own = path / "labels.csv"
-        return _open_table(path, own, split) if own.exists() else _part(_open_nested(path), split)
-    if path.suffix != ".npz":
+        if labels is not None or own.exists():
+            return _open_table(path, Path(labels or own), split)
+        return _open_nested(path, split)
+    if path.suffix.lower() != ".npz":
         raise UnderfireError(f"{path} is neither a folder nor an .npz file: give one of the two")
     if labels is not None:
         raise UnderfireError(f"{path} brings its own labels: leave out {labels}")
     return _part(_open_npz(path), split)
 
 
-def _open_nested(folder: Path) -> ImageSet:
-    from torchvision.datasets.folder import IMG_EXTENSIONS
+def _open_nested(folder: Path, split: str | None) -> ImageSet:
+    found = images_below(folder)
+    parts = split_folders(found.images)
+    if not parts:
+        return _part(_by_folder(folder, found.images, found.skipped, depth=1), split)
+    names = ", ".join(sorted(parts))
+    if split is None:
+        raise UnderfireError(f"{folder} is split into {names}: say which part with --split")
+    chosen = [top for top, name in parts.items() if split in (top, name)]
+    if len(chosen) != 1:
+        raise UnderfireError(f"{folder} is split into {names}, of which {len(chosen)} are '{split}': give one of them")
+    in_parts = [name for name in found.images if name.partition("/")[0] in parts]
+    everything = _by_folder(folder, in_parts, found.skipped, depth=2)
+    wanted = [i for i, name in enumerate(everything.ids) if name.startswith(f"{chosen[0]}/")]
+    if not wanted:
+        raise UnderfireError(f"{folder / chosen[0]} has no subfolders with images: make one subfolder per class")
+    return everything.take(wanted)
 
-    classes = sorted(item.name for item in folder.iterdir() if item.is_dir() and item.name[0] != ".")
-    ids, labels = [], []
-    for label, name in enumerate(classes):
-        files = sorted(file for file in (folder / name).rglob("*") if file.suffix.lower() in IMG_EXTENSIONS)
-        ids += [file.relative_to(folder).as_posix() for file in files]
-        labels += [label] * len(files)
+
+def _by_folder(folder: Path, files: Sequence[str], skipped: tuple[tuple[str, str], ...], depth: int) -> ImageSet:
+    """Images by the folder that they are in, `depth` below the root; those above are passed over."""
+    masks = masks_beside(files)
+    skipped = (*skipped, *((name, "it is the mask of an image beside it") for name in sorted(masks)))
+    files = [name for name in files if name not in masks]
+    ids = tuple(name for name in files if name.count("/") >= depth)
     if not ids:
         raise UnderfireError(
             f"{folder} has no subfolders with images and no labels.csv: "
             "make one subfolder per class or name a table of labels with --labels"
         )
-    return ImageSet(tuple(ids), torch.tensor(labels), tuple(classes), FileSource(folder, tuple(ids)))
+    if len(ids) < len(files):
+        above = next(name for name in files if name.count("/") < depth)
+        skipped = (*skipped, (above, f"{len(files) - len(ids)} images like this one lie in no class's folder"))
+    of = [name.split("/")[depth - 1] for name in ids]
+    numbers = all(name.isdecimal() for name in of)
+    classes = sorted(set(of), key=lambda name: (int(name) if numbers else 0, name))
+    place = {name: i for i, name in enumerate(classes)}
+    labels = torch.tensor([place[name] for name in of])
+    source = FileSource(folder, ids)
+    return ImageSet(ids, labels, tuple(classes), source, skipped, numbering=Numbering.SORTED)
 
 
 def _open_table(folder: Path, table: Path, split: str | None) -> ImageSet:
@@ -174,13 +211,16 @@ def _open_table(folder: Path, table: Path, split: str | None) -> ImageSet:
         entries[file.as_posix()] = entry
     ids, labels = tuple(entries), torch.tensor([entry.label for entry in entries.values()], dtype=torch.int64)
     groups = tuple(entry.lesion or file for file, entry in entries.items())
-    everything = ImageSet(ids, labels, listed.classes, FileSource(folder, ids), groups=groups)
+    numbering = Numbering.SORTED if listed.by_name else Numbering.STATED
+    everything = ImageSet(ids, labels, listed.classes, FileSource(folder, ids), groups=groups, numbering=numbering)
     wanted = _part(everything, split, [entry.part for entry in entries.values()])
-    there = [i for i, name in enumerate(wanted.ids) if (folder / name).is_file()]
+    reasons = [unusable(folder / name) for name in wanted.ids]
+    there = [i for i, reason in enumerate(reasons) if reason is None]
+    skipped = tuple((wanted.ids[i], reason) for i, reason in enumerate(reasons) if reason is not None)
     if not there:
-        raise UnderfireError(f"{folder} holds none of the files that {table} lists: check the column file")
-    missing = sorted(set(range(len(wanted))) - set(there))
-    return replace(wanted.take(there), skipped=tuple((wanted.ids[i], "the file is missing") for i in missing))
+        first = f"; the first is {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
+        raise UnderfireError(f"{folder} holds none of the files that {table} lists: check the column file{first}")
+    return replace(wanted.take(there), skipped=skipped)
 
 
 def _part(image_set: ImageSet, split: str | None, told: Sequence[str] = ()) -> ImageSet:
@@ -192,21 +232,7 @@ def _part(image_set: ImageSet, split: str | None, told: Sequence[str] = ()) -> I
 
 
 def _open_npz(path: Path) -> ImageSet:
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in ("images", "labels") if name in arrays}
-    except Exception as problem:  # a damaged archive fails in the zip, header or array code
-        raise UnderfireError(f"{path} is no intact .npz: write one with numpy.savez, no object arrays") from problem
-    if len(found) < 2:
-        raise UnderfireError(f"{path} must hold two arrays, images and labels")
-    images, labels = found["images"], found["labels"]
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or 0 in images.shape:
-        raise UnderfireError(f"images in {path} must be uint8 (N, H, W, 3), not {images.dtype} {images.shape}")
-    if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
-        expected = f"integers ({len(images)},), one per image"
-        raise UnderfireError(f"labels in {path} must be {expected}, not {labels.dtype} {labels.shape}")
-    if labels.min() < 0 or labels.max() >= MOST_CLASSES:
-        raise UnderfireError(f"labels in {path} must be class indices from 0 to {MOST_CLASSES - 1}")
-    ids, indices = tuple(map(str, range(len(images)))), torch.from_numpy(labels.astype(np.int64))
-    classes = tuple(map(str, range(int(indices.max()) + 1)))
-    return ImageSet(ids, indices, classes, ArraySource(images))
+    images, labels = read_arrays(path)
+    ids = tuple(map(str, range(len(images))))
+    classes = tuple(map(str, range(int(labels.max()) + 1)))
+    return ImageSet(ids, torch.from_numpy(labels), classes, ArraySource(images))

@@ -20,6 +20,7 @@ from underfire.attacks.target_classes import target_class_named
 from underfire.core.io import read_json, write_json, write_table
 from underfire.core.rng import image_keys
 from underfire.core.types import Samples, UnderfireError
+from underfire.data.class_names import for_classifier
 from underfire.data.image_set import ImageSet
 from underfire.interpreters.protocol import Explainer, check_maps, explained
 from underfire.models.classifier import Classifier
@@ -155,7 +156,8 @@ def environment(settings: Inputs, classifier: Classifier, image_set: ImageSet) -
             "features": classifier.features_layer,
             "fingerprint": classifier.fingerprint(),
         },
-        "classes": _class_names(image_set, origin.classes if origin else ()),
+        "classes": list(image_set.classes),
+        "labels_by": image_set.numbering,
     }
 
 
@@ -225,13 +227,6 @@ def check_contents(run: Run, image_set: ImageSet) -> None:
         )
 
 
-def _class_names(image_set: ImageSet, of_weights: tuple[str, ...]) -> list[str]:
-    """Names by class index: the image set's, else those that came with the weights, else the index itself."""
-    names = list(image_set.classes)
-    names += [str(i) for i in range(len(names), len(of_weights))]
-    return [of_weights[i] if name == str(i) and i < len(of_weights) else name for i, name in enumerate(names)]
-
-
 def reopen(run: Run, device: torch.device | str = "cpu") -> tuple[Classifier, ImageSet]:
     """The classifier of an earlier run and all the images that it chose from, found again by what run.json says.
 
@@ -248,7 +243,7 @@ def reopen(run: Run, device: torch.device | str = "cpu") -> tuple[Classifier, Im
         classifier = Classifier.load(
             source.model, source.weights, source.normalize, features=source.features, device=device
         )
-        image_set = source.open_images()
+        image_set = for_classifier(source.open_images(), classifier)
         chosen_from = target_class_named(str(named.get("target_class", "random"))).candidates(image_set)
     except UnderfireError as problem:
         raise UnderfireError(f"What {run.path} was made with cannot be opened again: {problem}") from problem
