@@ -30,7 +30,7 @@ from tiny_report import INFO as TOLD
 from underfire.metrics.intervals import wilson
 from underfire.report import write_report, write_report_of
 from underfire.runs.outcomes import OUTCOMES
-from underfire.studies import case_study, gap, transfer
+from underfire.studies import case_study, gap, transfers
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
@@ -411,7 +411,7 @@ def grown(tmp_path_factory: pytest.TempPathFactory) -> str:
             rows += detection_rows(detector, attack, made, scores=[0.5, 2.0, 3.0])
     write_detections(path, rows)
     pairs = [(source, shown) for source in ("cam", "grad", None) for shown in ("cam", "grad")]
-    write_rows(path / transfer.TABLE, [transfer_row(*pair, distance=0.1) for pair in pairs], transfer.SCHEMA)
+    write_rows(path / transfers.TABLE, [transfer_row(*pair, distance=0.1) for pair in pairs], transfers.SCHEMA)
     write_rows(path / gap.TABLE, [gap_row("adv2", HOSTILE, 0.5, 0.9)], gap.SCHEMA)
     run = SmallRun(path, attacks=("pgd", "adv2", *evading, "adv2-ensemble"))
     return write_report(run, path / "report.html").as_uri()
@@ -465,7 +465,7 @@ def studied(tmp_path_factory: pytest.TempPathFactory) -> str:
     write_detections(folder / "evasiveness", benign_rows("fs") + rows)
     pairs = [(source, shown) for source in ("cam", "grad", None) for shown in ("cam", "grad")]
     table = [transfer_row(*pair, distance=0.1) for pair in pairs]
-    write_rows(folder / "transfer" / transfer.TABLE, table, transfer.SCHEMA)
+    write_rows(folder / "transfer" / transfers.TABLE, table, transfers.SCHEMA)
     write_rows(folder / "gap" / gap.TABLE, [gap_row("adv2", "cam", 0.5, 0.9)], gap.SCHEMA)
     reported = [{"id": str(i), "class_true": i, "class_predicted": 0} for i in range(3)]
     write_rows(folder / "case-study" / case_study.PREDICTIONS, reported, case_study.PREDICTION_COLUMNS)

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from underfire.cli.main import main
-from underfire.studies.transfer import SCHEMA
+from underfire.studies.transfers import SCHEMA
 
 Underfire = Callable[..., tuple[int, str, str]]
 

@@ -13,7 +13,7 @@ from underfire.runs.settings import Batches, TransferSettings
 
 if TYPE_CHECKING:
     from underfire.metrics.intervals import Estimate
-    from underfire.studies.transfer import TransferCell
+    from underfire.studies.transfers import TransferCell
 
 
 def transfer(
@@ -26,6 +26,7 @@ def transfer(
     from underfire.runs.execute import reopen
     from underfire.runs.folder import open_run
     from underfire.studies import transfer as study
+    from underfire.studies.transfers import TABLE, summarise
 
     opened, names = open_run(run), settings.interpreters
     if names is not None and len({name.partition(":")[0] for name in names}) < len(names):
@@ -44,11 +45,11 @@ def transfer(
         elsewhere = study.Elsewhere(settings.model, loaded)
     with stage_bars() as on_progress:
         table = study.execute(opened, classifier, shown, elsewhere, batch_size=machine.batch, on_progress=on_progress)
-    cells = study.summarise(table)
+    cells = summarise(table)
     _print_matrix(cells)
     _print_differences(cells)
     say("")
-    say_written({"Table": run / study.TABLE, "Heat-map": run / study.plot_name(elsewhere)})
+    say_written({"Table": run / TABLE, "Heat-map": run / study.plot_name(elsewhere)})
 
 
 def _print_matrix(cells: "list[TransferCell]") -> None:

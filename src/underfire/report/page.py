@@ -24,7 +24,7 @@ from underfire.runs.outcomes import summarise, with_judgements
 from underfire.studies.catalogue import done
 from underfire.studies.detections import TABLE as DETECTIONS
 from underfire.studies.gap import TABLE as GAPS
-from underfire.studies.transfer import TABLE as TRANSFERS
+from underfire.studies.transfers import TABLE as TRANSFERS
 
 REPORT = "report.html"
 RUN = ("underfire", "created", "seed", "device")

@@ -147,12 +147,10 @@ def described(settings: Inputs, subject: Subject, skipped: Sequence[tuple[str, s
 
 def per_image(schema: pa.Schema, ids: Sequence[str], **columns: Any) -> pa.Table:
     """A row per image; a column is given by its values, or by the one value that all rows share."""
-    values = {
-        name: given.tolist()
-        if isinstance(given, Tensor)
-        else given
-        if isinstance(given, list | pa.Array)
-        else [given] * len(ids)
-        for name, given in columns.items()
-    }
-    return pa.table({"id": ids, **values}, schema)
+
+    def values(given: Any) -> Any:
+        if isinstance(given, Tensor):
+            return given.tolist()
+        return given if isinstance(given, list | pa.Array) else [given] * len(ids)
+
+    return pa.table({"id": ids, **{name: values(given) for name, given in columns.items()}}, schema)

@@ -1,7 +1,7 @@
 """Do maps stay deceived when another interpreter, or another classifier, looks? (Table 9, Fig. 14)
 
     table = execute(open_run("runs/x"), classifier)
-    cells = summarise(table)
+    cells = summarise(table)                                # see `underfire.studies.transfers`
 
 The images of an attack's run are explained by every interpreter. Per image, for source g and shown interpreter g',
 
@@ -14,17 +14,14 @@ benign images under random noise of the same size, explained for their true clas
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
 import torch
 
 from underfire.attacks.names import interpreter_name, made_for
 from underfire.core.image_ops import is_constant
-from underfire.core.io import groups, nullable, read_table, rows_where, write_bytes, write_table
-from underfire.core.plots import matrix
+from underfire.core.io import nullable, read_table, rows_where, write_bytes, write_table
 from underfire.core.types import Samples, UnderfireError
 from underfire.interpreters import Interpreter
-from underfire.metrics.intervals import Estimate, mean_interval
 from underfire.metrics.maps import compare_maps, map_l1
 from underfire.models.classifier import Classifier
 from underfire.runs.compute import Context, in_one_sentence
@@ -40,31 +37,9 @@ from underfire.studies.base import Manner, Study, Subject, per_image
 from underfire.studies.figures import Drawing, Figure, gallery, papers
 from underfire.studies.galleries import image, map_of, samples
 from underfire.studies.tables import Row, Table, Value
+from underfire.studies.transfers import SCHEMA, TABLE, heat_map, summarise, transfers
 
-TABLE = "transfer.parquet"
 NOISE = "noise"
-SCHEMA = pa.schema(
-    {
-        "id": pa.string(),
-        "attack": pa.string(),
-        "source": pa.string(),  # the interpreter that the image was made for, if any
-        "interpreter": pa.string(),  # the one that shows the map
-        "model": pa.string(),
-        "model_fingerprint": pa.string(),
-        "class_true": pa.int64(),
-        "class_explained": pa.int64(),
-        "class_predicted": pa.int64(),  # by this classifier
-        "map_l1": pa.float64(),  # these against the same interpreter's and classifier's benign map
-        "map_l2": pa.float64(),
-        "iou_mean": pa.float64(),
-        "iou_half": pa.float64(),
-        "iou_top15": pa.float64(),
-        "own": pa.bool_(),  # shown by the interpreter that it was made for, on the classifier that it was made for
-        "own_l1": pa.float64(),  # map_l1 of that row of the same image
-        "map_constant": pa.bool_(),
-        "benign_constant": pa.bool_(),
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -188,71 +163,9 @@ def transfer_table(
     return pa.concat_tables(tables)
 
 
-@dataclass(frozen=True)
-class TransferCell:
-    """One source seen by one interpreter on one classifier.
-
-    `difference` is own - transferred, paired image by image, with its bootstrap interval; None for the null rows and
-    for a source's own row. `predicted` is how often this classifier reports the explained class.
-    """
-
-    attack: str
-    source: str | None
-    interpreter: str
-    model: str
-    map_l1: Estimate
-    iou_mean: Estimate
-    predicted: Estimate
-    difference: Estimate | None
-    own: bool
-
-    @property
-    def made_for(self) -> str:
-        """The source in words."""
-        return self.attack if self.source is None else f"{self.attack} {self.source}"
-
-
-def summarise(table: pa.Table) -> list[TransferCell]:
-    """One TransferCell per (source, shown interpreter, classifier), in the order of the table."""
-    return [_cell(rows) for _, rows in groups(table, "attack", "source", "interpreter", "model_fingerprint")]
-
-
-def transfers(run: Run) -> pa.Table:
-    """The run's table, of all calls."""
-    return read_table(run.path / TABLE, SCHEMA)
-
-
 def plot_name(elsewhere: Elsewhere | None) -> str:
     """The file that holds the heat-map."""
     return "transfer.svg" if elsewhere is None else f"transfer-{elsewhere.classifier.fingerprint()}.svg"
-
-
-def heat_map(table: pa.Table) -> bytes:
-    """Mean distances on one classifier as SVG: sources by shown interpreters, a source's own one framed."""
-    cells = summarise(table)
-    rows = list(dict.fromkeys((cell.attack, cell.source) for cell in cells))
-    columns = list(dict.fromkeys(cell.interpreter for cell in cells))
-    values = np.full((len(rows), len(columns)), np.nan)
-    own = np.zeros(values.shape, dtype=bool)
-    for cell in cells:
-        place = rows.index((cell.attack, cell.source)), columns.index(cell.interpreter)
-        values[place], own[place] = cell.map_l1.value, cell.own
-    titles = [made_for(*row) for row in rows], [interpreter_name(column) for column in columns]
-    return matrix(values, *titles, own, "ΔL1 to the benign map")
-
-
-def _cell(rows: pa.Table) -> TransferCell:
-    first = {name: rows[name][0].as_py() for name in ("attack", "source", "interpreter", "model", "own")}
-    distance, overlap = rows["map_l1"].to_numpy(), rows["iou_mean"].to_numpy()
-    predicted = rows["class_predicted"].to_numpy() == rows["class_explained"].to_numpy()
-    paired = first["source"] is not None and not first["own"]
-    return TransferCell(
-        **first,
-        map_l1=mean_interval(distance),
-        iou_mean=mean_interval(overlap),
-        predicted=mean_interval(predicted),
-        difference=mean_interval(rows["own_l1"].to_numpy() - distance) if paired else None,
-    )
 
 
 def noise(made: AttackPlan) -> Planned:

@@ -28,7 +28,7 @@ from underfire.detection.calibration import roc
 from underfire.report import write_report
 from underfire.report.sections import detection
 from underfire.studies import detections as detecting
-from underfire.studies import gap, transfer
+from underfire.studies import gap, transfers
 from underfire.studies.detections import DETECTORS
 
 HOSTILE = '"><script>alert(1)</script>$x^{'
@@ -144,7 +144,7 @@ def test_hostile_names_of_detectors_and_attackers_stay_text(run: FakeRun, tmp_pa
     rows += detection_rows(HOSTILE, "adv2", "cam", scores=[3.0]) + benign_rows("fs:" + HOSTILE)
     write_detections(tmp_path, rows, target=HOSTILE)
     for name, schema, row in (
-        (transfer.TABLE, transfer.SCHEMA, transfer_row(HOSTILE, HOSTILE, 0.1, attack=HOSTILE, model=HOSTILE)),
+        (transfers.TABLE, transfers.SCHEMA, transfer_row(HOSTILE, HOSTILE, 0.1, attack=HOSTILE, model=HOSTILE)),
         (gap.TABLE, gap.SCHEMA, gap_row(HOSTILE, HOSTILE, 0.1, 0.2)),
     ):
         write_rows(tmp_path / name, [row], schema)
@@ -165,7 +165,7 @@ def test_transfer_counts_the_sources_that_deceive_their_own_interpreter_best(run
         transfer_row(None, "cam", 0.4), transfer_row(None, "grad", 0.4),
         transfer_row("cam", "cam", 0.3, model="other", model_fingerprint="f1", own=False),
     ]  # fmt: skip
-    write_rows(tmp_path / transfer.TABLE, rows, transfer.SCHEMA)
+    write_rows(tmp_path / transfers.TABLE, rows, transfers.SCHEMA)
     page = render(run, tmp_path)
     text = text_of(page, "transfer")
     assert (
@@ -184,7 +184,7 @@ def test_transfer_to_another_classifier_compares_with_the_own_distance(tmp_path:
 
 
 def _transferred(folder: Path, rows: list[dict[str, Any]]) -> str:
-    write_rows(folder / transfer.TABLE, rows, transfer.SCHEMA)
+    write_rows(folder / transfers.TABLE, rows, transfers.SCHEMA)
     return text_of(render(FakeRun(("a.jpg",), path=folder), folder), "transfer")
 
 
@@ -211,7 +211,7 @@ ROWS: dict[str, Callable[[], list[dict[str, Any]]]] = {
 }
 FILES = {
     "detection": (detecting.TABLE, detecting.COLUMNS),
-    "transfer": (transfer.TABLE, transfer.SCHEMA),
+    "transfer": (transfers.TABLE, transfers.SCHEMA),
     "gap": (gap.TABLE, gap.SCHEMA),
 }
 

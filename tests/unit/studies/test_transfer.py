@@ -23,7 +23,7 @@ from underfire.interpreters.mask.solver import Solver
 from underfire.models.classifier import Classifier
 from underfire.runs.folder import Run
 from underfire.runs.plan import Planned
-from underfire.studies import effectiveness, transfer
+from underfire.studies import effectiveness, transfer, transfers
 from underfire.studies.transfer import Elsewhere
 
 N = 4
@@ -69,7 +69,7 @@ def test_one_row_per_image_source_and_shown_interpreter(run: Run, tiny_model: st
         (*made, g.name) for made in (("adv2", "cam"), ("adv2", "grad"), ("pgd", None), ("noise", None)) for g in SHOWN
     }
     assert table.num_rows == N * 4 * 3
-    assert table == transfer.transfers(run)
+    assert table == transfers.transfers(run)
     assert set(table["model"].to_pylist()) == {tiny_model}
     assert set(table["model_fingerprint"].to_pylist()) == {model(tiny_model).fingerprint()}
 
@@ -137,7 +137,7 @@ def test_images_that_were_bent_transfer_too(attack: Attack, tmp_path: Path, tiny
     """Their noise is as large as the largest change of a pixel."""
     run = attack(tmp_path / "bent", solvers=("stadv",), eps=None, interpreters=("cam",))
     table = transfer.execute(run, model(tiny_model), [CAM(), GRAD()])
-    assert [cell.made_for for cell in transfer.summarise(table)[::2]] == ["adv2-stadv cam", "stadv", "noise"]
+    assert [cell.made_for for cell in transfers.summarise(table)[::2]] == ["adv2-stadv cam", "stadv", "noise"]
     rows, own = of(table, attack="adv2-stadv", interpreter="cam"), of(run.outcomes(), attack="adv2-stadv")
     assert {id: row["map_l1"] for id, row in rows.items()} == {id: row["map_l1"] for id, row in own.items()}
 
@@ -150,7 +150,7 @@ def test_another_classifier_has_rows_beside_those_of_the_run_s(run: Run, tiny_mo
     elsewhere = transfer.execute(run, model(tiny_model), [CAM(), GradCAM()], other())
     assert set(elsewhere["model"].to_pylist()) == {"other.py:build"}
     assert not any(elsewhere["own"].to_pylist())
-    table = transfer.transfers(run)
+    table = transfers.transfers(run)
     assert table == pa.concat_tables([home, elsewhere])
     own = of(home, attack="adv2", source="cam", interpreter="cam")
     away = of(elsewhere, attack="adv2", source="cam", interpreter="cam")
@@ -196,7 +196,7 @@ def test_a_difference_is_paired_image_by_image() -> None:
         "map_constant": [False] * 9,
         "benign_constant": [False] * 9,
     }
-    (cell,) = transfer.summarise(pa.table(columns, transfer.SCHEMA))
+    (cell,) = transfers.summarise(pa.table(columns, transfers.SCHEMA))
     assert cell.difference is not None
     assert (cell.difference.value, cell.difference.low, cell.difference.high) == pytest.approx(
         (-0.2, -0.2, -0.2), abs=1e-9
@@ -206,7 +206,7 @@ def test_a_difference_is_paired_image_by_image() -> None:
 
 
 def test_own_and_null_rows_have_no_difference(run: Run, tiny_model: str) -> None:
-    cells = transfer.summarise(transfer.execute(run, model(tiny_model)))
+    cells = transfers.summarise(transfer.execute(run, model(tiny_model)))
     assert {(c.made_for, c.interpreter) for c in cells if c.difference is not None} == {
         ("adv2 cam", "grad"),
         ("adv2 grad", "cam"),
@@ -245,7 +245,7 @@ def test_a_transfer_that_was_killed_and_run_again_is_the_uninterrupted_one(
 
     with pytest.raises(KeyboardInterrupt):
         transfer.execute(run, model(tiny_model), shown, batch_size=2, on_progress=give_up)
-    assert not (run.path / transfer.TABLE).exists()
+    assert not (run.path / transfers.TABLE).exists()
     assert transfer.execute(run, model(tiny_model), shown, batch_size=2) == expected
     assert (run.path / "transfer.svg").read_bytes() == (whole.path / "transfer.svg").read_bytes()
 
@@ -299,7 +299,7 @@ def test_a_run_of_another_version_is_refused(run: Run, tiny_model: str) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"PAR1 nothing", None], ids=["empty", "garbage", "other columns"])
 def test_a_damaged_table_of_earlier_calls_is_refused_and_kept(run: Run, tiny_model: str, content: bytes | None) -> None:
-    path = run.path / transfer.TABLE
+    path = run.path / transfers.TABLE
     if content is None:
         pq.write_table(pa.table({"id": ["a"]}), path)
     else:
@@ -325,13 +325,13 @@ def transferred(model: str, distance: float) -> pa.Table:
         }
         for attack, source in sources for shown in ALL for id in IDS[:2]
     ]  # fmt: skip
-    return pa.Table.from_pylist(rows, transfer.SCHEMA)
+    return pa.Table.from_pylist(rows, transfers.SCHEMA)
 
 
 def test_table_9_is_of_the_runs_own_classifier(tmp_path: Path) -> None:
     write_json(tmp_path / "run.json", RESNET)
     both = pa.concat_tables([transferred("another", 0.9), transferred("ours", 0.2)])
-    write_table(tmp_path / transfer.TABLE, both)
+    write_table(tmp_path / transfers.TABLE, both)
     (table,) = transfer.tables(Run(tmp_path))
     assert table.columns == ("GRAD", "CAM", "MASK", "RTS")
     named = [f"ADV² for {name}" for name in table.columns]

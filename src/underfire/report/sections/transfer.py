@@ -11,7 +11,7 @@ from underfire.attacks.names import made_for
 from underfire.metrics.maps import BINARISATIONS
 from underfire.report.figures import Plot, embedded
 from underfire.report.sections.part import complete_table
-from underfire.studies.transfer import SCHEMA, TransferCell, heat_map, summarise
+from underfire.studies.transfers import SCHEMA, TransferCell, heat_map, summarise
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from underfire.report import write_report_of
 from underfire.report.wording import HIDING, SHOWING
 from underfire.runs.folder import open_run
 from underfire.runs.outcomes import OUTCOMES
-from underfire.studies import case_study, gap, transfer
+from underfire.studies import case_study, gap, transfers
 from underfire.studies.catalogue import STUDIES, done
 
 RECORDED = {**INFO, "model": {**INFO["model"], "fingerprint": "f0"}}
@@ -86,7 +86,7 @@ def test_detectors_transfer_and_gap_come_from_the_folders_of_their_studies(tmp_p
     write_detections(tmp_path / "evasiveness", benign_rows("fs") + rows)
     pairs = [(source, shown) for source in ("cam", "grad", None) for shown in ("cam", "grad")]
     table = [transfer_row(*pair, distance=0.1) for pair in pairs]
-    write_rows(tmp_path / "transfer" / transfer.TABLE, table, transfer.SCHEMA)
+    write_rows(tmp_path / "transfer" / transfers.TABLE, table, transfers.SCHEMA)
     write_rows(tmp_path / "gap" / gap.TABLE, [gap_row("adv2", "cam", 0.5, 0.9)], gap.SCHEMA)
     shown = page(tmp_path)
     assert {"verdict", "detection", "transfer", "gap", "studies", "gallery"} <= set(sections(shown))
