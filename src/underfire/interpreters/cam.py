@@ -39,9 +39,8 @@ class CAM(ClosedForm):
 
     def _maps(self, classifier: Classifier, x: Images, y: Labels) -> tuple[Logits, Maps]:
         head = classifier.locate_head(x)
-        evidence = classifier(x)
-        assert evidence.features is not None
-        return evidence.logits, normalise_map(head.class_maps(evidence.features, y))
+        logits, features = classifier.read_features(x)
+        return logits, normalise_map(head.class_maps(features, y))
 
 
 @dataclass(frozen=True)
@@ -67,9 +66,7 @@ class GradCAM(ClosedForm):
 
     def _maps(self, classifier: Classifier, x: Images, y: Labels, create_graph: bool) -> tuple[Logits, Maps]:
         head = classifier.find_head(x)
-        evidence = classifier(x)
-        logits, features = evidence.logits, evidence.features
-        assert features is not None
+        logits, features = classifier.read_features(x)
         if head is not None:
             return logits, normalise_map(head.class_maps(features, y).relu())
         of_class = logits.gather(1, y[:, None]).sum()

@@ -7,17 +7,17 @@
 memory format), so the network it was given is never touched: no mode, flag, hook or bit changes.
 """
 
-import copy
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from underfire.core.types import Evidence, Images, Logits, UnderfireError
-from underfire.models.loading import NORMALISATIONS, LoadedNetwork, load_network
+from underfire.core.types import Evidence, Features, Images, Logits, UnderfireError
+from underfire.models.copying import copied, fingerprint, private_copy
+from underfire.models.loading import NORMALISATIONS, LoadedNetwork, check_normalisation, load_network
 from underfire.models.outputs import check_shape
 from underfire.models.tracing import Head, Located, trace, watching
 
@@ -40,17 +40,17 @@ class Classifier:
         features: str | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
-        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-            raise UnderfireError(f"The normalisation needs 3 means and 3 positive deviations, not {mean} / {std}.")
+        self.mean, self.std = check_normalisation(mean, std)
         self.device = torch.device(device)
-        self._net = _private_copy(net, self.device)
+        self._net = private_copy(net, self.device)
         weights = [p for p in self._net.parameters() if p.is_floating_point()]
         self.dtype = weights[0].dtype if weights else torch.get_default_dtype()
-        self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
         with torch.inference_mode(False):
             self._mean, self._std = (
-                torch.tensor(v, dtype=self.dtype, device=self.device).view(1, 3, 1, 1) for v in (mean, std)
+                torch.tensor(v, dtype=self.dtype, device=self.device).view(1, 3, 1, 1) for v in (self.mean, self.std)
             )
+        self._format: torch.memory_format | None = None  # of images and weights; None until the first pass
+        self._differentiable = True
         self.origin: LoadedNetwork | None = None
         self._fingerprint: str | None = None
         self._captured: Tensor | None = None
@@ -80,12 +80,53 @@ class Classifier:
 
     def __call__(self, x: Images) -> Evidence:
         """One forward pass; differentiable in x. UnderfireError unless the network returns logits NK."""
-        z = (x.to(self.dtype) - self._mean) / self._std
-        if self.device.type == "cpu":
-            z = z.contiguous(memory_format=torch.channels_last)
-        logits = check_shape(self._net(z), len(x))
+        if self._format is None:
+            self._format, self._differentiable = self._settle(x)
+        if x.requires_grad and torch.is_grad_enabled() and not self._differentiable:
+            raise UnderfireError(
+                "The model's outputs have no gradient in the image, which attacks and explanations need: it is "
+                "quantised, detaches its input or computes outside of autograd. Give the network that it was made from."
+            )
+        logits = check_shape(self._net(self._normalised(x)), len(x))
         features, self._captured = self._captured, None
         return Evidence(logits, features)
+
+    def _normalised(self, x: Images) -> Images:
+        z = (x.to(self.dtype) - self._mean) / self._std
+        return z if self._format is None else z.contiguous(memory_format=self._format)
+
+    def _settle(self, x: Images) -> tuple[torch.memory_format, bool]:
+        """The memory format to compute in, and whether the outputs have a gradient in the image, by two images.
+
+        On a CPU channels_last is faster, but no network needs to bear it. A network that fails altogether shall do so
+        in the pass that was asked for.
+        """
+        differentiable, formats = True, (torch.channels_last, torch.contiguous_format)
+        for memory_format in formats if self.device.type == "cpu" else formats[1:]:
+            with suppress(RuntimeError):  # weights of five axes
+                self._net.to(memory_format=memory_format)
+                passed, differentiable = self._try(x, memory_format)
+                if passed and differentiable:
+                    return memory_format, True
+        return torch.contiguous_format, differentiable
+
+    def _try(self, x: Images, memory_format: torch.memory_format) -> tuple[bool, bool]:
+        """Whether an image, twice, passes the network, and whether its gradient comes back."""
+        with torch.inference_mode(False), torch.enable_grad():
+            z = self._normalised(x[:1].detach().repeat(2, 1, 1, 1)).contiguous(memory_format=memory_format)
+            z.requires_grad_()
+            try:
+                output = check_shape(self._net(z), 2)
+            except MemoryError:
+                raise
+            except Exception:
+                return False, True
+            finally:
+                self._captured = None
+            try:
+                return True, torch.autograd.grad(output.sum(), z, allow_unused=True)[0] is not None
+            except Exception:
+                return True, False
 
     def tap(self, x: Images, layers: Iterable[str]) -> tuple[Logits, list[Tensor]]:
         """One forward pass: the logits and what these layers gave when last called; differentiable in x."""
@@ -112,9 +153,17 @@ class Classifier:
 
     def locate_features(self, x: Images) -> None:
         """Make sure that Evidence.features is filled; UnderfireError lists the candidate layers if none is found."""
+        self._locate(x)
+
+    def _locate(self, x: Images) -> Located:
         if self._located is not None:
-            return
-        located, candidates = trace(self._net, lambda: self(x[:1]).logits, self._named)
+            return self._located
+        try:
+            located, candidates = trace(self._net, lambda: self(x[:1]).logits, self._named)
+        except (RuntimeError, AssertionError) as problem:
+            raise UnderfireError(
+                f"The model fails on a single image ({str(problem).splitlines()[0]}); it must take any number of them."
+            ) from problem
         if self._named is not None:
             if self(x[:1]).features is None:
                 raise UnderfireError(f"Layer '{self._named}' gives no feature maps (N, D, h, w); name another layer.")
@@ -122,17 +171,32 @@ class Classifier:
         elif located is not None:
             self._capture(located.layer)
             self._located = located
+        elif not candidates:
+            raise UnderfireError(
+                "No layer of the model shows what it computes, as in TorchScript and exported networks; CAM and "
+                "Grad-CAM need the network that it was made from."
+            )
         else:
             raise UnderfireError(
                 "No layer was found whose spatial mean feeds the last linear layer or the logits; name the "
                 f"layer to explain with features= (--features). Candidates: {', '.join(candidates)}."
             )
+        return self._located
 
     def find_head(self, x: Images) -> Head | None:
         """The head behind the features; None where the network is not built for CAM."""
+        return self._locate(x).head
+
+    def read_features(self, x: Images) -> tuple[Logits, Features]:
+        """One forward pass with located features; UnderfireError where they are missing from it."""
         self.locate_features(x)
-        assert self._located is not None
-        return self._located.head
+        evidence = self(x)
+        if evidence.features is None:
+            raise UnderfireError(
+                f"Layer '{self.features_layer}' gives feature maps in some passes only; name another layer with "
+                "features= (--features)."
+            )
+        return evidence.logits, evidence.features
 
     def locate_head(self, x: Images) -> Head:
         """The head behind the features; UnderfireError where the network is not built for CAM."""
@@ -146,7 +210,7 @@ class Classifier:
 
     def revised(self, change: Callable[[nn.Module], None]) -> "Classifier":
         """A copy, read at the same layer, whose network `change` has altered; this classifier stays as it is."""
-        other = copy.deepcopy(self)
+        other: Classifier = copied(self, self._net)
         with torch.inference_mode(False), torch.no_grad():
             change(other._net)
         other._fingerprint = None
@@ -155,15 +219,8 @@ class Classifier:
     def fingerprint(self) -> str:
         """Hash of the architecture's layer names, all weights and the normalisation; computed once."""
         if self._fingerprint is None:
-            self._fingerprint = self._hash()
+            self._fingerprint = fingerprint(self._net, self.mean, self.std)
         return self._fingerprint
-
-    def _hash(self) -> str:
-        digest = hashlib.blake2b(f"{type(self._net).__name__}{self.mean}{self.std}".encode(), digest_size=8)
-        for name, value in self._net.state_dict().items():
-            digest.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
-            digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
 
     def _layer(self, name: str) -> nn.Module:
         try:
@@ -180,13 +237,3 @@ class Classifier:
         if isinstance(output, Tensor) and output.ndim == 4:
             rectified = self._located is not None and self._located.rectified
             self._captured = output.relu() if rectified else output
-
-
-def _private_copy(net: nn.Module, device: torch.device) -> nn.Module:
-    if not isinstance(net, nn.Module):
-        raise UnderfireError(f"A model must be a torch.nn.Module, not {type(net).__name__}.")
-    with torch.inference_mode(False):
-        private = copy.deepcopy(net).eval().requires_grad_(False).to(device)
-        if device.type == "cpu":
-            private = private.to(memory_format=torch.channels_last)
-    return private

@@ -7,7 +7,7 @@ The manifest is JSON in the file's metadata; no code is ever read from it.
 """
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
@@ -18,6 +18,8 @@ from underfire.core.io import write_atomically
 from underfire.core.types import UnderfireError
 
 Triple = tuple[float, float, float]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]  # so that a file cannot ask for more than a computer has
+LARGEST_SIDE, MOST_LAYERS = 10_000, 16
 
 
 class Manifest(BaseModel):
@@ -39,8 +41,8 @@ class ClassifierManifest(Manifest):
     classes: tuple[str, ...] = Field(min_length=2)
     mean: Triple
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
-    resize: PositiveInt | None = None
-    crop: PositiveInt | None = None
+    resize: PositiveInt | None = Field(default=None, le=LARGEST_SIDE)
+    crop: PositiveInt | None = Field(default=None, le=LARGEST_SIDE)
     training: dict[str, Any] = {}
     scores: dict[str, float] = {}
 
@@ -50,8 +52,8 @@ class Encoder(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    layers: tuple[str, ...] = Field(min_length=1)
-    channels: tuple[PositiveInt, ...]  # of each layer
+    layers: tuple[str, ...] = Field(min_length=1, max_length=MOST_LAYERS)
+    channels: tuple[Count, ...]  # of each layer
     fingerprint: str | None = None  # of the other network; None for the classifier's own features
     reference: str | None = None
     weights: str | None = None
@@ -71,9 +73,9 @@ class MaskerManifest(Manifest):
 
     format: int = 1
     classifier: str  # fingerprint
-    classes: PositiveInt
+    classes: Count
     encoder: Encoder
-    width: PositiveInt
+    width: Count
     training: dict[str, Any] = {}
     scores: dict[str, float | None] = {}
 

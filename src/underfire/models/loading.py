@@ -1,28 +1,29 @@
-"""Networks by name: `torchvision:NAME`, `path/file.py:builder` or `demo`, with weights and normalisation.
+"""Networks by name: `torchvision:NAME`, `path/file.py:builder` or `demo`, with weights and normalisation."""
 
-Weight files are data: safetensors, or .pt/.pth read with weights_only=True.
-"""
-
-import importlib.util
 import inspect
-import sys
-from collections.abc import Callable, Mapping
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from underfire.core.types import UnderfireError
 from underfire.models.demo import DEMO_MEAN, DEMO_STD, demo_classifier
 from underfire.models.files import ClassifierManifest, Triple, read_manifest
+from underfire.models.user_code import code_of, imported
+from underfire.models.weights import Weights, read_weights, weight_file
 
 NORMALISATIONS: Mapping[str, tuple[Triple, Triple]] = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
 }
+
+SMALLEST_DEVIATION, LARGEST_DEVIATION = 1e-6, 10.0
+AUXILIARY = ("AuxLogits", "aux1", "aux2")  # heads that only training looks at
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class LoadedNetwork:
     resize: int | None = None
     crop: int | None = None
     classes: tuple[str, ...] = ()
+    interpolation: str = "bilinear"  # with which images are resized
+    assumed: tuple[str, ...] = ()  # what its weights leave open, and what was taken to hold
 
 
 def load_network(reference: str, weights: str | None, normalize: str | None) -> LoadedNetwork:
@@ -62,7 +65,7 @@ def load_with_new_head(
         )
     with torch.random.fork_rng(devices=[]):
         start = LoadedNetwork(nn.Identity()) if weights is None else _from_torchvision(name, weights)
-        builder = _builder(name)
+        builder = next(_variants(_builder(name), aux=(False,)))
         torch.default_generator.manual_seed(seed)
         net = builder(num_classes=len(classes))
         with torch.device("meta"):
@@ -71,7 +74,11 @@ def load_with_new_head(
     body = {name for name, value in state.items() if value.shape == wider[name].shape}
     if weights is not None:
         known = start.net.state_dict()
-        kept = {name: value for name, value in known.items() if name in body or name not in state}
+        kept = {
+            name: value
+            for name, value in known.items()
+            if name in body or (name not in state and name.partition(".")[0] not in AUXILIARY)
+        }
         _with_state(net, {**kept, **{name: state[name] for name in state if name not in body}}, weights)
     return _normalised(replace(start, net=net, classes=classes), normalize)
 
@@ -85,6 +92,8 @@ def _normalised(loaded: LoadedNetwork, normalize: str | None) -> LoadedNetwork:
 
 def _load(reference: str, weights: str | None) -> LoadedNetwork:
     kind, _, name = reference.rpartition(":")
+    if reference == "demo" and weights is not None:
+        raise UnderfireError("The demo's classifier brings its own weights; leave out --weights.")
     if reference == "demo":
         return _demo()
     if kind == "torchvision":
@@ -100,33 +109,34 @@ def parse_normalization(text: str) -> tuple[Triple, Triple]:
         return NORMALISATIONS[text]
     try:
         mean, std = (tuple(float(v) for v in part.split(",")) for part in text.split("/"))
-        (m1, m2, m3), (s1, s2, s3) = mean, std
+        (_, _, _), (_, _, _) = mean, std
     except ValueError:
         raise UnderfireError(
             f"'{text}' is no normalisation; use imagenet, none, or three means and three deviations as M,M,M/S,S,S."
         ) from None
-    return (m1, m2, m3), (s1, s2, s3)
+    return check_normalisation(mean, std)
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The state dict in a safetensors or .pt/.pth file, without running any code that the file may hold."""
-    if not path.is_file():
-        raise UnderfireError(f"There is no weight file {path}.")
+def check_normalisation(mean: Sequence[float], std: Sequence[float]) -> tuple[Triple, Triple]:
+    """Means and deviations of images in [0, 1] as they are, or UnderfireError."""
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as problem:  # readers raise whatever a damaged file makes them stumble over
+        (m1, m2, m3), (s1, s2, s3) = ([float(value) for value in values] for values in (mean, std))
+    except (TypeError, ValueError):
         raise UnderfireError(
-            f"{path} cannot be read as weights (a damaged file, or one that holds more than tensors): "
-            f"{str(problem).splitlines()[0] if str(problem) else type(problem).__name__}"
-        ) from problem
-    for wrapper in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise UnderfireError(f"{path} holds no state dict; save the network's state_dict() to it.")
-    return {name.removeprefix("module."): value for name, value in state.items()}
+            f"The normalisation needs 3 means and 3 positive deviations, not {mean} / {std}."
+        ) from None
+    values = (m1, m2, m3, s1, s2, s3)
+    if not all(math.isfinite(value) for value in values) or min(s1, s2, s3) < SMALLEST_DEVIATION:
+        raise UnderfireError(
+            f"The normalisation needs 3 means and 3 positive deviations, all finite, not {mean} / {std}."
+        )
+    if min(m1, m2, m3) < 0 or max(m1, m2, m3) > 1 or max(s1, s2, s3) > LARGEST_DEVIATION:
+        hint = "; did you mean them divided by 255?" if min(values) >= 0 and max(values) <= 255 else "."
+        raise UnderfireError(
+            f"The normalisation {mean} / {std} is not one of images in [0, 1]: means lie in [0, 1] and deviations are "
+            f"at most {LARGEST_DEVIATION:g}{hint}"
+        )
+    return (m1, m2, m3), (s1, s2, s3)
 
 
 def _demo() -> LoadedNetwork:
@@ -137,11 +147,8 @@ def _from_torchvision(name: str, weights: str | None) -> LoadedNetwork:
     builder = _builder(name)
     if weights is None:
         raise UnderfireError(f"torchvision:{name} needs weights: --weights DEFAULT, another enum name, or a file.")
-    if Path(weights).suffix:
-        state = read_weights(Path(weights))
-        net = _with_state(builder(num_classes=_class_count(builder, state)), state, weights)
-        return _as_its_file_says(net, Path(weights))
-    return _with_enum(builder, name, weights)
+    file = weight_file(weights)
+    return _with_enum(builder, name, weights) if file is None else _with_file(builder, name, read_weights(*file))
 
 
 def _builder(name: str) -> Callable[..., nn.Module]:
@@ -156,13 +163,59 @@ def _builder(name: str) -> Callable[..., nn.Module]:
     return builder
 
 
-def _as_its_file_says(net: nn.Module, weights: Path) -> LoadedNetwork:
-    """Normalisation, image size and class names where the file of the weights brings them."""
-    manifest = read_manifest(weights, ClassifierManifest)
+def _with_file(builder: Callable[..., nn.Module], name: str, weights: Weights) -> LoadedNetwork:
+    """The architecture as its own weights want it, and whatever the file says of itself."""
+    for variant in _variants(builder):
+        with torch.device("meta"):
+            names = variant().state_dict()
+        state, part = weights.of(names)
+        if set(names) <= set(state):
+            break
+    last = list(names)[-1]
+    classes = len(state[last]) if last in state and state[last].ndim == names[last].ndim else len(names[last])
+    net = _with_state(variant(num_classes=classes), state, str(weights.path))
+    loaded = replace(_as_its_own_weights(net, name), assumed=_said(part, weights.path))
+    if getattr(net, "transform_input", False):
+        loaded = replace(loaded, assumed=(*loaded.assumed, f"input transformed as by torchvision's {name} weights"))
+    manifest = read_manifest(weights.path, ClassifierManifest)
     if manifest is None:
-        return LoadedNetwork(net)
-    of_file = f"that of {weights}"
-    return LoadedNetwork(net, manifest.mean, manifest.std, of_file, manifest.resize, manifest.crop, manifest.classes)
+        return loaded
+    mean, std = check_normalisation(manifest.mean, manifest.std)
+    loaded = replace(loaded, mean=mean, std=std, normalization=f"that of {weights.path}")
+    return replace(loaded, resize=manifest.resize, crop=manifest.crop, classes=manifest.classes)
+
+
+def _variants(
+    builder: Callable[..., nn.Module], aux: tuple[bool, ...] = (True, False)
+) -> Iterator[Callable[..., nn.Module]]:
+    """The builder with the options that its own weights are used with: some networks have auxiliary heads or none."""
+    with torch.device("meta"), warnings.catch_warnings(action="ignore", category=FutureWarning):
+        known = inspect.signature(type(builder())).parameters
+    options = {name: value for name, value in {"transform_input": True, "init_weights": False}.items() if name in known}
+    if "aux_logits" not in known:
+        yield partial(builder, **options)
+        return
+    for present in aux:
+        yield partial(builder, **options, aux_logits=present)
+
+
+def _as_its_own_weights(net: nn.Module, name: str) -> LoadedNetwork:
+    """Normalisation and interpolation as torchvision's default weights of the architecture want them."""
+    from torchvision.models import get_model_weights
+
+    loaded, known = LoadedNetwork(net), get_model_weights(name)
+    if not len(known):
+        return loaded
+    enum = known["DEFAULT"]
+    wants = enum.transforms()
+    if (tuple(wants.mean), tuple(wants.std)) != (loaded.mean, loaded.std):
+        of_enum = f"that of torchvision's {enum.name} weights, assumed"
+        loaded = replace(loaded, mean=tuple(wants.mean), std=tuple(wants.std), normalization=of_enum)
+    return replace(loaded, interpolation=wants.interpolation.value)
+
+
+def _said(part: str, path: Path) -> tuple[str, ...]:
+    return (f"weights are '{part}' of {path}",) if part else ()
 
 
 def _with_enum(builder: Callable[..., nn.Module], name: str, weights: str) -> LoadedNetwork:
@@ -176,8 +229,12 @@ def _with_enum(builder: Callable[..., nn.Module], name: str, weights: str) -> Lo
         raise UnderfireError(f"torchvision:{name} has no weights '{weights}'; it has DEFAULT, {names}.") from None
     try:
         net = builder(weights=enum)
-    except OSError as problem:
-        raise UnderfireError(f"The weights of torchvision:{name} could not be downloaded: {problem}") from problem
+    except Exception as problem:  # of the network, the disk, or a damaged file in the cache
+        cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(enum.url).name
+        raise UnderfireError(
+            f"The weights of torchvision:{name} could not be downloaded or read ({problem}); give a file with "
+            f"--weights FILE, or put {enum.url} at {cached}, where torchvision looks first."
+        ) from problem
     wants = enum.transforms()
     return LoadedNetwork(
         net,
@@ -187,14 +244,8 @@ def _with_enum(builder: Callable[..., nn.Module], name: str, weights: str) -> Lo
         wants.resize_size[0],
         wants.crop_size[0],
         tuple(enum.meta.get("categories", ())),
+        wants.interpolation.value,
     )
-
-
-def _class_count(builder: Callable[..., nn.Module], state: Mapping[str, Tensor]) -> int:
-    """How many classes a state dict has, read off the parameter that is the network's last."""
-    with torch.device("meta"):
-        last, default = list(builder().state_dict().items())[-1]
-    return len(state[last]) if last in state and state[last].ndim == default.ndim else len(default)
 
 
 def _with_state(net: nn.Module, state: Mapping[str, Tensor], source: str) -> nn.Module:
@@ -209,33 +260,19 @@ def _with_state(net: nn.Module, state: Mapping[str, Tensor], source: str) -> nn.
 def _from_file(path: Path, name: str, weights: str | None) -> LoadedNetwork:
     if not path.is_file():
         raise UnderfireError(f"There is no file {path} to take the model builder '{name}' from.")
-    builder = getattr(_import(path), name, None)
+    with code_of(path, f"{path} could not be imported"):
+        builder = getattr(imported(path), name, None)
     if not callable(builder):
         raise UnderfireError(f"{path} defines no function '{name}' that builds a model.")
-    try:
+    with code_of(path, f"{name} in {path} failed to build the model"):
         required = [p for p in inspect.signature(builder).parameters.values() if p.default is p.empty]
         if any(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) for p in required):
             raise UnderfireError(f"{name} in {path} must be callable without arguments.")
         net = builder()
-    except (RuntimeError, OSError, ValueError, TypeError) as problem:
-        raise UnderfireError(f"{name} in {path} failed to build the model: {problem}") from problem
     if not isinstance(net, nn.Module):
         raise UnderfireError(f"{name} in {path} returned a {type(net).__name__}, not a torch.nn.Module.")
-    return LoadedNetwork(net if weights is None else _with_state(net, read_weights(Path(weights)), weights))
-
-
-def _import(path: Path) -> Any:
-    """The user's own file as a module, with its folder importable as for `python file.py`."""
-    spec = importlib.util.spec_from_file_location(f"underfire_user_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    sys.path.insert(0, str(path.resolve().parent))
-    try:
-        spec.loader.exec_module(module)
-    except Exception as problem:
-        raise UnderfireError(f"{path} could not be imported: {type(problem).__name__}: {problem}") from problem
-    finally:
-        sys.path.remove(str(path.resolve().parent))
-    return module
+    if weights is None:
+        return LoadedNetwork(net)
+    file, part = weight_file(weights) or (Path(weights), "")
+    state, part = read_weights(file, part).of(net.state_dict())
+    return LoadedNetwork(_with_state(net, state, str(file)), assumed=_said(part, file))
