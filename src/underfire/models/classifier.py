@@ -224,7 +224,12 @@ class Classifier:
 
     def _layer(self, name: str) -> nn.Module:
         try:
-            return self._net.get_submodule(name)
+            layer = self._net.get_submodule(name)
+            if isinstance(layer, torch.jit.ScriptModule):
+                raise UnderfireError(
+                    f"Layer '{name}' is TorchScript, which shows nothing; give the network it is made of."
+                )
+            return layer
         except AttributeError:
             names = ", ".join(child for child, _ in self._net.named_children())
             raise UnderfireError(f"The model has no layer '{name}'; its top layers are: {names}.") from None

@@ -3,6 +3,7 @@
 import inspect
 import math
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -249,9 +250,14 @@ def _with_enum(builder: Callable[..., nn.Module], name: str, weights: str) -> Lo
 
 
 def _with_state(net: nn.Module, state: Mapping[str, Tensor], source: str) -> nn.Module:
+    versioned = OrderedDict(state)
+    versioned._metadata = getattr(net.state_dict(), "_metadata", None)  # type: ignore[attr-defined]
     try:
-        net.load_state_dict(dict(state))
-    except RuntimeError as problem:
+        try:
+            net.load_state_dict(dict(state))
+        except ValueError:  # networks that ask for the version of their layers, such as MNASNet
+            net.load_state_dict(versioned)
+    except Exception as problem:
         detail = " ".join(str(problem).split())[:300]
         raise UnderfireError(f"The weights in {source} do not fit the network: {detail}") from problem
     return net

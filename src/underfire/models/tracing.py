@@ -45,8 +45,9 @@ Record = Callable[[str, nn.Module, tuple[Any, ...], Any], None]  # of a layer's 
 
 
 def named_layers(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Every layer inside the network, by name."""
-    return ((name, module) for name, module in network.named_modules() if name)
+    """Every layer inside the network, by name; those in TorchScript cannot be watched."""
+    modules = network.named_modules()
+    return ((name, module) for name, module in modules if name and not isinstance(module, torch.jit.ScriptModule))
 
 
 @contextmanager
