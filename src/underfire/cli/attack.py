@@ -62,9 +62,10 @@ def _attack(settings: AttackSettings, classifier: "Classifier", image_set: "Imag
     from underfire.studies import effectiveness
 
     normalization = classifier.origin.normalization if classifier.origin else "given"
+    assumed = classifier.origin.assumed if classifier.origin else ()
     say(
         f"Model {settings.model} on {classifier.device}; normalisation: {normalization}; "
-        f"labels by {image_set.numbering}."
+        f"labels by {image_set.numbering}{''.join(f'; {each}' for each in assumed)}."
     )
     with stage_bars() as on_progress:
         run = effectiveness.execute(

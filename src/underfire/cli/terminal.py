@@ -89,7 +89,9 @@ def opened(settings: N, device: str) -> "tuple[N, Classifier]":
         settings.model, settings.weights, settings.normalize, features=settings.features, device=chosen_device(device)
     )
     crop, resize = sizes(classifier.origin, settings.crop, settings.resize)
-    return settings.model_copy(update={"crop": crop, "resize": resize}), classifier
+    own = classifier.origin.interpolation if classifier.origin else None
+    how = settings.interpolation or own
+    return settings.model_copy(update={"crop": crop, "resize": resize, "interpolation": how}), classifier
 
 
 def sizes(origin: "LoadedNetwork | None", crop: int | None, resize: int | None) -> tuple[int | None, int | None]:

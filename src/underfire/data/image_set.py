@@ -25,6 +25,8 @@ from underfire.data.label_tables import LabelEntry, read_label_table
 from underfire.data.masks import decode_mask, masks_beside, masks_of
 from underfire.data.splits import part
 
+INTERPOLATIONS = ("bilinear", "bicubic")  # by which images are resized
+
 
 class UnreadableImage(UnderfireError):
     """One image that cannot be used: `path` is its id in the set, `reason` says why."""
@@ -62,6 +64,7 @@ class ImageSet:
     skipped: tuple[tuple[str, str], ...] = ()
     crop: int | None = None
     resize: int | None = None
+    interpolation: str = "bilinear"
     groups: tuple[str, ...] = ()
     numbering: Numbering = Numbering.STATED
 
@@ -82,7 +85,7 @@ class ImageSet:
         from torchvision.transforms.v2 import functional as F
 
         if self.resize is not None:
-            picture = F.resize(picture, [self.resize], F.InterpolationMode.BILINEAR, antialias=True)
+            picture = F.resize(picture, [self.resize], F.InterpolationMode(self.interpolation), antialias=True)
             picture = picture.clamp(0, 1)
         if self.crop is None:
             return picture
@@ -95,8 +98,9 @@ class ImageSet:
 
     @property
     def digest(self) -> str:
-        """A hash of ids, labels, file sizes (array contents for .npz), crop and resize."""
-        hasher = hashlib.blake2b(json.dumps([self.crop, self.resize]).encode(), digest_size=16)
+        """A hash of ids, labels, file sizes (array contents for .npz), crop, resize and how."""
+        size = [self.crop, self.resize] + [self.interpolation] * (self.interpolation != INTERPOLATIONS[0])
+        hasher = hashlib.blake2b(json.dumps(size).encode(), digest_size=16)
         for i, (name, label) in enumerate(zip(self.ids, self.labels.tolist(), strict=True)):
             fingerprint = self.source.fingerprint(i)
             hasher.update(json.dumps([name, label, len(fingerprint)]).encode() + fingerprint)
@@ -122,6 +126,7 @@ def open_images(
     crop: int | None = None,
     resize: int | None = None,
     split: str | None = None,
+    interpolation: str | None = None,
 ) -> ImageSet:
     """The images at `path`, a folder or an .npz; `labels` is a CSV, by default the folder's own labels.csv.
 
@@ -129,12 +134,14 @@ def open_images(
     Raises UnderfireError if there is nothing at `path`, or nothing that says which image is of which class.
     """
     path = Path(path)
+    if (how := interpolation or INTERPOLATIONS[0]) not in INTERPOLATIONS:
+        raise UnderfireError(f"interpolation is {how!r}: give {' or '.join(INTERPOLATIONS)}")
     for name, pixels in (("crop", crop), ("resize", resize)):
         if pixels is not None and pixels < 1:
             raise UnderfireError(f"{name} is {pixels}: give a number of pixels, 1 or more")
     if not path.exists():
         raise UnderfireError(f"there is no {path}: give a folder of images or an .npz file")
-    return replace(_open(path, labels, split), crop=crop, resize=resize)
+    return replace(_open(path, labels, split), crop=crop, resize=resize, interpolation=how)
 
 
 def object_masks(image_set: ImageSet, folder: Path) -> ImageSet:

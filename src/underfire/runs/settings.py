@@ -113,6 +113,9 @@ class Photos(Settings):
     )
     crop: int | None = Field(default=None, description="Centre crop in pixels; default: the weights' own.")
     resize: int | None = Field(default=None, description="Short side in pixels, before the crop.")
+    interpolation: str | None = Field(
+        default=None, description="How images are resized, bilinear or bicubic; default: the weights' own."
+    )
 
     def open_images(self, scenes: int = 200) -> "ImageSet":
         """The images, so many of the demo's; UnderfireError if there are none."""
@@ -123,7 +126,7 @@ class Photos(Settings):
             raise UnderfireError(f"The demo's scenes are not split; leave out --split {self.split}.")
         if self.images == "demo":
             return demo_images(scenes)
-        return open_images(self.images, self.labels, self.crop, self.resize, self.split)
+        return open_images(self.images, self.labels, self.crop, self.resize, self.split, self.interpolation)
 
 
 class Masked(Settings):

@@ -424,3 +424,16 @@ def test_missing_masks_are_counted(flat: Path) -> None:
     (masks / "7.png").unlink()
     with pytest.raises(UnderfireError, match=r"lacks 1 of 20 masks, the first is 7\.png"):
         object_masks(photos, masks)
+
+
+def test_images_are_resized_as_asked_for(tmp_path: Path) -> None:
+    np.savez(
+        tmp_path / "photos.npz", images=np.arange(192, dtype=np.uint8).reshape(1, 8, 8, 3), labels=np.zeros(1, int)
+    )
+    sets = [open_images(tmp_path / "photos.npz", resize=5, interpolation=how) for how in (None, "bilinear", "bicubic")]
+    default, linear, cubic = (each.read(0) for each in sets)
+    assert torch.equal(default, linear)
+    assert not torch.equal(linear, cubic)
+    assert sets[0].digest == sets[1].digest != sets[2].digest
+    with pytest.raises(UnderfireError, match="interpolation is 'nearest': give bilinear or bicubic"):
+        open_images(tmp_path / "photos.npz", interpolation="nearest")

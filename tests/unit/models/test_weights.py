@@ -197,3 +197,17 @@ def test_weights_that_cannot_be_downloaded(tmp_path: Path, monkeypatch: pytest.M
 def test_normalisations_that_are_none(text: str, said: str) -> None:
     with pytest.raises(UnderfireError, match=said):
         load_network("demo", None, text)
+
+
+def test_extra_states_come_with_their_layers(tmp_path: Path) -> None:
+    class Extra(torch.nn.Linear):
+        def get_extra_state(self) -> Any:
+            return {"version": 3}
+
+        def set_extra_state(self, state: Any) -> None:
+            self.version = state["version"]
+
+    torch.save({"model": Extra(2, 2).state_dict()}, tmp_path / "weights.pt")
+    fitted = Extra(2, 2)
+    fitted.load_state_dict(read_weights(tmp_path / "weights.pt").of(fitted.state_dict())[0])
+    assert fitted.version == 3
