@@ -25,6 +25,7 @@ from underfire.data.image_set import open_images
 from underfire.interpreters import MASK, registry
 from underfire.interpreters.mask.solver import Solver
 from underfire.models.classifier import Classifier
+from underfire.runs import execute as execute_module
 from underfire.runs.execute import reopen
 from underfire.runs.folder import Run, open_run
 from underfire.runs.plan import Planned
@@ -305,6 +306,20 @@ def test_a_run_killed_while_it_grows_goes_on(short_recipe: None, start: Start, t
     with pytest.raises(KeyboardInterrupt):
         start(tmp_path / "grown", give_up, n=8)
     assert same(start(tmp_path / "grown", n=8), start(tmp_path / "at once", n=8))
+
+
+def test_the_table_of_the_smaller_run_is_none_of_the_grown_one(
+    short_recipe: None, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def give_up(path: Path, table: Any) -> None:
+        raise KeyboardInterrupt
+
+    start(tmp_path / "grown", n=2)
+    with monkeypatch.context() as patched:
+        patched.setattr(execute_module, "write_table", give_up)
+        with pytest.raises(KeyboardInterrupt):
+            start(tmp_path / "grown", n=4)
+    assert len(start(tmp_path / "grown", n=4).outcomes()) == 8
 
 
 # ------------------------------------------------------------------ moved

@@ -198,8 +198,9 @@ def _is_complete(out: Path, experiment: Experiment) -> bool:
 
 
 def _write_start(experiment: Experiment, chosen: Chosen, out: Path, command: str, shared: bool, seconds: float) -> None:
-    """run.json before anything is computed; of a run that grows, the times so far are kept."""
+    """run.json before anything is computed; of a run that grows, the times so far are kept and the table is not."""
     path = out / "run.json"
+    (out / experiment.table).unlink(missing_ok=True)
     spent = read_json(path).get("wall_seconds", {}) if path.exists() else {}
     write_json(
         path,
