@@ -1,5 +1,7 @@
 """Paths, tables and arrays that hold no usable set of labelled images are refused in one clear sentence."""
 
+import io
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 from PIL import Image
 
 from underfire.core.types import UnderfireError
+from underfire.data import arrays
 from underfire.data.image_set import open_images
 
 PIXELS, INDICES = np.zeros((2, 4, 4, 3), dtype=np.uint8), np.zeros(2, dtype=int)
@@ -67,7 +70,7 @@ def test_table_that_is_missing(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arrays", "message"),
+    ("held", "message"),
     [
         ({"images": PIXELS}, "must hold two arrays, images and labels"),
         ({"images": PIXELS / 255, "labels": INDICES}, r"must be uint8 \(N, H, W, 3\), not float64"),
@@ -81,8 +84,8 @@ def test_table_that_is_missing(folder: Path) -> None:
         ({"images": PIXELS, "labels": np.array([0, None])}, "no intact .npz: .*no object arrays"),
     ],
 )
-def test_arrays_that_are_refused(tmp_path: Path, arrays: dict[str, np.ndarray], message: str) -> None:
-    np.savez(tmp_path / "a.npz", **arrays)
+def test_arrays_that_are_refused(tmp_path: Path, held: dict[str, np.ndarray], message: str) -> None:
+    np.savez(tmp_path / "a.npz", **held)
     with pytest.raises(UnderfireError, match=message):
         open_images(tmp_path / "a.npz")
 
@@ -93,3 +96,52 @@ def test_npz_that_is_damaged_or_comes_with_a_table(tmp_path: Path) -> None:
         open_images(tmp_path / "a.npz")
     with pytest.raises(UnderfireError, match=r"brings its own labels: leave out t\.csv"):
         open_images(tmp_path / "a.npz", labels="t.csv")
+
+
+# ------------------------------------------------------------------ numbers that a file states
+
+
+def write_npz(path: Path, images: bytes, labels: bytes) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("images.npy", images)
+        archive.writestr("labels.npy", labels)
+
+
+def npy(shape: tuple[int, ...], data: bytes, descr: str = "|u1") -> bytes:
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
+    return file.getvalue() + data
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((10**12, 4, 4, 3), r"images in .* are \(1000000000000, 4, 4, 3\) by their header, but 96 bytes follow"),
+        ((10**30, 4, 4, 3), "by their header"),
+        ((2, 4, 4, 4), "by their header, but 96 bytes follow: write it anew"),
+        ((2, 4, 4, 2), "by their header"),
+    ],
+)
+def test_headers_that_lie(tmp_path: Path, shape: tuple[int, ...], message: str) -> None:
+    write_npz(tmp_path / "a.npz", npy(shape, PIXELS.tobytes()), npy((2,), INDICES.tobytes(), "<i8"))
+    with pytest.raises(UnderfireError, match=message):
+        open_images(tmp_path / "a.npz")
+
+
+def test_zip_bombs_are_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrays, "MOST_BYTES", 1 << 20)
+    write_npz(tmp_path / "a.npz", npy((9, 400, 400, 3), bytes(9 * 480_000)), npy((9,), bytes(72), "<i8"))
+    assert (tmp_path / "a.npz").stat().st_size < 10_000
+    with pytest.raises(
+        UnderfireError, match="states arrays of 0 GiB, more than the 0 GiB that are read at once: divide"
+    ):
+        open_images(tmp_path / "a.npz")
+
+
+def test_arrays_in_other_orders_and_kinds_of_integers(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 4, 5, 3), dtype=np.uint8)
+    np.savez(tmp_path / "A.NPZ", images=np.asfortranarray(pixels), labels=np.array([1, 0], dtype=">i4"))
+    (tmp_path / "A.NPZ.npz").rename(tmp_path / "A.NPZ")
+    images = open_images(tmp_path / "A.NPZ")
+    assert images.labels.tolist() == [1, 0]
+    assert (images.source.images == pixels).all()

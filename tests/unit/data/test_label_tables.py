@@ -106,3 +106,81 @@ def test_no_layout_reaches_outside_the_folder(folder: Path, name: str) -> None:
     table_of(folder, "image_id,dx", "ISIC_1,nv", f"{name},mel")
     with pytest.raises(UnderfireError, match=r"line 3 of .*: files must lie inside"):
         open_images(folder, folder / "table.csv")
+
+
+# ------------------------------------------------------------------ as spreadsheets write them
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_separators_codings_and_line_ends(folder: Path, separator: str, encoding: str, end: str) -> None:
+    rows = (
+        ("File", " CLASS_INDEX", "Class Name "),
+        ("part_1/ISIC_1.jpg", "1", '"naevus, ""mole"""'),
+        ("ISIC_3", "0", "é"),
+    )
+    text = end.join(separator.join(row) for row in rows) + end
+    (folder / "table.csv").write_bytes(text.encode(encoding))
+    table = read_label_table(folder / "table.csv", folder)
+    assert table.classes == ("é", 'naevus, "mole"')
+    assert [(e.file, e.label) for e in table.entries] == [("part_1/ISIC_1.jpg", 1), ("part_2/ISIC_3.jpg", 0)]
+
+
+@pytest.mark.parametrize("name", ["ISIC_1", "part_1/ISIC_1", "part_1/ISIC_1.jpg", "ISIC_1.jpg", "part_1\\ISIC_1.jpg"])
+@pytest.mark.parametrize(
+    "header", ["file,class_index", "file,class_name", "file,dx", "image_id,dx", "image,MEL,NV", "FILE,Class-Index"]
+)
+def test_what_a_table_may_call_a_file(folder: Path, header: str, name: str) -> None:
+    cells = "0,1" if header.startswith("image,") else "0"
+    (entry,) = table_of(folder, header, f" {name} ,{cells}").entries
+    assert entry.file == "part_1/ISIC_1.jpg"
+
+
+def test_a_name_with_extension_is_no_other_file(folder: Path) -> None:
+    (entry,) = table_of(folder, "file,class_index", "ISIC_1.png,0").entries
+    assert entry.file == "ISIC_1.png"
+
+
+def test_names_with_points_and_no_extension(folder: Path) -> None:
+    Image.new("RGB", (4, 4)).save(folder / "scan.0012.png")
+    (entry,) = table_of(folder, "file,class_index", "scan.0012,0").entries
+    assert entry.file == "scan.0012.png"
+
+
+def test_names_in_place_of_indices(folder: Path) -> None:
+    table = table_of(folder, "file,class_name", "ISIC_1,dog", "ISIC_2, cat", "ISIC_3,dog ")
+    assert table.classes == ("cat", "dog")
+    assert [entry.label for entry in table.entries] == [1, 0, 1]
+    assert table.by_name
+
+
+def test_lines_without_content_and_cells_beyond_the_header_that_are_empty(folder: Path) -> None:
+    table = table_of(folder, "file;class_index;;", "ISIC_1;1;;", ";;;", "", "ISIC_2;0;;;;")
+    assert [entry.line for entry in table.entries] == [2, 5]
+
+
+@pytest.mark.parametrize(
+    ("lines", "complaint"),
+    [
+        (("file,class_index,File", "ISIC_1,0,ISIC_2"), "has the column file twice: keep one"),
+        (("file,class_index,class_name", "ISIC_1,0,tench, Tinca"), "line 2 of .* has 4 cells, its header 3: put names"),
+        (("file,class_index", "ISIC_1,1000000000"), "a whole number from 0 to 999999"),
+        (("file,class_index", "ISIC_1," + "9" * 200_000), "cannot be read as a UTF-8 CSV file: field larger"),
+        (("file,class_name", "ISIC_1, "), "line 2 of .* has no class_name: every image needs a class"),
+    ],
+)
+def test_lines_that_are_refused(folder: Path, lines: tuple[str, ...], complaint: str) -> None:
+    with pytest.raises(UnderfireError, match=complaint):
+        table_of(folder, *lines)
+
+
+@pytest.mark.parametrize("name", ["a\0b.png", "x" * 5000, "x/" * 3000, ".", "", "..", "C:\\a.png"])
+def test_names_that_no_file_can_have(folder: Path, name: str) -> None:
+    table_of(folder, "file,class_index", "ISIC_1,0", f"{name},0")
+    try:
+        images = open_images(folder, folder / "table.csv")
+    except UnderfireError:
+        return
+    assert images.ids == ("part_1/ISIC_1.jpg",)
+    assert len(images.skipped) == 1
