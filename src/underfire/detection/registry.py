@@ -20,7 +20,7 @@ from underfire.detection.names import DETECTORS
 from underfire.detection.scores import Consistency, Disagreement, FeatureSqueezing, Scorer
 from underfire.detection.squeezers import squeezer_named
 from underfire.interpreters.protocol import Explainer
-from underfire.interpreters.registry import interpreter_named
+from underfire.interpreters.registry import canonical, interpreter_named
 
 SQUEEZED = ("bits:2", "bits:3", "median:3", "nlm:11-3-4")  # by default
 
@@ -76,7 +76,7 @@ def _consistency(parts: Parts, held: Held) -> list[Judgement]:
     family, wanted = "consistency", dict[str, list[str]]()
     for part in tuple(held) if parts is None else parts:
         name, colon, change = part.partition(":")
-        wanted.setdefault(name, []).extend([change] if colon else CHANGES)
+        wanted.setdefault(canonical(name), []).extend([change] if colon else CHANGES)
     judgements, everything = list[Judgement](), list[Scorer]()
     for name, changes in wanted.items():
         if repeated := _repeated(changes):
@@ -93,7 +93,7 @@ def _consistency(parts: Parts, held: Held) -> list[Judgement]:
 
 
 def _ensemble(parts: Parts, held: Held) -> list[Judgement]:
-    family, names = "ensemble", tuple(held) if parts is None else parts
+    family, names = "ensemble", tuple(held) if parts is None else tuple(map(canonical, parts))
     if len(names) < 2:
         raise UnderfireError("An ensemble takes two interpreters or more; name them, as in ensemble:cam+grad.")
     if repeated := _repeated(names):

@@ -136,3 +136,8 @@ def test_wrong_names_are_refused(text: str, reason: str) -> None:
 def test_an_ensemble_of_a_run_with_one_interpreter_is_refused() -> None:
     with pytest.raises(UnderfireError, match="An ensemble takes two interpreters or more; name them"):
         judgements_named("ensemble", ("cam",))
+
+
+def test_interpreters_may_be_written_as_one_likes() -> None:
+    assert names("ensemble:CAM+Grad_CAM") == names("ensemble:cam+grad-cam")
+    assert names("consistency:GRAD:blur+grad:crop") == names("consistency:grad:blur+grad:crop")
