@@ -37,21 +37,6 @@ def run(demo_run: Path, tmp_path: Path) -> Path:
     return shutil.copytree(demo_run, tmp_path / "demo")
 
 
-@pytest.fixture
-def underfire(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Underfire:
-    """Run `underfire` in this process on 80 columns: exit code, output, errors."""
-    monkeypatch.setattr("underfire.cli.terminal.console.width", 80)
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["underfire", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        said = capsys.readouterr()
-        return int(ended.value.code or 0), said.out, said.err
-
-    return run
-
-
 def test_a_run_is_scored_by_every_squeezer_and_by_all_together(underfire: Underfire, run: Path) -> None:
     code, out, err = underfire("detect", run, "--benign", 40)
     assert (code, err) == (0, "")

@@ -1,7 +1,6 @@
 """`underfire train` from end to end: what it leaves, what it says, and how it refuses; then the attack with it."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,24 +10,9 @@ from PIL import Image
 from safetensors import safe_open
 
 from underfire import open_run
-from underfire.cli.main import main
 from underfire.training.dataset import demo_training_set
 
 Underfire = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def underfire(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Underfire:
-    """Run one command in this process: exit code, output, errors."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["underfire", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        said = capsys.readouterr()
-        return int(ended.value.code or 0), said.out, said.err
-
-    return run
 
 
 @pytest.fixture

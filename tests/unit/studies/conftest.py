@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from underfire.data.image_set import open_images
+from underfire.data.image_set import ImageSet, open_images
 from underfire.models.classifier import Classifier
 from underfire.runs.folder import Run
 from underfire.runs.settings import AttackSettings
@@ -23,3 +23,13 @@ def attack(tiny_model: str, tiny_photos: Path) -> Callable[..., Run]:
         return effectiveness.execute(settings, classifier, open_images(tiny_photos), out, command="test", batch_size=2)
 
     return run
+
+
+@pytest.fixture
+def classifier(tiny_model: str) -> Classifier:
+    return Classifier.load(tiny_model, None, "none")
+
+
+@pytest.fixture
+def image_set(tiny_photos: Path) -> ImageSet:
+    return open_images(tiny_photos)

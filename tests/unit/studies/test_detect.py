@@ -52,16 +52,6 @@ Found = dict[str, Any]
 Detected = Callable[..., Run]
 
 
-@pytest.fixture
-def classifier(tiny_model: str) -> Classifier:
-    return Classifier.load(tiny_model, None, "none")
-
-
-@pytest.fixture
-def image_set(tiny_photos: Path) -> ImageSet:
-    return open_images(tiny_photos)
-
-
 @pytest.fixture(scope="module")
 def run(tiny_model: str, tiny_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with four of the twelve photos attacked, in so few steps that not every attack succeeds."""

@@ -19,7 +19,7 @@ from underfire.attacks.target_maps import Patch, Pool, Wanted
 from underfire.core.rng import image_keys
 from underfire.core.rows import cat, take
 from underfire.core.types import Goal, UnderfireError
-from underfire.data.image_set import ImageSet, open_images
+from underfire.data.image_set import ImageSet
 from underfire.interpreters import CAM, GRAD, Interpreter
 from underfire.metrics.maps import linf
 from underfire.models.classifier import Classifier
@@ -37,16 +37,6 @@ def short_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
     """Five steps where the annealed recipe has a hundred: what is computed matters here, not how well it works."""
     short = replace(solvers.RECIPES["annealed"], warm_steps=4, plain_steps=5)
     monkeypatch.setattr(solvers, "RECIPES", {**solvers.RECIPES, "annealed": short})
-
-
-@pytest.fixture
-def classifier(tiny_model: str) -> Classifier:
-    return Classifier.load(tiny_model, None, "none")
-
-
-@pytest.fixture
-def image_set(tiny_photos: Path) -> ImageSet:
-    return open_images(tiny_photos)
 
 
 def settings(**changes: Any) -> AttackSettings:

@@ -113,11 +113,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.fixture
-def classifier(tiny_model: str) -> Classifier:
-    return Classifier.load(tiny_model, None, "none")
-
-
-@pytest.fixture
 def experiment(tiny_model: str, tiny_photos: Path, classifier: Classifier) -> Callable[..., Experiment]:
     def made(**changes: Any) -> Experiment:
         given = {"model": tiny_model, "images": str(tiny_photos), "n": N, "normalize": "none"}
