@@ -46,8 +46,9 @@ def _acquired(path: Path) -> TextIO:
         try:
             flock(file, LOCK_EX | LOCK_NB)
         except OSError:
-            file.seek(0)
-            raise _in_use(path, file.read()) from None
+            with file:
+                file.seek(0)
+                raise _in_use(path, file.read()) from None
         if _is_still_there(path, file):
             _check_owner(path, file)
             return file
