@@ -134,6 +134,48 @@ class Crop:
         return central(maps[:, None], self.share)[:, 0]
 
 
+@dataclass(frozen=True)
+class Shift(InPlace):
+    """Moved to the right by so many pixels, edges repeated: less than a cell of most maps."""
+
+    pixels: int = 1
+
+    @property
+    def name(self) -> str:
+        return "shift"
+
+    def __call__(self, images: Images, keys: Keys) -> Images:
+        places = torch.arange(images.shape[3], device=images.device) - self.pixels
+        return images[..., places.clamp(0, images.shape[3] - 1)]
+
+
+@dataclass(frozen=True)
+class Brightness(InPlace):
+    """Every value times a factor, then cut to [0, 1]."""
+
+    factor: float
+
+    def __post_init__(self) -> None:
+        _check(0 < self.factor < math.inf, f"Brightness cannot change by a factor of {self.factor:g}")
+
+    @property
+    def name(self) -> str:
+        return "brightness"
+
+    def __call__(self, images: Images, keys: Keys) -> Images:
+        return (self.factor * images).clamp(0, 1)
+
+
+# what happens to pictures on their way, smaller than what detectors look at: natural variation is measured under these
+HARMLESS: tuple[Corruption, ...] = (
+    JPEG(75),
+    Shift(1),
+    Crop(0.98),
+    Noise(2 / 255),
+    Brightness(0.98),
+    Brightness(1.02),
+)
+
 CHANGES: Mapping[str, Corruption] = MappingProxyType(
     dict(zip(CORRUPTIONS, (Noise(), JPEG(), Blur(), Crop()), strict=True))
 )

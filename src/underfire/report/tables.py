@@ -2,15 +2,19 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from math import isnan
+
+import pyarrow as pa
 
 from underfire.attacks.names import in_order
 from underfire.metrics.intervals import Estimate
 from underfire.report.verdict import percent
 from underfire.report.wording import Words
-from underfire.runs.outcomes import AttackSummary
+from underfire.runs.outcomes import AttackSummary, floors, summarise
 
 NOTHING = "–"
+FLOOR_NAMES = {"natural": "harmless changes", "unrelated": "other image", "mean_map": "mean map"}
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,12 @@ METRICS: Mapping[str, Metric] = {
         "{share}",
         "Share of maps with an IoU above 0.5 or a ΔL1 within the interpreter's own noise, where there is anything to "
         "see in the {} map.",
+        None,
+    ),
+    "within_natural": Metric(
+        "Within natural variation",
+        "Share of maps no further from the benign one than harmless changes of the image move it: JPEG, a shift by one "
+        "pixel, a crop by 2 %, noise, brightness; 95 % of them.",
         None,
     ),
     "unseen": Metric("Nothing to see", "Share of images whose {} map spans less than a quarter of the scale.", None),
@@ -79,6 +89,7 @@ class AverageTable:
 
     interpreter: str
     columns: tuple[AverageColumn, ...]
+    floors: tuple[str, ...]  # what heads the last columns
     rows: tuple[tuple[str, tuple[AverageCell, ...]], ...]
 
 
@@ -96,13 +107,13 @@ def definitions(shown: list[str], words: Words) -> dict[str, str]:
     return {_name(name, words): METRICS[name].meaning.format(words.wanted) for name in shown}
 
 
-def tabulate(summaries: list[AttackSummary], shown: list[str], words: Words) -> list[AverageTable]:
-    """One table per interpreter."""
+def tabulate(outcomes: pa.Table, summaries: list[AttackSummary], shown: list[str], words: Words) -> list[AverageTable]:
+    """One table per interpreter, its attacks beside what they are to be held against."""
     grouped: dict[str, dict[str, AttackSummary]] = {}
     for summary in summaries:
         grouped.setdefault(summary.interpreter, {})[summary.attack] = summary
     return [
-        _table(name, [by_attack[attack] for attack in in_order(by_attack)], shown, words)
+        _table(name, [by_attack[each] for each in in_order(by_attack)], floors(outcomes, name), shown, words)
         for name, by_attack in grouped.items()
     ]
 
@@ -113,30 +124,43 @@ def heads(words: Words, targeted: bool) -> tuple[str, ...]:
     return ("ASR", "MC", f"ΔL1 to\n{wanted} map", other, f"IoU with\n{wanted} map", words.share.lower())
 
 
-def lines(summaries: list[AttackSummary], targeted: bool) -> Iterator[tuple[str, ...]]:
+def lines(outcomes: pa.Table, targeted: bool) -> Iterator[tuple[str, ...]]:
     """A run in numbers for a terminal: interpreter, attack and numbers over all images, and where some did not fool the
-    classifier a second line over those that did."""
+    classifier a second line over those that did; then the floors of each interpreter.
+    """
     other = "benign_l1" if targeted else "repeat_l1"
-    for each in summaries:
+    summaries = summarise(outcomes)
+    for place, each in enumerate(summaries):
         asr, mc = _cell("asr", each.asr).value, _cell("mc", each.mc).value
         yield each.interpreter, each.attack, asr, mc, *_numbers(each.all_images, other)
         if each.asr.value < 1:
             yield "", f"{each.mc.n} fooled", "", "", *_numbers(each.successes, other)
+        if each.interpreter not in [later.interpreter for later in summaries[place + 1 :]]:
+            for name, floor in floors(outcomes, each.interpreter).items():
+                yield "", FLOOR_NAMES[name], "", "", *_numbers(floor, other)
 
 
 def _numbers(averages: Mapping[str, Estimate], other: str) -> Iterator[str]:
     distance, alike = _cell("map_l1", averages["map_l1"]), averages["plausible"]
     yield f"{distance.value} [{distance.interval}]" if distance.interval else distance.value
-    yield from (_cell(name, averages[name]).value for name in (other, "iou_mean"))
+    yield _cell(other, averages[other]).value if other in averages else ""
+    yield _cell("iou_mean", averages["iou_mean"]).value
     yield f"{round(alike.value * alike.n)} of {alike.n}" if alike.n else NOTHING
 
 
-def _table(interpreter: str, summaries: list[AttackSummary], shown: list[str], words: Words) -> AverageTable:
-    pairs = [_estimates(each) for each in summaries]
-    cells = {name: [_cell(name, part.get(name)) for pair in pairs for part in pair] for name in shown}
+def _table(
+    interpreter: str,
+    summaries: list[AttackSummary],
+    beside: Mapping[str, Mapping[str, Estimate]],
+    shown: list[str],
+    words: Words,
+) -> AverageTable:
+    columns = [*chain(*map(_estimates, summaries)), *beside.values()]
+    cells = {name: [_cell(name, column.get(name)) for column in columns] for name in shown}
     return AverageTable(
         interpreter=interpreter,
         columns=tuple(AverageColumn(each.attack, each.asr.n, each.mc.n) for each in summaries),
+        floors=tuple(FLOOR_NAMES[name] for name in beside),
         rows=tuple((_name(name, words), tuple(row)) for name, row in cells.items()),
     )
 

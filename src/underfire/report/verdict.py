@@ -5,10 +5,11 @@ visibly, so whoever looks at the map is warned; it was fooled and the map stayed
 there is nothing to see in the benign map, and the image is counted apart. Where another map than the benign one was
 wanted, "plausible" is the map that looks like the wanted one. The headline follows the ADV² that keeps the largest
 share of maps plausible, of those of all solvers in the run, and claims no more than the 95 % interval of that share
-allows.
+allows. Where benign maps of other images are often plausible, too, the word is not used: maps are unchanged within
+natural variation, or changed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import ceil, isinf
 from typing import Any
@@ -19,10 +20,11 @@ import pyarrow.compute as pc
 
 from underfire.attacks.names import MAP_AWARE, PAIRS, PLAIN, attack_name, attacker, in_order, interpreter_name
 from underfire.core.io import rows_where
+from underfire.metrics.floors import INDISTINCT
 from underfire.metrics.intervals import images_to_decide, wilson
 from underfire.metrics.maps import CHANGED, DECEIVING, FAINT, UNCHANGED, UNSEEN
-from underfire.report.wording import HIDING, Words
-from underfire.runs.outcomes import with_judgements
+from underfire.report.wording import HIDING, VARYING, Words
+from underfire.runs.outcomes import floors, with_judgements
 
 FEW = 100  # images below which the verdict carries a caution
 NEARLY_ALL, MOST, HARDLY_ANY = 0.9, 0.5, 0.1  # shares of plausible maps between which the headlines change
@@ -74,8 +76,32 @@ class Verdict:
 
 def judge(outcomes: pa.Table, words: Words = HIDING) -> list[Verdict]:
     """One verdict per interpreter, in the order in which they first appear in the table."""
-    outcomes = with_judgements(outcomes)
+    outcomes = told_apart(with_judgements(outcomes), words)
     return [_judge(outcomes, name, words) for name in dict.fromkeys(outcomes["interpreter"].to_pylist())]
+
+
+def told_apart(outcomes: pa.Table, words: Words) -> pa.Table:
+    """The table in which maps of interpreters whose unrelated maps are alike are judged by natural variation alone."""
+    alike = pa.array([name for name in pc.unique(outcomes["interpreter"]).to_pylist() if _is_alike(outcomes, name)])
+    if words is not HIDING or not len(alike):
+        return outcomes
+    seen = pc.not_equal(outcomes["judgement"], UNSEEN)
+    concerned = pc.and_(pc.is_in(outcomes["interpreter"], alike), seen)
+    judgement = pc.if_else(outcomes["within_natural"], UNCHANGED, CHANGED)
+    place = outcomes.column_names.index("judgement")
+    return outcomes.set_column(place, "judgement", pc.if_else(concerned, judgement, outcomes["judgement"]))
+
+
+def _is_alike(outcomes: pa.Table, interpreter: str) -> bool:
+    """Whether unrelated maps are often plausible, and natural variation is known, which says more."""
+    alike = _unrelated(outcomes, interpreter) > INDISTINCT
+    return alike and not rows_where(outcomes, interpreter=interpreter)["within_natural"].null_count
+
+
+def _unrelated(outcomes: pa.Table, interpreter: str) -> float:
+    """Share of pairs of unrelated benign maps that would be called plausible; 0 where it is not known."""
+    beside = floors(outcomes, interpreter)
+    return beside["unrelated"]["plausible"].value if "unrelated" in beside else 0.0
 
 
 def missing_parts(outcomes: pa.Table, info: Mapping[str, Any]) -> list[str]:
@@ -126,6 +152,9 @@ def _tallies(outcomes: pa.Table, interpreter: str) -> list[Tally]:
 
 
 def _judge(outcomes: pa.Table, interpreter: str, words: Words) -> Verdict:
+    unrelated = _unrelated(outcomes, interpreter)
+    if words is HIDING and _is_alike(outcomes, interpreter):
+        words = VARYING
     tallies = _tallies(outcomes, interpreter)
     basic = [each for each in tallies if each.attack in MAP_AWARE]
     leading = max(basic, key=lambda each: (each.n > 0, each.seen > 0, each.share))
@@ -134,9 +163,21 @@ def _judge(outcomes: pa.Table, interpreter: str, words: Words) -> Verdict:
         interpreter=interpreter,
         headline=f"{_headline(interpreter_name(interpreter), leading, words)}.",
         sentences=tuple(_sentence(each, words) for each in told),
-        cautions=tuple(_cautions(tallies, leading, words)),
+        cautions=(*_indistinct(unrelated, words), *_cautions(tallies, leading, words)),
         tallies=tuple(each for each in told if each.n),
     )
+
+
+def _indistinct(unrelated: float, words: Words) -> Iterator[str]:
+    """What keeps an overlap with the benign map from meaning anything."""
+    others = f"{percent(unrelated)} of the benign maps of other images would be, too"
+    if words is VARYING:
+        yield (
+            f"No map is called plausible here: {others}. What counts is whether a map stays within natural variation, "
+            "as far as harmless changes of its image move it."
+        )
+    elif words is HIDING and unrelated > INDISTINCT:
+        yield f"That a map is plausible says little here: {others}. Measure natural variation: --variation all."
 
 
 def _map_aware_first(each: Tally) -> tuple[int, bool, bool]:
@@ -193,7 +234,11 @@ def _sentence(each: Tally, words: Words) -> str:
         return f"{fooled}, on all of which {blank}."
     kept = words.left if each.attack in PLAIN else words.kept
     whole = f"on {each.plausible}" if each.seen == each.n else f"on {each.plausible} of those {each.seen}"
-    still = f", {each.endings[UNCHANGED]} of them to within its own noise" if each.endings[UNCHANGED] else ""
+    still = (
+        f", {each.endings[UNCHANGED]} of them to within its own noise"
+        if 0 < each.endings[UNCHANGED] < each.plausible
+        else ""
+    )
     apart = f"; on {each.endings[UNSEEN]} of these {blank}. On the others it" if each.endings[UNSEEN] else " and"
     return f"{fooled}{apart} {kept} {whole} ({percent(each.share)}){still}."
 

@@ -1,7 +1,7 @@
 """The words for what a run asks of an explanation: to stay as it was, or to show another map."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -53,6 +53,14 @@ HIDING = Words(
     "hiding from it takes no effort.",
     limit="A map counts as plausible if its IoU with the map of the benign picture exceeds 0.5. Nobody has that map at "
     "hand when a picture arrives: a changed map warns only those who know what to expect.",
+)
+VARYING = replace(  # where "plausible" would say nothing, because maps of other images often are
+    HIDING,
+    kept="kept the map within natural variation",
+    left="left the map within natural variation",
+    counted="maps within natural variation",
+    unmoved="{} ignores the map, and still most maps stay within natural variation: this interpreter hardly reacts, "
+    "and hiding from it takes no effort.",
 )
 SHOWING = Words(
     question="Could the explanation be made to show another map?",

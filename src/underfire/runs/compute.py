@@ -26,7 +26,7 @@ from underfire.detection.scores import Seen, Shown, shown
 from underfire.interpreters.proposition import both_sides
 from underfire.interpreters.protocol import Blind, Explainer, check_maps, explained
 from underfire.interpreters.randomize import DEPTHS, randomized, rebind
-from underfire.metrics.maps import linf
+from underfire.metrics.maps import compare_maps, linf
 from underfire.models.classifier import Classifier
 from underfire.models.noise import Trial, disturbed
 from underfire.runs.specs import (
@@ -45,6 +45,7 @@ from underfire.runs.specs import (
     Spec,
     TargetClasses,
     TargetMaps,
+    Vary,
     describe,
     key,
 )
@@ -150,6 +151,24 @@ def _(spec: Explain, ids: tuple[str, ...], context: Context) -> Rows:
     images, classes = context.store.read(key(spec.of), "image", ids), _explained(spec.of, ids, context.store)
     drawn = rng.image_keys(ids if spec.draw == 0 else (f"{name}, draw {spec.draw}" for name in ids))
     yield from _maps(spec.interpreter, context.classifier, ids, images, classes, drawn, context)
+
+
+@_compute.register
+def _(spec: Vary, ids: tuple[str, ...], context: Context) -> Rows:
+    images, labels = (context.store.read(key(spec.of), name, ids) for name in ("image", "label"))
+    benign = context.store.read(key(Explain(spec.of, spec.interpreter)), "map", ids)
+    drawn, classifier = rng.image_keys(ids), context.classifier
+
+    def compute(chunk: slice) -> Mapping[str, Tensor]:
+        y, keys = (rows[chunk].to(classifier.device) for rows in (labels, drawn))
+        found = []
+        for change in spec.changes:
+            x = change(images[chunk], drawn[chunk]).to(classifier.device)
+            maps = spec.interpreter.explain(classifier, x, y, keys).float().cpu()
+            found.append(compare_maps(maps, change.moved(benign[chunk])))
+        return {name: torch.stack([each[name] for each in found], dim=1) for name in ("map_l1", "iou_mean")}
+
+    yield from _by_chunks(ids, context, compute)
 
 
 @_compute.register

@@ -12,7 +12,7 @@ import torch
 from underfire.attacks.names import SOLVERS
 from underfire.core.io import rows_where
 from underfire.metrics.intervals import Estimate, mean_interval, share
-from underfire.metrics.maps import DECEIVING, DISTANCES, UNSEEN, judged
+from underfire.metrics.maps import DECEIVING, DISTANCES, PLAUSIBLE, UNSEEN, judged
 
 OUTCOMES = "outcomes.parquet"
 
@@ -40,6 +40,13 @@ _COLUMNS: Mapping[str, pa.DataType] = {
     "map_constant": pa.bool_(),
     "target_constant": pa.bool_(),  # the map it should look like shows nothing
     "repeat_l1": pa.float64(),  # of two maps of the same benign image: the interpreter's own noise
+    "natural_l1": pa.float64(),  # to the benign map under harmless changes of the image; 95 % of them stay within it
+    "natural_iou": pa.float64(),
+    "within_natural": pa.bool_(),  # benign_l1 is no larger
+    "unrelated_l1": pa.float64(),  # between the benign map and that of another image
+    "unrelated_iou": pa.float64(),
+    "mean_map_l1": pa.float64(),  # between the benign map and the mean of all others
+    "mean_map_iou": pa.float64(),
     "linf": pa.float64(),
     "success_8bit": pa.bool_(),
     "steps": pa.int64(),
@@ -66,10 +73,13 @@ def _own_columns() -> list[str]:
 COLUMNS_SCHEMA = outcomes_schema()
 
 
-FLAGS = ("success_8bit",)
+FLAGS = ("success_8bit", "within_natural")
 
 
-MEASURED = (*DISTANCES, "benign_l1", "repeat_l1", "linf", "success_8bit", *_own_columns())
+FLOORS = ("natural", "unrelated", "mean_map")  # see `metrics.floors`
+
+
+MEASURED = (*DISTANCES, "benign_l1", "repeat_l1", "linf", *FLAGS, *_own_columns())
 
 
 @dataclass(frozen=True)
@@ -93,6 +103,24 @@ def summarise(outcomes: pa.Table) -> list[AttackSummary]:
     outcomes = with_judgements(outcomes)
     pairs = dict.fromkeys(zip(*(outcomes[name].to_pylist() for name in ("interpreter", "attack")), strict=True))
     return [_summarise(rows_where(outcomes, interpreter=name, attack=attack)) for name, attack in pairs]
+
+
+def floors(outcomes: pa.Table, interpreter: str) -> dict[str, dict[str, Estimate]]:
+    """What an interpreter's distances and overlaps are to be held against, each image counted once.
+
+    Each of FLOORS that was measured has "map_l1", "iou_mean" and "plausible".
+    """
+    rows = rows_where(outcomes, interpreter=interpreter)
+    held = [name for name in FLOORS if f"{name}_l1" in rows.column_names]
+    held = [name for name in held if rows[f"{name}_iou"].null_count < rows.num_rows]
+    _, first = np.unique(rows["id"].to_pylist(), return_index=True)
+    rows = rows.take(pa.array(first))
+    return {name: _floor(*(rows[f"{name}_{measure}"].to_numpy() for measure in ("l1", "iou"))) for name in held}
+
+
+def _floor(distance: npt.NDArray[Any], overlap: npt.NDArray[Any]) -> dict[str, Estimate]:
+    alike = share(overlap[~np.isnan(overlap)] > PLAUSIBLE)
+    return {"map_l1": mean_interval(distance), "iou_mean": mean_interval(overlap), "plausible": alike}
 
 
 def with_judgements(outcomes: pa.Table) -> pa.Table:

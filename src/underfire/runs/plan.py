@@ -16,9 +16,9 @@ from underfire.attacks.target_classes import target_class_named
 from underfire.attacks.target_maps import target_map_named
 from underfire.detection.registry import squeezing_named
 from underfire.interpreters import Ensemble, Interpreter
-from underfire.interpreters.protocol import draws
+from underfire.interpreters.protocol import ClosedForm, draws
 from underfire.runs.settings import ENSEMBLE, AttackSettings
-from underfire.runs.specs import Craft, Explain, Rescore, Select, Spec, TargetClasses, TargetMaps, key
+from underfire.runs.specs import Craft, Explain, Rescore, Select, Spec, TargetClasses, TargetMaps, Vary, key
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,13 @@ class Planned:
 
 @dataclass(frozen=True)
 class PlannedInterpreter:
-    """An interpreter, its benign maps, the same drawn again if it draws, and the maps that are to be shown."""
+    """An interpreter, its benign maps, the same drawn again if it draws, how far they move by nature, if that is asked
+    for, and the maps that are to be shown."""
 
     interpreter: Interpreter
     benign: Explain
     again: Explain | None
+    variation: Vary | None
     goal: Explain | TargetMaps
 
     @property
@@ -100,7 +102,13 @@ def _interpreters(settings: AttackSettings, aim: TargetClasses) -> Iterator[Plan
         benign = Explain(aim.of, interpreter)
         again = Explain(aim.of, interpreter, draw=1) if draws(interpreter) else None
         goal = benign if rule is None else TargetMaps(aim, benign, rule, settings.seed)
-        yield PlannedInterpreter(interpreter, benign, again, goal)
+        yield PlannedInterpreter(interpreter, benign, again, _variation(settings, aim.of, interpreter), goal)
+
+
+def _variation(settings: AttackSettings, select: Select, interpreter: Interpreter) -> Vary | None:
+    """Six more maps an image, unless they are not asked for where they are dear."""
+    asked = settings.variation == "all" or isinstance(interpreter, ClosedForm)
+    return Vary(select, interpreter) if asked else None
 
 
 @dataclass(frozen=True)
@@ -182,6 +190,8 @@ def _stages(
         yield Planned(f"benign maps, {each.name}", each.benign, "map", "benign", each.name)
         if each.again is not None:
             yield Planned(f"benign maps again, {each.name}", each.again, "step", "benign", each.name)
+        if each.variation is not None:
+            yield Planned(f"natural variation, {each.name}", each.variation, "step", "benign", each.name)
         if isinstance(each.goal, TargetMaps):
             yield Planned(f"target maps, {each.name}", each.goal, "map", "target", each.name)
     for attacked in attacks:

@@ -212,6 +212,10 @@ class AttackSettings(Inputs, Recipe):
         default=(),
         description="Detectors to hide from as well, such as fs:median:3,fs,ensemble: attacks of their own.",
     )
+    variation: Literal["closed-form", "all"] = Field(
+        default="closed-form",
+        description="Whose natural variation is measured; all includes mask, for which it takes as long as its attack.",
+    )
 
     @field_validator("solvers", "evade")
     @classmethod

@@ -16,6 +16,7 @@ from typing import Any
 from underfire.attacks.attack import Attack
 from underfire.attacks.target_classes import RandomClass, TargetClass
 from underfire.attacks.target_maps import TargetMap
+from underfire.data.corruptions import HARMLESS, Corruption
 from underfire.detection.scores import Scorer
 from underfire.interpreters.integrated_gradients import Quadrature
 from underfire.interpreters.protocol import Explainer
@@ -129,6 +130,16 @@ class Explain(Identified):
 
 
 @dataclass(frozen=True)
+class Vary(Identified):
+    """How far benign maps move when their images are changed harmlessly; rows: map_l1, iou_mean, one per change."""
+
+    of: Select
+    interpreter: Explainer
+    changes: tuple[Corruption, ...] = HARMLESS
+    version: int = 1
+
+
+@dataclass(frozen=True)
 class ExplainElsewhere(Identified):
     """The same maps by another classifier, whose fingerprint is `model`; rows: map, constant, predicted."""
 
@@ -224,6 +235,7 @@ Spec = (
     | SignNoise
     | CalibratedNoise
     | Explain
+    | Vary
     | ExplainElsewhere
     | ExplainRandomised
     | TargetMaps

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
@@ -25,6 +26,7 @@ from underfire.core.io import nullable
 from underfire.core.rng import image_keys
 from underfire.core.types import Samples, UnderfireError
 from underfire.data.image_set import ImageSet
+from underfire.metrics.floors import between_images, natural, partners
 from underfire.metrics.maps import compare_maps, is_faint, judged, linf, map_l1
 from underfire.models.classifier import Classifier
 from underfire.runs.compute import choose, in_one_sentence, targets_of
@@ -114,7 +116,7 @@ def _continued(spec: Mapping[str, Any], held: Mapping[str, Any]) -> tuple[Planne
 def outcome_table(plan: AttackPlan, ids: tuple[str, ...], store: Store) -> pa.Table:
     """One row per image x attack x interpreter, each attack's map against the target map and the benign one."""
     return pa.concat_tables(
-        _outcomes(attack, shown, plan.select, ids, store)
+        _with_floors(_outcomes(attack, shown, plan.select, ids, store), shown, plan.select, store)
         for shown in plan.interpreters
         for attack in plan.attacks
         if shown.name in attack.maps
@@ -162,6 +164,22 @@ def _outcomes(
     lacking = {name: pa.nulls(len(ids)) for name in schema.names if name not in {**columns, **measures}}
     columns |= {**{name: values.tolist() for name, values in measures.items()}, **lacking}
     return pa.table(columns, schema)
+
+
+def _with_floors(table: pa.Table, shown: PlannedInterpreter, select: Select, store: Store) -> pa.Table:
+    """The outcomes with what their distances are to be held against (see `metrics.floors`)."""
+    ids, variation = tuple(table["id"].to_pylist()), shown.variation
+    maps, labels = store.read(key(shown.benign), "map", ids), store.read(key(select), "label", ids)
+    found = between_images(maps, partners(image_keys(ids), labels, select.seed))
+    if variation is not None:
+        found |= natural(*(store.read(key(variation), name, ids) for name in ("map_l1", "iou_mean")))
+    columns = {name: nullable(values.tolist()) for name, values in found.items()}
+    if variation is not None:
+        columns["within_natural"] = pc.less_equal(table["benign_l1"], columns["natural_l1"])
+    for name, values in columns.items():
+        place = table.column_names.index(name)
+        table = table.set_column(place, table.schema.field(name), values)
+    return table
 
 
 def _preflight(plan: AttackPlan, classifier: Classifier, samples: Samples, batch_size: int) -> None:

@@ -11,10 +11,21 @@ from torch import Tensor
 from underfire.core.image_ops import blur
 from underfire.core.rng import image_keys
 from underfire.core.types import UnderfireError
-from underfire.data.corruptions import CHANGES, JPEG, Blur, Corruption, Crop, Noise, change_named
+from underfire.data.corruptions import (
+    CHANGES,
+    HARMLESS,
+    JPEG,
+    Blur,
+    Brightness,
+    Corruption,
+    Crop,
+    Noise,
+    Shift,
+    change_named,
+)
 
 KEYS = image_keys(["a", "b", "c"])
-every_change = pytest.mark.parametrize("change", CHANGES.values(), ids=lambda change: change.name)
+every_change = pytest.mark.parametrize("change", [*CHANGES.values(), *HARMLESS], ids=str)
 
 
 def pictures(n: int = 3, side: int = 12, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -88,10 +99,22 @@ def test_images_and_maps_are_cropped_alike() -> None:
     torch.testing.assert_close(Crop(0.8).moved(coarse)[..., 1:4], (2 + coarse * 20 * 0.8 - 0.1)[..., 1:4] / 20)
 
 
-@pytest.mark.parametrize("change", [Noise(), JPEG(), Blur()])
+@pytest.mark.parametrize("change", [Noise(), JPEG(), Blur(), Shift(), Brightness(1.02)])
 def test_the_others_leave_maps_where_they_are(change: Corruption) -> None:
     maps = pictures()[:, 0]
     assert change.moved(maps) is maps
+
+
+def test_a_shift_moves_to_the_right_and_repeats_the_edge() -> None:
+    x = pictures()
+    moved = Shift(2)(x, KEYS)
+    assert torch.equal(moved[..., 2:], x[..., :-2])
+    assert torch.equal(moved[..., :2], x[..., :1].expand(-1, -1, -1, 2))
+
+
+def test_brightness_is_a_factor_that_is_cut_at_white() -> None:
+    x = torch.tensor([0.0, 0.5, 0.99]).view(1, 1, 1, 3).expand(3, 3, 2, 3)
+    assert Brightness(1.02)(x, KEYS)[0, 0, 0].tolist() == pytest.approx([0, 0.51, 1])
 
 
 def test_names() -> None:
@@ -103,7 +126,16 @@ def test_names() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "value"),
-    [(Noise, -0.1), (Noise, float("nan")), (JPEG, 0), (JPEG, 101), (Blur, 0.0), (Crop, 0.0), (Crop, 1.1)],
+    [
+        (Noise, -0.1),
+        (Noise, float("nan")),
+        (JPEG, 0),
+        (JPEG, 101),
+        (Blur, 0.0),
+        (Crop, 0.0),
+        (Crop, 1.1),
+        (Brightness, 0.0),
+    ],
 )
 def test_changes_that_cannot_be_are_refused(kind: type, value: float) -> None:
     with pytest.raises(UnderfireError, match=r"cannot .*; give another"):

@@ -94,10 +94,12 @@ def test_so_many_images_decide_of_which_as_many_are_fooled() -> None:
 
 
 def test_maps_that_did_not_move_warn_nobody() -> None:
-    rows = [outcome(str(i), "adv2", "mask", iou_mean=0.1, judgement="unchanged") for i in range(40)]
+    rows = [
+        outcome(str(i), "adv2", "mask", iou_mean=0.1, judgement="unchanged" if i else "plausible") for i in range(40)
+    ]
     (verdict,) = judge(table(rows))
     assert verdict.headline == "MASK would not have warned you."
-    assert verdict.sentences[0].endswith("kept the map plausible on 40 (100 %), 40 of them to within its own noise.")
+    assert verdict.sentences[0].endswith("kept the map plausible on 40 (100 %), 39 of them to within its own noise.")
 
 
 def test_where_there_is_nothing_to_see_images_are_counted_apart() -> None:
@@ -116,6 +118,52 @@ def test_where_there_is_nothing_to_see_images_are_counted_apart() -> None:
     (only,) = judge(table(rows[:3]))
     assert only.headline == "MASK had nothing to show."
     assert only.sentences[0].endswith("on all of which there is nothing to see in the benign map.")
+
+
+def floored(unrelated: float, within: bool | None) -> list[dict[str, Any]]:
+    """Forty plausible maps; so large a share of unrelated ones would be plausible, too."""
+    return [
+        outcome(str(i), "adv2", "cam", unrelated_l1=0.2, unrelated_iou=0.9 if i < 40 * unrelated else 0.1,
+                mean_map_l1=0.2, mean_map_iou=0.4, natural_l1=None if within is None else 0.04,
+                natural_iou=None if within is None else 0.9, within_natural=within)
+        for i in range(40)
+    ]  # fmt: skip
+
+
+def test_where_unrelated_maps_pass_for_each_other_none_is_called_plausible(tmp_path: Path) -> None:
+    """The verdict is that of natural variation; below one pair in five it is not."""
+    (strict,), (usual,) = judge(table(floored(0.25, within=False))), judge(table(floored(0.2, within=False)))
+    assert strict.headline == "CAM would have warned you."
+    assert usual.headline == "CAM would not have warned you."
+    assert strict.cautions[0].startswith("No map is called plausible here: 25 % of the benign maps of other images")
+    assert "natural variation on 0 (0 %)" in strict.sentences[0]
+    assert "plausible" not in " ".join(strict.sentences)
+    (within,) = judge(table(floored(0.25, within=True)))
+    assert within.headline == "CAM would not have warned you."
+
+    class Alike(FakeRun):
+        def outcomes(self) -> pa.Table:
+            return table([row for row in floored(0.25, within=False) if int(row["id"]) < 12])
+
+    page = render(Alike(tuple(map(str, range(12))), attacks=("adv2",), interpreters=("cam",)), tmp_path)
+    assert page.count("fooled, map changed") > 12
+    assert re.findall(r'<th scope="col">(other image|mean map|harmless changes)</th>', page) == [
+        "harmless changes",
+        "other image",
+        "mean map",
+    ]
+
+
+def test_an_image_that_is_alone_has_no_unrelated_one() -> None:
+    alone = {"unrelated_l1": None, "unrelated_iou": None, "mean_map_l1": None, "mean_map_iou": None}
+    (verdict,) = judge(table([{**floored(0.0, within=True)[0], **alone}]))
+    assert verdict.headline.startswith("Whether CAM would have warned you is undecided on 1 image")
+
+
+def test_where_natural_variation_was_not_measured_the_word_carries_a_caution() -> None:
+    (verdict,) = judge(table(floored(0.25, within=None)))
+    assert verdict.headline == "CAM would not have warned you."
+    assert verdict.cautions[0].startswith("That a map is plausible says little here: 25 %")
 
 
 def test_gaps_of_a_run_are_dashes(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from underfire.core import rng
 from underfire.core.image_ops import is_constant, to_8bit
 from underfire.core.io import read_json
 from underfire.core.types import Goal, UnderfireError
-from underfire.data.corruptions import Blur, Noise
+from underfire.data.corruptions import Blur, Crop, Noise
 from underfire.data.decode import ArraySource
 from underfire.data.image_set import ImageSet, open_images
 from underfire.detection.scores import Consistency, Disagreement, FeatureSqueezing, Scorer, look
@@ -27,6 +27,7 @@ from underfire.interpreters import CAM, GRAD, MASK, GradCAM
 from underfire.interpreters.mask.deletion import Geometry
 from underfire.interpreters.mask.solver import Solver
 from underfire.interpreters.randomize import DEPTHS, randomized
+from underfire.metrics.maps import compare_maps
 from underfire.models.classifier import Classifier
 from underfire.models.copying import fingerprint as hash_of
 from underfire.runs.compute import Context, choose, find, keep, run_stage
@@ -41,6 +42,7 @@ from underfire.runs.specs import (
     Select,
     Spec,
     TargetClasses,
+    Vary,
     describe,
     key,
 )
@@ -71,6 +73,8 @@ SPECS: tuple[Spec, ...] = (
     Detect(key(SELECT), Consistency(CAM(), Blur(0.9))),
     Detect(key(SELECT), Consistency(CAM(), Noise())),
     Detect(key(SELECT), Disagreement(CAM(), GRAD())),
+    Vary(SELECT, CAM()),
+    Vary(SELECT, CAM(), changes=(Noise(), Blur())),
     LOCATE,
     Explain(LOCATE, CAM()),
     FORGOTTEN,
@@ -271,6 +275,23 @@ def test_another_draw_differs_where_the_interpreter_draws_and_nowhere_else(conte
         once, again = (Explain(SELECT, interpreter, draw) for draw in (0, 1))
         compute(context, once, again)
         assert torch.equal(rows(context, once, "map"), rows(context, again, "map")) != differs
+
+
+def test_natural_variation_is_between_the_moved_benign_map_and_that_of_the_changed_image(context: Context) -> None:
+    """Each change in its column; alone or in company."""
+    spec, alone = (Vary(SELECT, CAM(), changes=(Noise(), Crop(0.7)), version=version) for version in (1, 99))
+    third = ids_of(context)[2:3]
+    compute(context, MAPS, spec)
+    run_stage(alone, third, context)
+    x, y, keys = rows(context, SELECT, "image"), rows(context, SELECT, "label"), rng.image_keys(ids_of(context))
+    for place, change in enumerate(spec.changes):
+        maps = CAM().explain(context.classifier, change(x, keys), y, keys)
+        expected = compare_maps(maps, change.moved(rows(context, MAPS, "map")))
+        for name in ("map_l1", "iou_mean"):
+            assert torch.allclose(rows(context, spec, name)[:, place], expected[name], atol=1e-5, equal_nan=True)
+    assert torch.allclose(
+        context.store.read(key(alone), "map_l1", third), rows(context, spec, "map_l1")[2:3], atol=1e-5
+    )
 
 
 def test_crafting_from_a_stored_warm_start_is_what_the_engine_does_in_one_go(context: Context) -> None:

@@ -97,7 +97,7 @@ def test_another_solver_has_a_plan_and_a_recipe_of_its_own() -> None:
         ("map", "adv2-stadv"),
     ]
     shared = [each.label for each in planned if each.spec in [other.spec for other in others]]
-    assert shared == ["images", "targets", "benign maps, cam", "benign maps again, cam"]
+    assert shared == ["images", "targets", "benign maps, cam", "natural variation, cam"]
 
 
 @pytest.mark.parametrize(
