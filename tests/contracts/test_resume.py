@@ -368,15 +368,15 @@ def test_the_lock_of_a_dead_process_is_taken_over_and_one_of_another_machine_is_
     start: Start, whole: Run, tmp_path: Path
 ) -> None:
     lock = whole.path / ".lock"
-    lock.write_text(f"999999999 {socket.gethostname()}")
+    lock.write_text(f"4000000\n{socket.gethostname()}\n")
     start(whole.path)
     assert not lock.exists()
-    lock.write_text("7 another-machine")
+    lock.write_text("7\nanother-machine\n")
     with pytest.raises(
         UnderfireError, match=r"in use by process 7 on another-machine; .* If it is gone, delete .*lock"
     ):
         start(whole.path)
-    assert lock.read_text() == "7 another-machine"
+    assert lock.read_text() == "7\nanother-machine\n"
 
 
 # ------------------------------------------------------------------ refused

@@ -1,22 +1,20 @@
 """One start at a time in a folder.
 
     with locked(Path("runs/x")):
-        ...                         # runs/x/.lock says which process is at work
+        ...                         # runs/x/.lock names the process that is at work, and its machine
 
-The operating system gives the lock of a process back when that ends, however it ends.
+What a process of this machine left behind that has ended is taken over.
 """
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
-from socket import gethostname
-from typing import TextIO
 
-from underfire.core.types import UnderfireError
+from filelock import SoftFileLock, Timeout
 
-LOCK = ".lock"
+from underfire.core.errors import UnderfireError
+
+LOCK, PATIENCE = ".lock", 0.5  # seconds that a lock may take to be taken over
 
 
 @contextmanager
@@ -26,62 +24,29 @@ def locked(folder: Path) -> Iterator[None]:
     A folder that was made for this and in which nothing was written is taken away again.
     """
     path, made = folder / LOCK, not folder.exists()
-    file = _acquired(path)
+    lock = SoftFileLock(path, timeout=PATIENCE)
     try:
-        file.truncate(0)
-        file.write(f"{os.getpid()} {gethostname()}")
-        file.flush()
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise _in_use(path) from None
+    except OSError as problem:
+        raise UnderfireError(f"{folder} cannot be written to: {problem.strerror}.") from problem
+    try:
         yield
     finally:
-        path.unlink(missing_ok=True)
-        file.close()
+        lock.release()
         if made:
             with suppress(OSError):  # it holds something by now
                 folder.rmdir()
 
 
-def _acquired(path: Path) -> TextIO:
-    while True:
-        file = _opened(path)
-        try:
-            flock(file, LOCK_EX | LOCK_NB)
-        except OSError:
-            with file:
-                file.seek(0)
-                raise _in_use(path, file.read()) from None
-        if _is_still_there(path, file):
-            _check_owner(path, file)
-            return file
-        file.close()  # its owner has just taken it away
-
-
-def _opened(path: Path) -> TextIO:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("a+", encoding="utf-8")
-    except OSError as problem:
-        raise UnderfireError(f"{path.parent} cannot be written to: {problem.strerror}.") from problem
-
-
-def _is_still_there(path: Path, file: TextIO) -> bool:
-    try:
-        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
-    except FileNotFoundError:
-        return False
-
-
-def _check_owner(path: Path, file: TextIO) -> None:
-    """A lock that a dead process of this machine left is free; whether one of another machine lives is not known."""
-    file.seek(0)
-    owner = file.read()
-    if owner and owner.partition(" ")[2] != gethostname():
-        file.close()
-        raise _in_use(path, owner)
-
-
-def _in_use(path: Path, owner: str) -> UnderfireError:
-    process, _, host = owner.partition(" ")
+def _in_use(path: Path) -> UnderfireError:
+    process, host = "an unknown process", "this machine"
+    with suppress(OSError, ValueError, IndexError):
+        owner = path.read_text(encoding="utf-8").splitlines()
+        process, host = f"process {owner[0]}", owner[1]
     return UnderfireError(
-        f"{path.parent} is in use by process {process or 'unknown'} on {host or gethostname()}; wait until that has "
-        f"ended, or choose another --out. If it is gone, delete {path}."
+        f"{path.parent} is in use by {process} on {host}; wait until that has ended, or choose another --out. If it is "
+        f"gone, delete {path}."
     )
