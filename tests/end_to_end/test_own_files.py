@@ -1,0 +1,51 @@
+"""People's own folders through the whole command line: labels are the classifier's own, and stay so."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from underfire.cli.main import app
+from underfire.core.errors import UnderfireError
+from underfire.runs.execute import reopen
+from underfire.runs.folder import open_run
+
+
+@pytest.fixture
+def two_classes(tiny_photos: Path, tmp_path: Path) -> Path:
+    """Photos of blue and red by class index; nothing is green."""
+    for index, name in ((0, "blue"), (2, "red")):
+        shutil.copytree(tiny_photos / name, tmp_path / "photos" / str(index))
+    return tmp_path / "photos"
+
+
+def attacked(model: str, photos: Path, out: Path) -> str:
+    options = ["--model", model, "--images", str(photos), "--normalize", "none", "--n", "4", "--steps", "2"]
+    result = CliRunner().invoke(app, ["attack", *options, "--interpreter", "cam", "--out", str(out)])
+    if result.exception is not None:
+        raise result.exception
+    return result.output
+
+
+def test_a_class_without_photos_moves_no_other(tiny_model: str, two_classes: Path, tmp_path: Path) -> None:
+    said = attacked(tiny_model, two_classes, tmp_path / "run")
+    assert "labels by folder names that are class indices" in " ".join(said.split())
+    info = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert info["classes"] == ["0", "1", "2"]
+    assert info["selection"]["misclassified"] == 0
+    _, images = reopen(open_run(tmp_path / "run"))
+    assert {(name[0], label) for name, label in zip(images.ids, images.labels.tolist(), strict=True)} == {
+        ("0", 0),
+        ("2", 2),
+    }
+
+
+def test_names_that_the_classifier_does_not_bring_are_refused(
+    tiny_model: str, two_classes: Path, tmp_path: Path
+) -> None:
+    (two_classes / "0").rename(two_classes / "blue")
+    with pytest.raises(UnderfireError, match=r"2 classes \(2, blue\), the classifier knows 3 \(it brings no names\)"):
+        attacked(tiny_model, two_classes, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
