@@ -18,7 +18,7 @@ from underfire.cli.terminal import (
     table_of,
 )
 from underfire.core.text import counted
-from underfire.runs.settings import AttackSettings, Batches, Chosen, Machine
+from underfire.runs.settings import AttackSettings, Batches, Machine, Sampled
 
 if TYPE_CHECKING:
     from underfire.data.image_set import ImageSet
@@ -35,7 +35,7 @@ def attack(settings: AttackSettings, machine: Batches, out: Out = Path("runs/att
 
 
 def demo(
-    drawn: Chosen,
+    drawn: Sampled,
     machine: Machine,
     out: Out = Path("runs/demo"),
     retrain: Annotated[bool, typer.Option("--retrain", help="Train the demo classifier anew and stop.")] = False,
@@ -61,15 +61,19 @@ def _attack(settings: AttackSettings, classifier: "Classifier", image_set: "Imag
     from underfire.report import write_report
     from underfire.studies import effectiveness
 
-    normalization = classifier.origin.normalization if classifier.origin else "given"
     assumed = classifier.origin.assumed if classifier.origin else ()
-    say(
-        f"Model {settings.model} on {classifier.device}; normalisation: {normalization}; "
-        f"labels by {image_set.numbering}{''.join(f'; {each}' for each in assumed)}."
-    )
+    facts = (f"Model {settings.model} on {classifier.device}", f"labels by {image_set.numbering}", *assumed)
+    say(f"{'; '.join(facts)}.")
     with stage_bars() as on_progress:
         run = effectiveness.execute(
-            settings, classifier, image_set, out, command=command_line(), batch_size=batch, on_progress=on_progress
+            settings,
+            classifier,
+            image_set,
+            out,
+            command=command_line(),
+            batch_size=batch,
+            on_chosen=say,
+            on_progress=on_progress,
         )
     report = write_report(run, out / "report.html")
     _print_summary(run)

@@ -63,11 +63,15 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Chosen:
-    """The images of a run before anything is written: what run.json says of them, and how they are stored."""
+    """The images of a run before anything is written: what run.json says of them, and how they are stored.
+
+    `sentence` says how they were found.
+    """
 
     description: Mapping[str, Any]
     ids: tuple[str, ...]
     keep: Callable[[Store], None]
+    sentence: str
 
 
 def execute(
@@ -77,10 +81,13 @@ def execute(
     *,
     command: str,
     batch_size: int = 16,
+    on_chosen: Callable[[str], None] = lambda sentence: None,
     on_progress: Report = lambda planned, progress: None,
     shared: bool = False,
 ) -> Run:
     """Compute what the folder `out` does not hold yet; UnderfireError if it holds a run with other settings.
+
+    `on_chosen` is told how the images were found before anything is computed.
 
     Shared stages are those of all runs in the folder around `out`.
     """
@@ -90,6 +97,7 @@ def execute(
     with locked(out.parent if shared else out):
         if not _is_complete(out, experiment):
             chosen = chosen or experiment.choose()
+            on_chosen(chosen.sentence)
             _write_start(experiment, chosen, out, command, shared, seconds)
         run = open_run(out)
         ids, images = tuple(run.info[CHOSEN]), key(experiment.plan[0].spec)

@@ -77,13 +77,13 @@ class Seeded(Settings):
     seed: int = Field(default=0, description="Seed of every random choice.")
 
 
-class Chosen(Seeded):
+class Sampled(Seeded):
     """How many images are drawn."""
 
     n: int = Field(default=16, ge=1, description="How many correctly classified images to attack.")
 
 
-class Weights(Settings):
+class Weighted(Settings):
     """What a network was trained to."""
 
     model_config = ConfigDict(title="Classifier")
@@ -92,7 +92,7 @@ class Weights(Settings):
     normalize: str | None = Field(default=None, description="imagenet, none, or M,M,M/S,S,S.")
 
 
-class Network(Weights):
+class Network(Weighted):
     """The classifier, as it is named on the command line."""
 
     model: str = Field(description="torchvision:NAME, path/file.py:builder, or demo.")
@@ -168,7 +168,7 @@ class Explained(Settings):
         return [interpreter_named(name) for name in self.interpreters]
 
 
-class Inputs(Source, Chosen, Explained):
+class Inputs(Source, Sampled, Explained):
     """The classifier, the images and the interpreters of a run; running again with others is another run."""
 
     @field_validator("interpreters")
@@ -180,7 +180,7 @@ class Inputs(Source, Chosen, Explained):
         return names
 
 
-class Recipe(Settings):
+class Prescribed(Settings):
     """What overrides an attack's parameters."""
 
     model_config = ConfigDict(title="Attack")
@@ -190,7 +190,7 @@ class Recipe(Settings):
     steps: int | None = Field(default=None, ge=1, description="ADV2 steps after the warm start; default: the recipe's.")
 
 
-class AttackSettings(Inputs, Recipe):
+class AttackSettings(Inputs, Prescribed):
     """Everything that decides what a run computes; running again with other settings is another run."""
 
     model_config = ConfigDict(title="Attack")
@@ -275,7 +275,7 @@ class DetectSettings(Seeded):
     fpr: float = Field(default=0.05, gt=0, lt=1, description="False-positive rate to calibrate for.")
 
 
-class TransferSettings(Weights):
+class TransferSettings(Weighted):
     """By which other interpreters or classifier a run's images are seen."""
 
     model_config = ConfigDict(title="Seen by")
@@ -318,7 +318,7 @@ SCALES: Mapping[str, StudySize] = MappingProxyType(
 )
 
 
-class StudySettings(Source, Masked, Explained, Recipe, Seeded):
+class StudySettings(Source, Masked, Explained, Prescribed, Seeded):
     """The options that all studies share; `n` overrides the scale's number of attacked images."""
 
     model_config = ConfigDict(title="Study")

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 from torch import Tensor
 
-from underfire.core.types import UnderfireError
+from underfire.core.types import Images, UnderfireError
 from underfire.data.image_set import ImageSet
 from underfire.data.selection import Selection
 from underfire.models.classifier import Classifier
@@ -130,7 +130,18 @@ def chosen(
     """The images that the classifier gets right; `says` and `counts` are what run.json says besides."""
     counts = {"examined": selection.examined, "misclassified": selection.misclassified, **counts}
     description = {**says, **described(settings, subject, selection.skipped, **counts)}
-    return Chosen(description, selection.samples.ids, partial(keep, select, selection.samples))
+    sentence = examined(subject, selection.samples.images, selection.misclassified, selection.examined)
+    return Chosen(description, selection.samples.ids, partial(keep, select, selection.samples), sentence)
+
+
+def examined(subject: Subject, images: Images, wrong: int, of: int) -> str:
+    """What shows at a glance that model, labels and normalisation do not belong together."""
+    height, width = images.shape[2:]
+    origin = subject.classifier.origin
+    return (
+        f"{of - wrong} of {of} examined classified right ({100 * (of - wrong) / of:.0f} %), {width} × {height}, "
+        f"{len(subject.image_set.classes):,} classes, normalisation: {origin.normalization if origin else 'given'}."
+    )
 
 
 def described(settings: Inputs, subject: Subject, skipped: Sequence[tuple[str, str]], **counts: int) -> dict[str, Any]:

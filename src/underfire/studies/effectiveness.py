@@ -56,11 +56,20 @@ def execute(
     *,
     command: str,
     batch_size: int = 16,
+    on_chosen: Callable[[str], None] = lambda sentence: None,
     on_progress: Report = lambda planned, progress: None,
 ) -> Run:
     """Compute what the folder `out` does not hold yet; UnderfireError if it holds a run with other settings."""
     made = experiment(settings, Subject(classifier, image_set), batch_size)
-    return execute_experiment(made, out, classifier, command=command, batch_size=batch_size, on_progress=on_progress)
+    return execute_experiment(
+        made,
+        out,
+        classifier,
+        command=command,
+        batch_size=batch_size,
+        on_chosen=on_chosen,
+        on_progress=on_progress,
+    )
 
 
 def experiment(settings: AttackSettings, subject: Subject, batch_size: int = 16) -> Experiment:

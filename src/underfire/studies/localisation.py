@@ -34,7 +34,7 @@ from underfire.runs.settings import Inputs, StudySettings
 from underfire.runs.specs import Explain, Locate, describe, key
 from underfire.runs.store import Store
 from underfire.studies import paper
-from underfire.studies.base import Study, Subject, described, identity, per_image
+from underfire.studies.base import Study, Subject, described, examined, identity, per_image
 from underfire.studies.tables import Row, Table, Value
 
 TABLE = "localisation.parquet"
@@ -82,7 +82,9 @@ def experiment(settings: LocalisationSettings, subject: Subject) -> Experiment:
             **described(settings, subject, located.skipped, **counts),
         }
         kept = partial(keep, source, samples, object=located.objects, predicted=predicted)
-        return Chosen(says, samples.ids, kept)
+        return Chosen(
+            says, samples.ids, kept, examined(subject, samples.images, counts["misclassified"], len(predicted))
+        )
 
     stages, table = tuple(plan(settings, source)), partial(localisation_table, settings, source)
     spec = identity(settings, source, "localisation", masks_digest=source.masks)

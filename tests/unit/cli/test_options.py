@@ -20,7 +20,7 @@ from underfire.training.recipes import AidRecipe, ClassifierRecipe, ClassifierSo
 
 TAKES = {
     "attack": (settings.AttackSettings, settings.Batches),
-    "demo": (settings.Chosen, settings.Machine),
+    "demo": (settings.Sampled, settings.Machine),
     "detect": (settings.DetectSettings, settings.Batches),
     "transfer": (settings.TransferSettings, settings.Batches),
     "study gap": (settings.StudySettings, settings.Batches),

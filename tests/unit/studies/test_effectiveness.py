@@ -476,3 +476,18 @@ def test_a_densenet_stands_beside_the_papers() -> None:
     assert printed(found["table-3"])[1] == numbers("1 .98 1 1 .96 .98 1 1")
     assert "the paper's DenseNet" in found["table-12"].title
     assert [row[0] for row in printed(found["table-12"])] == numbers(".11 .05 .31 .04 .27 .09 .26 .02")
+
+
+def test_the_first_line_says_how_the_images_were_found(
+    classifier: Classifier, image_set: ImageSet, tmp_path: Path
+) -> None:
+    told = list[str]()
+    settings = AttackSettings(model="tiny", images="photos", n=3, steps=1, interpreters=("cam",))
+    for _ in range(2):
+        execute(settings, classifier, image_set, tmp_path, command="…", on_chosen=told.append)
+    (sentence,) = told
+    examined = int(sentence.split(" of ")[1].split()[0])
+    assert sentence == (
+        f"3 of {examined} examined classified right ({300 / examined:.0f} %), 16 × 16, 3 classes, "
+        "normalisation: none, as asked for."
+    )
