@@ -17,7 +17,7 @@ demo: $(INSTALLED)
 	$(BIN)/underfire demo
 
 test: lint
-	$(PYTEST) tests/unit
+	$(PYTEST) -m "not extended" tests/unit
 	JAXTYPING_DISABLE=1 $(PYTEST) -m "not extended" tests/contracts tests/end_to_end
 
 test-extended: lint

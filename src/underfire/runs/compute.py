@@ -155,8 +155,8 @@ def _(spec: Explain, ids: tuple[str, ...], context: Context) -> Rows:
 
 @_compute.register
 def _(spec: Vary, ids: tuple[str, ...], context: Context) -> Rows:
-    images, labels = (context.store.read(key(spec.of), name, ids) for name in ("image", "label"))
-    benign = context.store.read(key(Explain(spec.of, spec.interpreter)), "map", ids)
+    images, labels = (context.store.read(key(spec.of.of), name, ids) for name in ("image", "label"))
+    benign = context.store.read(key(spec.of), "map", ids)
     drawn, classifier = rng.image_keys(ids), context.classifier
 
     def compute(chunk: slice) -> Mapping[str, Tensor]:
@@ -164,7 +164,7 @@ def _(spec: Vary, ids: tuple[str, ...], context: Context) -> Rows:
         found = []
         for change in spec.changes:
             x = change(images[chunk], drawn[chunk]).to(classifier.device)
-            maps = spec.interpreter.explain(classifier, x, y, keys).float().cpu()
+            maps = spec.of.interpreter.explain(classifier, x, y, keys).float().cpu()
             found.append(compare_maps(maps, change.moved(benign[chunk])))
         return {name: torch.stack([each[name] for each in found], dim=1) for name in ("map_l1", "iou_mean")}
 

@@ -102,13 +102,13 @@ def _interpreters(settings: AttackSettings, aim: TargetClasses) -> Iterator[Plan
         benign = Explain(aim.of, interpreter)
         again = Explain(aim.of, interpreter, draw=1) if draws(interpreter) else None
         goal = benign if rule is None else TargetMaps(aim, benign, rule, settings.seed)
-        yield PlannedInterpreter(interpreter, benign, again, _variation(settings, aim.of, interpreter), goal)
+        yield PlannedInterpreter(interpreter, benign, again, _variation(settings, benign), goal)
 
 
-def _variation(settings: AttackSettings, select: Select, interpreter: Interpreter) -> Vary | None:
+def _variation(settings: AttackSettings, benign: Explain) -> Vary | None:
     """Six more maps an image, unless they are not asked for where they are dear."""
-    asked = settings.variation == "all" or isinstance(interpreter, ClosedForm)
-    return Vary(select, interpreter) if asked else None
+    asked = settings.variation == "all" or isinstance(benign.interpreter, ClosedForm)
+    return Vary(benign) if asked else None
 
 
 @dataclass(frozen=True)

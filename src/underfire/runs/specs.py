@@ -133,8 +133,7 @@ class Explain(Identified):
 class Vary(Identified):
     """How far benign maps move when their images are changed harmlessly; rows: map_l1, iou_mean, one per change."""
 
-    of: Select
-    interpreter: Explainer
+    of: "Explain"  # of chosen images
     changes: tuple[Corruption, ...] = HARMLESS
     version: int = 1
 

@@ -343,7 +343,7 @@ def test_a_network_without_gradient_is_refused_before_the_first_attack(
     classifier: Classifier, image_set: ImageSet, tmp_path: Path
 ) -> None:
     net = Rounding(classifier.network)
-    with pytest.raises(UnderfireError, match=r"The model cannot be attacked through grad: .* does not require grad"):
+    with pytest.raises(UnderfireError, match="outputs have no gradient in the image"):
         run_of(Classifier(net), recognising(net, image_set), tmp_path / "run", settings(interpreters=("grad",)))
     assert not (tmp_path / "run").exists()
 
