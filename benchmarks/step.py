@@ -102,7 +102,7 @@ class Bench:
         return run
 
     def slots(self, attack: Attack) -> engine.Slots:
-        """The batch in its seats, aiming at the benign maps."""
+        """The batch in its slots, aiming at the benign maps."""
         x, device = self.goal.image, self.classifier.device
         maps = attack.interpreter.explain(
             self.classifier, x.to(device), self.goal.target.to(device), self.goal.key.to(device)

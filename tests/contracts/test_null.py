@@ -29,9 +29,9 @@ class Recorded:
     def init(self, theta: Tensor) -> Any:
         return self.rule.init(theta)
 
-    def step(self, objective: Objective, theta: Tensor, memory: Any, step: Labels) -> tuple[Tensor, Any, Terms]:
+    def step(self, objective: Objective, theta: Tensor, state: Any, step: Labels) -> tuple[Tensor, Any, Terms]:
         self.path.append(theta)
-        return self.rule.step(objective, theta, memory, step)
+        return self.rule.step(objective, theta, state, step)
 
 
 def path(an_attack: Attack, model: Classifier, goal: Goal) -> Tensor:

@@ -1,4 +1,4 @@
-"""Law 1, Row: an image's outcome, and its score, depend on no other image, on no order and on no seat."""
+"""Law 1, Row: an image's outcome, and its score, depend on no other image, on no order and on no slot."""
 
 from functools import cache
 
@@ -17,7 +17,7 @@ from underfire.core.rng import image_keys
 from underfire.core.types import Goal, Outcome
 from underfire.models.classifier import Classifier
 
-IMAGES, WIDTH = 7, 3
+IMAGES, BATCH_SIZE = 7, 3
 
 ON_FLOWS = " on flows"  # ends the names of attacks that bend
 CASES = [
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.parametrize(("net", "name"), CASES, ids=lambda part: pa
 
 @cache
 def staggered(net: str, name: str, dtype: torch.dtype) -> tuple[Classifier, Goal, Attack]:
-    """More images than seats, and a stop rule that the half which starts nearest to its targets meets at once."""
+    """More images than slots, and a stop rule that the half which starts nearest to its targets meets at once."""
     model = classifier(net, dtype)
     interpreter = interpreter_of(name.removesuffix(ON_FLOWS), model)
     goal = a_goal(model, interpreter, images(IMAGES, dtype=dtype))
@@ -41,25 +41,25 @@ def staggered(net: str, name: str, dtype: torch.dtype) -> tuple[Classifier, Goal
 
 
 @cache
-def all_together(net: str, name: str) -> Outcome:
+def all_at_once(net: str, name: str) -> Outcome:
     model, goal, staggered_attack = staggered(net, name, torch.float32)
-    outcome = engine.run(staggered_attack, model, goal, WIDTH)
-    assert len(set(outcome.steps.tolist())) > 1, "seats must be refilled at different times"
+    outcome = engine.run(staggered_attack, model, goal, BATCH_SIZE)
+    assert len(set(outcome.steps.tolist())) > 1, "slots must be refilled at different times"
     return outcome
 
 
 def test_order_changes_no_bit(net: str, name: str) -> None:
     model, goal, staggered_attack = staggered(net, name, torch.float32)
     order = torch.tensor([4, 2, 6, 0, 5, 1, 3])
-    reordered = engine.run(staggered_attack, model, rows.take(goal, order), WIDTH)
-    assert differing_fields(rows.take(all_together(net, name), order), reordered) == []
+    reordered = engine.run(staggered_attack, model, rows.take(goal, order), BATCH_SIZE)
+    assert differing_fields(rows.take(all_at_once(net, name), order), reordered) == []
 
 
 def test_neighbours_refills_and_idle_seats_change_no_bit(net: str, name: str) -> None:
     model, goal, staggered_attack = staggered(net, name, torch.float32)
-    together = all_together(net, name)
+    together = all_at_once(net, name)
     for index in ([int(together.steps.argmin())], [6, int(together.steps.argmax())]):
-        few = engine.run(staggered_attack, model, rows.take(goal, torch.tensor(index)), WIDTH)
+        few = engine.run(staggered_attack, model, rows.take(goal, torch.tensor(index)), BATCH_SIZE)
         assert differing_fields(rows.take(together, torch.tensor(index)), few) == []
 
 

@@ -58,10 +58,10 @@ def test_maps_depend_on_what_the_classifier_learned(
 ) -> None:
     x, y = scenes.samples.images[:8], scenes.samples.labels[:8]
     keys, others = image_keys(scenes.samples.ids[:8]), image_keys(map(str, range(8)))
-    forgetful = randomized(model, every_layer(model, x), seed=0)
+    reset = randomized(model, every_layer(model, x), seed=0)
     maps, again = (interpreter.explain(model, x, y, drawn) for drawn in (keys, others))
-    forgotten = rebind(interpreter, forgetful).explain(forgetful, x, y, keys)
-    repeated, kept = rank_correlation(maps, again).mean(), rank_correlation(maps, forgotten).mean()
+    of_reset = rebind(interpreter, reset).explain(reset, x, y, keys)
+    repeated, kept = rank_correlation(maps, again).mean(), rank_correlation(maps, of_reset).mean()
     assert repeated > 0.6
     assert kept < repeated - 0.3
     assert torch.equal(interpreter.explain(model, x, y, keys), maps)

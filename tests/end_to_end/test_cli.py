@@ -373,8 +373,8 @@ def refused(told: Told, sentence: str, tmp_path: Path) -> None:
         ({"interpreter": ""}, "There is no interpreter ''"),
         ({"interpreter": "cam,cam"}, "Interpreter 'cam' is named twice"),
         ({"recipe": "burnt"}, "--recipe burnt: Input should be 'annealed' or 'paper'."),
-        ({"eps": "eight"}, "--eps eight is no number; write it like 8/255 or 0.031."),
-        ({"eps": "8/0"}, "--eps 8/0 is no number"),
+        ({"eps": "eight"}, "--eps eight is not a number; write it like 8/255 or 0.031."),
+        ({"eps": "8/0"}, "--eps 8/0 is not a number"),
         ({"eps": "0"}, "--eps 0.0: Input should be greater than 0."),
         ({"eps": "8"}, "--eps 8.0: Input should be less than or equal to 1."),
         ({"eps": "nan"}, "--eps nan"),
@@ -466,7 +466,7 @@ def test_other_settings_in_the_same_folder_are_refused(attack: Underfire, tmp_pa
 def test_a_foreign_folder_and_a_file_are_refused(attack: Underfire, tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
-    refused(attack(out=tmp_path / "thesis"), "thesis is not empty and holds no run; choose another --out.", tmp_path)
+    refused(attack(out=tmp_path / "thesis"), "thesis is not empty and contains no run; choose another --out.", tmp_path)
     chapter = tmp_path / "thesis" / "chapter.txt"
     refused(attack(out=chapter), "chapter.txt cannot be written to: File exists.", tmp_path)
     refused(attack(out=chapter / "run"), "cannot be written to: Not a directory.", tmp_path)
@@ -474,7 +474,7 @@ def test_a_foreign_folder_and_a_file_are_refused(attack: Underfire, tmp_path: Pa
 
 
 def test_report_on_no_run_is_one_sentence(underfire: Underfire, tmp_path: Path) -> None:
-    refused(underfire("report", tmp_path), f"{tmp_path} holds no run (no run.json)", tmp_path)
+    refused(underfire("report", tmp_path), f"{tmp_path} contains no run (no run.json)", tmp_path)
     assert not (tmp_path / "report.html").exists()
 
 

@@ -111,7 +111,7 @@ def test_fewer_benign_images_than_asked_for_are_counted(underfire: Underfire, ru
         (("--detector", "ensemble:cam"), "An ensemble takes two interpreters or more"),
         (("--detector", "ensemble:cam+rts:gone"), "leave out ':' and what follows"),
         (("--detector", "consistency:cam:flip"), "There is no harmless change 'flip'"),
-        (("--attack", "stadv"), "holds no attack 'stadv'; it holds pgd, adv2."),
+        (("--attack", "stadv"), "contains no attack 'stadv'; it contains pgd, adv2."),
         (("--fpr", "1.5"), "--fpr 1.5: Input should be less than 1"),
         (("--benign", "1"), "--benign 1: Input should be greater than or equal to 2"),
         (("--benign", "20"), "takes at least 19 benign images to calibrate on, and there are 10"),
@@ -131,7 +131,7 @@ def test_wrong_options_are_refused_in_one_sentence(
 def test_a_folder_without_a_run_is_refused(underfire: Underfire, tmp_path: Path) -> None:
     code, _, err = underfire("detect", tmp_path)
     assert code == 1
-    assert "holds no run (no run.json)" in err
+    assert "contains no run (no run.json)" in err
 
 
 def test_a_run_whose_model_changed_is_refused(underfire: Underfire, run: Path) -> None:
@@ -161,4 +161,4 @@ def test_a_study_without_attacks_is_refused(underfire: Underfire, tmp_path: Path
     assert underfire("study", "sanity", *options, "--n", 2, "--out", out.parent)[0] == 0
     code, _, err = underfire("detect", out)
     assert code == 1
-    assert "holds no attacked images, so there is nothing to detect" in err
+    assert "contains no attacked images, so there is nothing to detect" in err

@@ -374,7 +374,7 @@ def test_runs_without_pictures_say_so(browser: Any, attacks: tuple[str, ...], tm
 
     report = write_report(Bare(attacks=attacks), tmp_path / "report.html").as_uri()
     with quiet(browser, report) as page:
-        said = "No attack of this run has pictures" if attacks else "This run holds no outcome yet"
+        said = "No attack of this run has pictures" if attacks else "This run contains no outcome yet"
         assert page.get_by_text(said).is_visible()
         assert page.locator("dialog, form").count() == 0
 

@@ -336,7 +336,7 @@ def test_all_leaves_out_what_lacks_something_and_goes_on_after_a_failure(
         ("random-patch", {"recipe": "fast"}, "--recipe fast: Input should be 'annealed' or 'paper'"),
         ("spatial", {"eps": 2}, "--eps 2.0: "),
         ("gap", {"interpreter": "smooth:cam,smooth:cam"}, "is named twice"),
-        ("gap", {"eps": "8/0"}, "--eps 8/0 is no number; write it like 8/255 or 0.031."),
+        ("gap", {"eps": "8/0"}, "--eps 8/0 is not a number; write it like 8/255 or 0.031."),
         ("gap", {"split": "val"}, "there is no split 'val' of these images: give 'test' or 'train'"),
         ("gap", {"images": "demo", "split": "test"}, "The demo's scenes are not split; leave out --split test."),
         ("gap", {"images": "nowhere"}, "nowhere"),

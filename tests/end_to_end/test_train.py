@@ -191,8 +191,8 @@ def test_a_masker_is_defended_told_and_attacked(
     ("options", "complaint"),
     [
         ({"init": "nowhere"}, "There is no masker nowhere"),
-        ({"ratio": "2"}, "--ratio 2 is no ratio; write it like 1:1"),
-        ({"ratio": "1:0"}, "--ratio 1:0 is no ratio"),
+        ({"ratio": "2"}, "--ratio 2 is not a ratio; write it like 1:1"),
+        ({"ratio": "1:0"}, "--ratio 1:0 is not a ratio"),
         ({"defence": "hope"}, "--defence hope: Input should be 'distillation' or 'augmentation'"),
         ({"margin": 0}, "--margin 0.0: Input should be greater than 0"),
         ({"attack-steps": 0}, "--attack-steps 0: Input should be greater than or equal to 1"),

@@ -79,7 +79,7 @@ def test_what_cannot_be_shown_is_refused_in_one_sentence(
 
 
 def test_a_folder_that_is_no_run_or_not_complete_is_refused(underfire: Underfire, run: Path, tmp_path: Path) -> None:
-    assert "holds no run" in underfire("transfer", tmp_path / "nothing")[2]
+    assert "contains no run" in underfire("transfer", tmp_path / "nothing")[2]
     info = json.loads((run / "run.json").read_text())
     maps = next(e["key"] for e in info["stages"] if (e["kind"], e["attack"]) == ("map", "adv2"))
     shutil.rmtree(run.parent / "stages" / maps)

@@ -3,7 +3,7 @@
     attack_name("adv2-stadv-evading-fs:median:3")    # ADV² on StAdv evading median 3×3
     detector_name("fs:median:3")                     # feature squeezing (median 3×3)
 
-A name that is none of ours is shown as it is.
+A name that is not one of ours is shown as it is.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -122,7 +122,7 @@ class AttackName:
 
 
 def attacker(attack: str) -> AttackName | None:
-    """An attack's name taken apart; None if it is none of ours."""
+    """An attack's name taken apart; None if it is not one of ours."""
     aimed, _, evaded = attack.partition("-evading-")
     base = aimed.removesuffix("-ensemble")
     for solver in SOLVERS.values():

@@ -114,7 +114,7 @@ class ListedClass:
 
     def choose(self, ids: tuple[str, ...], labels: Labels, logits: Logits, seed: int) -> Labels:
         if absent := [name for name in ids if name not in self.targets]:
-            raise UnderfireError(f"{self.origin} names no target class for {absent[0]!r}.")
+            raise UnderfireError(f"{self.origin} does not name a target class for {absent[0]!r}.")
         _check_classes(self.targets.values(), logits.shape[1])
         return torch.tensor([self.targets[name] for name in ids], dtype=labels.dtype, device=labels.device)
 
@@ -185,7 +185,7 @@ def _read_targets(table: Path) -> ListedClass:
             raise UnderfireError(f"line {line} of {table} names {file!r} a second time: keep one line per file")
         targets[name] = target
     if not targets:
-        raise UnderfireError(f"{table} names no file: write one line for each image to be attacked")
+        raise UnderfireError(f"{table} names no files: write one line for each image to be attacked")
     digest = hashlib.blake2b(json.dumps(sorted(targets.items())).encode(), digest_size=16).hexdigest()
     return ListedClass(digest, MappingProxyType(targets), str(table))
 

@@ -32,7 +32,7 @@ from underfire.core.types import Keys, Labels, Maps, Row, UnderfireError
 from underfire.data.decode import decode
 
 SAMPLES = 16  # points along a cell's side at which a patch is looked at
-NO_DONOR = -1  # donor of a map that is no other image's
+NO_DONOR = -1  # donor of a map that is not another image's
 LUMINANCE = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601)
 
 

@@ -56,7 +56,9 @@ class Configured(TyperCommand):
             if name not in known:
                 close = get_close_matches(name, known, n=1)
                 meant = f" (did you mean '{close[0]}'?)" if close else ""
-                raise UnderfireError(f"{path} gives '{key}', which is no option of this command{meant}; leave it out.")
+                raise UnderfireError(
+                    f"{path} gives '{key}', which is not an option of this command{meant}; leave it out."
+                )
             if value is True and getattr(options[name], "is_flag", False):
                 yield f"--{name}"
             elif value is not False:

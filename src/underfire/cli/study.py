@@ -53,7 +53,7 @@ def list_studies() -> None:
 
 
 def _command(entries: tuple[Entry, ...]) -> Callable[..., None]:
-    """The command that carries out these studies in one folder."""
+    """The command that executes these studies in one folder."""
 
     def run(settings: StudySettings, machine: Batches, dry_run: DryRun = False, out: Out = Path("runs/study")) -> None:
         request, classifier = opened(_with_defaults(settings), machine.device)
@@ -61,7 +61,7 @@ def _command(entries: tuple[Entry, ...]) -> Callable[..., None]:
         feasible = _feasible(entries, request)
         impossible = _announce(feasible, request, subject, out)
         if not dry_run:
-            _carry_out(feasible, request, subject, out, machine.batch)
+            _execute(feasible, request, subject, out, machine.batch)
         elif impossible:
             raise UnderfireError(" ".join(impossible))
 
@@ -137,7 +137,7 @@ def _announce(entries: list[Entry], request: StudySettings, subject: "Subject", 
     return impossible
 
 
-def _carry_out(entries: list[Entry], request: StudySettings, subject: "Subject", out: Path, batch: int) -> None:
+def _execute(entries: list[Entry], request: StudySettings, subject: "Subject", out: Path, batch: int) -> None:
     """One study after another; one that cannot be done does not keep the others from it."""
     from underfire.report import write_report_of
     from underfire.studies.base import FIGURES, TABLES, Manner

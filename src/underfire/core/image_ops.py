@@ -118,7 +118,7 @@ def sample(x: Images, flow: Flows) -> Images:
     """Every pixel (i, j) taken from (i, j) + flow, bilinear between pixel centres, edges repeated.
 
     Of the four pixels around that place it is a convex mix, never outside their range, and a flow of 0 is the
-    identity, both to the last bit. Twice differentiable in the flow where that is no whole number; deterministic on
+    identity, both to the last bit. Twice differentiable in the flow where that is not a whole number; deterministic on
     every device (four gathers).
     """
     n, channels, height, width = x.shape

@@ -57,7 +57,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as problem:
         raise UnderfireError(f"{path} cannot be read: {problem}") from problem
     if not isinstance(content, dict):
-        raise UnderfireError(f"{path} holds no JSON object.")
+        raise UnderfireError(f"{path} contains no JSON object.")
     return content
 
 

@@ -56,7 +56,7 @@ def squeezing_named(text: str) -> tuple[FeatureSqueezing, ...]:
     """fs, or fs: and squeezers joined by +, as on the command line; UnderfireError if it is neither."""
     name, colon, parts = text.partition(":")
     if name != "fs":
-        raise UnderfireError(f"Detector '{text}' is no feature squeezing; write it like fs or fs:bits:2+median:3.")
+        raise UnderfireError(f"Detector '{text}' is not a feature squeezing; write it like fs or fs:bits:2+median:3.")
     squeezers = [squeezer_named(each) for each in (_parts(parts) if colon else SQUEEZED)]
     if repeated := _repeated([each.name for each in squeezers]):
         raise UnderfireError(f"Squeezer '{repeated}' is named twice; name it once.")

@@ -21,14 +21,14 @@ from underfire.studies.figures import DOTS
 
 Points = tuple[npt.NDArray[np.floating], npt.NDArray[np.bool_]]  # values, and where the attack succeeded
 
-OTHER = "#8c8c8c"  # of attacks that are none of ours
+OTHER = "#8c8c8c"  # of attacks that are not ours
 
 
 @dataclass(frozen=True)
 class Encoding:
     """How much of a picture is kept: photos are shrunk to the side, maps and noise to half of it.
 
-    Pictures that are no larger than `lossless` stay as they are: JPEG would show its blocks.
+    Pictures that are not larger than `lossless` stay as they are: JPEG would show its blocks.
     """
 
     side: int = 224

@@ -107,7 +107,7 @@ def _unrelated(outcomes: pa.Table, interpreter: str) -> float:
 def missing_parts(outcomes: pa.Table, info: Mapping[str, Any]) -> list[str]:
     """Sentences that say what a partial run lacks."""
     if not outcomes.num_rows:
-        return ["This run holds no outcome yet, so there is nothing to judge."]
+        return ["This run contains no outcome yet, so there is nothing to judge."]
     requested = info.get("selection", {}).get("requested")
     images = len(pc.unique(outcomes["id"]))
     expected = requested if requested is not None else images

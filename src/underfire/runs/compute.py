@@ -106,7 +106,7 @@ def keep(spec: Select | Locate, samples: Samples, store: Store, **further: Tenso
 
 
 def targets_of(spec: TargetClasses, samples: Samples, classifier: Classifier, batch_size: int) -> Labels:
-    """The target classes of chosen images; UnderfireError where one is no other class."""
+    """The target classes of chosen images; UnderfireError where one is not another class."""
     chunks = _chunks(samples.ids, batch_size)
     logits = torch.cat([_logits(classifier, samples.images[chunk]) for chunk in chunks])
     target = spec.rule.choose(samples.ids, samples.labels, logits, spec.seed)
@@ -139,11 +139,11 @@ def _(spec: TargetClasses, ids: tuple[str, ...], context: Context) -> Rows:
 def _(spec: TargetMaps, ids: tuple[str, ...], context: Context) -> Rows:
     chosen = context.store.done(key(spec.of.of))[: spec.among]
     labels = context.store.read(key(spec.of.of), "label", chosen)
-    maps = context.store.read(key(spec.benign), "map", chosen)
+    benign = context.store.read(key(spec.benign), "map", chosen)
     target = context.store.read(key(spec.of), "target", ids)
-    wanted = Wanted(rng.image_keys(ids), target, Pool(rng.image_keys(chosen), labels, maps))
-    sketched, donors = spec.rule.maps(wanted, spec.seed)
-    yield ids, {"map": sketched, "constant": is_constant(sketched), "donor": donors}
+    wanted = Wanted(rng.image_keys(ids), target, Pool(rng.image_keys(chosen), labels, benign))
+    maps, donors = spec.rule.maps(wanted, spec.seed)
+    yield ids, {"map": maps, "constant": is_constant(maps), "donor": donors}
 
 
 @_compute.register
@@ -205,8 +205,8 @@ def _(spec: CalibratedNoise, ids: tuple[str, ...], context: Context) -> Rows:
 
 @_compute.register
 def _(spec: Bound, ids: tuple[str, ...], context: Context) -> Rows:
-    x, x0 = (context.store.read(key(of), "image", ids) for of in (spec.of, spec.aim.of))
-    target = context.store.read(key(spec.aim), "target", ids)
+    x, x0 = (context.store.read(key(of), "image", ids) for of in (spec.of, spec.targets.of))
+    target = context.store.read(key(spec.targets), "target", ids)
 
     def compute(chunk: slice) -> Mapping[str, Tensor]:
         at, origin, y = (rows[chunk].to(context.classifier.device) for rows in (x, x0, target))

@@ -49,7 +49,7 @@ class Experiment:
 
     `spec` is what two runs must share to be the same run. `choose` finds the images, and whatever cannot be done with
     them, before anything is written. `continues` gives the stages of a smaller run that this one goes on with, by that
-    run's spec; None if it is no such run.
+    run's spec; None if it is not such a run.
     """
 
     spec: Mapping[str, Any]
@@ -187,7 +187,7 @@ def _is_complete(out: Path, experiment: Experiment) -> bool:
     """
     if not (out / "run.json").exists():
         if out.is_dir() and any(not file.name.startswith(".") for file in out.iterdir()):
-            raise UnderfireError(f"{out} is not empty and holds no run; choose another --out.")
+            raise UnderfireError(f"{out} is not empty and contains no run; choose another --out.")
         return False
     info = read_json(out / "run.json")
     held, spec, folder = info.get("spec", {}), experiment.spec, info.get("folder", "")

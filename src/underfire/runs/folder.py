@@ -104,7 +104,7 @@ class Run:
         stored = set(store.done(fitting[0]["key"])) if fitting else set()
         if not stored:
             against = "" if interpreter is None else f" against '{interpreter}'"
-            raise UnderfireError(f"The run {self.path} holds no {tensor}s of attack '{attack}'{against}.")
+            raise UnderfireError(f"The run {self.path} has no {tensor}s of attack '{attack}'{against}.")
         ids = tuple(name for name in self.ids if name in stored and (only is None or name in only))
         return ids, store.read(fitting[0]["key"], tensor, ids).float().numpy()
 
@@ -115,7 +115,7 @@ Rows = tuple[tuple[str, ...], npt.NDArray[np.float32]]
 def open_run(path: str | Path) -> Run:
     """The run in a folder; UnderfireError if there is none."""
     if not (Path(path) / "run.json").is_file():
-        raise UnderfireError(f"{path} holds no run (no run.json); start one with: underfire attack --out {path}")
+        raise UnderfireError(f"{path} contains no run (no run.json); start one with: underfire attack --out {path}")
     return Run(Path(path))
 
 

@@ -78,30 +78,30 @@ class AttackPlan:
 
     settings: AttackSettings
     select: Select
-    aim: TargetClasses
+    targets: TargetClasses
     interpreters: tuple[PlannedInterpreter, ...]
     attacks: tuple[PlannedAttack, ...]
     stages: tuple[Planned, ...]
 
     @classmethod
     def of(cls, settings: AttackSettings, select: Select) -> "AttackPlan":
-        aim = TargetClasses(select, settings.seed, target_class_named(settings.target_class))
-        interpreters = tuple(_interpreters(settings, aim))
-        attacks = tuple(_Planner(settings, aim, interpreters).attacks())
-        stages = tuple(_once(_stages(aim, interpreters, attacks)))
-        return cls(settings, select, aim, interpreters, attacks, stages)
+        targets = TargetClasses(select, settings.seed, target_class_named(settings.target_class))
+        interpreters = tuple(_interpreters(settings, targets))
+        attacks = tuple(_Planner(settings, targets, interpreters).attacks())
+        stages = tuple(_once(_stages(targets, interpreters, attacks)))
+        return cls(settings, select, targets, interpreters, attacks, stages)
 
     @property
     def explainers(self) -> list[Interpreter]:
         return [each.interpreter for each in self.interpreters]
 
 
-def _interpreters(settings: AttackSettings, aim: TargetClasses) -> Iterator[PlannedInterpreter]:
+def _interpreters(settings: AttackSettings, targets: TargetClasses) -> Iterator[PlannedInterpreter]:
     rule = target_map_named(settings.target_map)
     for interpreter in settings.explainers():
-        benign = Explain(aim.of, interpreter)
-        again = Explain(aim.of, interpreter, draw=1) if draws(interpreter) else None
-        goal = benign if rule is None else TargetMaps(aim, benign, rule, settings.seed)
+        benign = Explain(targets.of, interpreter)
+        again = Explain(targets.of, interpreter, draw=1) if draws(interpreter) else None
+        goal = benign if rule is None else TargetMaps(targets, benign, rule, settings.seed)
         yield PlannedInterpreter(interpreter, benign, again, _variation(settings, benign), goal)
 
 
@@ -116,7 +116,7 @@ class _Planner:
     """Makes the attacks of a run."""
 
     settings: AttackSettings
-    aim: TargetClasses
+    targets: TargetClasses
     interpreters: tuple[PlannedInterpreter, ...]
 
     def attacks(self) -> Iterator[PlannedAttack]:
@@ -135,7 +135,7 @@ class _Planner:
 
     def _plain(self, solver: str) -> PlannedAttack:
         attack = solvers.plain(SOLVERS[solver], **self._recipe(solver))
-        return self._planned(Craft(self.aim, attack, None, self._first(attack.warm_start)), None, solver, None)
+        return self._planned(Craft(self.targets, attack, None, self._first(attack.warm_start)), None, solver, None)
 
     def _map_aware(self, solver: str, shown: PlannedInterpreter, evades: str | None = None) -> PlannedAttack:
         """ADV2 for one interpreter, hidden from the squeezers of a detector if one is named."""
@@ -144,15 +144,15 @@ class _Planner:
         if evades is not None:
             attack = replace(attack, name=f"{attack.name}-evading-{evades}")
         before = self._first(attack.warm_start), self._first(attack.anchor)
-        return self._planned(Craft(self.aim, attack, shown.goal, *before), shown.interpreter, solver, evades)
+        return self._planned(Craft(self.targets, attack, shown.goal, *before), shown.interpreter, solver, evades)
 
     def _on_all(self, solver: str) -> PlannedAttack:
         """ADV2 for all interpreters at once."""
         members = tuple(each.interpreter for each in self.interpreters)
         attack = self._adv2(solver, Ensemble(members, (1.0,) * len(members)))
         attack = replace(attack, name=f"{attack.name}-{ENSEMBLE}")
-        goal = Explain(self.aim.of, attack.interpreter)
-        return self._planned(Craft(self.aim, attack, goal, self._first(attack.warm_start)), None, solver, ENSEMBLE)
+        goal = Explain(self.targets.of, attack.interpreter)
+        return self._planned(Craft(self.targets, attack, goal, self._first(attack.warm_start)), None, solver, ENSEMBLE)
 
     def _planned(self, craft: Craft, interpreter: Interpreter | None, solver: str, evades: str | None) -> PlannedAttack:
         judges = [each.interpreter for each in self.interpreters] if interpreter is None else [interpreter]
@@ -170,7 +170,7 @@ class _Planner:
 
     def _first(self, attack: Attack | None) -> Craft | None:
         """An attack that must be run before another one."""
-        return None if attack is None else Craft(self.aim, attack, None, None)
+        return None if attack is None else Craft(self.targets, attack, None, None)
 
 
 def _once(stages: Iterable[Planned]) -> Iterator[Planned]:
@@ -182,10 +182,10 @@ def _once(stages: Iterable[Planned]) -> Iterator[Planned]:
 
 
 def _stages(
-    aim: TargetClasses, interpreters: tuple[PlannedInterpreter, ...], attacks: tuple[PlannedAttack, ...]
+    targets: TargetClasses, interpreters: tuple[PlannedInterpreter, ...], attacks: tuple[PlannedAttack, ...]
 ) -> Iterator[Planned]:
-    yield Planned("images", aim.of, "image", "benign", None)
-    yield Planned("targets", aim, "step", "benign", None)
+    yield Planned("images", targets.of, "image", "benign", None)
+    yield Planned("targets", targets, "step", "benign", None)
     for each in interpreters:
         yield Planned(f"benign maps, {each.name}", each.benign, "map", "benign", each.name)
         if each.again is not None:

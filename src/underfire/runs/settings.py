@@ -41,7 +41,7 @@ def budget_in(text: object) -> object:
         numerator, slash, denominator = text.partition("/")
         return float(numerator) / (float(denominator) if slash else 1)
     except (ValueError, ZeroDivisionError):
-        raise UnderfireError(f"--eps {text} is no number; write it like 8/255 or 0.031.") from None
+        raise UnderfireError(f"--eps {text} is not a number; write it like 8/255 or 0.031.") from None
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(names_in)]
@@ -50,7 +50,7 @@ RecipeName = Literal["annealed", "paper"]
 
 
 class Settings(BaseModel):
-    """Frozen options; what is no option is refused."""
+    """Frozen options; anything that is not an option is refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 

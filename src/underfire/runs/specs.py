@@ -36,7 +36,7 @@ class Identified:
 class Select(Identified):
     """n correctly classified images; rows: image, label. model and images are fingerprints.
 
-    The order of the choice is a function of seed and ids, so n is no part of what it is: more go on where fewer ended.
+    The order of the choice is a function of seed and ids, so n is not part of what it is: more go on where fewer ended.
     """
 
     model: str
@@ -133,7 +133,7 @@ class Explain(Identified):
 class Vary(Identified):
     """How far benign maps move when their images are changed harmlessly; rows: map_l1, iou_mean, one per change."""
 
-    of: "Explain"  # of chosen images
+    of: Explain
     changes: tuple[Corruption, ...] = HARMLESS
     version: int = 1
 
@@ -197,7 +197,7 @@ class Bound(Identified):
     """
 
     of: Select | Craft | SignNoise
-    aim: TargetClasses
+    targets: TargetClasses
     quadrature: Quadrature
     version: int = 1
 
@@ -248,7 +248,7 @@ Spec = (
 def describe(value: Any) -> Any:
     """A spec, attack or parameter as plain JSON values, each record with its type.
 
-    Fields that records leave out of comparison (compare=False) are no part of their identity.
+    Fields that records leave out of comparison (compare=False) are not part of their identity.
     """
     if is_dataclass(value) and not isinstance(value, type):
         return {

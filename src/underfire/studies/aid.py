@@ -86,8 +86,8 @@ def _check_noises(settings: AidSettings, classifier: Classifier, samples: Sample
 
 
 def recorded(run: Run) -> tuple[AidSettings, Select]:
-    """What the run was made with; UnderfireError if it holds no defences or another version's."""
-    otherwise = f"{run.path} holds no defences that this version made; run the study again."
+    """What the run was made with; UnderfireError if it contains no defences or another version's."""
+    otherwise = f"{run.path} contains no defences that this version made; run the study again."
     return settings_of(run, AidSettings, "aid", otherwise)
 
 

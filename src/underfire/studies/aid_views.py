@@ -112,8 +112,8 @@ def views(settings: AidSettings, select: Select) -> Iterator[View]:
             yield View(signs_like(craft.attack.name), made_for, name, SignNoise(craft, settings.seed), each)
         for kind in NOISES:
             for level in LEVELS:
-                disturb = CalibratedNoise(select, kind, level, settings.seed)
-                yield View(noise_name(kind, level), None, name, disturb, each)
+                noise = CalibratedNoise(select, kind, level, settings.seed)
+                yield View(noise_name(kind, level), None, name, noise, each)
 
 
 def noise_name(kind: str, level: float) -> str:
@@ -136,9 +136,9 @@ def _recipe(settings: AidSettings) -> dict[str, Any]:
 
 
 def _craft(settings: AidSettings, select: Select, attack: Attack, goal: Explain | None) -> Craft:
-    aim = TargetClasses(select, settings.seed, RandomClass())
+    targets = TargetClasses(select, settings.seed, RandomClass())
     assert attack.warm_start is not None
-    return Craft(aim, attack, goal, Craft(aim, attack.warm_start, None, None))
+    return Craft(targets, attack, goal, Craft(targets, attack.warm_start, None, None))
 
 
 def plan(settings: AidSettings, select: Select, shown: tuple[View, ...]) -> Iterator[Planned]:

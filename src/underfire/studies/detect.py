@@ -118,11 +118,11 @@ def attacked(run: Run, attacks: tuple[str, ...] = ()) -> list[Pictured]:
     held = sorted((each for each in stages if each.ids), key=lambda each: each.attack != "benign")
     if len(held) < 2 or held[0].attack != "benign":
         raise UnderfireError(
-            f"{run.path} holds no attacked images, so there is nothing to detect; make some with: underfire attack"
+            f"{run.path} contains no attacked images, so there is nothing to detect; make some with: underfire attack"
         )
     names = list(dict.fromkeys(each.attack for each in held[1:]))
     if unknown := [each for each in attacks if each not in names]:
-        raise UnderfireError(f"{run.path} holds no attack '{unknown[0]}'; it holds {', '.join(names)}.")
+        raise UnderfireError(f"{run.path} contains no attack '{unknown[0]}'; it contains {', '.join(names)}.")
     return [each for each in held if not attacks or each.attack in ("benign", *attacks)]
 
 

@@ -64,7 +64,7 @@ def detections(run: Run) -> pa.Table:
     """One row per image x attack x interpreter x detector; UnderfireError if there are none of this version."""
     path = run.path / TABLE
     if not path.is_file():
-        raise UnderfireError(f"{run.path} holds no detections; make them with: underfire detect {run.path}")
+        raise UnderfireError(f"{run.path} contains no detections; make them with: underfire detect {run.path}")
     return read_table(path, COLUMNS)
 
 

@@ -91,8 +91,8 @@ def experiment(settings: AttackSettings, subject: Subject, batch_size: int = 16)
 
 
 def recorded(run: Run) -> AttackPlan:
-    """What an attack's run folder was made with; UnderfireError if it holds no attack or another version's."""
-    otherwise = f"{run.path} holds no attack; make one with: underfire attack --out …"
+    """What an attack's run folder was made with; UnderfireError if it contains no attack or another version's."""
+    otherwise = f"{run.path} contains no attack; make one with: underfire attack --out …"
     plan = AttackPlan.of(*settings_of(run, AttackSettings, None, otherwise))
     if run.info.get("stages") != listed(plan.stages):
         raise UnderfireError(
@@ -193,7 +193,7 @@ def _with_floors(table: pa.Table, shown: PlannedInterpreter, select: Select, sto
 
 def _preflight(plan: AttackPlan, classifier: Classifier, samples: Samples, batch_size: int) -> None:
     """The choice of targets, and one step of each attack on one image: whatever cannot be attacked fails at once."""
-    target = targets_of(plan.aim, samples, classifier, batch_size)
+    target = targets_of(plan.targets, samples, classifier, batch_size)
     rules = [each.goal.rule for each in plan.interpreters if isinstance(each.goal, TargetMaps)]
     for rule in rules[:1]:
         keys = image_keys(samples.ids)

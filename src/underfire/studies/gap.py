@@ -81,7 +81,7 @@ def gap_table(made: AttackPlan, ids: tuple[str, ...], store: Store) -> pa.Table:
             ids,
             attack=attack,
             interpreter=interpreter,
-            class_target=store.read(key(spec.aim), "target", ids),
+            class_target=store.read(key(spec.targets), "target", ids),
             prediction_loss=prediction,
             interpretation_loss=interpretation,
             gap=interpretation - prediction,
@@ -94,11 +94,11 @@ def gap_table(made: AttackPlan, ids: tuple[str, ...], store: Store) -> pa.Table:
 def _bounds(made: AttackPlan) -> Iterator[tuple[str, str | None, Bound]]:
     """(attack, interpreter that it was made for, spec) of every kind of images."""
     first = made.attacks[0].craft
-    yield "benign", None, Bound(made.select, made.aim, QUADRATURE)
-    yield "noise", None, Bound(SignNoise(first, made.settings.seed), made.aim, QUADRATURE)
+    yield "benign", None, Bound(made.select, made.targets, QUADRATURE)
+    yield "noise", None, Bound(SignNoise(first, made.settings.seed), made.targets, QUADRATURE)
     for each in made.attacks:
         after = None if each.interpreter is None else each.interpreter.name
-        yield each.name, after, Bound(each.craft, made.aim, QUADRATURE)
+        yield each.name, after, Bound(each.craft, made.targets, QUADRATURE)
 
 
 @dataclass(frozen=True)

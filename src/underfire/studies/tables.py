@@ -174,7 +174,7 @@ def _values(table: Table) -> Iterator[tuple[Row, str, Value]]:
 
 
 def _html_head(name: str) -> str:
-    """What heads a column; where nothing does, a cell that is no heading."""
+    """What heads a column; where nothing does, a cell that is not a heading."""
     return f'<th scope="col">{escape(name)}</th>' if name else "<td></td>"
 
 

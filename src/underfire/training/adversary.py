@@ -2,9 +2,9 @@
 
     alternation = Alternation(1, 1)                                  # a step on Eq. 15, a step on Eq. 16, and so on
     adversary = Adversary(classifier, eps=8 / 255, seed=0)
-    victims = adversary.aim(x, keys)
-    start = adversary.warm_up(victims)
-    attacked = adversary.attack(interpreter, victims, 20, start)     # A(x) against the interpreter as it is now
+    batch = adversary.batch_of(x, keys)
+    start = adversary.warm_up(batch)
+    attacked = adversary.attack(interpreter, batch, 20, start)     # A(x) against the interpreter as it is now
 
 Eq. 16 rewards the distance between the maps of x and of A(x). It has no bound below, and a masker that answers
 every change with another map pays nothing for it; so the distance counts up to a margin, and drifting away from the
@@ -85,32 +85,32 @@ class Adversary:
     eps: float = 8 / 255
     seed: int = 0
 
-    def aim(self, x: Images, keys: Keys) -> AttackBatch:
+    def batch_of(self, x: Images, keys: Keys) -> AttackBatch:
         """A random other class for each image, the same at every call."""
         with torch.no_grad():
             logits = self.classifier(x).logits
         labels = logits.argmax(1)
         return AttackBatch(keys, x, labels, random_class(labels, logits.shape[1], keys, self.seed))
 
-    def warm_up(self, victims: AttackBatch) -> Tensor:
+    def warm_up(self, batch: AttackBatch) -> Tensor:
         """The first thetas, whatever the interpreter."""
         warm_start = self._adv2(Blind(), 1).warm_start
         assert warm_start is not None
-        return self._run(warm_start, victims, None).theta
+        return self._run(warm_start, batch, None).theta
 
-    def attack(self, interpreter: Interpreter, victims: AttackBatch, steps: int, start: Tensor) -> Outcome:
-        """All victims at once, from the thetas of the warm start or of an earlier attack."""
-        return self._run(self._adv2(interpreter, steps), victims, start)
+    def attack(self, interpreter: Interpreter, batch: AttackBatch, steps: int, start: Tensor) -> Outcome:
+        """The whole batch at once, from the thetas of the warm start or of an earlier attack."""
+        return self._run(self._adv2(interpreter, steps), batch, start)
 
-    def decode(self, victims: AttackBatch, theta: Tensor) -> Images:
+    def decode(self, batch: AttackBatch, theta: Tensor) -> Images:
         """The attacked images that thetas stand for."""
-        return self._adv2(Blind(), 1).perturbation.decode(victims.image, theta)
+        return self._adv2(Blind(), 1).perturbation.decode(batch.image, theta)
 
     def _adv2(self, interpreter: Interpreter, steps: int) -> Attack:
         return solvers.adv2(interpreter, eps=self.eps, steps=steps, seed=self.seed)
 
-    def _run(self, attack: Attack, victims: AttackBatch, start: Tensor | None) -> Outcome:
-        benign = attack.interpreter.explain(self.classifier, victims.image, victims.label, victims.key)
-        goal = Goal(victims.key, victims.image, victims.target, benign)
+    def _run(self, attack: Attack, batch: AttackBatch, start: Tensor | None) -> Outcome:
+        benign = attack.interpreter.explain(self.classifier, batch.image, batch.label, batch.key)
+        goal = Goal(batch.key, batch.image, batch.target, benign)
         with torch.enable_grad():
             return engine.run(attack, self.classifier, goal, len(goal.key), start=start)

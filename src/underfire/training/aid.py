@@ -83,17 +83,17 @@ def train_aid(
         init.explain(classifier, first.images, torch.zeros_like(first.keys), first.keys)
     objective = AidObjective(extractor, init, recipe)
     network = copy.deepcopy(init.masker.network).to(classifier.device).requires_grad_(True)
-    lessons = AidBatches(objective, network, training_set, fitted)
-    examination = AidValidator(objective, training_set, judged, out.with_suffix(".csv"))
+    batches = AidBatches(objective, network, training_set, fitted)
+    validator = AidValidator(objective, training_set, judged, out.with_suffix(".csv"))
     training = {**identity, "size": list(first.images.shape[2:])}
     task = MaskerTask(
         identity,
         init.masker.manifest.model_copy(update={"training": training}),
-        lessons,
-        lambda network, lesson: lesson(network),
-        examination.judge,
-        examination.scores,
-        {"theta": lessons.theta, "curves": examination.curves.rows},
+        batches,
+        lambda network, batch: batch(network),
+        validator.judge,
+        validator.scores,
+        {"theta": batches.theta, "curves": validator.curves.rows},
     )
     return follow(task, network, recipe, out, on_step)
 
@@ -192,7 +192,7 @@ class AidBatches:
         adversary, recipe = self.objective.adversary, self.objective.recipe
         epoch, place = count // self.visits, self.order(count)
         benign = self.training_set.batch(self.pool[place], self.device)
-        attack_batch = adversary.aim(benign.images, benign.keys)
+        attack_batch = adversary.batch_of(benign.images, benign.keys)
         if epoch % recipe.refresh == 0:
             start = adversary.warm_up(attack_batch) if epoch == 0 else self.theta[place].to(self.device)
             interpreter = self.objective.as_it_is(self.network)
@@ -240,11 +240,11 @@ class AidValidator:
     def _few(self) -> tuple[AttackBatch, Tensor]:
         """The images that are attacked at each check, and where the attack starts."""
         few = self.training_set.batch(self.judged[: self.objective.recipe.judged_attacks], self.device)
-        attack_batch = self.objective.adversary.aim(few.images, few.keys)
+        attack_batch = self.objective.adversary.batch_of(few.images, few.keys)
         return attack_batch, self.objective.adversary.warm_up(attack_batch)
 
     def _drift(self, interpreter: RTS, batch: Batch) -> Row:
-        attack_batch = self.objective.adversary.aim(batch.images, batch.keys)
+        attack_batch = self.objective.adversary.batch_of(batch.images, batch.keys)
         maps, original = (
             each.explain(self.objective.extractor.classifier, batch.images, attack_batch.label, batch.keys)
             for each in (interpreter, self.objective.original)

@@ -196,6 +196,6 @@ def _finished(out: Path, identity: dict[str, Any]) -> ClassifierManifest:
     """The classifier that this very training has left; UnderfireError if it is another's."""
     manifest = read_manifest(out, ClassifierManifest)
     if manifest is None:
-        raise UnderfireError(f"{out} holds no classifier that was trained here; choose another --out.")
+        raise UnderfireError(f"{out} contains no classifier that was trained here; choose another --out.")
     check_same_training(f"{out} holds a classifier", manifest.training, identity)
     return manifest

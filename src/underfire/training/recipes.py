@@ -117,10 +117,10 @@ class Turns(Settings):
     ratio: str = Field(default="1:1", description="Steps on Eq. 15 and steps on the defence, in turns.")
 
     def given(self) -> dict[str, int]:
-        """Both numbers, as the recipe calls them; UnderfireError if it is no ratio."""
+        """Both numbers, as the recipe calls them; UnderfireError if it is not a ratio."""
         plain, _, defending = self.ratio.partition(":")
         if not (plain.isdecimal() and defending.isdecimal() and int(defending)):
             raise UnderfireError(
-                f"--ratio {self.ratio} is no ratio; write it like 1:1, or 0:1 for steps on the defence alone."
+                f"--ratio {self.ratio} is not a ratio; write it like 1:1, or 0:1 for steps on the defence alone."
             )
         return {"plain_steps": int(plain), "defending_steps": int(defending)}

@@ -122,7 +122,7 @@ def test_a_list_gives_each_image_its_own_class_whatever_the_order(tmp_path: Path
     again = target_class_named(table(tmp_path, "file,target\n./a,2\nb,1\n\nc, 0\n"))
     assert rule == again, "the same targets are the same rule"
     assert rule != target_class_named(table(tmp_path, "file,target\na,1\nb,1\nc,0\n"))
-    with pytest.raises(UnderfireError, match="names no target class for 'd'"):
+    with pytest.raises(UnderfireError, match="does not name a target class for 'd'"):
         rule.choose(("d",), LABELS[:1], LOGITS[:1], seed=0)
 
 
@@ -146,7 +146,7 @@ def test_classes_that_do_not_exist_or_leave_no_image(image_set: ImageSet, tmp_pa
         ("file,class\n0,1\n", "lacks the column target or class_index$"),
         ("name,target\n0,1\n", "lacks the column file$"),
         ("", "lacks the column target or class_index and the column file"),
-        ("file,target\n", "names no file"),
+        ("file,target\n", "names no files"),
         ("file,target\n0,cat\n", "line 2 of .* has target 'cat': it must be a whole number"),
         ("file,target\n0\n", "has target ''"),
         ("file,target\n0,-1\n", "has target '-1'"),

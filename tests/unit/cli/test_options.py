@@ -141,9 +141,9 @@ def test_a_file_gives_options_and_what_is_typed_wins(burn, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("log = 3", r"gives 'log', which is no option of this command \(did you mean 'logs'\?\); leave it out\."),
-        ("unseen = 3", r"gives 'unseen', which is no option"),
-        ("config = 'x.toml'", r"gives 'config', which is no option"),
+        ("log = 3", r"gives 'log', which is not an option of this command \(did you mean 'logs'\?\); leave it out\."),
+        ("unseen = 3", r"gives 'unseen', which is not an option"),
+        ("config = 'x.toml'", r"gives 'config', which is not an option"),
         ("[wood]\na = 1", r"gives 'wood' a dict; give it a text, a number or a list of them\."),
         ("wood = ", r"cannot be read as TOML: "),
         ("logs = 0", r"--logs 0: Input should be greater than or equal to 1\."),

@@ -100,7 +100,7 @@ def test_a_run_interpreter_that_is_not_asked_for_is_not_opened() -> None:
 
 def test_squeezers_of_feature_squeezing() -> None:
     assert squeezing_named("fs:bits:2+median:3") == (FeatureSqueezing(BitDepth(2)), FeatureSqueezing(Median(3)))
-    with pytest.raises(UnderfireError, match="'ensemble' is no feature squeezing"):
+    with pytest.raises(UnderfireError, match="'ensemble' is not a feature squeezing"):
         squeezing_named("ensemble")
 
 

@@ -122,7 +122,7 @@ def test_the_number_of_nodes_in_a_pass_changes_nothing_but_rounding(net: str) ->
         for internal_batch_size in (1, 5)
     )
     torch.testing.assert_close(one, all_five, rtol=0, atol=1e-12)
-    assert IG(internal_batch_size=1) == IG(internal_batch_size=5), "it is no part of what is computed"
+    assert IG(internal_batch_size=1) == IG(internal_batch_size=5), "it is not part of what is computed"
 
 
 def test_ig_is_not_grad() -> None:

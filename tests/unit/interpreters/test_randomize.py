@@ -130,7 +130,7 @@ def test_a_network_without_weights_has_no_head() -> None:
         head(Classifier(Fixed()), images(1))
 
 
-def test_a_masker_reads_another_classifier_only_when_adopted() -> None:
+def test_a_masker_reads_another_classifier_only_when_rebound() -> None:
     model, x, keys = classifier("resnet"), images(3), image_keys("abc")
     y, rts = torch.arange(3), tiny_rts(model)
     other = randomized(model, every_layer(model, x), seed=0)

@@ -49,17 +49,17 @@ from underfire.runs.specs import (
 from underfire.runs.store import Store
 
 SELECT = Select("model", "images", n=5, seed=0)
-AIM = TargetClasses(SELECT, seed=0)
+TARGETS = TargetClasses(SELECT, seed=0)
 PLAIN = replace(pgd(steps=3), warm_start=None)
-CRAFT = Craft(AIM, PLAIN, None, None)
+CRAFT = Craft(TARGETS, PLAIN, None, None)
 MAPS = Explain(SELECT, CAM())
 LOCATE = Locate("model", "images", "masks", n=5, seed=0)
 FORGOTTEN = ExplainRandomised(SELECT, CAM(), "all", seed=0)
 SPECS: tuple[Spec, ...] = (
     SELECT,
-    AIM,
+    TARGETS,
     CRAFT,
-    Craft(AIM, replace(adv2(CAM(), steps=2), warm_start=None), MAPS, CRAFT),
+    Craft(TARGETS, replace(adv2(CAM(), steps=2), warm_start=None), MAPS, CRAFT),
     MAPS,
     Explain(CRAFT, GRAD()),
     Rescore(CRAFT),
@@ -73,8 +73,8 @@ SPECS: tuple[Spec, ...] = (
     Detect(key(SELECT), Consistency(CAM(), Blur(0.9))),
     Detect(key(SELECT), Consistency(CAM(), Noise())),
     Detect(key(SELECT), Disagreement(CAM(), GRAD())),
-    Vary(Explain(SELECT, CAM())),
-    Vary(Explain(SELECT, CAM()), changes=(Noise(), Blur())),
+    Vary(MAPS),
+    Vary(MAPS, changes=(Noise(), Blur())),
     LOCATE,
     Explain(LOCATE, CAM()),
     FORGOTTEN,
@@ -85,7 +85,7 @@ SPECS: tuple[Spec, ...] = (
 
 def test_equal_specs_have_equal_keys_and_different_ones_different_keys() -> None:
     again = (Select("model", "images", 5, 0), TargetClasses(Select("model", "images", 5, 0), 0))
-    assert [key(spec) for spec in again] == [key(SELECT), key(AIM)]
+    assert [key(spec) for spec in again] == [key(SELECT), key(TARGETS)]
     assert len({key(spec) for spec in SPECS}) == len(SPECS)
 
 
@@ -94,10 +94,10 @@ def test_equal_specs_have_equal_keys_and_different_ones_different_keys() -> None
     [
         (SELECT, replace(SELECT, seed=1)),
         (SELECT, replace(SELECT, version=3)),
-        (AIM, TargetClasses(replace(SELECT, model="another"), 0)),
-        (CRAFT, Craft(AIM, replace(PLAIN, quantum=51), None, None)),
-        (Craft(AIM, pgd(eps=8 / 255), None, None), Craft(AIM, pgd(eps=8.1 / 255), None, None)),
-        (Craft(AIM, adv2(CAM()), MAPS, None), Craft(AIM, adv2(CAM(), map_weight=1.0), MAPS, None)),
+        (TARGETS, TargetClasses(replace(SELECT, model="another"), 0)),
+        (CRAFT, Craft(TARGETS, replace(PLAIN, quantum=51), None, None)),
+        (Craft(TARGETS, pgd(eps=8 / 255), None, None), Craft(TARGETS, pgd(eps=8.1 / 255), None, None)),
+        (Craft(TARGETS, adv2(CAM()), MAPS, None), Craft(TARGETS, adv2(CAM(), map_weight=1.0), MAPS, None)),
         (Explain(SELECT, CAM()), Explain(SELECT, GradCAM())),
         (MAPS, replace(MAPS, draw=1)),
         (LOCATE, replace(LOCATE, masks="others")),
@@ -111,7 +111,7 @@ def test_whatever_changes_the_result_changes_the_key(spec: Spec, other: Spec) ->
 
 def test_a_key_stays_the_same_in_later_processes_and_versions() -> None:
     assert key(SELECT) == "2ff97f69be2a9a6352d0"
-    assert key(AIM) == "487561bae1fd2fcbfcaa"
+    assert key(TARGETS) == "487561bae1fd2fcbfcaa"
 
 
 @dataclass(frozen=True)
@@ -222,19 +222,19 @@ def rows(context: Context, spec: Spec, name: str) -> Tensor:
 
 
 def test_targets_are_other_classes_and_do_not_depend_on_the_company(context: Context) -> None:
-    alone, third = replace(AIM, version=99), ids_of(context)[2:3]
-    compute(context, AIM)
+    alone, third = replace(TARGETS, version=99), ids_of(context)[2:3]
+    compute(context, TARGETS)
     run_stage(alone, third, context)
-    labels, targets = rows(context, SELECT, "label"), rows(context, AIM, "target")
+    labels, targets = rows(context, SELECT, "label"), rows(context, TARGETS, "target")
     assert set(targets.tolist()) <= {0, 1, 2}
     assert not bool((labels == targets).any())
     assert context.store.read(key(alone), "target", third) == targets[2:3]
 
 
 def test_maps_explain_the_label_of_benign_and_the_target_of_crafted_images(context: Context) -> None:
-    compute(context, AIM, CRAFT, Explain(SELECT, GRAD()), Explain(CRAFT, GRAD()))
+    compute(context, TARGETS, CRAFT, Explain(SELECT, GRAD()), Explain(CRAFT, GRAD()))
     keys = rng.image_keys(ids_of(context))
-    for of, classes in ((SELECT, rows(context, SELECT, "label")), (CRAFT, rows(context, AIM, "target"))):
+    for of, classes in ((SELECT, rows(context, SELECT, "label")), (CRAFT, rows(context, TARGETS, "target"))):
         expected = GRAD().explain(context.classifier, rows(context, of, "image"), classes, keys)
         assert torch.allclose(rows(context, Explain(of, GRAD()), "map"), expected, atol=1e-5)
         assert torch.equal(rows(context, Explain(of, GRAD()), "constant"), is_constant(expected))
@@ -263,8 +263,8 @@ def test_forgotten_maps_are_those_of_a_copy_and_do_not_depend_on_the_company(con
     run_stage(spec, third, context)
     compute(context, spec)
     x, y, keys = rows(context, SELECT, "image"), rows(context, SELECT, "label"), rng.image_keys(ids_of(context))
-    forgetful = randomized(model, DEPTHS[depth](model, x), seed=0)
-    assert torch.allclose(rows(context, spec, "map"), CAM().explain(forgetful, x, y, keys), atol=1e-5)
+    reset = randomized(model, DEPTHS[depth](model, x), seed=0)
+    assert torch.allclose(rows(context, spec, "map"), CAM().explain(reset, x, y, keys), atol=1e-5)
     assert not torch.allclose(rows(context, spec, "map"), CAM().explain(model, x, y, keys), atol=1e-2)
     assert hash_of(model.network, model.mean, model.std) == fingerprint
 
@@ -279,7 +279,7 @@ def test_another_draw_differs_where_the_interpreter_draws_and_nowhere_else(conte
 
 def test_natural_variation_is_between_the_moved_benign_map_and_that_of_the_changed_image(context: Context) -> None:
     """Each change in its column; alone or in company."""
-    spec, alone = (Vary(Explain(SELECT, CAM()), changes=(Noise(), Crop(0.7)), version=version) for version in (1, 99))
+    spec, alone = (Vary(MAPS, changes=(Noise(), Crop(0.7)), version=version) for version in (1, 99))
     third = ids_of(context)[2:3]
     compute(context, MAPS, spec)
     run_stage(alone, third, context)
@@ -296,12 +296,12 @@ def test_natural_variation_is_between_the_moved_benign_map_and_that_of_the_chang
 
 def test_crafting_from_a_stored_warm_start_is_what_the_engine_does_in_one_go(context: Context) -> None:
     attack = replace(adv2(CAM(), steps=3), warm_start=PLAIN)
-    craft = Craft(AIM, attack, MAPS, CRAFT)
-    compute(context, AIM, MAPS, CRAFT, craft)
+    craft = Craft(TARGETS, attack, MAPS, CRAFT)
+    compute(context, TARGETS, MAPS, CRAFT, craft)
     goal = Goal(
         rng.image_keys(ids_of(context)),
         rows(context, SELECT, "image"),
-        rows(context, AIM, "target"),
+        rows(context, TARGETS, "target"),
         rows(context, MAPS, "map"),
     )
     for name, expected in vars(engine.run(attack, context.classifier, goal, context.batch_size)).items():
@@ -309,7 +309,7 @@ def test_crafting_from_a_stored_warm_start_is_what_the_engine_does_in_one_go(con
 
 
 def test_rescoring_classifies_the_rounded_images(context: Context) -> None:
-    compute(context, AIM, CRAFT, Rescore(CRAFT))
+    compute(context, TARGETS, CRAFT, Rescore(CRAFT))
     crafted = rows(context, CRAFT, "image")
     rounded = to_8bit(crafted)
     assert not torch.equal(rounded, crafted)
@@ -317,7 +317,7 @@ def test_rescoring_classifies_the_rounded_images(context: Context) -> None:
 
 
 def test_reported_maps_explain_what_the_classifier_says(context: Context) -> None:
-    compute(context, AIM, CRAFT, Reported(key(CRAFT), CAM()), Explain(CRAFT, CAM()))
+    compute(context, TARGETS, CRAFT, Reported(key(CRAFT), CAM()), Explain(CRAFT, CAM()))
     images, reported = rows(context, CRAFT, "image"), rows(context, Reported(key(CRAFT), CAM()), "predicted")
     assert torch.equal(reported, context.classifier(images).logits.argmax(1))
     maps = CAM().explain(context.classifier, images, reported, rng.image_keys(ids_of(context)))
@@ -339,7 +339,7 @@ def test_reported_maps_of_the_true_class_are_the_benign_maps_to_the_bit(
     "scorer", [FeatureSqueezing(Median(3)), Consistency(CAM(), Noise()), Disagreement(GRAD(), CAM())]
 )
 def test_detectors_score_the_images_of_any_stage(context: Context, scorer: Scorer) -> None:
-    compute(context, AIM, CRAFT)
+    compute(context, TARGETS, CRAFT)
     keys = rng.image_keys(ids_of(context))
     for of in (SELECT, CRAFT):
         compute(context, *(Reported(key(of), each) for each in scorer.interpreters), Detect(key(of), scorer))
@@ -376,12 +376,12 @@ def test_only_missing_rows_are_computed(context: Context) -> None:
 
 
 def test_a_stage_is_recorded_beside_its_rows(context: Context) -> None:
-    run_stage(AIM, ids_of(context), context)
-    assert read_json(context.store.root / "stages" / key(AIM) / "spec.json") == describe(AIM)
+    run_stage(TARGETS, ids_of(context), context)
+    assert read_json(context.store.root / "stages" / key(TARGETS) / "spec.json") == describe(TARGETS)
 
 
 def test_progress_reaches_what_was_planned(context: Context) -> None:
-    compute(context, AIM)
+    compute(context, TARGETS)
     for spec in (CRAFT, MAPS):
         heard: list[Progress] = []
         run_stage(spec, ids_of(context), replace(context, on_step=heard.append))

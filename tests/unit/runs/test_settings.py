@@ -16,7 +16,7 @@ def test_a_budget_is_a_fraction_or_a_number(text: str | None, budget: float | No
 
 @pytest.mark.parametrize("text", ["", "eight", "8/0", "8/255/2", "8/", "/255", "8 255"])
 def test_any_other_budget_is_refused(text: str) -> None:
-    with pytest.raises(UnderfireError, match=f"^--eps {text} is no number; write it like 8/255 or 0.031.$"):
+    with pytest.raises(UnderfireError, match=f"^--eps {text} is not a number; write it like 8/255 or 0.031.$"):
         budget_in(text)
 
 

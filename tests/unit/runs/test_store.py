@@ -206,7 +206,7 @@ def test_a_damaged_shard_is_named_in_one_sentence(tmp_path: Path, how: str) -> N
     [
         (b'{"spec": ', "run.json cannot be read: "),
         (b"\xff\xfe", "run.json cannot be read: "),
-        (b"[1, 2]", "run.json holds no JSON object"),
+        (b"[1, 2]", "run.json contains no JSON object"),
     ],
 )
 def test_a_damaged_run_json_is_one_sentence(tmp_path: Path, content: bytes, sentence: str) -> None:
@@ -232,7 +232,7 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(
-        UnderfireError, match=rf"{name} holds no run \(no run\.json\); start one with: underfire attack"
+        UnderfireError, match=rf"{name} contains no run \(no run\.json\); start one with: underfire attack"
     ):
         open_run(tmp_path / name)
 
@@ -304,13 +304,13 @@ def test_which_interpreter_is_asked_for_where_there_are_several(half_a_run: Path
 
 def test_what_is_not_there_is_one_sentence(half_a_run: Path) -> None:
     run = open_run(half_a_run)
-    with pytest.raises(UnderfireError, match=r"holds no images of attack 'stadv'\.$"):
+    with pytest.raises(UnderfireError, match=r"has no images of attack 'stadv'\.$"):
         run.images("stadv")
-    with pytest.raises(UnderfireError, match=r"holds no images of attack 'adv2' against 'mask'\.$"):
+    with pytest.raises(UnderfireError, match=r"has no images of attack 'adv2' against 'mask'\.$"):
         run.images("adv2", "mask")
-    with pytest.raises(UnderfireError, match=r"holds no maps of attack 'adv2' against 'cam'\.$"):
+    with pytest.raises(UnderfireError, match=r"has no maps of attack 'adv2' against 'cam'\.$"):
         run.maps("adv2", "cam")
-    with pytest.raises(UnderfireError, match=r"holds no thetas of attack 'stadv'\.$"):
+    with pytest.raises(UnderfireError, match=r"has no thetas of attack 'stadv'\.$"):
         run.thetas("stadv")
     with pytest.raises(UnderfireError, match="No attack moved the benign images"):
         run.thetas("benign")

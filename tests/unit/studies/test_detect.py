@@ -261,7 +261,7 @@ def test_an_attack_can_be_chosen(detected: Detected) -> None:
     found = detected(attacks=("adv2",))
     attacks = {("benign", None), ("adv2", "cam"), ("adv2", "grad")}
     assert {(row["attack"], row["interpreter"]) for row in rows_of(found)} == attacks
-    with pytest.raises(UnderfireError, match="holds no attack 'stadv'; it holds pgd, adv2"):
+    with pytest.raises(UnderfireError, match="contains no attack 'stadv'; it contains pgd, adv2"):
         detected(attacks=("pgd", "stadv"))
 
 
@@ -372,7 +372,7 @@ def test_a_run_that_was_killed_is_scored_as_far_as_it_got(run: Path, detected: D
 
 def test_a_run_without_attacks_is_refused(run: Path, tmp_path: Path) -> None:
     stages = [each for each in read_json(run / "run.json")["stages"] if each["attack"] == "benign"]
-    with pytest.raises(UnderfireError, match="holds no attacked images, so there is nothing to detect"):
+    with pytest.raises(UnderfireError, match="contains no attacked images, so there is nothing to detect"):
         attacked(with_info(run, tmp_path, stages=stages))
 
 
@@ -420,7 +420,7 @@ def test_a_run_that_does_not_list_its_interpreters_is_refused(run: Path, tmp_pat
 
 
 def test_a_run_without_detections_says_so(run: Path, detected: Detected) -> None:
-    with pytest.raises(UnderfireError, match="holds no detections; make them with: underfire detect"):
+    with pytest.raises(UnderfireError, match="contains no detections; make them with: underfire detect"):
         detections(open_run(run))
     found = detected()
     whole = detections(found)

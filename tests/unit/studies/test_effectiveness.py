@@ -352,7 +352,7 @@ def test_a_folder_of_something_else_is_refused_and_kept(
     classifier: Classifier, image_set: ImageSet, tmp_path: Path
 ) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(UnderfireError, match="is not empty and holds no run; choose another --out"):
+    with pytest.raises(UnderfireError, match="is not empty and contains no run; choose another --out"):
         run_of(classifier, image_set, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 

@@ -33,7 +33,7 @@ from underfire.studies.base import Subject
 from underfire.studies.estimates import Stopwatch, shortened, stopwatch
 
 SELECT = Select("model", "images", 4, 0)
-AIM, BENIGN = TargetClasses(SELECT, 0), Explain(SELECT, CAM())
+TARGETS, BENIGN = TargetClasses(SELECT, 0), Explain(SELECT, CAM())
 RULE = target_map_named("patch")
 N = 3
 
@@ -41,14 +41,14 @@ N = 3
 def craft(interpreter: Any = None, goal: Any = BENIGN) -> Craft:
     attack = adv2(CAM() if interpreter is None else interpreter)
     assert attack.warm_start is not None
-    return Craft(AIM, attack, goal, Craft(AIM, attack.warm_start, None, None))
+    return Craft(TARGETS, attack, goal, Craft(TARGETS, attack.warm_start, None, None))
 
 
 # ------------------------------------------------------------------ shortened
 
 
 @pytest.mark.parametrize(
-    "spec", [SELECT, AIM, BENIGN, Explain(SELECT, MASK()), CalibratedNoise(SELECT, "normal", 0.3, 0)]
+    "spec", [SELECT, TARGETS, BENIGN, Explain(SELECT, MASK()), CalibratedNoise(SELECT, "normal", 0.3, 0)]
 )
 def test_what_holds_no_attack_keeps_its_key(spec: Any) -> None:
     assert shortened(spec, 1) is spec
@@ -72,19 +72,19 @@ def test_every_attack_is_cut_however_deep_it_lies(outer: Callable[[Craft], Any],
         short = short.of
     assert (short.attack.steps, short.start.attack.steps) == (steps, steps)
     assert short.attack.weights == craft().attack.weights
-    assert (short.of, short.goal) == (AIM, BENIGN)
+    assert (short.of, short.goal) == (TARGETS, BENIGN)
 
 
 def test_an_attack_that_is_shorter_stays_as_it_is() -> None:
     attack = pgd(steps=2)
-    assert shortened(Craft(AIM, attack, None, None), 3).attack.steps == 2
+    assert shortened(Craft(TARGETS, attack, None, None), 3).attack.steps == 2
 
 
 def test_target_maps_become_benign_ones() -> None:
     assert RULE is not None
-    sketch = TargetMaps(AIM, BENIGN, RULE, 0)
-    assert shortened(sketch, 1) is BENIGN
-    assert shortened(craft(goal=sketch), 1) == shortened(craft(), 1)
+    target_maps = TargetMaps(TARGETS, BENIGN, RULE, 0)
+    assert shortened(target_maps, 1) is BENIGN
+    assert shortened(craft(goal=target_maps), 1) == shortened(craft(), 1)
 
 
 # ------------------------------------------------------------------ estimates

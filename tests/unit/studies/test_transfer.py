@@ -287,7 +287,7 @@ def test_a_folder_without_images_is_refused(run: Run, tiny_model: str) -> None:
 )
 def test_what_is_no_attack_is_refused(run: Run, tiny_model: str, change: dict[str, Any]) -> None:
     (run.path / "run.json").write_text(json.dumps({**run.info, **change}))
-    with pytest.raises(UnderfireError, match="holds no attack"):
+    with pytest.raises(UnderfireError, match="contains no attack"):
         transfer.execute(run, model(tiny_model))
 
 

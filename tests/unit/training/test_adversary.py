@@ -109,27 +109,27 @@ def test_the_adversary_is_adv2_after_its_warm_start() -> None:
     """Images of the public attack are keyed by their place, as here."""
     model = classifier("resnet")
     interpreter, adversary = tiny_rts(model), Adversary(model, eps=6 / 255, seed=3)
-    victims = adversary.aim(images(4), KEYS)
-    assert (victims.target != victims.label).all()
-    outcome = adversary.attack(interpreter, victims, 5, adversary.warm_up(victims))
-    expected = adv2(model, interpreter, eps=6 / 255, steps=5, seed=3, batch=4)(images(4), victims.target)
+    batch = adversary.batch_of(images(4), KEYS)
+    assert (batch.target != batch.label).all()
+    outcome = adversary.attack(interpreter, batch, 5, adversary.warm_up(batch))
+    expected = adv2(model, interpreter, eps=6 / 255, steps=5, seed=3, batch=4)(images(4), batch.target)
     assert torch.equal(outcome.image, expected.adversarial)
-    assert torch.equal(adversary.decode(victims, outcome.theta), outcome.image)
+    assert torch.equal(adversary.decode(batch, outcome.theta), outcome.image)
 
 
 def test_an_attack_goes_on_from_where_it_stopped() -> None:
     """The first iterate counts too: where the masker is the same, no image is shown worse than before."""
     model = classifier("tanh")
     interpreter, adversary = tiny_rts(model), Adversary(model, eps=32 / 255)
-    victims = adversary.aim(images(4), KEYS)
-    benign = interpreter.explain(model, victims.image, victims.label, KEYS)
-    start, ranks = adversary.warm_up(victims), []
+    batch = adversary.batch_of(images(4), KEYS)
+    benign = interpreter.explain(model, batch.image, batch.label, KEYS)
+    start, ranks = adversary.warm_up(batch), []
     for _ in range(3):
         with torch.no_grad():
-            outcome = adversary.attack(interpreter, victims, 5, start)
-            maps = interpreter.explain(model, outcome.image, victims.target, KEYS)
+            outcome = adversary.attack(interpreter, batch, 5, start)
+            maps = interpreter.explain(model, outcome.image, batch.target, KEYS)
             distances = map_distance(maps[:, None], benign)
-            ranks.append(solvers.adv2(interpreter).rank(model(outcome.image).logits, distances, victims.target))
+            ranks.append(solvers.adv2(interpreter).rank(model(outcome.image).logits, distances, batch.target))
         start = outcome.theta
     for sooner, later in pairwise(ranks):
         assert (later <= sooner).all()

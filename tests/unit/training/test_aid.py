@@ -78,14 +78,14 @@ def test_the_defence_s_loss_is_its_definition(model: Classifier, defence: str) -
             weight.add_(0.05 * weight.sign())
         pairs = batches.pairs(0)
         now, before = objective.as_it_is(network), objective.original
-        victims = pairs.attack_batch
-        of_benign, of_original = (g.explain(model, victims.image, victims.label, victims.key) for g in (now, before))
-        of_attacked = now.explain(model, pairs.attacked, victims.target, victims.key)
+        batch = pairs.attack_batch
+        of_benign, of_original = (g.explain(model, batch.image, batch.label, batch.key) for g in (now, before))
+        of_attacked = now.explain(model, pairs.attacked, batch.target, batch.key)
         if defence == "distillation":
             expected = -7 * map_l1(of_benign, of_attacked).clamp(max=0.1)
         else:
             extractor, encoder = objective.extractor, before.masker.manifest.encoder
-            attacked = Batch(pairs.attacked, victims.key, step=0)
+            attacked = Batch(pairs.attacked, batch.key, step=0)
             expected = objective.recipe.total(eq8(extractor, encoder, network, attacked, objective.recipe))
         drift = map_l1(of_benign, of_original)
         assert drift.min() > 0.01
@@ -118,11 +118,11 @@ def test_the_first_epoch_attacks_every_image_of_the_pool_as_adv2_does(model: Cla
     seen = []
     for count in range(batches.visits):
         pairs = batches.pairs(count)
-        victims = pairs.attack_batch
+        batch = pairs.attack_batch
         attack = adv2(model, objective.as_it_is(network), steps=3, batch=4).attack
         assert attack.steps == objective.recipe.attack_steps
-        assert (pairs.attacked - victims.image).abs().amax((1, 2, 3)).min() > 1 / 255
-        seen += victims.key.tolist()
+        assert (pairs.attacked - batch.image).abs().amax((1, 2, 3)).min() > 1 / 255
+        seen += batch.key.tolist()
     assert len(set(seen)) == len(seen) == len(batches.pool) == 8
     assert batches.theta.flatten(1).abs().amax(1).min() > 0
 

@@ -165,7 +165,7 @@ def test_a_finished_training_is_only_read_and_another_one_refused(
     with pytest.raises(UnderfireError, match=r"holds a classifier of another training: start was"):
         train_classifier(moved, examples, SHORT, out)
     torch.save({}, tmp_path / "weights.pt")
-    with pytest.raises(UnderfireError, match=r"weights\.pt holds no classifier that was trained here"):
+    with pytest.raises(UnderfireError, match=r"weights\.pt contains no classifier that was trained here"):
         train_classifier(start, examples, SHORT, tmp_path / "weights.pt")
 
 

@@ -135,8 +135,8 @@ def _curves(
             successes = rows_where(rows, attack=attack, interpreter=made, success=True)["score"].to_numpy()
             if len(successes):
                 curve = roc(benign, torch.tensor(successes))
-                aim = "" if made is None else f"for {interpreter_name(made)}"
-                points[attack_name(attack), aim] = (curve.fpr.numpy(), curve.tpr.numpy())
+                made_for = "" if made is None else f"for {interpreter_name(made)}"
+                points[attack_name(attack), made_for] = (curve.fpr.numpy(), curve.tpr.numpy())
         if points:
             picture = curves(points, target, "benign images flagged", "attacked images flagged")
             yield _capital(detector_name(combined)), embedded(picture)

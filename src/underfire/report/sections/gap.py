@@ -22,7 +22,7 @@ def compose(path: Path) -> Gap:
     """What the table of both losses says; UnderfireError if it is damaged."""
     table = complete_table(path, SCHEMA, optional=("interpreter",))
     if set(table["attack"].to_pylist()) <= {"benign"}:
-        raise UnderfireError(f"{path} holds no attacked image; delete it and run the command again.")
+        raise UnderfireError(f"{path} contains no attacked image; delete it and run the command again.")
     return Gap(tuple(_sentences(summarise(table))), embedded(scatter(table)))
 
 

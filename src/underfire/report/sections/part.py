@@ -35,7 +35,7 @@ def complete_table(path: Path, schema: pa.Schema, optional: Sequence[str] = ()) 
     """A table with rows, in which only optional columns lack values; UnderfireError otherwise."""
     table = read_table(path, schema)
     if not table.num_rows:
-        raise UnderfireError(f"{path} holds no row yet; finish the command that writes it.")
+        raise UnderfireError(f"{path} contains no rows yet; finish the command that writes it.")
     for name in schema.names:
         if table[name].null_count and name not in optional:
             raise UnderfireError(f"{path} lacks values of {name}; delete it and run the command again.")

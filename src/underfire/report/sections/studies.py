@@ -29,7 +29,7 @@ class Section:
 
 
 def compose(runs: Mapping[str, Run]) -> tuple[Section, ...]:
-    """A section per study; one that is not finished says so, and what is no study has none."""
+    """A section per study; one that is not finished says so, and what is not a study has none."""
     return tuple(_section(STUDIES[name], run) for name, run in runs.items() if name in STUDIES)
 
 

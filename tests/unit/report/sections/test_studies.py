@@ -164,13 +164,13 @@ def test_an_attack_in_a_folder_named_like_a_study_is_none(tmp_path: Path) -> Non
     assert "studies" not in sections(shown)
     assert "gallery" in sections(shown)
     assert done(tmp_path) == {}
-    with pytest.raises(UnderfireError, match="holds no run"):
+    with pytest.raises(UnderfireError, match="contains no run"):
         write_report_of(tmp_path)
 
 
 def test_what_is_neither_run_nor_studies_is_refused(tmp_path: Path) -> None:
     (tmp_path / "gap").mkdir()
-    with pytest.raises(UnderfireError, match=r"holds no run \(no run.json\)"):
+    with pytest.raises(UnderfireError, match=r"contains no run \(no run.json\)"):
         write_report_of(tmp_path)
     assert list(tmp_path.iterdir()) == [tmp_path / "gap"]
 
