@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from underfire.attacks.names import PLAIN, attacker
+from underfire.attacks.names import SOLVERS, attacker
 from underfire.core.io import write_json, write_table
 from underfire.report import RunView, write_report
 from underfire.runs.folder import SHARED, Rows, Run
@@ -68,7 +68,7 @@ class FakeRun:
 
     def maps(self, attack: str, interpreter: str) -> tuple[tuple[str, ...], npt.NDArray[Any]]:
         cells = 7 if interpreter == "cam" else 56
-        drift = 0.3 if attack in PLAIN else 0.0
+        drift = 0.3 if attack in SOLVERS else 0.0
         blobs = [blob(0.3 + 0.03 * index + drift, 0.5, cells) for index in range(len(self.ids))]
         return self.ids, np.stack(blobs).astype(np.float32)
 
@@ -79,7 +79,7 @@ class FakeRun:
         return self.ids, np.stack([(1 + index) * swirl for index in range(len(self.ids))]).astype(np.float32)
 
     def _iou(self, attack: str, index: int) -> float:
-        return 0.1 + 0.05 * index if attack in PLAIN else 0.95 - 0.02 * index
+        return 0.1 + 0.05 * index if attack in SOLVERS else 0.95 - 0.02 * index
 
 
 @dataclass(frozen=True)
@@ -136,6 +136,12 @@ def outcome(id: str, attack: str, interpreter: str, **changes: Any) -> dict[str,
         "repeat_l1": 0.01, "linf": 0.031, "success_8bit": True, "steps": 300, "reason": "budget",
         "flow_mean": 0.25 if "stadv" in attack else None, "flow_smoothness": 812.4 if "stadv" in attack else None,
     }  # fmt: skip
+    known = attacker(attack)
+    row |= {
+        "solver": known and known.solver.name,
+        "map_aware": known and known.map_aware,
+        "evades": known and known.evades,
+    }
     row |= changes
     overlap = row["iou_mean"]
     return {"judgement": "plausible" if overlap is not None and overlap > 0.5 else "changed"} | row

@@ -72,13 +72,12 @@ SOLVERS = {
         ),
     )
 }
-PLAIN = {each.name: each.title for each in SOLVERS.values()}
-MAP_AWARE = {each.map_aware: each.map_aware_title for each in SOLVERS.values()}
-ATTACKS = PLAIN | MAP_AWARE
+ATTACKS = {each.name: each.title for each in SOLVERS.values()}
+ATTACKS |= {each.map_aware: each.map_aware_title for each in SOLVERS.values()}
+ENSEMBLE = "ensemble"  # the detector that compares the maps of all interpreters
 RECIPES = ("paper", "annealed")
 TARGET_CLASSES = ("random", "least-likely", "next", "N", "CSV")
 TARGET_MAPS = ("benign", "patch", "random-class", "FILE")
-PAIRS = tuple(zip(PLAIN, MAP_AWARE, strict=True))
 OTHERS = {"benign": "benign", "target": "target", "noise": "random noise"}
 INTERPRETERS = {"grad": "GRAD", "cam": "CAM", "grad-cam": "Grad-CAM", "ig": "IG", "mask": "MASK", "rts": "RTS"}
 FAMILIES = {"fs": "feature squeezing", "consistency": "self-consistency", "ensemble": "ensemble disagreement"}
@@ -86,48 +85,41 @@ FAMILIES = {"fs": "feature squeezing", "consistency": "self-consistency", "ensem
 
 @dataclass(frozen=True)
 class AttackName:
-    """The name of an attack, taken apart."""
+    """The name of an attack, taken apart into what the columns of outcomes say."""
 
     solver: AttackSolver
-    base: str  # the solver's attack that it is, or is made from
-    ensemble: bool = False  # whether one image is to deceive all interpreters at once
-    evaded: str = ""  # the detector that it evades
-
-    @property
-    def plain(self) -> bool:
-        """Whether it ignores the map."""
-        return self.base == self.solver.name
-
-    @property
-    def adaptive(self) -> bool:
-        """Whether it knows more of the defender than one interpreter."""
-        return self.ensemble or bool(self.evaded)
+    map_aware: bool  # whether it is after a map
+    evades: str | None = None  # the detector that it hides from; ENSEMBLE deceives all interpreters with one image
 
     @property
     def shared(self) -> bool:
         """Whether its images are the same for all interpreters."""
-        return self.plain or self.ensemble
+        return not self.map_aware or self.evades == ENSEMBLE
 
     @property
     def order(self) -> tuple[int, ...]:
         """Solver by solver: the plain attack, ADV², those that evade detectors, that on the ensemble."""
-        return list(SOLVERS).index(self.solver.name), not self.plain, self.ensemble, bool(self.evaded)
+        place = list(SOLVERS).index(self.solver.name)
+        return place, self.map_aware, self.evades == ENSEMBLE, self.evades is not None
 
     @property
     def title(self) -> str:
         """Without the detector that it evades."""
-        if self.ensemble:
+        if self.evades == ENSEMBLE:
             return self.solver.ensemble_title
-        return self.solver.title if self.plain else self.solver.map_aware_title
+        return self.solver.map_aware_title if self.map_aware else self.solver.title
 
 
 def attacker(attack: str) -> AttackName | None:
     """An attack's name taken apart; None if it is not one of ours."""
-    aimed, _, evaded = attack.partition("-evading-")
-    base = aimed.removesuffix("-ensemble")
+    base, evading, evades = attack.partition("-evading-")
+    if not evading and base.endswith(f"-{ENSEMBLE}"):
+        base, evades = base.removesuffix(f"-{ENSEMBLE}"), ENSEMBLE
     for solver in SOLVERS.values():
-        if base == solver.map_aware or aimed == solver.name:
-            return AttackName(solver, base, base != aimed, evaded)
+        if base == solver.map_aware:
+            return AttackName(solver, True, evades or None)
+        if attack == solver.name:
+            return AttackName(solver, False)
     return None
 
 
@@ -142,10 +134,10 @@ def attack_name(attack: str) -> str:
     known = attacker(attack)
     if known is None:
         return OTHERS.get(attack, attack)
-    if not known.evaded:
+    if known.evades is None or known.evades == ENSEMBLE:
         return known.title
-    speaks_for_itself = known.evaded.startswith("fs:")
-    return f"{known.title} evading {(detector_part if speaks_for_itself else detector_name)(known.evaded)}"
+    speaks_for_itself = known.evades.startswith("fs:")
+    return f"{known.title} evading {(detector_part if speaks_for_itself else detector_name)(known.evades)}"
 
 
 def made_for(attack: str, interpreter: str | None) -> str:

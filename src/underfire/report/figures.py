@@ -14,14 +14,18 @@ from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
-from underfire.attacks.names import attack_name, attacker
+from underfire.attacks.names import ENSEMBLE, attack_name
 from underfire.core.plots import INK, STYLE, in_lines, svg
 from underfire.report.view import Array
 from underfire.studies.figures import DOTS
 
-Points = tuple[npt.NDArray[np.floating], npt.NDArray[np.bool_]]  # values, and where the attack succeeded
 
-OTHER = "#8c8c8c"  # of attacks that are not ours
+class Points(NamedTuple):
+    """An attack's values, where it succeeded, and its colour."""
+
+    values: npt.NDArray[np.floating]
+    success: npt.NDArray[np.bool_]
+    colour: str
 
 
 @dataclass(frozen=True)
@@ -75,8 +79,8 @@ def strips(parts: dict[str, Points], label: str, mark: float | None) -> "Plot":
         figure = Figure(figsize=(4.4, 1.9 + 0.5 * max(0, len(parts) - 2)), layout="constrained")
         figure.patch.set_alpha(0)
         axes = figure.add_subplot(facecolor="none")
-        for height, (attack, points) in enumerate(reversed(parts.items())):
-            _strip(axes, height, points, colour_of(attack))
+        for height, points in enumerate(reversed(parts.values())):
+            _strip(axes, height, points)
         if mark is not None:
             axes.axvline(mark, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
         axes.set(xlabel=label, ylim=(-0.5, len(parts) - 0.5), xlim=(-0.02, None if mark is None else 1.02))
@@ -109,21 +113,18 @@ def photograph(picture: bytes) -> Plot:
     return Plot(_uri("image/png", picture), width, height)
 
 
-def colour_of(attack: str) -> str:
-    """Alike for all solvers: plain, map-aware, evading, on the ensemble."""
-    known = attacker(attack)
-    if known is None:
-        return OTHER
-    if known.ensemble:
-        return "#6a9a3b"
-    if known.evaded:
-        return "#9b72c4"
-    return "#4f86b0" if known.plain else "#d9541e"
+def colour_of(map_aware: bool | None, evades: str | None) -> str:
+    """Alike for all solvers: on the ensemble, evading, map-aware, plain; grey if the attack is not one of ours."""
+    if map_aware is None:
+        return "#8c8c8c"
+    if evades is not None:
+        return "#6a9a3b" if evades == ENSEMBLE else "#9b72c4"
+    return "#d9541e" if map_aware else "#4f86b0"
 
 
-def _strip(axes: Axes, height: int, points: Points, colour: str) -> None:
+def _strip(axes: Axes, height: int, points: Points) -> None:
     """Points spread vertically by a fixed jitter, and a bar at their median."""
-    values, success = points
+    values, success, colour = points
     y = height + np.random.default_rng(0).uniform(-0.22, 0.22, len(values))
     for chosen, face in ((success, colour), (~success, "none")):
         axes.scatter(values[chosen], y[chosen], s=16, facecolors=face, edgecolors=colour, linewidths=0.9, alpha=0.75)

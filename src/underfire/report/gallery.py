@@ -9,13 +9,14 @@ images are those of the ADV² beside them, and a card would be unreadable.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from itertools import chain
+from itertools import chain, groupby
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from underfire.attacks.names import MAP_AWARE, attack_name, attacker, in_order
+from underfire.attacks.names import ENSEMBLE, attack_name, in_order
 from underfire.report import figures
 from underfire.report.changes import Change, changes_of
 from underfire.report.figures import Encoding
@@ -39,6 +40,11 @@ class AttackedCard:
     picture: str | None
     heat: str | None
     change: str | None
+
+    @property
+    def basic(self) -> bool:
+        """Whether it is ADV² against one interpreter and no detector."""
+        return bool(self.row["map_aware"]) and self.row["evades"] is None
 
     @property
     def judgement(self) -> str:
@@ -69,7 +75,7 @@ class Card:
     def leading(self) -> AttackedCard:
         """The one by which the page sorts: the first ADV² where there is one."""
         everything = list(chain(*self.attacked))
-        return next((each for each in everything if each.attack in MAP_AWARE), everything[-1])
+        return next((each for each in everything if each.basic), everything[-1])
 
     @property
     def columns(self) -> int:
@@ -94,7 +100,8 @@ class Gallery:
     @property
     def leading(self) -> str:
         """The attack that sorts the cards at first."""
-        return next((attack for attack in self.attacks if attack in MAP_AWARE), self.attacks[-1])
+        leading = {card.leading.attack for card in self.cards if card.leading.basic}
+        return next((attack for attack in self.attacks if attack in leading), self.attacks[-1])
 
     @property
     def left_out(self) -> bool:
@@ -107,12 +114,12 @@ def collect(
 ) -> Gallery:
     """Collect pictures and outcomes into cards; `references` are the maps beside those of the attacks."""
     everything = outcomes.to_pylist()
-    rows = [row for row in everything if _has_pictures(row["attack"])]
+    rows = [row for row in everything if _has_pictures(row)]
     if not rows:
         return Gallery((), (), (1, 1), ())
     ids, benign = run.images("benign")
     pairs = list(dict.fromkeys((row["attack"], row["interpreter"]) for row in rows))
-    sources = list(dict.fromkeys((attack, _owner(attack, interpreter)) for attack, interpreter in pairs))
+    sources = list(dict.fromkeys((row["attack"], _owner(row)) for row in rows))
     changes = changes_of(run, rows, sources)
     pictures = dict(_pictures(run, pairs, sources, dict(zip(ids, benign, strict=True)), references, changes))
     names = {key: _opaque(key) for key in pictures}
@@ -154,6 +161,7 @@ def _cards(rows: list[dict[str, Any]], names: dict[Key, str], classes: Sequence[
         grouped.setdefault((row["id"], row["interpreter"]), {})[row["attack"]] = row
     for (id, interpreter), by_attack in grouped.items():
         any_row = next(iter(by_attack.values()))
+        ordered = [by_attack[attack] for attack in in_order(by_attack)]
         yield Card(
             id=id,
             interpreter=interpreter,
@@ -163,23 +171,11 @@ def _cards(rows: list[dict[str, Any]], names: dict[Key, str], classes: Sequence[
             heat=names.get(("heat", "benign", interpreter, id)),
             wanted=names.get(("heat", "target", interpreter, id)),
             attacked=tuple(
-                tuple(_attacked(by_attack[attack], names, classes) for attack in attacks)
-                for attacks in _by_solver(list(filter(_has_pictures, in_order(by_attack))))
+                tuple(_attacked(row, names, classes) for row in its)
+                for _, its in groupby(filter(_has_pictures, ordered), itemgetter("solver"))
             ),
-            numbers=tuple(
-                _attacked(by_attack[attack], names, classes)
-                for attack in in_order(by_attack)
-                if not _has_pictures(attack)
-            ),
+            numbers=tuple(_attacked(row, names, classes) for row in ordered if not _has_pictures(row)),
         )
-
-
-def _by_solver(attacks: list[str]) -> list[list[str]]:
-    rows: dict[int, list[str]] = {}
-    for attack in attacks:
-        if known := attacker(attack):
-            rows.setdefault(known.order[0], []).append(attack)
-    return list(rows.values())
 
 
 def _told(changes: dict[str, Change]) -> tuple[tuple[str, Change], ...]:
@@ -192,7 +188,7 @@ def _told(changes: dict[str, Change]) -> tuple[tuple[str, Change], ...]:
 
 def _attacked(row: dict[str, Any], names: dict[Key, str], classes: Sequence[str]) -> AttackedCard:
     attack, interpreter, id = row["attack"], row["interpreter"], row["id"]
-    owner = _owner(attack, interpreter) or ""
+    owner = _owner(row) or ""
     return AttackedCard(
         attack=attack,
         predicted=class_name(classes, row["class_predicted"]),
@@ -203,15 +199,13 @@ def _attacked(row: dict[str, Any], names: dict[Key, str], classes: Sequence[str]
     )
 
 
-def _has_pictures(attack: str) -> bool:
-    known = attacker(attack)
-    return known is not None and not known.evaded
+def _has_pictures(row: dict[str, Any]) -> bool:
+    return row["solver"] is not None and row["evades"] in (None, ENSEMBLE)
 
 
-def _owner(attack: str, interpreter: str) -> str | None:
+def _owner(row: dict[str, Any]) -> str | None:
     """Whom an attack made its images for: some are the same for every interpreter."""
-    known = attacker(attack)
-    return None if known is not None and known.shared else interpreter
+    return row["interpreter"] if row["map_aware"] and row["evades"] != ENSEMBLE else None
 
 
 def _most_plausible_first(card: Card) -> tuple[float, float, str]:

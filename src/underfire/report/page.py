@@ -20,7 +20,7 @@ from underfire.report.sections.studies import Section
 from underfire.report.view import RunView, flatten
 from underfire.report.wording import wording
 from underfire.runs.folder import is_targeted, open_run
-from underfire.runs.outcomes import summarise, with_judgements
+from underfire.runs.outcomes import completed, summarise
 from underfire.studies.catalogue import done
 from underfire.studies.detections import TABLE as DETECTIONS
 from underfire.studies.gap import TABLE as GAPS
@@ -79,7 +79,7 @@ def write_report(
 
 def _content(run: RunView, elsewhere: Mapping[str, Path], sections: tuple[Section, ...]) -> dict[str, Any]:
     """The names that the template knows."""
-    info, outcomes = run.info, with_judgements(run.outcomes())
+    info, outcomes = run.info, completed(run.outcomes())
     summaries, targeted, words = summarise(outcomes), is_targeted(info), wording(info)
     shown = tables.metrics_of(summaries, targeted)
     references = ("benign", "target") if targeted else ("benign",)
@@ -126,7 +126,13 @@ def _by_attack(rows: pa.Table, metric: str) -> dict[str, figures.Points]:
     """The values of a metric and the successes, for each attack for which it has any."""
     rows = rows.filter(pc.is_finite(rows[metric]))
     parts = {attack: rows.filter(pc.equal(rows["attack"], attack)) for attack in in_order(rows["attack"].to_pylist())}
-    return {attack: (its[metric].to_numpy(), its["success"].to_numpy().astype(bool)) for attack, its in parts.items()}
+    return {attack: _points(its, metric) for attack, its in parts.items()}
+
+
+def _points(rows: pa.Table, metric: str) -> figures.Points:
+    """Of one attack."""
+    colour = figures.colour_of(rows["map_aware"][0].as_py(), rows["evades"][0].as_py())
+    return figures.Points(rows[metric].to_numpy(), rows["success"].to_numpy().astype(bool), colour)
 
 
 def _facts(info: Mapping[str, Any]) -> dict[str, dict[str, str]]:

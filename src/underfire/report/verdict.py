@@ -18,13 +18,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from underfire.attacks.names import MAP_AWARE, PAIRS, PLAIN, attack_name, attacker, in_order, interpreter_name
+from underfire.attacks.names import SOLVERS, attack_name, in_order, interpreter_name
 from underfire.core.io import rows_where
 from underfire.metrics.floors import INDISTINCT
 from underfire.metrics.intervals import images_to_decide, wilson
 from underfire.metrics.maps import CHANGED, DECEIVING, FAINT, UNCHANGED, UNSEEN
 from underfire.report.wording import HIDING, VARYING, Words
-from underfire.runs.outcomes import floors, with_judgements
+from underfire.runs.outcomes import completed, floors
 
 FEW = 100  # images below which the verdict carries a caution
 NEARLY_ALL, MOST, HARDLY_ANY = 0.9, 0.5, 0.1  # shares of plausible maps between which the headlines change
@@ -35,10 +35,18 @@ class Tally:
     """How the images of one attack against one interpreter ended."""
 
     attack: str
+    solver: str
+    map_aware: bool
+    evades: str | None
     n: int
     endings: Mapping[str, int]  # how many fooled the classifier with a map of each judgement
     constant: int  # maps without any structure
     unseen: int  # maps that should look like one in which there is nothing to see, fooled or not
+
+    @property
+    def basic(self) -> bool:
+        """Whether it is ADV² against one interpreter and no detector."""
+        return self.map_aware and self.evades is None
 
     @property
     def fooled(self) -> int:
@@ -76,7 +84,7 @@ class Verdict:
 
 def judge(outcomes: pa.Table, words: Words = HIDING) -> list[Verdict]:
     """One verdict per interpreter, in the order in which they first appear in the table."""
-    outcomes = told_apart(with_judgements(outcomes), words)
+    outcomes = told_apart(completed(outcomes), words)
     return [_judge(outcomes, name, words) for name in dict.fromkeys(outcomes["interpreter"].to_pylist())]
 
 
@@ -113,7 +121,7 @@ def missing_parts(outcomes: pa.Table, info: Mapping[str, Any]) -> list[str]:
     expected = requested if requested is not None else images
     lacks = []
     for interpreter in dict.fromkeys(outcomes["interpreter"].to_pylist()):
-        for each in _tallies(with_judgements(outcomes), interpreter):
+        for each in _tallies(completed(outcomes), interpreter):
             if each.n < expected:
                 lacks.append(
                     f"{attack_name(each.attack)} against {interpreter_name(interpreter)} covers {each.n} of {expected} "
@@ -122,12 +130,14 @@ def missing_parts(outcomes: pa.Table, info: Mapping[str, Any]) -> list[str]:
     return lacks
 
 
-def tally(outcomes: pa.Table, interpreter: str, attack: str) -> Tally:
+def _tally(rows: pa.Table, attack: str, solver: str, map_aware: bool, evades: str | None) -> Tally:
     """Count the endings of one attack against one interpreter."""
-    rows = rows_where(outcomes, interpreter=interpreter, attack=attack)
     success, judgement = rows["success"].to_numpy().astype(bool), np.array(rows["judgement"].to_pylist(), dtype=object)
     return Tally(
         attack=attack,
+        solver=solver,
+        map_aware=map_aware,
+        evades=evades,
         n=len(success),
         endings={each: int((success & (judgement == each)).sum()) for each in (*DECEIVING, CHANGED, UNSEEN)},
         constant=int(rows["map_constant"].to_numpy().astype(bool).sum()),
@@ -141,14 +151,15 @@ def percent(share: float) -> str:
 
 def _tallies(outcomes: pa.Table, interpreter: str) -> list[Tally]:
     """The plain attack and ADV² of every solver in the run, and what else was aimed at this interpreter."""
-    against = outcomes.filter(pc.equal(outcomes["interpreter"], interpreter))
-    tried, held = (
-        [attack for attack in dict.fromkeys(table["attack"].to_pylist()) if attacker(attack)]
-        for table in (against, outcomes)
-    )
-    bases = {known.base for attack in held if (known := attacker(attack))}
-    expected = [attack for pair in PAIRS if bases & set(pair) for attack in pair] or PAIRS[0]
-    return [tally(outcomes, interpreter, attack) for attack in in_order([*expected, *tried])]
+    ours = outcomes.filter(pc.is_in(outcomes["solver"], pa.array(SOLVERS)))
+    held = set(ours["solver"].to_pylist()) or list(SOLVERS)[:1]
+    facts: dict[str, Any] = {}
+    for each in (SOLVERS[name] for name in held):
+        facts |= {each.name: (each.name, False, None), each.map_aware: (each.name, True, None)}
+    tried = rows_where(ours, interpreter=interpreter)
+    columns = (tried[name].to_pylist() for name in ("attack", "solver", "map_aware", "evades"))
+    facts |= {attack: its for attack, *its in zip(*columns, strict=True)}
+    return [_tally(rows_where(tried, attack=attack), attack, *facts[attack]) for attack in in_order(facts)]
 
 
 def _judge(outcomes: pa.Table, interpreter: str, words: Words) -> Verdict:
@@ -156,7 +167,7 @@ def _judge(outcomes: pa.Table, interpreter: str, words: Words) -> Verdict:
     if words is HIDING and _is_alike(outcomes, interpreter):
         words = VARYING
     tallies = _tallies(outcomes, interpreter)
-    basic = [each for each in tallies if each.attack in MAP_AWARE]
+    basic = [each for each in tallies if each.basic]
     leading = max(basic, key=lambda each: (each.n > 0, each.seen > 0, each.share))
     told = sorted(tallies, key=_map_aware_first)
     return Verdict(
@@ -182,9 +193,7 @@ def _indistinct(unrelated: float, words: Words) -> Iterator[str]:
 
 def _map_aware_first(each: Tally) -> tuple[int, bool, bool]:
     """Solver by solver ADV², the plain attack, and then the others in their order."""
-    known = attacker(each.attack)
-    assert known is not None
-    return known.order[0], known.adaptive, known.plain
+    return list(SOLVERS).index(each.solver), each.evades is not None, not each.map_aware
 
 
 def _headline(name: str, adv2: Tally, words: Words) -> str:
@@ -232,7 +241,7 @@ def _sentence(each: Tally, words: Words) -> str:
     blank = f"there is nothing to see in the {words.wanted} map"
     if not each.seen:
         return f"{fooled}, on all of which {blank}."
-    kept = words.left if each.attack in PLAIN else words.kept
+    kept = words.kept if each.map_aware else words.left
     whole = f"on {each.plausible}" if each.seen == each.n else f"on {each.plausible} of those {each.seen}"
     still = (
         f", {each.endings[UNCHANGED]} of them to within its own noise"
@@ -253,11 +262,11 @@ def _cautions(tallies: list[Tally], leading: Tally, words: Words) -> list[str]:
             f"{percent(low)} to {percent(high)} (95 % interval)."
         )
     for each in tallies:
-        if each.attack in MAP_AWARE and each.fooled and each.failed:
+        if each.basic and each.fooled and each.failed:
             title = attack_name(each.attack)
             cautions.append(f"On {each.failed} of {each.n} images {title} failed; of these the verdict says nothing.")
     for each in tallies:
-        if each.attack in PLAIN and each.share >= MOST:
+        if not each.map_aware and each.share >= MOST:
             cautions.append(words.unmoved.format(attack_name(each.attack)))
     if constant := sum(each.constant for each in tallies):
         noun = "map is" if constant == 1 else "maps are"

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from underfire.attacks.names import SOLVERS
+from underfire.attacks.names import SOLVERS, attacker
 from underfire.core.io import rows_where
 from underfire.metrics.intervals import Estimate, mean_interval, share
 from underfire.metrics.maps import DECEIVING, DISTANCES, PLAUSIBLE, UNSEEN, judged
@@ -92,6 +92,9 @@ class AttackSummary:
 
     interpreter: str
     attack: str
+    solver: str | None  # None if the attack is not one of ours
+    map_aware: bool | None
+    evades: str | None
     asr: Estimate
     mc: Estimate  # mean confidence of the successes
     all_images: Mapping[str, Estimate]
@@ -100,7 +103,7 @@ class AttackSummary:
 
 def summarise(outcomes: pa.Table) -> list[AttackSummary]:
     """One AttackSummary per (interpreter, attack) in the order in which they first appear in the table."""
-    outcomes = with_judgements(outcomes)
+    outcomes = completed(outcomes)
     pairs = dict.fromkeys(zip(*(outcomes[name].to_pylist() for name in ("interpreter", "attack")), strict=True))
     return [_summarise(rows_where(outcomes, interpreter=name, attack=attack)) for name, attack in pairs]
 
@@ -123,10 +126,27 @@ def _floor(distance: npt.NDArray[Any], overlap: npt.NDArray[Any]) -> dict[str, E
     return {"map_l1": mean_interval(distance), "iou_mean": mean_interval(overlap), "plausible": alike}
 
 
-def with_judgements(outcomes: pa.Table) -> pa.Table:
-    """The table with its column of judgements, which tables of versions before 0.2 lack."""
-    if "judgement" in outcomes.column_names:
-        return outcomes
+def completed(outcomes: pa.Table) -> pa.Table:
+    """The table with the columns that tables of versions before 0.2 lack: facts of attacks, and judgements."""
+    if "solver" not in outcomes.column_names:
+        outcomes = _with_facts(outcomes)
+    return outcomes if "judgement" in outcomes.column_names else _with_judgements(outcomes)
+
+
+def _with_facts(outcomes: pa.Table) -> pa.Table:
+    """What attacks' names say; null where a name is not one of ours."""
+    known = [attacker(name) for name in outcomes["attack"].to_pylist()]
+    facts = {
+        "solver": [each and each.solver.name for each in known],
+        "map_aware": [each and each.map_aware for each in known],
+        "evades": [each and each.evades for each in known],
+    }
+    for name, values in facts.items():
+        outcomes = outcomes.append_column(name, pa.array(values, _COLUMNS[name]))
+    return outcomes
+
+
+def _with_judgements(outcomes: pa.Table) -> pa.Table:
     names = ("map_l1", "iou_mean", "repeat_l1", "target_constant")
     found = np.empty(outcomes.num_rows, dtype=object)
     pairs = np.array([f"{row['interpreter']} {row['attack']}" for row in outcomes.to_pylist()])
@@ -144,8 +164,7 @@ def _summarise(rows: pa.Table) -> AttackSummary:
     columns = {name: rows[name].to_numpy() for name in measured}
     all_images = _averages(columns, judgement, everything)
     return AttackSummary(
-        interpreter=rows["interpreter"][0].as_py(),
-        attack=rows["attack"][0].as_py(),
+        **{name: rows[name][0].as_py() for name in ("interpreter", "attack", "solver", "map_aware", "evades")},
         asr=share(success),
         mc=mean_interval(rows["confidence"].to_numpy()[success]),
         all_images=all_images,

@@ -11,13 +11,13 @@ from typing import Any, cast
 
 from underfire.attacks import solvers
 from underfire.attacks.attack import Attack
-from underfire.attacks.names import SOLVERS
+from underfire.attacks.names import ENSEMBLE, SOLVERS
 from underfire.attacks.target_classes import target_class_named
 from underfire.attacks.target_maps import target_map_named
 from underfire.detection.registry import squeezing_named
 from underfire.interpreters import Ensemble, Interpreter
 from underfire.interpreters.protocol import ClosedForm, draws
-from underfire.runs.settings import ENSEMBLE, AttackSettings
+from underfire.runs.settings import AttackSettings
 from underfire.runs.specs import Craft, Explain, Rescore, Select, Spec, TargetClasses, TargetMaps, Vary, key
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from underfire.attacks.names import SOLVERS, TARGET_CLASSES, TARGET_MAPS
+from underfire.attacks.names import ENSEMBLE, SOLVERS, TARGET_CLASSES, TARGET_MAPS
 from underfire.core.errors import UnderfireError
 from underfire.detection.names import DETECTORS
 from underfire.interpreters.registry import INTERPRETERS, canonical, interpreter_named
@@ -21,8 +21,6 @@ from underfire.interpreters.registry import INTERPRETERS, canonical, interpreter
 if TYPE_CHECKING:
     from underfire.data.image_set import ImageSet
     from underfire.interpreters import Interpreter
-
-ENSEMBLE = "ensemble"  # the detector that compares the maps of all interpreters
 
 
 def names_in(text: object) -> object:

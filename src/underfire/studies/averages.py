@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from underfire.attacks.names import attack_name, attacker, in_order, interpreter_name
+from underfire.attacks.names import attack_name, in_order, interpreter_name
 from underfire.metrics.intervals import Estimate
 from underfire.runs.folder import Run
 from underfire.runs.outcomes import AttackSummary, summarise
@@ -36,7 +36,14 @@ class Averages:
     @property
     def basic(self) -> list[str]:
         """The plain attack and ADV2 of each solver, without what knows more of the defender."""
-        return [each for each in self.attacks if (known := attacker(each)) and not known.adaptive]
+        basic = {attack for (attack, _), each in self.summaries.items() if each.solver and each.evades is None}
+        return [each for each in self.attacks if each in basic]
+
+    @property
+    def plain(self) -> list[str]:
+        """Those of the basic ones whose images are the same for all interpreters."""
+        map_aware = {attack for (attack, _), each in self.summaries.items() if each.map_aware}
+        return [each for each in self.basic if each not in map_aware]
 
     @property
     def headings(self) -> tuple[str, ...]:

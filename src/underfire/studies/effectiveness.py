@@ -19,7 +19,7 @@ from torch import Tensor
 
 from underfire.attacks.api import Attacker
 from underfire.attacks.attack import Attack
-from underfire.attacks.names import MAP_AWARE, SOLVERS, attack_name, interpreter_name
+from underfire.attacks.names import SOLVERS, attack_name, interpreter_name
 from underfire.attacks.target_classes import target_class_named
 from underfire.attacks.target_maps import NO_DONOR, Pool, Wanted
 from underfire.core.io import nullable
@@ -244,7 +244,7 @@ def figures(run: Run) -> Iterator[Figure]:
     yield papers(
         4 if network == "ResNet" else 17,
         "Attribution maps of benign and adversarial (PGD, ADV²) inputs",
-        lambda: by_attack(run, means.interpreters, means.basic),
+        lambda: by_attack(run, means),
     )
     yield papers(
         5,
@@ -264,7 +264,7 @@ def _trios(run: Run, means: Averages) -> Drawing:
     for id in samples(run):
         panels = [image(run, id), map_of(run, id, "benign", first)]
         for attack in means.basic:
-            made_for = first if attack in MAP_AWARE else None
+            made_for = None if attack in means.plain else first
             panels += [image(run, id, attack, made_for), map_of(run, id, attack, first)]
         rows.append(("", panels))
     shown = ("benign", *means.basic)

@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import torch
 
-from underfire.attacks.names import MAP_AWARE, attack_name, interpreter_name
+from underfire.attacks.names import attack_name, interpreter_name
 from underfire.runs.folder import Run
+from underfire.studies.averages import Averages
 from underfire.studies.figures import Drawing, Panel, gallery
 
 SAMPLES = 3  # images in a gallery
@@ -31,17 +32,17 @@ def map_of(run: Run, id: str, attack: str, interpreter: str) -> Panel:
     return torch.from_numpy(run.maps(attack, interpreter, only=(id,))[1][0])
 
 
-def by_attack(run: Run, interpreters: list[str], attacks: list[str]) -> Drawing:
+def by_attack(run: Run, means: Averages) -> Drawing:
     """For each image a row benign and a row per attack: the image, then every interpreter's map.
 
     ADV2 has another image for every interpreter, so none is shown.
     """
     rows = []
     for id in samples(run):
-        for attack in ("benign", *attacks):
-            shown = None if attack in MAP_AWARE else image(run, id, attack)
-            rows.append((attack_name(attack), [shown, *(map_of(run, id, attack, name) for name in interpreters)]))
-    return gallery(["input", *map(interpreter_name, interpreters)], rows)
+        for attack in ("benign", *means.basic):
+            shown = image(run, id, attack) if attack in ("benign", *means.plain) else None
+            rows.append((attack_name(attack), [shown, *(map_of(run, id, attack, name) for name in means.interpreters)]))
+    return gallery(["input", *means.headings], rows)
 
 
 def above_adversarial(

@@ -27,7 +27,7 @@ def figures(run: Run) -> Iterator[Figure]:
     yield papers(
         9 if of_resnet else 19,
         "Attribution maps of benign and adversarial (StAdv, ADV² on StAdv) inputs",
-        lambda: by_attack(run, means.interpreters, means.basic),
+        lambda: by_attack(run, means),
     )
     yield papers(
         10 if of_resnet else 20,

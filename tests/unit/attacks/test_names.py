@@ -60,6 +60,6 @@ def test_images_of_plain_attacks_and_of_those_on_the_ensemble_are_shared() -> No
     names = ("pgd", "stadv", "adv2-ensemble", "adv2-stadv-ensemble", "adv2", "adv2-evading-fs", "adv2-stadv")
     known = {name: attacker(name) for name in names}
     assert [each.shared for each in known.values() if each] == [True] * 4 + [False] * 3
-    assert [name for name, each in known.items() if each and each.adaptive] == [
+    assert [name for name, each in known.items() if each and each.evades] == [
         "adv2-ensemble", "adv2-stadv-ensemble", "adv2-evading-fs",
     ]  # fmt: skip

@@ -8,7 +8,7 @@ import pytest
 from underfire.attacks.names import SOLVERS
 from underfire.metrics.intervals import wilson
 from underfire.metrics.maps import DISTANCES
-from underfire.runs.outcomes import summarise
+from underfire.runs.outcomes import completed, summarise
 
 
 def outcomes() -> pa.Table:
@@ -71,6 +71,20 @@ def test_maps_of_older_tables_are_judged_anew() -> None:
     """IoU one half is not above it, one of .7 is."""
     pgd, adv2, _ = summarise(outcomes())
     assert (pgd.all_images["plausible"].value, adv2.all_images["plausible"].value) == (0.5, 1.0)
+
+
+def test_facts_of_attacks_in_older_tables_are_those_of_their_names() -> None:
+    names = ["pgd", "adv2-stadv", "adv2-evading-fs:median:3", "adv2-ensemble", "deepfool"]
+    table = outcomes().set_column(outcomes().column_names.index("attack"), "attack", pa.array(names))
+    facts = completed(table).select(["solver", "map_aware", "evades"]).to_pylist()
+    assert [tuple(each.values()) for each in facts] == [
+        ("pgd", False, None),
+        ("stadv", True, None),
+        ("pgd", True, "fs:median:3"),
+        ("pgd", True, "ensemble"),
+        (None, None, None),
+    ]
+    assert completed(completed(table)).equals(completed(table))
 
 
 def test_shares_have_wilsons_interval() -> None:

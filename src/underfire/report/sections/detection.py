@@ -8,7 +8,7 @@ import pyarrow as pa
 import torch
 
 from underfire.attacks.names import (
-    MAP_AWARE,
+    SOLVERS,
     attack_name,
     attacker,
     detector_name,
@@ -145,7 +145,8 @@ def _curves(
 def _noticed(families: list[str], cells: list[DetectionRate], target: float | None) -> dict[str, tuple[str, ...]]:
     """For each interpreter and family what its best detector makes of ADV², and of the worst that adapts to it."""
     sentences: dict[str, tuple[str, ...]] = {}
-    for base in in_order(each.attack for each in cells if each.attack in MAP_AWARE):
+    attacks = {each.attack for each in cells}
+    for base in (solver.map_aware for solver in SOLVERS.values() if solver.map_aware in attacks):
         for made in dict.fromkeys(each.interpreter for each in cells if each.attack == base):
             for family in families:
                 ours = [each for each in cells if each.calibration.family == family]
@@ -179,7 +180,7 @@ def _sentence(cells: list[DetectionRate], base: str, made: str, target: float | 
 def _adapts(each: DetectionRate, base: str, made: str) -> bool:
     """Whether this is an adaptive attack of the same solver on this interpreter, and succeeded somewhere."""
     known = attacker(each.attack)
-    if known is None or not known.adaptive or known.base != base:
+    if known is None or known.evades is None or known.solver.map_aware != base:
         return False
     return each.interpreter in (made, None) and each.successes.n > 0
 
