@@ -4,7 +4,7 @@ import filecmp
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from safetensors import SafetensorError
+from torch import Tensor
 
 from underfire.core.types import UnderfireError
 
@@ -39,9 +40,9 @@ def rows_where(table: pa.Table, **wanted: str | bool | None) -> pa.Table:
     return table
 
 
-def nullable(values: Iterable[float]) -> pa.Array:
-    """Numbers as a column in which those that are NaN are null, as programs that compare with them expect."""
-    return pa.array(list(values), pa.float64(), from_pandas=True)
+def nullable(columns: Mapping[str, Tensor]) -> dict[str, pa.Array]:
+    """Numbers as columns in which those that are NaN are null, as programs that compare with them expect."""
+    return {name: pa.array(values.tolist(), pa.float64(), from_pandas=True) for name, values in columns.items()}
 
 
 def groups(table: pa.Table, *names: str) -> Iterator[tuple[tuple[Any, ...], pa.Table]]:

@@ -156,7 +156,7 @@ def _outcomes(
         "class_predicted": rows(craft, "predicted").tolist(),
         "confidence": rows(craft, "confidence").tolist(),
         "success": rows(craft, "success").tolist(),
-        **{name: nullable(values.tolist()) for name, values in distances.items()},
+        **nullable(distances),
         "judgement": judged(distances["map_l1"], distances["iou_mean"], repeated, is_faint(wanted)),
         "benign_l1": map_l1(maps, benign_maps).tolist(),
         "target_map_of": [None if donor == NO_DONOR else ids[donor] for donor in donors],
@@ -182,7 +182,7 @@ def _with_floors(table: pa.Table, shown: PlannedInterpreter, select: Select, sto
     found = between_images(maps, partners(image_keys(ids), labels, select.seed))
     if variation is not None:
         found |= natural(*(store.read(key(variation), name, ids) for name in ("map_l1", "iou_mean")))
-    columns = {name: nullable(values.tolist()) for name, values in found.items()}
+    columns = nullable(found)
     if variation is not None:
         columns["within_natural"] = pc.less_equal(table["benign_l1"], columns["natural_l1"])
     for name, values in columns.items():

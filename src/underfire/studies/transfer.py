@@ -153,7 +153,7 @@ def transfer_table(
                 class_true=labels,
                 class_explained=explained,
                 class_predicted=store.read(key(reported), "predicted", ids),
-                **{name: nullable(values.tolist()) for name, values in compare_maps(maps, reference).items()},
+                **nullable(compare_maps(maps, reference)),
                 own=elsewhere is None and g == g_own,
                 own_l1=own,
                 map_constant=is_constant(maps),
