@@ -359,7 +359,10 @@ def refused(told: Told, sentence: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"model": "resnet18"}, "'resnet18' names no model; use torchvision:NAME, path/file.py:builder, or demo."),
+        (
+            {"model": "resnet18"},
+            "'resnet18' does not name a model; use torchvision:NAME, path/file.py:builder, or demo.",
+        ),
         ({"model": "torchvision:resnet17", "weights": "DEFAULT"}, "torchvision has no model 'resnet17'"),
         ({"model": "torchvision:resnet18"}, "torchvision:resnet18 needs weights"),
         ({"model": "torchvision:resnet18", "weights": "WORST"}, "torchvision:resnet18 has no weights 'WORST'"),
@@ -387,7 +390,7 @@ def refused(told: Told, sentence: str, tmp_path: Path) -> None:
         ({"n": "0"}, "--n 0: Input should be greater than or equal to 1."),
         ({"batch": "0"}, "--batch 0: Input should be greater than or equal to 1."),
         ({"steps": "0"}, "--steps 0: Input should be greater than or equal to 1."),
-        ({"normalize": "1,2,3"}, "'1,2,3' is no normalisation"),
+        ({"normalize": "1,2,3"}, "'1,2,3' is not a normalisation"),
         ({"device": "cuda:7"}, "The device 'cuda:7' cannot be used: "),
         ({"device": "abacus"}, "The device 'abacus' cannot be used: "),
         ({"device": "meta"}, "The device 'meta' cannot be used"),

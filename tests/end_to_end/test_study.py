@@ -469,7 +469,7 @@ def test_the_case_study_without_masks_measures_no_overlap_until_they_come(
 @pytest.mark.parametrize(
     ("pixels", "complaint"),
     [
-        (np.full((16, 8), 255, dtype=np.uint8), "has another size than the image; give both one size with --crop."),
+        (np.full((16, 8), 255, dtype=np.uint8), "is not the same size as the image; give both one size with --crop."),
         (np.zeros((16, 16), dtype=np.uint8), "its mask shows no object"),
     ],
 )

@@ -82,7 +82,7 @@ class OneClass:
     def candidates(self, image_set: ImageSet) -> ImageSet:
         others = (image_set.labels != self.index).nonzero()[:, 0].tolist()
         if not others:
-            raise UnderfireError(f"Every image already is of the target class {self.index}; choose another one.")
+            raise UnderfireError(f"Every image is already of the target class {self.index}; choose another one.")
         return image_set.take(others)
 
     def choose(self, ids: tuple[str, ...], labels: Labels, logits: Logits, seed: int) -> Labels:
@@ -149,7 +149,7 @@ def check_targets(target: Any, current: Labels, classes: int) -> Labels:
     if bool((chosen == current).any()):
         index = int((chosen == current).nonzero()[0, 0])
         raise UnderfireError(
-            f"Image {index} already is of its target class {int(chosen[index])}: target= takes the classes that the "
+            f"Image {index} is already of its target class {int(chosen[index])}: target= takes the classes that the "
             "attack is to reach, not the true labels, which it does not need, as it departs from what the model "
             "reports. Choose another class for this image, or leave target= out for random ones."
         )

@@ -29,7 +29,7 @@ def read_table(path: Path, schema: pa.Schema) -> pa.Table:
     except (OSError, pa.ArrowInvalid) as problem:
         raise UnderfireError(f"{path} is missing or damaged; delete it and run the command again.") from problem
     if not table.schema.equals(schema):
-        raise UnderfireError(f"{path} holds other columns than this version writes; delete it and run again.")
+        raise UnderfireError(f"{path} has columns other than those this version writes; delete it and run again.")
     return table
 
 

@@ -26,7 +26,7 @@ def read_arrays(path: Path) -> tuple[Images8, Int64[np.ndarray, " n"]]:
     except UnderfireError:
         raise
     except Exception as problem:  # a damaged archive fails in the zip, header or array code
-        raise UnderfireError(f"{path} is no intact .npz: write one with numpy.savez, no object arrays") from problem
+        raise UnderfireError(f"{path} is not an intact .npz: write one with numpy.savez, no object arrays") from problem
     if len(found) < 2:
         raise UnderfireError(f"{path} must hold two arrays, images and labels")
     images, labels = found["images"], found["labels"]

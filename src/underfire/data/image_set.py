@@ -3,7 +3,7 @@
     photos = open_images("photos", crop=224)            # reads no pixel yet
 
 Three layouts are understood: one subfolder per class, inside train/, val/ and test/ if there are parts; one folder with
-a table of labels (see `underfire.data.label_tables`; files that the table does not list are no part of the set); and an
+a table of labels (see `underfire.data.label_tables`; the set is made of the files that the table lists); and an
 .npz with uint8 `images` (N, H, W, 3) and integer `labels` (N,).
 """
 

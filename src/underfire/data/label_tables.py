@@ -86,7 +86,7 @@ def _classes(
 def _rows(table: Path) -> tuple[list[str], list[tuple[int, Cells]]]:
     """The columns, and (line number, row) of a table; cells are stripped, missing ones empty.
 
-    UnderfireError if it is no table, names a column twice or has a line longer than its header.
+    UnderfireError if it is not a table, names a column twice or has a line longer than its header.
     """
     try:
         lines = _lines(_text(table))

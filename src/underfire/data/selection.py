@@ -136,7 +136,7 @@ def _with_object(
         return UnreadableImage(name, f"its mask {problem.path}: {problem.reason}")
     if mask.shape != picture.shape[1:]:
         return UnderfireError(
-            f"The object mask of {name} has another size than the image; give both one size with --crop."
+            f"The object mask of {name} is not the same size as the image; give both one size with --crop."
         )
     return (picture, mask) if bool(mask.any()) else UnreadableImage(name, "its mask shows no object")
 

@@ -204,7 +204,7 @@ class Classifier:
         if head is None:
             raise UnderfireError(
                 f"CAM needs global average pooling and one linear layer behind '{self.features_layer}', which this "
-                "network has not; use Grad-CAM (grad-cam), or name another layer with features= (--features)."
+                "network does not have; use Grad-CAM (grad-cam), or name another layer with features= (--features)."
             )
         return head
 

@@ -62,7 +62,7 @@ def copied(thing: Any, net: nn.Module) -> Any:
 def fingerprint(net: nn.Module, *further: object) -> str:
     """Hash of the architecture's layer names, all that its state holds, and what else is given.
 
-    Of what is no tensor, numbers and text count, in containers too; of other objects only the type.
+    Of what is not a tensor, numbers and text count, in containers too; of other objects only the type.
     """
     digest = hashlib.blake2b(f"{type(net).__name__}{''.join(map(str, further))}".encode(), digest_size=8)
     for name, value in net.state_dict().items():

@@ -101,7 +101,7 @@ def _load(reference: str, weights: str | None) -> LoadedNetwork:
         return _from_torchvision(name, weights)
     if kind.endswith(".py"):
         return _from_file(Path(kind), name, weights)
-    raise UnderfireError(f"'{reference}' names no model; use torchvision:NAME, path/file.py:builder, or demo.")
+    raise UnderfireError(f"'{reference}' does not name a model; use torchvision:NAME, path/file.py:builder, or demo.")
 
 
 def parse_normalization(text: str) -> tuple[Triple, Triple]:
@@ -113,7 +113,7 @@ def parse_normalization(text: str) -> tuple[Triple, Triple]:
         (_, _, _), (_, _, _) = mean, std
     except ValueError:
         raise UnderfireError(
-            f"'{text}' is no normalisation; use imagenet, none, or three means and three deviations as M,M,M/S,S,S."
+            f"'{text}' is not a normalisation; use imagenet, none, or three means and three deviations as M,M,M/S,S,S."
         ) from None
     return check_normalisation(mean, std)
 

@@ -93,9 +93,9 @@ def read_weights(path: Path, part: str = "") -> Weights:
         ) from problem
     tensors = dict(_flattened(content)) if isinstance(content, dict) else {}
     if part and not _below(f"{part}.", tensors):
-        raise UnderfireError(f"{path} holds no part '{part}'; it holds {', '.join(map(str, content))}.")
+        raise UnderfireError(f"{path} has no part '{part}'; it has {', '.join(map(str, content))}.")
     if not tensors:
-        raise UnderfireError(f"{path} holds no state dict; save the network's state_dict() to it.")
+        raise UnderfireError(f"{path} contains no state dict; save the network's state_dict() to it.")
     for name, value in tensors.items():
         if not isinstance(value, Tensor):
             continue

@@ -121,6 +121,6 @@ def _moved(side: int, shift: Tensor) -> Int[Tensor, "n side"]:
 
 def _check_sizes(name: str, picture: Tensor, mask: Tensor, before: list[Tensor]) -> None:
     if before and picture.shape != before[0].shape:
-        raise UnderfireError(f"{name} has another size than the images before it: give all one size with --crop.")
+        raise UnderfireError(f"{name} is not the same size as the images before it: give all one size with --crop.")
     if mask.shape != picture.shape[1:]:
-        raise UnderfireError(f"The object mask of {name} has another size than the image.")
+        raise UnderfireError(f"The object mask of {name} is not the same size as the image.")

@@ -334,8 +334,8 @@ def test_targets_that_do_not_fit(model: uf.Classifier) -> None:
     x = images(2)
     current = labels(model, x)
     bad = [
-        (current, f"Image 0 already is of its target class {int(current[0])}"),
-        (torch.stack([(current[0] + 1) % CLASSES, current[1]]), "Image 1 already is of its target class"),
+        (current, f"Image 0 is already of its target class {int(current[0])}"),
+        (torch.stack([(current[0] + 1) % CLASSES, current[1]]), "Image 1 is already of its target class"),
         (torch.tensor([CLASSES, 0]), f"Target class {CLASSES} does not exist; the model has classes 0 to 4"),
         (torch.tensor([-1, 0]), "Target class -1 does not exist"),
         (torch.tensor([1]), "one integer target class per image, or one for all: 2 images, targets of shape"),

@@ -58,7 +58,7 @@ def test_targets_are_passed_on_as_int64(dtype: torch.dtype) -> None:
         (torch.tensor([2.0, 0.0, 1.0]), "one integer target class per image"),
         (torch.tensor([2, 0, 3]), "Target class 3 does not exist; the model has classes 0 to 2"),
         (torch.tensor([2, -1, 1]), "Target class -1 does not exist"),
-        (torch.tensor([2, 1, 1]), "Image 1 already is of its target class 1"),
+        (torch.tensor([2, 1, 1]), "Image 1 is already of its target class 1"),
     ],
 )
 def test_targets_that_cannot_be_reached_for(
@@ -136,7 +136,7 @@ def test_classes_that_do_not_exist_or_leave_no_image(image_set: ImageSet, tmp_pa
     for name in ("3", table(tmp_path, "file,target\na,0\nb,1\nc,2\nunchosen,3\n")):
         with pytest.raises(UnderfireError, match="Target class 3 does not exist; the model has classes 0 to 2"):
             target_class_named(name).choose(IDS, LABELS, LOGITS, seed=0)
-    with pytest.raises(UnderfireError, match="Every image already is of the target class 1; choose another"):
+    with pytest.raises(UnderfireError, match="Every image is already of the target class 1; choose another"):
         target_class_named("1").candidates(image_set.take([1, 4]))
 
 

@@ -415,7 +415,7 @@ def test_masks_of_another_size_are_refused(flat: Path) -> None:
     masks, photos = with_masks(flat), open_images(flat)
     for i in range(20):
         Image.new("1", (7, 6), 1).save(masks / f"{i}.png")
-    with pytest.raises(UnderfireError, match=r"The object mask of \d+.png has another size than the image"):
+    with pytest.raises(UnderfireError, match=r"The object mask of \d+.png is not the same size as the image"):
         locate(photos, object_masks(photos, masks), n=2, seed=0)
 
 

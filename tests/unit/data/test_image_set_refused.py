@@ -81,7 +81,7 @@ def test_table_that_is_missing(folder: Path) -> None:
         ({"images": PIXELS, "labels": INDICES[:1]}, r"must be integers \(2,\), one per image"),
         ({"images": PIXELS, "labels": INDICES - 1}, "class indices from 0 to 999999"),
         ({"images": PIXELS, "labels": INDICES + 10**6}, "class indices from 0 to 999999"),
-        ({"images": PIXELS, "labels": np.array([0, None])}, "no intact .npz: .*no object arrays"),
+        ({"images": PIXELS, "labels": np.array([0, None])}, "not an intact .npz: .*no object arrays"),
     ],
 )
 def test_arrays_that_are_refused(tmp_path: Path, held: dict[str, np.ndarray], message: str) -> None:
@@ -92,7 +92,7 @@ def test_arrays_that_are_refused(tmp_path: Path, held: dict[str, np.ndarray], me
 
 def test_npz_that_is_damaged_or_comes_with_a_table(tmp_path: Path) -> None:
     (tmp_path / "a.npz").write_bytes(b"PK\x03\x04 and then nothing")
-    with pytest.raises(UnderfireError, match=r"is no intact \.npz: write one with numpy\.savez"):
+    with pytest.raises(UnderfireError, match=r"is not an intact \.npz: write one with numpy\.savez"):
         open_images(tmp_path / "a.npz")
     with pytest.raises(UnderfireError, match=r"brings its own labels: leave out t\.csv"):
         open_images(tmp_path / "a.npz", labels="t.csv")

@@ -132,9 +132,9 @@ def test_missing_files(tmp_path: Path) -> None:
         ("torchvision:resnet1000", "DEFAULT", "torchvision has no model 'resnet1000'"),
         ("torchvision:resnet18", "IMAGENET9K", "no weights 'IMAGENET9K'; it has DEFAULT, IMAGENET1K_V1"),
         ("torchvision:resnet18", None, "torchvision:resnet18 needs weights"),
-        ("resnet18", "DEFAULT", "'resnet18' names no model; use torchvision:NAME"),
-        ("timm:resnet18", None, "'timm:resnet18' names no model"),
-        ("", None, "'' names no model"),
+        ("resnet18", "DEFAULT", "'resnet18' does not name a model; use torchvision:NAME"),
+        ("timm:resnet18", None, "'timm:resnet18' does not name a model"),
+        ("", None, "'' does not name a model"),
     ],
 )
 def test_unknown_names(reference: str, weights: str | None, complaint: str) -> None:
@@ -151,7 +151,7 @@ def test_weights_of_another_network(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [[torch.zeros(2)], {"weight": [1.0]}, torch.zeros(2), {"epoch": 3}])
 def test_files_without_a_state_dict(content: Any, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "weights.pt")
-    with pytest.raises(UnderfireError, match="holds no state dict"):
+    with pytest.raises(UnderfireError, match="contains no state dict"):
         read_weights(tmp_path / "weights.pt")
 
 
@@ -225,7 +225,7 @@ def test_normalisations(text: str, mean: tuple[float, ...], std: tuple[float, ..
 
 @pytest.mark.parametrize("text", ["", "ImageNet", "0.5", "0.5/0.5", "1,2,3", "1,2/1,2", "1,2,3/1,2,3/1", "a,b,c/1,2,3"])
 def test_what_is_no_normalisation(text: str) -> None:
-    with pytest.raises(UnderfireError, match=r"is no normalisation; use imagenet, none, or"):
+    with pytest.raises(UnderfireError, match=r"is not a normalisation; use imagenet, none, or"):
         parse_normalization(text)
 
 

@@ -81,7 +81,7 @@ def test_of_two_sets_that_fit_one_must_be_named(main: str, average: str, tmp_pat
         read_weights(path).of(state)
     assert torch.equal(read_weights(path, main).of(state)[0]["fc.bias"], state["fc.bias"])
     assert torch.equal(read_weights(path, average).of(state)[0]["fc.bias"], state["fc.bias"] + 1)
-    with pytest.raises(UnderfireError, match="holds no part 'nobody'"):
+    with pytest.raises(UnderfireError, match="has no part 'nobody'"):
         read_weights(path, "nobody")
 
 

@@ -428,5 +428,5 @@ def test_a_run_without_detections_says_so(run: Path, detected: Detected) -> None
     with pytest.raises(UnderfireError, match="missing or damaged; delete it and run the command again"):
         detections(found)
     write_table(found.path / TABLE, whole.drop_columns("family"))
-    with pytest.raises(UnderfireError, match="holds other columns than this version writes"):
+    with pytest.raises(UnderfireError, match="has columns other than those this version writes"):
         detections(found)

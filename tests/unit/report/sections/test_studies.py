@@ -120,7 +120,7 @@ def test_a_study_of_another_version_says_so(tmp_path: Path) -> None:
     older = keep_study(RUN, tmp_path / "random-patch") / OUTCOMES
     write_table(older, RUN.outcomes().drop_columns(["benign_l1", "success_8bit"]))
     said = article(page(tmp_path), "random-patch")
-    assert "holds other columns than this version writes; delete it and run again." in said
+    assert "has columns other than those this version writes; delete it and run again." in said
     assert "<table>" not in said
 
 
