@@ -142,7 +142,7 @@ def test_weight_files(tmp_path: Path, ending: str, seed: int) -> None:
     save_file(state, path, {"underfire": "{}"}) if ending == "safetensors" else torch.save(state, path)
     path.write_bytes(damaged(path.read_bytes(), seed))
     found = unless_refused(partial(read_weights, path))
-    assert found is None or all(isinstance(value, torch.Tensor) for value in found.values())
+    assert found is None or all(isinstance(value, torch.Tensor) for value in found.tensors.values())
 
 
 @pytest.fixture(scope="module")

@@ -387,10 +387,10 @@ def test_the_lock_of_a_dead_process_is_taken_over_and_one_of_another_machine_is_
     [
         ({"n": 4}, "n was 5 and is now 4"),
         ({"eps": 0.03}, "eps was 0.02 and is now 0.03"),
-        ({"seed": 1, "steps": None}, "seed was 0 and is now 1; steps was 3 and is now None"),
+        ({"seed": 1, "steps": None}, "steps was 3 and is now None; seed was 0 and is now 1"),
         ({"interpreters": ("grad",)}, r"interpreters was \['cam'\] and is now \['grad'\]"),
         ({"solvers": ("stadv", "pgd")}, r"solvers was \['pgd'\] and is now \['stadv', 'pgd'\]"),
-        ({"n": 6, "seed": 1}, "n was 5 and is now 6; seed was 0 and is now 1"),
+        ({"n": 6, "seed": 1}, "seed was 0 and is now 1; n was 5 and is now 6"),
         ({"images": "elsewhere"}, "images was .* and is now elsewhere"),
     ],
 )

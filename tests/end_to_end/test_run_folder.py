@@ -17,6 +17,7 @@ from underfire.data.image_set import open_images
 from underfire.models.classifier import Classifier
 from underfire.report import write_report
 from underfire.runs.folder import Run
+from underfire.runs.outcomes import FLOORS
 from underfire.runs.settings import AttackSettings
 from underfire.studies.effectiveness import execute
 
@@ -60,6 +61,10 @@ def test_the_table_has_the_promised_columns_and_types(run: Run) -> None:
         "benign_l1": pa.float64(),
         "target_map_of": pa.string(),
         "repeat_l1": pa.float64(),
+        **dict.fromkeys(("solver", "evades", "judgement"), pa.string()),
+        "map_aware": pa.bool_(),
+        **{f"{name}_{measure}": pa.float64() for name in FLOORS for measure in ("l1", "iou")},
+        "within_natural": pa.bool_(),
         "flow_mean": pa.float64(),
         "flow_smoothness": pa.float64(),
         "success_8bit": pa.bool_(),
@@ -76,7 +81,7 @@ def test_the_table_has_one_row_per_image_attack_and_interpreter(run: Run) -> Non
     }
     assert len(rows) == N * 2 * 2
     absent = {name for row in rows for name, value in row.items() if value is None}
-    assert absent == {"target_map_of", "flow_mean", "flow_smoothness"}
+    assert absent == {"evades", "target_map_of", "flow_mean", "flow_smoothness"}
     assert {row["reason"] for row in rows} <= {"budget", "converged"}
     assert all(0 <= row[name] <= 1 for row in rows for name in ("confidence", "map_l1", "map_l2", "iou_mean"))
 

@@ -253,9 +253,9 @@ def test_one_study_again_says_its_part(everything: Everything) -> None:
 
 def test_another_setting_is_refused_and_other_studies_stay(copied: dict[str, object]) -> None:
     before = files(Path(str(copied["out"])))
-    code, _, err = study("gap", **{**copied, "n": 5})
+    code, _, err = study("gap", **{**copied, "seed": 5})
     assert (code, err.count("\n")) == (1, 1)
-    assert "holds a run with other settings: n was 4 and is now 5" in err
+    assert "holds a run with other settings: seed was 0 and is now 5" in err
     assert files(Path(str(copied["out"]))) == before
 
 
@@ -414,7 +414,7 @@ def test_misclassified_images_count_as_errors(
 def test_masks_that_do_not_belong_are_refused(tiny: dict[str, object], masks: Path, tmp_path: Path) -> None:
     (masks / "red" / "red-0.png").unlink()
     code, _, err = study("localisation", **tiny, masks=masks, n=4, out=tmp_path / "run")
-    assert (code, "lacks 1 of 12 masks, the first is red/red-0.png" in err) == (1, True)
+    assert (code, "lacks 1 of 12 masks, the first is red-0.png" in err) == (1, True)
     assert not (tmp_path / "run").exists()
 
 

@@ -38,7 +38,7 @@ class LoadedNetwork:
     resize: int | None = None
     crop: int | None = None
     classes: tuple[str, ...] = ()
-    interpolation: str = "bilinear"  # with which images are resized
+    interpolation: str | None = None  # with which images are resized
     assumed: tuple[str, ...] = ()  # what its weights leave open, and what was taken to hold
 
 
