@@ -1,6 +1,7 @@
 """Averages over the outcomes of a run, and how its maps are judged."""
 
 import math
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from underfire.attacks.names import SOLVERS
 from underfire.metrics.intervals import wilson
 from underfire.metrics.maps import DISTANCES
-from underfire.runs.outcomes import completed, summarise
+from underfire.runs.outcomes import completed, outcomes_schema, summarise
 
 
 def outcomes() -> pa.Table:
@@ -116,3 +117,10 @@ def test_overlaps_that_are_not_there_are_left_out() -> None:
     pgd, adv2, _ = summarise(outcomes().set_column(place, "iou_half", pa.array([None, 0.2, 0.3, None, 0.5])))
     assert (pgd.all_images["iou_half"].value, pgd.all_images["iou_half"].n) == (0.3, 1)
     assert adv2.all_images["iou_half"].value == 0.2
+
+
+def test_the_page_of_run_folders_lists_every_column() -> None:
+    page = Path(__file__).parents[3] / "docs" / "run-folder.md"
+    lines = [line.split("|")[1] for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+    listed = [name.strip() for names in lines[1:] for name in names.split(",")]
+    assert sorted(listed) == sorted(outcomes_schema().names)
