@@ -64,7 +64,7 @@ def test_images_of_several_sizes_are_refused(tmp_path: Path) -> None:
     for name, side in (("a", 16), ("b", 18)):
         Image.fromarray(np.zeros((side, side, 3), np.uint8)).save(tmp_path / f"{name}.png")
     (tmp_path / "labels.csv").write_text("file,class_index\na.png,0\nb.png,0\n")
-    with pytest.raises(UnderfireError, match=r"b\.png has another size .*--crop"):
+    with pytest.raises(UnderfireError, match=r"b\.png is not the same size as .*--crop"):
         read_training_set(open_images(tmp_path))
     assert read_training_set(open_images(tmp_path, crop=16)).pixels.shape == (2, 3, 16, 16)
 
