@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from underfire.core.types import UnderfireError
+from underfire.core.errors import UnderfireError
 from underfire.data.image_set import object_masks, open_images
 from underfire.models.classifier import Classifier
 from underfire.models.loading import read_weights

@@ -20,7 +20,7 @@ from safetensors import safe_open
 
 from underfire.attacks import solvers
 from underfire.attacks.engine import Progress
-from underfire.core.types import UnderfireError
+from underfire.core.errors import UnderfireError
 from underfire.data.image_set import open_images
 from underfire.interpreters import MASK, registry
 from underfire.interpreters.mask.solver import Solver

@@ -16,8 +16,8 @@ from tiny_attacks import BENT, INTERPRETERS, RULES, attack, interpreter_of
 from tiny_networks import MEAN, NETWORKS, STD, images, network
 from tiny_scorers import score, scorers_of
 from underfire.attacks.api import Attacker, Result
+from underfire.core.errors import UnderfireError
 from underfire.core.rng import image_keys
-from underfire.core.types import UnderfireError
 from underfire.models.classifier import Classifier
 
 every_interpreter = pytest.mark.parametrize("name", INTERPRETERS)

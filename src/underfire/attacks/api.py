@@ -17,8 +17,9 @@ from underfire.attacks.target_classes import RandomClass, TargetClass, check_tar
 from underfire.attacks.target_maps import Pool, TargetMap, Wanted
 from underfire.core import rng, rows
 from underfire.core.checks import check_count, check_seed
+from underfire.core.errors import UnderfireError
 from underfire.core.image_ops import check_images
-from underfire.core.types import Flags, Goal, Images, Keys, Labels, Maps, Row, UnderfireError
+from underfire.core.types import Flags, Goal, Images, Keys, Labels, Maps, Row
 from underfire.detection.squeezers import Squeezer
 from underfire.interpreters import Blind, Interpreter
 from underfire.interpreters.protocol import check_maps, explained

@@ -17,9 +17,10 @@ from underfire.attacks.perturbations import Perturbation, Pixels
 from underfire.attacks.steps import Objective, SignStep, StepRule
 from underfire.core import rng
 from underfire.core.checks import check_count, check_number, check_seed
+from underfire.core.errors import UnderfireError
 from underfire.core.losses import confidence, cross_entropy, log_odds, log_prob, map_distance, smoothed_cross_entropy
 from underfire.core.schedules import Constant, Schedule, check_schedule
-from underfire.core.types import Goal, Images, Labels, Logits, Reading, Row, Terms, UnderfireError
+from underfire.core.types import Goal, Images, Labels, Logits, Reading, Row, Terms
 from underfire.interpreters.protocol import Interpreter, check_reading
 from underfire.models.classifier import Classifier
 

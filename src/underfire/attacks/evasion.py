@@ -8,7 +8,8 @@ draws p(x) to p(x+) in place, with x+ an adversarial image among the squeezed on
 
 from dataclasses import dataclass
 
-from underfire.core.types import Goal, Images, Labels, Reading, Row, UnderfireError
+from underfire.core.errors import UnderfireError
+from underfire.core.types import Goal, Images, Labels, Reading, Row
 from underfire.detection.squeezers import Squeezer
 from underfire.models.classifier import Classifier
 

@@ -35,8 +35,8 @@ from underfire.attacks.names import SOLVERS, AttackSolver
 from underfire.attacks.perturbations import Flow, Levels, Perturbation, Pixels
 from underfire.attacks.steps import AdamStep, MomentumSignStep, SignStep, StepRule, TwoPhaseStep
 from underfire.core.checks import check_count, check_number
+from underfire.core.errors import UnderfireError
 from underfire.core.schedules import Constant, Cosine, Linear, Schedule
-from underfire.core.types import UnderfireError
 from underfire.detection.squeezers import BitDepth, Squeezer
 from underfire.interpreters.ensemble import Ensemble
 from underfire.interpreters.grad import GRAD

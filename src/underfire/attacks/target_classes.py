@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from underfire.core import rng
-from underfire.core.types import Keys, Labels, Logits, UnderfireError
+from underfire.core.errors import UnderfireError
+from underfire.core.types import Keys, Labels, Logits
 from underfire.data.image_set import ImageSet
 from underfire.data.label_tables import MOST_CLASSES, read_class_table
 

@@ -27,8 +27,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from underfire.core import rng
+from underfire.core.errors import UnderfireError
 from underfire.core.image_ops import area_mean, block_mean
-from underfire.core.types import Keys, Labels, Maps, Row, UnderfireError
+from underfire.core.types import Keys, Labels, Maps, Row
 from underfire.data.decode import decode
 
 SAMPLES = 16  # points along a cell's side at which a patch is looked at

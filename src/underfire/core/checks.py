@@ -8,7 +8,7 @@ import math
 from numbers import Integral, Real
 from typing import Any
 
-from underfire.core.types import UnderfireError
+from underfire.core.errors import UnderfireError
 
 
 def check_number(

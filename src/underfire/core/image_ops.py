@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from underfire.core.types import Flags, Flows, Images, Maps, Row, UnderfireError
+from underfire.core.errors import UnderfireError
+from underfire.core.types import Flags, Flows, Images, Maps, Row
 
 MAP_FLOOR = 1e-12
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from safetensors import SafetensorError
 from torch import Tensor
 
-from underfire.core.types import UnderfireError
+from underfire.core.errors import UnderfireError
 
 
 def write_table(path: Path, table: pa.Table) -> None:

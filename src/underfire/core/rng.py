@@ -17,7 +17,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from underfire.core.types import Keys, Labels, UnderfireError
+from underfire.core.errors import UnderfireError
+from underfire.core.types import Keys, Labels
 
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed 64-bit integer
 _MIX1 = -4658895280553007687  # 0xBF58476D1CE4E5B9

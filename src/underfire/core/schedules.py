@@ -7,7 +7,8 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from underfire.core.checks import check_count, check_number
-from underfire.core.types import Labels, Row, UnderfireError
+from underfire.core.errors import UnderfireError
+from underfire.core.types import Labels, Row
 
 FAR = 10**6  # a step at which schedules have reached their last value
 

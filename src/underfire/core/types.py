@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from underfire.core.errors import UnderfireError as UnderfireError
-
 Images = Float[Tensor, "n 3 h w"]  # RGB in [0, 1]
 Maps = Float[Tensor, "n i j"]  # attribution maps in [0, 1], high = important
 Flows = Float[Tensor, "n 2 h w"]  # where each pixel is taken from, in pixels down and along from its own place

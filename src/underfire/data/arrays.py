@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 from numpy.lib import format as npy
 
-from underfire.core.types import UnderfireError
+from underfire.core.errors import UnderfireError
 from underfire.data.label_tables import MOST_CLASSES
 
 MOST_BYTES = 8 << 30  # of both arrays in memory

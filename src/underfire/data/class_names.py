@@ -18,7 +18,7 @@ from types import MappingProxyType
 
 import torch
 
-from underfire.core.types import UnderfireError
+from underfire.core.errors import UnderfireError
 from underfire.data.image_set import ImageSet, Numbering, UnreadableImage
 from underfire.models.classifier import Classifier
 

@@ -19,9 +19,10 @@ import torch
 from jaxtyping import UInt8
 from PIL import Image
 
+from underfire.core.errors import UnderfireError
 from underfire.core.image_ops import blur, central, changed_in_8bit
 from underfire.core.rng import normal
-from underfire.core.types import Images, Keys, Maps, UnderfireError
+from underfire.core.types import Images, Keys, Maps
 from underfire.data.names import CORRUPTIONS
 
 

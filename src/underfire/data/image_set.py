@@ -17,7 +17,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from underfire.core.types import Labels, UnderfireError
+from underfire.core.errors import UnderfireError
+from underfire.core.types import Labels
 from underfire.data.arrays import read_arrays
 from underfire.data.decode import ArraySource, FileSource, Picture
 from underfire.data.folders import images_below, split_folders, unusable

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Num
 from PIL import Image
 
-from underfire.core.types import UnderfireError
+from underfire.core.errors import UnderfireError
 from underfire.data.decode import Picture, opened, upright
 from underfire.data.folders import images_below, is_image
 

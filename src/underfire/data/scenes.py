@@ -18,8 +18,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from underfire.core.errors import UnderfireError
 from underfire.core.rng import image_keys, uniform
-from underfire.core.types import Images, Keys, Labels, Samples, UnderfireError
+from underfire.core.types import Images, Keys, Labels, Samples
 
 SIZE = 64  # pixels on a side
 SMALLEST, LARGEST = 22.0, 40.0  # diameter in pixels of the circle around a shape

@@ -11,9 +11,10 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from underfire.core.errors import UnderfireError
 from underfire.core.rng import image_keys, uniform
 from underfire.core.text import counted
-from underfire.core.types import Images, Labels, Logits, Samples, UnderfireError
+from underfire.core.types import Images, Labels, Logits, Samples
 from underfire.data.decode import Picture
 from underfire.data.image_set import ImageSet, UnreadableImage
 from underfire.models.outputs import check_logits

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 
 import torch
 
+from underfire.core.errors import UnderfireError
 from underfire.core.rng import image_keys, uniform
-from underfire.core.types import Flags, UnderfireError
+from underfire.core.types import Flags
 
 TRAIN, TEST = "train", "test"
 TEST_SHARE, TEST_SEED = 0.2, 0

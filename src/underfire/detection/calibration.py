@@ -19,7 +19,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad
 
-from underfire.core.types import Flags, Row, UnderfireError
+from underfire.core.errors import UnderfireError
+from underfire.core.types import Flags, Row
 
 
 def joint(scores: Sequence[Row]) -> Row:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from types import MappingProxyType
 
-from underfire.core.types import UnderfireError
+from underfire.core.errors import UnderfireError
 from underfire.data.corruptions import CHANGES, change_named
 from underfire.detection.calibration import AS_IT_IS, STANDARDISED, Scale
 from underfire.detection.names import DETECTORS

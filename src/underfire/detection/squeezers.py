@@ -23,8 +23,9 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
+from underfire.core.errors import UnderfireError
 from underfire.core.image_ops import changed_in_8bit
-from underfire.core.types import Images, UnderfireError
+from underfire.core.types import Images
 from underfire.detection.names import SQUEEZERS
 
 MOST_BITS = 16

@@ -15,8 +15,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from underfire.core.errors import UnderfireError
 from underfire.core.image_ops import area_mean
-from underfire.core.types import Images, Keys, Labels, Maps, Reading, UnderfireError
+from underfire.core.types import Images, Keys, Labels, Maps, Reading
 from underfire.interpreters.protocol import Interpreter, draws
 from underfire.models.classifier import Classifier
 

@@ -17,8 +17,9 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from underfire.core.errors import UnderfireError
 from underfire.core.losses import log_prob
-from underfire.core.types import Images, Keys, Labels, Logits, Maps, Reading, UnderfireError
+from underfire.core.types import Images, Keys, Labels, Logits, Maps, Reading
 from underfire.models.classifier import Classifier
 
 

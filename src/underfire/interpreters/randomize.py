@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from underfire.core.errors import UnderfireError
 from underfire.core.rng import image_keys, uniform
-from underfire.core.types import Images, UnderfireError
+from underfire.core.types import Images
 from underfire.interpreters import RTS
 from underfire.interpreters.protocol import Explainer
 from underfire.models.classifier import Classifier

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
-from underfire.core.types import UnderfireError
+from underfire.core.errors import UnderfireError
 from underfire.interpreters.frozen_convolution import frozen_conv2d
 
 

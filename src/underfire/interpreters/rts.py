@@ -17,9 +17,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from underfire.core.errors import UnderfireError
 from underfire.core.image_ops import cell_grid
 from underfire.core.losses import log_odds
-from underfire.core.types import Features, Images, Keys, Labels, Logits, Maps, Reading, Row, UnderfireError
+from underfire.core.types import Features, Images, Keys, Labels, Logits, Maps, Reading, Row
 from underfire.interpreters.protocol import ClosedForm, NoBelief, reading
 from underfire.models.classifier import Classifier
 from underfire.models.masker import Masker, read_masker

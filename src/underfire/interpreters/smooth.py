@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from underfire.core import rng
+from underfire.core.errors import UnderfireError
 from underfire.core.losses import log_prob
-from underfire.core.types import Images, Keys, Labels, Maps, Reading, UnderfireError
+from underfire.core.types import Images, Keys, Labels, Maps, Reading
 from underfire.interpreters.protocol import Interpreter
 from underfire.models.classifier import Classifier
 

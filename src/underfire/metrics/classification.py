@@ -16,7 +16,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from underfire.core.types import Labels, UnderfireError
+from underfire.core.errors import UnderfireError
+from underfire.core.types import Labels
 from underfire.metrics.intervals import Estimate, wilson
 
 Counts = Int[Tensor, "k k"]

@@ -15,7 +15,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from underfire.core.types import Evidence, Features, Images, Logits, UnderfireError
+from underfire.core.errors import UnderfireError
+from underfire.core.types import Evidence, Features, Images, Logits
 from underfire.models.copying import copied, fingerprint, private_copy
 from underfire.models.loading import NORMALISATIONS, LoadedNetwork, check_normalisation, load_network
 from underfire.models.outputs import check_shape

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from underfire.core.types import UnderfireError
+from underfire.core.errors import UnderfireError
 
 AROUND = ("_orig_mod", "module")  # where torch.compile and DataParallel keep the network itself
 

@@ -14,8 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from underfire.core.errors import UnderfireError
 from underfire.core.io import write_atomically
-from underfire.core.types import UnderfireError
 
 Triple = tuple[float, float, float]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]  # so that a file cannot ask for more than a computer has

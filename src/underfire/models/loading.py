@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from underfire.core.types import UnderfireError
+from underfire.core.errors import UnderfireError
 from underfire.models.demo import DEMO_MEAN, DEMO_STD, demo_classifier
 from underfire.models.files import ClassifierManifest, Triple, read_manifest
 from underfire.models.user_code import code_of, imported

@@ -22,8 +22,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from underfire.core.errors import UnderfireError
 from underfire.core.image_ops import resize
-from underfire.core.types import Features, Labels, Maps, Row, UnderfireError
+from underfire.core.types import Features, Labels, Maps, Row
 from underfire.models.files import MaskerManifest, read_manifest
 
 FORMAT = 1

@@ -18,7 +18,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from underfire.core import rng
-from underfire.core.types import Images, Keys, Labels, UnderfireError
+from underfire.core.errors import UnderfireError
+from underfire.core.types import Images, Keys, Labels
 from underfire.models.classifier import Classifier
 
 STRONGEST, BISECTIONS = 1.0, 16

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from underfire.core.types import Logits, UnderfireError
+from underfire.core.errors import UnderfireError
+from underfire.core.types import Logits
 
 ROUNDING = 2e-3  # of a sum of probabilities
 

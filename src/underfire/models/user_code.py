@@ -13,7 +13,7 @@ from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 
-from underfire.core.types import UnderfireError
+from underfire.core.errors import UnderfireError
 
 
 @contextmanager

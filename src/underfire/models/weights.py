@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from underfire.core.types import UnderfireError
+from underfire.core.errors import UnderfireError
 
 WRAPPED = re.compile(r"\.(?:module|_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)(?=\.)")
 OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(\d\.)")

@@ -18,8 +18,9 @@ from underfire.attacks.engine import Progress
 from underfire.attacks.target_classes import check_targets
 from underfire.attacks.target_maps import Pool, Wanted
 from underfire.core import rng
+from underfire.core.errors import UnderfireError
 from underfire.core.image_ops import is_constant, to_8bit
-from underfire.core.types import Goal, Images, Keys, Labels, Logits, Samples, UnderfireError
+from underfire.core.types import Goal, Images, Keys, Labels, Logits, Samples
 from underfire.data.image_set import ImageSet
 from underfire.data.selection import LocatedObjects, Selection, locate, select
 from underfire.detection.scores import Seen, Shown, shown

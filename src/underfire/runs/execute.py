@@ -17,9 +17,10 @@ from pydantic import ValidationError
 
 from underfire.attacks.engine import Progress
 from underfire.attacks.target_classes import target_class_named
+from underfire.core.errors import UnderfireError
 from underfire.core.io import read_json, write_json, write_table
 from underfire.core.rng import image_keys
-from underfire.core.types import Samples, UnderfireError
+from underfire.core.types import Samples
 from underfire.data.class_names import for_classifier
 from underfire.data.image_set import ImageSet
 from underfire.interpreters.protocol import Explainer, check_maps, explained

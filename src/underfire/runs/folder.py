@@ -18,8 +18,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from underfire.core.errors import UnderfireError
 from underfire.core.io import read_json
-from underfire.core.types import UnderfireError
 from underfire.runs.outcomes import COLUMNS_SCHEMA, OUTCOMES
 from underfire.runs.store import Store
 

@@ -18,8 +18,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from underfire.core.errors import UnderfireError
 from underfire.core.io import write_atomically, write_json
-from underfire.core.types import UnderfireError
 
 OPEN_SHARDS = 256  # that a store keeps at hand
 

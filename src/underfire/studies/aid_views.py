@@ -17,8 +17,8 @@ from pydantic import Field, field_validator
 from underfire.attacks import solvers
 from underfire.attacks.attack import Attack
 from underfire.attacks.target_classes import RandomClass
+from underfire.core.errors import UnderfireError
 from underfire.core.io import groups, read_table
-from underfire.core.types import UnderfireError
 from underfire.detection.calibration import roc
 from underfire.interpreters import Interpreter
 from underfire.interpreters.registry import interpreter_named

@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 import pyarrow as pa
 from torch import Tensor
 
-from underfire.core.types import Images, UnderfireError
+from underfire.core.errors import UnderfireError
+from underfire.core.types import Images
 from underfire.data.image_set import ImageSet
 from underfire.data.selection import Selection
 from underfire.models.classifier import Classifier

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from underfire.core.errors import UnderfireError
 from underfire.core.io import write_json, write_table
 from underfire.core.rng import halves
-from underfire.core.types import Row, Samples, UnderfireError
+from underfire.core.types import Row, Samples
 from underfire.data.image_set import ImageSet
 from underfire.detection.calibration import Detector, Standardisation, check_enough, joint
 from underfire.detection.registry import Judgement, judgements_named

@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import torch
 
+from underfire.core.errors import UnderfireError
 from underfire.core.io import groups, read_table, rows_where, write_atomically
-from underfire.core.types import UnderfireError
 from underfire.detection.calibration import roc
 from underfire.metrics.intervals import Estimate, share
 from underfire.runs.folder import Run

@@ -22,9 +22,10 @@ from underfire.attacks.attack import Attack
 from underfire.attacks.names import SOLVERS, attack_name, interpreter_name
 from underfire.attacks.target_classes import target_class_named
 from underfire.attacks.target_maps import NO_DONOR, Pool, Wanted
+from underfire.core.errors import UnderfireError
 from underfire.core.io import nullable
 from underfire.core.rng import image_keys
-from underfire.core.types import Samples, UnderfireError
+from underfire.core.types import Samples
 from underfire.data.image_set import ImageSet
 from underfire.metrics.floors import between_images, natural, partners
 from underfire.metrics.maps import compare_maps, is_faint, judged, linf, map_l1

@@ -17,9 +17,9 @@ import pyarrow.compute as pc
 from torch import Tensor
 
 from underfire.attacks.names import interpreter_name
+from underfire.core.errors import UnderfireError
 from underfire.core.image_ops import is_constant
 from underfire.core.io import groups, read_table
-from underfire.core.types import UnderfireError
 from underfire.interpreters import Interpreter
 from underfire.interpreters.randomize import DEPTHS
 from underfire.metrics.intervals import Estimate, mean_interval

@@ -18,9 +18,10 @@ import pyarrow as pa
 import torch
 
 from underfire.attacks.names import interpreter_name, made_for
+from underfire.core.errors import UnderfireError
 from underfire.core.image_ops import is_constant
 from underfire.core.io import nullable, read_table, rows_where, write_bytes, write_table
-from underfire.core.types import Samples, UnderfireError
+from underfire.core.types import Samples
 from underfire.interpreters import Interpreter
 from underfire.metrics.maps import compare_maps, map_l1
 from underfire.models.classifier import Classifier

@@ -20,8 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from underfire.core.errors import UnderfireError
 from underfire.core.losses import cross_entropy, log_prob
-from underfire.core.types import Images, Labels, Logits, Row, UnderfireError
+from underfire.core.types import Images, Labels, Logits, Row
 from underfire.data.augment import varied
 from underfire.data.image_set import ImageSet
 from underfire.data.splits import apart

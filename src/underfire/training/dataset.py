@@ -12,9 +12,10 @@ import torch
 from jaxtyping import Bool, Int, UInt8
 from torch import Tensor
 
+from underfire.core.errors import UnderfireError
 from underfire.core.rng import image_keys, uniform
 from underfire.core.text import counted
-from underfire.core.types import Images, Keys, Labels, UnderfireError
+from underfire.core.types import Images, Keys, Labels
 from underfire.data.image_set import ImageSet, UnreadableImage
 from underfire.data.scenes import scenes
 

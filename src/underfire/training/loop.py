@@ -23,9 +23,10 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
 
+from underfire.core.errors import UnderfireError
 from underfire.core.io import write_atomically
 from underfire.core.rng import integers, uniform
-from underfire.core.types import Labels, Row, UnderfireError
+from underfire.core.types import Labels, Row
 
 Network = TypeVar("Network", bound=nn.Module)
 Batch = TypeVar("Batch")

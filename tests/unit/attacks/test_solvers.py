@@ -11,7 +11,7 @@ from underfire.attacks import solvers
 from underfire.attacks.names import SOLVERS, AttackSolver
 from underfire.attacks.perturbations import Pixels
 from underfire.attacks.steps import AdamStep, TwoPhaseStep
-from underfire.core.types import UnderfireError
+from underfire.core.errors import UnderfireError
 from underfire.interpreters import CAM, GRAD, MASK, Blind, FiniteDifferences, GradCAM, Replay, Unrolled
 from underfire.interpreters.mask.solver import Solver
 

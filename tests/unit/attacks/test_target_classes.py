@@ -8,8 +8,8 @@ import torch
 from scipy import stats
 
 from underfire.attacks.target_classes import check_targets, random_class, target_class_named
+from underfire.core.errors import UnderfireError
 from underfire.core.rng import image_keys
-from underfire.core.types import UnderfireError
 from underfire.data.image_set import ImageSet, open_images
 
 KEYS = image_keys(map(str, range(9000)))

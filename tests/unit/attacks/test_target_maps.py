@@ -21,8 +21,8 @@ from underfire.attacks.target_maps import (
     covered,
     target_map_named,
 )
+from underfire.core.errors import UnderfireError
 from underfire.core.rng import image_keys
-from underfire.core.types import UnderfireError
 
 KEYS = image_keys(map(str, range(4000)))
 DRAWN = Patch().draw(KEYS, seed=0)

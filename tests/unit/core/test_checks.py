@@ -10,8 +10,8 @@ from underfire.attacks.attack import Attack, Margin, SmoothedCrossEntropy, StopR
 from underfire.attacks.perturbations import Flow, Levels, Pixels
 from underfire.attacks.steps import AdamStep, MomentumSignStep, SignStep, TwoPhaseStep
 from underfire.core.checks import check_budget, check_count, check_number, check_seed
+from underfire.core.errors import UnderfireError
 from underfire.core.schedules import Constant, Cosine, Linear
-from underfire.core.types import UnderfireError
 from underfire.interpreters import CAM
 
 NAN, INF = float("nan"), float("inf")

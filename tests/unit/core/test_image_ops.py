@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from underfire.core.errors import UnderfireError
 from underfire.core.image_ops import (
     area_mean,
     block_mean,
@@ -26,7 +27,6 @@ from underfire.core.image_ops import (
     to_8bit,
     total_variation,
 )
-from underfire.core.types import UnderfireError
 
 
 def maps(n: int = 4, dtype: torch.dtype = torch.float64) -> Tensor:

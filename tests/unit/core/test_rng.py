@@ -8,7 +8,7 @@ from scipy import stats
 from torch import Tensor
 
 from underfire.core import rng
-from underfire.core.types import UnderfireError
+from underfire.core.errors import UnderfireError
 
 KEYS = rng.image_keys(f"image {i}" for i in range(200))
 ZERO = torch.zeros(200, dtype=torch.int64)

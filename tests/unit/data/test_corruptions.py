@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from underfire.core.errors import UnderfireError
 from underfire.core.image_ops import blur
 from underfire.core.rng import image_keys
-from underfire.core.types import UnderfireError
 from underfire.data.corruptions import (
     CHANGES,
     HARMLESS,

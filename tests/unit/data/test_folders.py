@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from underfire.core.types import UnderfireError
+from underfire.core.errors import UnderfireError
 from underfire.data import folders
 from underfire.data.folders import images_below, split_folders
 from underfire.data.image_set import open_images

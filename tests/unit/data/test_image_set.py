@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from underfire.core.types import UnderfireError
+from underfire.core.errors import UnderfireError
 from underfire.data.image_set import ImageSet, UnreadableImage, object_masks, open_images
 from underfire.data.selection import locate, predict, select
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from underfire.core.types import UnderfireError
+from underfire.core.errors import UnderfireError
 from underfire.data import arrays
 from underfire.data.image_set import open_images
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from underfire.core.types import UnderfireError
+from underfire.core.errors import UnderfireError
 from underfire.data.image_set import object_masks, open_images
 from underfire.data.masks import decode_mask, masks_of
 from underfire.data.selection import locate

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from underfire.core.types import UnderfireError
+from underfire.core.errors import UnderfireError
 from underfire.data.scenes import _SHAPES, CLASSES, LARGEST, SIZE, SMALLEST, Scenes, scenes
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from underfire.core.types import UnderfireError
+from underfire.core.errors import UnderfireError
 from underfire.data.splits import apart, drawn, part
 
 # 300 images of 120 lesions: class 0 has 80 lesions, class 1 has 35, class 2 has 4 and class 3 a single one

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from underfire.core.types import UnderfireError
+from underfire.core.errors import UnderfireError
 from underfire.detection.calibration import (
     AS_IT_IS,
     STANDARDISED,

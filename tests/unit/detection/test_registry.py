@@ -6,7 +6,7 @@ import pytest
 
 from tiny_maskers import masker_file
 from tiny_networks import classifier
-from underfire.core.types import UnderfireError
+from underfire.core.errors import UnderfireError
 from underfire.data.corruptions import Blur, Crop
 from underfire.detection.calibration import AS_IT_IS, STANDARDISED
 from underfire.detection.registry import Judgement, judgements_named, squeezing_named

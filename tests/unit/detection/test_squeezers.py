@@ -9,7 +9,7 @@ import torch
 from scipy.ndimage import median_filter
 from torch import Tensor
 
-from underfire.core.types import UnderfireError
+from underfire.core.errors import UnderfireError
 from underfire.detection.squeezers import BitDepth, Median, NonLocalMeans, Squeezer, squeezer_named
 
 NAMES = ("bits:1", "bits:2", "bits:3", "median:2", "median:3", "median:5", "nlm:11-3-4")

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from tiny_networks import NETWORKS, SMOOTH, VGGShaped, classifier, images, network, seeded
+from underfire.core.errors import UnderfireError
 from underfire.core.image_ops import normalise_map
-from underfire.core.types import UnderfireError
 from underfire.interpreters import CAM, GradCAM
 from underfire.interpreters.protocol import NoBelief
 from underfire.models.classifier import Classifier

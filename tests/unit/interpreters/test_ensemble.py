@@ -8,9 +8,9 @@ from tiny_maskers import tiny_rts
 from tiny_networks import classifier, images
 from underfire.attacks import solvers
 from underfire.attacks.api import adv2
+from underfire.core.errors import UnderfireError
 from underfire.core.losses import map_distance
 from underfire.core.rng import image_keys
-from underfire.core.types import UnderfireError
 from underfire.data.demo import demo_images
 from underfire.interpreters import CAM, GRAD, MASK, Ensemble, Interpreter, Unrolled
 from underfire.metrics.maps import map_l1

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from tiny_maskers import tiny_rts
 from tiny_networks import NETWORKS, classifier, images
+from underfire.core.errors import UnderfireError
 from underfire.core.rng import image_keys
-from underfire.core.types import UnderfireError
 from underfire.interpreters import CAM
 from underfire.interpreters.randomize import DEPTHS, every_layer, head, randomized, rebind
 from underfire.models.classifier import Classifier

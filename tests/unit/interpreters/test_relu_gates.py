@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from underfire.core.types import UnderfireError
+from underfire.core.errors import UnderfireError
 from underfire.interpreters import LogisticGate, MonotoneGate, PaperGate
 from underfire.interpreters.relu_gates import Gate, smoothed_relu
 

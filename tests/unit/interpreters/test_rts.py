@@ -9,8 +9,8 @@ import torch
 
 from tiny_maskers import masker_file, tiny_masker, tiny_rts
 from tiny_networks import CLASSES, classifier, images
+from underfire.core.errors import UnderfireError
 from underfire.core.image_ops import block_mean
-from underfire.core.types import UnderfireError
 from underfire.data import demo
 from underfire.data.scenes import scenes
 from underfire.interpreters import RTS

@@ -6,7 +6,7 @@ import torchvision
 from torch import nn
 
 from tiny_networks import NETWORKS, classifier, images, seeded
-from underfire.core.types import UnderfireError
+from underfire.core.errors import UnderfireError
 from underfire.interpreters.rts import EncoderScale, find_scales
 from underfire.models.classifier import Classifier
 

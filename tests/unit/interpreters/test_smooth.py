@@ -5,8 +5,8 @@ import torch
 
 from tiny_networks import classifier, images
 from underfire.attacks.solvers import adv2
+from underfire.core.errors import UnderfireError
 from underfire.core.rng import image_keys
-from underfire.core.types import UnderfireError
 from underfire.interpreters import CAM, Smooth
 from underfire.interpreters.protocol import Interpreter
 from underfire.interpreters.registry import interpreter_named

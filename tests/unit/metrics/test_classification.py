@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from underfire.core.types import UnderfireError
+from underfire.core.errors import UnderfireError
 from underfire.metrics.classification import accuracy, balanced_accuracy, confusion, recalls
 from underfire.metrics.intervals import Estimate, wilson
 

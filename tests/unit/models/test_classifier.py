@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tiny_networks import CLASSES, MEAN, NETWORKS, STD, SqueezeNetShaped, classifier, images, network
-from underfire.core.types import UnderfireError
+from underfire.core.errors import UnderfireError
 from underfire.interpreters import CAM, GradCAM
 from underfire.models.classifier import IMAGENET_MEAN, IMAGENET_STD, Classifier
 

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from underfire.core.types import UnderfireError
+from underfire.core.errors import UnderfireError
 from underfire.models.files import ClassifierManifest, read_manifest, write_network
 
 MANIFEST = ClassifierManifest(

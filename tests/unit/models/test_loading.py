@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tiny_networks import images, seeded
-from underfire.core.types import UnderfireError
+from underfire.core.errors import UnderfireError
 from underfire.models.classifier import Classifier
 from underfire.models.demo import DEMO_MEAN, DEMO_STD
 from underfire.models.files import ClassifierManifest, write_network

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tiny_maskers import WIDTH, masker_file, tiny_masker
 from tiny_networks import CLASSES, classifier
-from underfire.core.types import UnderfireError
+from underfire.core.errors import UnderfireError
 from underfire.models.classifier import Classifier
 from underfire.models.masker import MaskerNetwork, read_masker, share
 from underfire.training.loop import initialised

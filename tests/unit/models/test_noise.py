@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from tiny_networks import classifier, images
+from underfire.core.errors import UnderfireError
 from underfire.core.rng import image_keys
-from underfire.core.types import UnderfireError
 from underfire.models.noise import NOISES, Trial, disturbed
 
 N = 24

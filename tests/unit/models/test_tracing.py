@@ -8,7 +8,7 @@ import torchvision
 from torch import Tensor, nn
 
 from tiny_networks import NETWORKS, SMOOTH, VGGShaped, classifier, images, network, seeded
-from underfire.core.types import UnderfireError
+from underfire.core.errors import UnderfireError
 from underfire.interpreters import CAM, GradCAM
 from underfire.models.classifier import Classifier
 from underfire.models.tracing import Located, trace

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tiny_networks import network, seeded
-from underfire.core.types import UnderfireError
+from underfire.core.errors import UnderfireError
 from underfire.models.loading import load_network
 from underfire.models.weights import read_weights
 

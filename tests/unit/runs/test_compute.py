@@ -15,9 +15,10 @@ from underfire.attacks import engine
 from underfire.attacks.engine import Progress
 from underfire.attacks.solvers import adv2, pgd
 from underfire.core import rng
+from underfire.core.errors import UnderfireError
 from underfire.core.image_ops import is_constant, to_8bit
 from underfire.core.io import read_json
-from underfire.core.types import Goal, UnderfireError
+from underfire.core.types import Goal
 from underfire.data.corruptions import Blur, Crop, Noise
 from underfire.data.decode import ArraySource
 from underfire.data.image_set import ImageSet, open_images

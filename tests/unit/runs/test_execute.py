@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from underfire.core.errors import UnderfireError
 from underfire.core.io import write_json
-from underfire.core.types import UnderfireError
 from underfire.data.demo import demo_images
 from underfire.data.image_set import open_images
 from underfire.models.classifier import Classifier

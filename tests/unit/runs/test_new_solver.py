@@ -11,7 +11,8 @@ from torch import Tensor
 from underfire.attacks import solvers
 from underfire.attacks.names import SOLVERS, AttackSolver, attack_name, attacker, in_order
 from underfire.attacks.perturbations import Added
-from underfire.core.types import Images, Row, UnderfireError
+from underfire.core.errors import UnderfireError
+from underfire.core.types import Images, Row
 from underfire.data.image_set import open_images
 from underfire.models.classifier import Classifier
 from underfire.runs.settings import AttackSettings

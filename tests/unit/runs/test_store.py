@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from underfire.core.errors import UnderfireError
 from underfire.core.io import read_json, write_atomically, write_bytes, write_json, write_table
-from underfire.core.types import UnderfireError
 from underfire.runs.folder import open_run
 from underfire.runs.outcomes import COLUMNS_SCHEMA, OUTCOMES
 from underfire.runs.store import Store

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 
 from printed import IDS, RESNET, by_name, names_of, numbers, printed
+from underfire.core.errors import UnderfireError
 from underfire.core.io import write_json, write_table
-from underfire.core.types import UnderfireError
 from underfire.runs.folder import Run
 from underfire.studies.aid import tables
 from underfire.studies.aid_views import SCHEMA, TABLE, AidSettings, label_of, summarise

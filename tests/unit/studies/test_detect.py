@@ -15,9 +15,9 @@ from torch import Tensor
 
 from underfire.attacks import solvers
 from underfire.attacks.engine import Progress
+from underfire.core.errors import UnderfireError
 from underfire.core.io import read_json, write_json, write_table
 from underfire.core.rng import halves, image_keys
-from underfire.core.types import UnderfireError
 from underfire.data.image_set import ImageSet, open_images
 from underfire.detection.calibration import roc
 from underfire.detection.registry import judgements_named

@@ -16,9 +16,10 @@ from printed import DENSENET, by_name, held_run, names_of, numbers, printed
 from underfire.attacks import engine, solvers
 from underfire.attacks.perturbations import Flow
 from underfire.attacks.target_maps import Patch, Pool, Wanted
+from underfire.core.errors import UnderfireError
 from underfire.core.rng import image_keys
 from underfire.core.rows import cat, take
-from underfire.core.types import Goal, UnderfireError
+from underfire.core.types import Goal
 from underfire.data.image_set import ImageSet
 from underfire.interpreters import CAM, GRAD, Interpreter
 from underfire.metrics.maps import linf

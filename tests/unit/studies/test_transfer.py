@@ -16,8 +16,8 @@ from printed import ALL, IDS, RESNET, names_of, numbers, printed
 from tiny import Tiny
 from underfire import open_run
 from underfire.attacks.engine import Progress
+from underfire.core.errors import UnderfireError
 from underfire.core.io import write_json, write_table
-from underfire.core.types import UnderfireError
 from underfire.interpreters import CAM, GRAD, IG, MASK, GradCAM, Midpoints
 from underfire.interpreters.mask.solver import Solver
 from underfire.models.classifier import Classifier

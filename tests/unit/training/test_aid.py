@@ -12,7 +12,8 @@ from torch import Tensor
 from tiny_maskers import masker_file, tiny_rts
 from tiny_networks import classifier, images
 from underfire.attacks.api import adv2
-from underfire.core.types import Outcome, UnderfireError
+from underfire.core.errors import UnderfireError
+from underfire.core.types import Outcome
 from underfire.interpreters import RTS
 from underfire.metrics.maps import map_l1
 from underfire.models.classifier import Classifier

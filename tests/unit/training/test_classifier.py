@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tiny import Tiny
-from underfire.core.types import UnderfireError
+from underfire.core.errors import UnderfireError
 from underfire.data.decode import ArraySource
 from underfire.data.image_set import ImageSet
 from underfire.models.classifier import Classifier

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
+from underfire.core.errors import UnderfireError
 from underfire.core.rng import image_keys
-from underfire.core.types import UnderfireError
 from underfire.data.demo import demo_images
 from underfire.data.image_set import ImageSet, open_images
 from underfire.training.dataset import Batch, augmented, demo_training_set, read_training_set, split

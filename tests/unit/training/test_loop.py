@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from underfire.core.types import UnderfireError
+from underfire.core.errors import UnderfireError
 from underfire.data.scenes import scenes
 from underfire.models.demo import DemoClassifier
 from underfire.training import demo

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from tiny_networks import classifier, images, network
+from underfire.core.errors import UnderfireError
 from underfire.core.image_ops import blur
 from underfire.core.rng import image_keys
-from underfire.core.types import UnderfireError
 from underfire.interpreters import RTS
 from underfire.models.classifier import Classifier
 from underfire.models.files import Encoder

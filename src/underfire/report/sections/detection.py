@@ -17,9 +17,9 @@ from underfire.attacks.names import (
     in_order,
     interpreter_name,
 )
+from underfire.core.errors import UnderfireError
 from underfire.core.io import read_json, rows_where
 from underfire.core.plots import curves
-from underfire.core.types import UnderfireError
 from underfire.detection.calibration import roc
 from underfire.metrics.intervals import Estimate
 from underfire.report.figures import Plot, embedded

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from underfire.attacks.names import made_for
-from underfire.core.types import UnderfireError
+from underfire.core.errors import UnderfireError
 from underfire.report.figures import Plot, embedded
 from underfire.report.sections.part import complete_table
 from underfire.studies.gap import SCHEMA, GapSummary, scatter, summarise

@@ -7,8 +7,8 @@ from typing import Generic, TypeVar
 
 import pyarrow as pa
 
+from underfire.core.errors import UnderfireError
 from underfire.core.io import read_table
-from underfire.core.types import UnderfireError
 
 T = TypeVar("T")
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from underfire.core.errors import UnderfireError
 from underfire.core.io import read_table
-from underfire.core.types import UnderfireError
 from underfire.report.figures import Plot, photograph
 from underfire.runs.folder import Run
 from underfire.runs.outcomes import COLUMNS_SCHEMA, OUTCOMES

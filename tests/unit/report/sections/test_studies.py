@@ -21,8 +21,8 @@ from tiny_report import (
     write_detections,
     write_rows,
 )
+from underfire.core.errors import UnderfireError
 from underfire.core.io import read_json, write_json, write_table
-from underfire.core.types import UnderfireError
 from underfire.report import write_report_of
 from underfire.report.wording import HIDING, SHOWING
 from underfire.runs.folder import open_run
