@@ -4,6 +4,9 @@ Only between quanta does the deployed interpreter judge: the best iterate of the
 attacker's own reading, is explained and kept if it beats the best one so far; beliefs begin anew;
 finished images leave their slots to waiting ones. The number of slots never changes within a run, so
 an image's result does not depend on which images share the batch.
+
+The dice of an interpreter that draws are the attacker's own: the loop derives them from the image's key, anew for
+every belief, so that no choice made here has seen the draws by which the result is scored.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,9 +18,9 @@ import torch
 from torch import Tensor
 
 from underfire.attacks.attack import Attack
-from underfire.core import rows
+from underfire.core import rng, rows
 from underfire.core.losses import confidence, map_distance
-from underfire.core.types import Flags, Goal, Labels, Outcome, Row
+from underfire.core.types import Flags, Goal, Keys, Labels, Outcome, Row
 from underfire.models.classifier import Classifier
 
 
@@ -124,7 +127,7 @@ def _fill(attack: Attack, classifier: Classifier, goal: Goal, start: Tensor, cho
         goal=goal,
         theta=theta,
         state=attack.rule.init(theta),
-        belief=attack.interpreter.begin(classifier, x, goal.target, goal.key),
+        belief=attack.interpreter.begin(classifier, x, goal.target, _dice(goal, "belief", torch.zeros_like(goal.key))),
         step=torch.zeros_like(goal.key),
         candidate=unranked,
         best=unranked,
@@ -167,15 +170,20 @@ def _judge(attack: Attack, classifier: Classifier, slots: Slots) -> Slots:
     x = attack.perturbation.decode(goal.image, theta)
     with torch.no_grad():
         logits = classifier(x).logits
-    maps = attack.interpreter.explain(classifier, x, goal.target, goal.key)
+    maps = attack.interpreter.explain(classifier, x, goal.target, _dice(goal, "judge", torch.zeros_like(goal.key)))
     rank = attack.rank(logits, map_distance(maps[:, None], goal.target_map), goal.target).to(theta.dtype)
     now = attack.perturbation.decode(goal.image, slots.theta)
     return replace(
         slots,
-        belief=attack.interpreter.begin(classifier, now, goal.target, goal.key),
+        belief=attack.interpreter.begin(classifier, now, goal.target, _dice(goal, "belief", slots.step)),
         candidate=Iterate(theta, torch.full_like(rank, torch.inf)),
         best=_better(Iterate(theta, rank), slots.best),
     )
+
+
+def _dice(goal: Goal, purpose: str, step: Labels) -> Keys:
+    """The attacker's draws for these images: one judge for the whole attack, another belief from each step on."""
+    return rng.derived(goal.key, f"attacker's {purpose}", step)
 
 
 def _better(new: Iterate, old: Iterate) -> Iterate:

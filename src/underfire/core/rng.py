@@ -46,6 +46,11 @@ def integers(seed: int, purpose: str, keys: Keys, step: Labels, size: int, high:
     return (uniform(seed, purpose, keys, step, size) * high).long().clamp_max(high - 1)
 
 
+def derived(keys: Keys, purpose: str, step: Labels) -> Keys:
+    """Keys of other streams for the same images: a function of (key, purpose, step)."""
+    return _mix(_mix(keys ^ _hash(purpose)) ^ _mix(step + _GOLDEN))
+
+
 def halves(ids: tuple[str, ...], seed: int) -> tuple[Int[Tensor, " fitted"], Int[Tensor, " judged"]]:
     """Indices of the images to fit to and of those to judge by, drawn from the seed and the ids.
 
