@@ -132,8 +132,8 @@ def outcome(id: str, attack: str, interpreter: str, **changes: Any) -> dict[str,
         "id": id, "attack": attack, "interpreter": interpreter, "class_true": 0, "class_target": 2,
         "class_predicted": 2, "confidence": 0.97, "success": True, "map_l1": 0.05, "map_l2": 0.07,
         "iou_mean": 0.9, "iou_half": 0.8, "iou_top15": 0.7, "map_constant": False, "target_constant": False,
-        "benign_l1": 0.05, "target_map_of": None,
-        "repeat_l1": 0.01, "linf": 0.031, "success_8bit": True, "steps": 300, "reason": "budget",
+        "benign_l1": 0.05, "benign_iou": 0.9, "target_map_of": None,
+        "repeat_l1": 0.01, "linf": 0.031, "success_png": True, "steps": 300, "reason": "budget",
         "flow_mean": 0.25 if "stadv" in attack else None, "flow_smoothness": 812.4 if "stadv" in attack else None,
     }  # fmt: skip
     known = attacker(attack)

@@ -1,8 +1,10 @@
 """The law of dice: the draws that score a result never reach its attack, and no belief repeats those of another."""
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
+import pytest
 import torch
 
 from tiny_attacks import a_goal, attack
@@ -13,7 +15,11 @@ from underfire.interpreters import CAM, Replay, Smooth
 from underfire.interpreters.mask.interpreter import MASK
 from underfire.interpreters.mask.solver import Solution, Solver
 from underfire.interpreters.protocol import Interpreter
+from underfire.metrics.maps import compare_draws, map_l1
 from underfire.models.classifier import Classifier
+from underfire.runs.plan import AttackPlan
+from underfire.runs.settings import AttackSettings
+from underfire.runs.specs import Explain, Select, key
 
 N = 3
 
@@ -52,6 +58,35 @@ def test_the_scoring_stream_never_reaches_the_engine() -> None:
     seen = torch.cat([*spy.begun, *spy.explained])
     assert len(spy.explained) > 3, "every quantum is judged"
     assert not torch.isin(seen, goal.key).any()
+
+
+@pytest.mark.parametrize("target_map", ["benign", "random-class"])
+def test_no_stage_of_an_attack_holds_maps_by_which_it_is_scored(target_map: str) -> None:
+    settings = AttackSettings(model="m", images="i", interpreters=("mask", "smooth:cam"), target_map=target_map)
+    plan = AttackPlan.of(settings, Select("model", "images", 4, 0))
+    scoring = {key(each) for shown in plan.interpreters for each in shown.benign}
+    scoring |= {key(each) for made in plan.attacks for maps in made.scored.maps.values() for each in maps}
+    assert len(scoring) == 2 * 4 * 3, "benign maps, PGD and ADV², by four draws"
+    for made in plan.attacks:
+        assert not {key(each) for each in within(made.craft) if isinstance(each, Explain)} & scoring
+
+
+def within(spec: Any) -> Iterator[Any]:
+    """A spec and all that it is computed from."""
+    yield spec
+    for part in (getattr(spec, each.name) for each in fields(spec) if each.init):
+        if is_dataclass(part):
+            yield from within(part)
+
+
+def test_distances_are_means_over_draws_that_no_two_maps_share() -> None:
+    maps, references = (list(torch.rand(2, 4, N, 3, 3, generator=torch.Generator().manual_seed(0))[k]) for k in (0, 1))
+    beside = [1, 2, 3, 0]
+    expected = sum(map_l1(maps[k], references[beside[k]]) for k in range(4)) / 4
+    torch.testing.assert_close(compare_draws(maps, references)["map_l1"], expected)
+    torch.testing.assert_close(
+        compare_draws(maps, references[:1])["map_l1"], sum(map_l1(each, references[0]) for each in maps) / 4
+    )
 
 
 def test_one_judge_and_another_belief_in_every_quantum() -> None:

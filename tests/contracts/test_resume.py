@@ -140,6 +140,29 @@ def test_a_run_killed_between_steps_and_run_again_is_the_uninterrupted_one(
     assert same(start(tmp_path / "killed"), whole)
 
 
+def test_a_run_killed_within_an_image_goes_on_from_its_last_quantum(start: Start, whole: Run, tmp_path: Path) -> None:
+    """PGD of 90 steps in quanta of 50, killed when the first two images have done 60 each."""
+    done = 0
+
+    def give_up(planned: Planned, progress: Progress) -> None:
+        if planned.label == "pgd" and progress.steps >= 2 * 60:
+            raise KeyboardInterrupt
+
+    def count(planned: Planned, progress: Progress) -> None:
+        nonlocal done
+        if planned.label == "pgd":
+            done = max(done, progress.steps)
+
+    start(tmp_path / "counted", count)
+    uninterrupted, done = done, 0
+    with pytest.raises(KeyboardInterrupt):
+        start(tmp_path / "killed", give_up)
+    assert len(list(tmp_path.glob("killed/stages/*/paused.safetensors"))) == 1
+    assert same(start(tmp_path / "killed", count), whole)
+    assert done == uninterrupted - 2 * 50, "the first quantum of two images is not done again"
+    assert not list(tmp_path.glob("killed/stages/*/paused.safetensors"))
+
+
 def test_a_run_killed_at_every_single_write_still_gets_there(
     start: Start, whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

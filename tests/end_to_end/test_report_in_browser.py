@@ -63,7 +63,7 @@ class SmallRun:
                 "map_l1": 0.3 - 0.1 * index, "map_l2": 0.2, "iou_half": 0.5,
                 "iou_mean": 0.1 + 0.1 * index if attack == "pgd" else 0.9 - 0.3 * index,
                 "iou_top15": 0.5, "map_constant": False, "target_constant": False, "repeat_l1": 0.0, "linf": 0.031,
-                "success_8bit": True, "steps": 300, "reason": "budget",
+                "success_png": True, "steps": 300, "reason": "budget",
             }
             for attack in self.attacks
             for interpreter in ("cam", "grad")

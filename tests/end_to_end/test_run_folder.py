@@ -13,11 +13,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from underfire import open_run
+from underfire.data.corruptions import FILES
 from underfire.data.image_set import open_images
 from underfire.models.classifier import Classifier
 from underfire.report import write_report
 from underfire.runs.folder import Run
-from underfire.runs.outcomes import FLOORS
+from underfire.runs.outcomes import FLOORS, ON_FILE
 from underfire.runs.settings import AttackSettings
 from underfire.studies.effectiveness import execute
 
@@ -67,7 +68,10 @@ def test_the_table_has_the_promised_columns_and_types(run: Run) -> None:
         "within_natural": pa.bool_(),
         "flow_mean": pa.float64(),
         "flow_smoothness": pa.float64(),
-        "success_8bit": pa.bool_(),
+        "benign_iou": pa.float64(),
+        "success_last": pa.bool_(),
+        **{f"success_{form}": pa.bool_() for form in FILES},
+        **{f"{name}_{form}": pa.float64() for form in FILES for name in ON_FILE if name != "success"},
     }
     assert run.outcomes().schema == schema
 

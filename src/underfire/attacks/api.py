@@ -19,11 +19,11 @@ from underfire.core import rng, rows
 from underfire.core.checks import check_count, check_seed
 from underfire.core.errors import UnderfireError
 from underfire.core.image_ops import check_images
-from underfire.core.types import Flags, Goal, Images, Keys, Labels, Maps, Row
+from underfire.core.types import Flags, Goal, Images, Labels, Maps, Outcome, Row
 from underfire.detection.squeezers import Squeezer
 from underfire.interpreters import Blind, Interpreter
-from underfire.interpreters.protocol import check_maps, explained
-from underfire.metrics.maps import linf, map_l1
+from underfire.interpreters.protocol import check_maps, draws, explained, scoring_draws
+from underfire.metrics.maps import compare_draws, linf
 from underfire.models.classifier import Classifier
 from underfire.models.outputs import check_logits
 
@@ -32,8 +32,9 @@ from underfire.models.outputs import check_logits
 class Result:
     """One row per image. Maps come from the deployed interpreter; everything is measured on `adversarial`.
 
-    `maps` explain the target class, `target_map` is what they were to look like, map_l1 their distance;
-    benign_l1 is the distance of `maps` to the benign maps.
+    `maps` explain the predicted class, `target_map` is what they were to look like, map_l1 their distance; benign_l1 is
+    the distance of `maps` to the benign maps. Where an interpreter draws, distances are means over several draws, of
+    which the attack has seen none, and `maps` and benign ones are by the first.
     """
 
     adversarial: Images
@@ -90,30 +91,39 @@ class Attacker:
             if isinstance(target, TargetClass):
                 target = target.choose(names, labels, logits, self.seed)
             target = check_targets(target, labels, logits.shape[1])
-            benign = self._explain(x0, labels, keys, names)
+            benign = self._explain(x0, labels, names, 0)
             if isinstance(target_map, TargetMap):
                 target_map, _ = target_map.maps(Wanted(keys, target, Pool(keys, labels, benign)), self.seed)
             goal_map = benign if target_map is None else _check_maps(target_map, benign)
-            return self._run(Goal(keys, x0, target, goal_map), benign, names)
+            with torch.enable_grad():
+                goal = Goal(keys, x0, target, goal_map)
+                outcome = engine.run(self.attack, self.classifier, goal, min(self.batch, len(x0)))
+            unattacked = self._scored(x0, labels, names) if draws(self.interpreter) else [benign]
+            wanted = unattacked if target_map is None else [goal_map]
+            return self._result(
+                goal, outcome, self._scored(outcome.image, outcome.predicted, names), unattacked, wanted
+            )
 
-    def _run(self, goal: Goal, benign: Maps, names: tuple[str, ...]) -> Result:
-        with torch.enable_grad():
-            outcome = engine.run(self.attack, self.classifier, goal, min(self.batch, len(goal.image)))
-        maps = self._explain(outcome.image, goal.target, goal.key, names)
+    def _result(self, goal: Goal, outcome: Outcome, maps: list[Maps], benign: list[Maps], wanted: list[Maps]) -> Result:
         return Result(
             adversarial=outcome.image,
-            maps=maps,
+            maps=maps[0],
             target=goal.target,
-            target_map=goal.target_map,
+            target_map=wanted[0],
             predicted=outcome.predicted,
             success=outcome.success,
             confidence=outcome.confidence,
-            map_l1=map_l1(maps, goal.target_map),
-            benign_l1=map_l1(maps, benign),
+            map_l1=compare_draws(maps, wanted)["map_l1"],
+            benign_l1=compare_draws(maps, benign)["map_l1"],
             linf=linf(outcome.image, goal.image),
         )
 
-    def _explain(self, x: Images, y: Labels, keys: Keys, names: tuple[str, ...]) -> Maps:
+    def _scored(self, x: Images, y: Labels, names: tuple[str, ...]) -> list[Maps]:
+        """The maps by each draw that scores."""
+        return [self._explain(x, y, names, draw) for draw in scoring_draws(self.interpreter)]
+
+    def _explain(self, x: Images, y: Labels, names: tuple[str, ...], draw: int) -> Maps:
+        keys = rng.image_keys(names, draw).to(x.device)
         maps = self._each(lambda *batch: explained(self.interpreter, self.classifier, *batch), x, y, keys)
         return check_maps(self.interpreter.name, maps, names)
 

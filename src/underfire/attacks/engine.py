@@ -9,7 +9,7 @@ The dice of an interpreter that draws are the attacker's own: the loop derives t
 every belief, so that no choice made here has seen the draws by which the result is scored.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -20,7 +20,7 @@ from torch import Tensor
 from underfire.attacks.attack import Attack
 from underfire.core import rng, rows
 from underfire.core.losses import confidence, map_distance
-from underfire.core.types import Flags, Goal, Keys, Labels, Outcome, Row
+from underfire.core.types import Flags, Goal, Keys, Labels, Logits, Outcome, Row
 from underfire.models.classifier import Classifier
 
 
@@ -55,6 +55,14 @@ class Slots:
     best: Iterate  # best of all quanta by the deployed interpreter
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """How far some images are, at the end of a quantum: their places among the goals, and rows by name."""
+
+    index: tuple[int, ...]
+    rows: Mapping[str, Tensor]
+
+
 def run(
     attack: Attack,
     classifier: Classifier,
@@ -83,10 +91,13 @@ def stream(
     batch_size: int = 16,
     on_step: Callable[[Progress], None] = lambda progress: None,
     start: Tensor | None = None,
+    resume: Checkpoint | None = None,
+    on_quantum: Callable[[Checkpoint], None] = lambda checkpoint: None,
 ) -> Iterator[tuple[Labels, Outcome]]:
     """Yield (indices into goal, outcomes) as images finish. `start` gives each image its first theta.
 
-    With fewer images than slots the spare slots repeat the first image, so that the batch size holds.
+    With fewer images than slots the spare slots repeat the first image, so that the batch size holds. Images of a
+    checkpoint that `on_quantum` was given go on from there.
     """
     start = attack.perturbation.init(goal.image) if start is None else start
     total = len(goal.key)
@@ -94,13 +105,16 @@ def stream(
     image_in = [slot if slot < total else 0 for slot in range(batch_size)]
     idle = set(range(total, batch_size))
     report = _Reporter(on_step, total * attack.steps)
-    slots = _fill(attack, classifier, goal, start, image_in)
+    fill = partial(_fill, attack, classifier, goal, start, resume)
+    slots = fill(image_in)
     while len(idle) < batch_size:
         working = [slot for slot in range(batch_size) if slot not in idle]
         slots = _quantum(attack, classifier, slots, partial(report.step, working))
         slots = _judge(attack, classifier, slots)
         finished, converged = _finished(attack, classifier, slots)
         done = [slot for slot in finished.nonzero()[:, 0].tolist() if slot not in idle]
+        if unfinished := [slot for slot in working if slot not in done]:
+            on_quantum(_checkpoint(slots, unfinished, image_in))
         if not done:
             continue
         index = torch.tensor(done, device=classifier.device)
@@ -113,11 +127,32 @@ def stream(
             for slot in refill:
                 image_in[slot] = waiting.pop(0)
             refilled = index[: len(refill)]
-            fresh = _fill(attack, classifier, goal, start, image_in)  # all slots, so that the batch size holds here too
+            fresh = fill(image_in)  # all slots, so that the batch size holds here too
             slots = rows.put(slots, refilled, rows.take(fresh, refilled))
 
 
-def _fill(attack: Attack, classifier: Classifier, goal: Goal, start: Tensor, chosen: list[int]) -> Slots:
+def _checkpoint(slots: Slots, chosen: list[int], image_in: list[int]) -> Checkpoint:
+    """What these slots hold beside their goals; the candidates of a quantum that ended are judged."""
+    held = rows.leaves(rows.take(slots, torch.tensor(chosen, device=slots.theta.device)))
+    lasting = {name: leaf for name, leaf in held.items() if not name.startswith(("goal.", "candidate."))}
+    return Checkpoint(tuple(image_in[slot] for slot in chosen), lasting)
+
+
+def _fill(
+    attack: Attack, classifier: Classifier, goal: Goal, start: Tensor, resume: Checkpoint | None, chosen: list[int]
+) -> Slots:
+    """The slots with these images, those of the checkpoint as it left them."""
+    fresh = _fresh(attack, classifier, goal, start, chosen)
+    begun = [] if resume is None else [slot for slot, image in enumerate(chosen) if image in resume.index]
+    if resume is None or not begun:
+        return fresh
+    places = torch.tensor([resume.index.index(chosen[slot]) for slot in begun])
+    held = {name: leaf[places].to(classifier.device) for name, leaf in resume.rows.items()}
+    index = torch.tensor(begun, device=classifier.device)
+    return rows.put(fresh, index, rows.with_leaves(rows.take(fresh, index), held))
+
+
+def _fresh(attack: Attack, classifier: Classifier, goal: Goal, start: Tensor, chosen: list[int]) -> Slots:
     index = torch.tensor(chosen)
     goal = rows.to(rows.take(goal, index), classifier.device)
     theta = start[index].to(classifier.device)
@@ -204,20 +239,24 @@ def _finished(attack: Attack, classifier: Classifier, slots: Slots) -> tuple[Fla
 
 
 def _outcome(attack: Attack, classifier: Classifier, slots: Slots, converged: Flags) -> Outcome:
-    image = attack.perturbation.decode(slots.goal.image, slots.best.theta)
+    image, last = (attack.perturbation.decode(slots.goal.image, each) for each in (slots.best.theta, slots.theta))
     with torch.no_grad():
-        logits = classifier(image).logits
-    predicted = logits.argmax(1)
+        logits, final = classifier(image).logits, classifier(last).logits
     return Outcome(
         image=image,
         theta=slots.best.theta,
         probabilities=logits.softmax(1),
-        predicted=predicted,
+        predicted=logits.argmax(1),
         confidence=confidence(logits, slots.goal.target),
-        success=(predicted == slots.goal.target) & logits.isfinite().all(1),
+        success=_reports(logits, slots.goal.target),
+        success_last=_reports(final, slots.goal.target),
         steps=slots.step,
         converged=converged,
     )
+
+
+def _reports(logits: Logits, target: Labels) -> Flags:
+    return (logits.argmax(1) == target) & logits.isfinite().all(1)
 
 
 class _Reporter:

@@ -85,13 +85,14 @@ def _print_summary(run: "Run") -> None:
     from underfire.report.tables import heads, lines
     from underfire.report.wording import wording
     from underfire.runs.folder import is_targeted
+    from underfire.runs.outcomes import quoted
 
     selection, skipped = run.info["selection"], run.info["skipped"]
     found = selection["examined"] - selection["misclassified"]
-    title = f"{counted(found, 'image')}; means, with their 95 % interval in brackets"
+    title = f"{counted(found, 'image')}; as PNG files; means, with their 95 % interval in brackets"
     targeted = is_targeted(run.info)
     table = table_of(title, ("interpreter", "attack"), heads(wording(run.info), targeted))
-    for line in lines(run.outcomes(), targeted):
+    for line in lines(quoted(run.outcomes()), targeted):
         table.add_row(*line)
     console.print(table)
     if skipped:

@@ -25,9 +25,12 @@ _MIX1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _MIX2 = -7723592293110705685  # 0x94D049BB133111EB
 
 
-def image_keys(ids: Iterable[str]) -> Keys:
-    """The identity of each image as int64: the first eight bytes of its id's BLAKE2 hash."""
-    return torch.tensor([_hash(name) for name in ids], dtype=torch.int64)
+def image_keys(ids: Iterable[str], draw: int = 0) -> Keys:
+    """The identity of each image as int64: the first eight bytes of its id's BLAKE2 hash.
+
+    Another `draw` gives the same images other random numbers.
+    """
+    return torch.tensor([_hash(name if draw == 0 else f"{name}, draw {draw}") for name in ids], dtype=torch.int64)
 
 
 def uniform(seed: int, purpose: str, keys: Keys, step: Labels, size: int) -> Float[Tensor, "n s"]:

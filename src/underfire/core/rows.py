@@ -6,8 +6,8 @@ Lets the engine move images between slots without knowing what an attack remembe
 """
 
 import dataclasses
-from collections.abc import Callable
-from typing import TypeVar, cast
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -44,6 +44,31 @@ def where(condition: Tensor, yes: R, no: R) -> R:
 def to(record: R, device: torch.device) -> R:
     """The same rows on another device."""
     return _map(lambda leaf: leaf.to(device), record)
+
+
+def leaves(record: Any) -> dict[str, Tensor]:
+    """The tensors of a record by their path, as in "best.theta"."""
+    if record is None:
+        return {}
+    if isinstance(record, Tensor):
+        return {"": record}
+    return {
+        f"{name}.{path}".removesuffix("."): leaf for name, each in _parts(record) for path, leaf in leaves(each).items()
+    }
+
+
+def with_leaves(record: R, tensors: Mapping[str, Tensor], path: str = "") -> R:
+    """The record with these tensors at their paths, and its own wherever there is none; the inverse of `leaves`."""
+    if record is None or isinstance(record, Tensor):
+        return cast(R, tensors.get(path, record))
+    parts = {name: with_leaves(each, tensors, f"{path}.{name}".removeprefix(".")) for name, each in _parts(record)}
+    return cast(R, tuple(parts.values()) if isinstance(record, tuple) else type(record)(**parts))
+
+
+def _parts(record: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(record, tuple):
+        return ((str(place), each) for place, each in enumerate(record))
+    return ((f.name, getattr(record, f.name)) for f in dataclasses.fields(record))
 
 
 def cat(records: list[R]) -> R:

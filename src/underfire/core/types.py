@@ -82,5 +82,6 @@ class Outcome:
     predicted: Labels
     confidence: Row  # p of the target class
     success: Flags  # predicted == target
+    success_last: Flags  # likewise at the last iterate, which need not be the best one
     steps: Labels  # steps spent on this image, warm start not counted
     converged: Flags  # stopped by the stop rule before the budget was spent

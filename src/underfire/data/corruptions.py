@@ -20,7 +20,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from underfire.core.errors import UnderfireError
-from underfire.core.image_ops import blur, central, changed_in_8bit
+from underfire.core.image_ops import blur, central, changed_in_8bit, to_8bit
 from underfire.core.rng import normal
 from underfire.core.types import Images, Keys, Maps
 from underfire.data.names import CORRUPTIONS
@@ -74,6 +74,18 @@ class Noise(InPlace):
         drawn = normal(0, "harmless noise", keys, torch.zeros_like(keys), shape.numel())
         noise: Images = drawn.view(-1, *shape).to(images)
         return (images + self.deviation * noise).clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class PNG(InPlace):
+    """Rounded to 8 bits, and compressed without loss."""
+
+    @property
+    def name(self) -> str:
+        return "png"
+
+    def __call__(self, images: Images, keys: Keys) -> Images:
+        return to_8bit(images)
 
 
 @dataclass(frozen=True)
@@ -176,6 +188,9 @@ HARMLESS: tuple[Corruption, ...] = (
     Brightness(0.98),
     Brightness(1.02),
 )
+
+# what leaves the machine is a file: adversarial images are scored as each of these gives them back, too
+FILES: Mapping[str, Corruption] = MappingProxyType({"png": PNG(), "jpeg95": JPEG(95), "jpeg75": JPEG(75)})
 
 CHANGES: Mapping[str, Corruption] = MappingProxyType(
     dict(zip(CORRUPTIONS, (Noise(), JPEG(), Blur(), Crop()), strict=True))

@@ -127,6 +127,14 @@ def draws(interpreter: Explainer) -> bool:
     return said
 
 
+SCORING_DRAWS = (1, 2, 3, 4)  # of `image_keys`; attacks see draw 0 of benign maps and dice of their own, see `engine`
+
+
+def scoring_draws(interpreter: Explainer) -> tuple[int, ...]:
+    """The draws by which maps are scored: several that no attack has seen, where the interpreter draws."""
+    return SCORING_DRAWS if draws(interpreter) else (0,)
+
+
 def reading(logits: Logits, maps: Maps, y: Labels) -> Reading:
     """A Reading with one view of the map and no further terms."""
     return Reading(logits, log_prob(logits, y), maps[:, None])

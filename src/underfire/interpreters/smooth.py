@@ -4,10 +4,10 @@
 
     map(x) = median over c of g(x + sigma n_c),   n_c ~ N(0, 1) for every pixel value, drawn per image
 
-A defence that needs no training. Its attacker does not know the noise: each reading takes fresh copies, keyed by the
-image and a counter, and is differentiable through the median, which passes every cell's gradient to the copy that it
-is taken from. What the attacker believes of the interpreter inside is one belief about the image, shared by all
-copies. The prediction is the classifier's own at x.
+A defence that needs no training. Its attacker does not know the noise by which it is scored: each reading takes fresh
+copies, keyed by the belief's own key and a counter, and is differentiable through the median, which passes every cell's
+gradient to the copy that it is taken from. What the attacker believes of the interpreter inside is one belief about the
+image, shared by all copies. The prediction is the classifier's own at x.
 """
 
 from dataclasses import dataclass, replace

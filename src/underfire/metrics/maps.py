@@ -12,7 +12,7 @@ Every map is judged, once and here, against the map that it should look like (`j
     changed          all others: whoever knows that map is warned
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 import torch
@@ -99,6 +99,13 @@ def compare_maps(maps: Maps, reference: Maps) -> dict[str, Row]:
     ious = {name: iou(rule(maps), rule(reference)) for name, rule in BINARISATIONS.items()}
     known = {name: torch.where(distance.isnan(), torch.nan, values) for name, values in ious.items()}
     return {"map_l1": distance, "map_l2": map_l2(maps, reference), **known}
+
+
+def compare_draws(maps: Sequence[Maps], references: Sequence[Maps]) -> dict[str, Row]:
+    """Every map metric, averaged over the draws of an interpreter: each map against the next draw of the reference, so
+    that the two share no random number."""
+    found = [compare_maps(each, references[(k + 1) % len(references)]) for k, each in enumerate(maps)]
+    return {name: torch.stack([each[name] for each in found]).nanmean(0) for name in DISTANCES}
 
 
 def is_faint(maps: Maps) -> Flags:

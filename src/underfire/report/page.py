@@ -20,7 +20,7 @@ from underfire.report.sections.studies import Section
 from underfire.report.view import RunView, flatten
 from underfire.report.wording import wording
 from underfire.runs.folder import is_targeted, open_run
-from underfire.runs.outcomes import completed, summarise
+from underfire.runs.outcomes import quoted, summarise
 from underfire.studies.catalogue import done
 from underfire.studies.detections import TABLE as DETECTIONS
 from underfire.studies.gap import TABLE as GAPS
@@ -79,7 +79,7 @@ def write_report(
 
 def _content(run: RunView, elsewhere: Mapping[str, Path], sections: tuple[Section, ...]) -> dict[str, Any]:
     """The names that the template knows."""
-    info, outcomes = run.info, completed(run.outcomes())
+    info, outcomes = run.info, quoted(run.outcomes())
     summaries, targeted, words = summarise(outcomes), is_targeted(info), wording(info)
     shown = tables.metrics_of(summaries, targeted)
     references = ("benign", "target") if targeted else ("benign",)

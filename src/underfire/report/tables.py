@@ -27,7 +27,9 @@ class Metric:
 
 
 METRICS: Mapping[str, Metric] = {
-    "asr": Metric("ASR", "Attack success rate: share of images whose predicted class is the target class.", None),
+    "asr": Metric(
+        "ASR", "Attack success rate: share of images that are reported as the target class from a PNG file.", None
+    ),
     "mc": Metric("MC", "Mean confidence of the target class, over the images that fooled the classifier."),
     "map_l1": Metric("ΔL1 to the {} map", "Mean absolute difference between the map and the {} map."),
     "benign_l1": Metric(
@@ -55,9 +57,15 @@ METRICS: Mapping[str, Metric] = {
         None,
     ),
     "unseen": Metric("Nothing to see", "Share of images whose {} map spans less than a quarter of the scale.", None),
-    "success_8bit": Metric(
-        "8 bits", "Share of images still reported as the target class after rounding to 8 bits, as in a PNG file.", None
+    "success_last": Metric(
+        "ASR, last iterate", "The same for the last image of each attack in place of the best.", None
     ),
+    "success_float": Metric("ASR, as floats", "The same before images are rounded to the 8 bits of a PNG file.", None),
+    "map_l1_float": Metric("ΔL1 to the {} map, as floats", "The same before rounding."),
+    "success_jpeg95": Metric("ASR, JPEG 95", "The same once images are saved as JPEG of quality 95.", None),
+    "map_l1_jpeg95": Metric("ΔL1 to the {} map, JPEG 95", "The map explains whatever class is reported then."),
+    "success_jpeg75": Metric("ASR, JPEG 75", "The same once images are saved as JPEG of quality 75.", None),
+    "map_l1_jpeg75": Metric("ΔL1 to the {} map, JPEG 75", "The map explains whatever class is reported then."),
     "linf": Metric("L∞", "Largest change of any pixel value, of a range from 0 to 1.", 4),
     "flow_mean": Metric("Flow", "Mean distance in pixels from a pixel to where it was taken from."),
     "flow_smoothness": Metric(

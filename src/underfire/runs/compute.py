@@ -19,7 +19,8 @@ from underfire.attacks.target_classes import check_targets
 from underfire.attacks.target_maps import Pool, Wanted
 from underfire.core import rng
 from underfire.core.errors import UnderfireError
-from underfire.core.image_ops import is_constant, to_8bit
+from underfire.core.image_ops import is_constant
+from underfire.core.losses import confidence
 from underfire.core.types import Goal, Images, Keys, Labels, Logits, Samples
 from underfire.data.image_set import ImageSet
 from underfire.data.selection import LocatedObjects, Selection, locate, select
@@ -39,8 +40,9 @@ from underfire.runs.specs import (
     ExplainElsewhere,
     ExplainRandomised,
     Locate,
+    Pictured,
     Reported,
-    Rescore,
+    Saved,
     Select,
     SignNoise,
     Spec,
@@ -149,8 +151,8 @@ def _(spec: TargetMaps, ids: tuple[str, ...], context: Context) -> Rows:
 
 @_compute.register
 def _(spec: Explain, ids: tuple[str, ...], context: Context) -> Rows:
-    images, classes = context.store.read(key(spec.of), "image", ids), _explained(spec.of, ids, context.store)
-    drawn = rng.image_keys(ids if spec.draw == 0 else (f"{name}, draw {spec.draw}" for name in ids))
+    images, classes = _images(spec.of, ids, context.store), _explained(spec.of, ids, context.store)
+    drawn = rng.image_keys(ids, spec.draw)
     yield from _maps(spec.interpreter, context.classifier, ids, images, classes, drawn, context)
 
 
@@ -175,7 +177,8 @@ def _(spec: Vary, ids: tuple[str, ...], context: Context) -> Rows:
 @_compute.register
 def _(spec: ExplainElsewhere, ids: tuple[str, ...], context: Context) -> Rows:
     images, classes = context.store.read(key(spec.of), "image", ids), _explained(spec.of, ids, context.store)
-    maps = _maps(spec.interpreter, context.classifier, ids, images, classes, rng.image_keys(ids), context)
+    drawn = rng.image_keys(ids, spec.draw)
+    maps = _maps(spec.interpreter, context.classifier, ids, images, classes, drawn, context)
     for chunk, (part, rows) in zip(_chunks(ids, context.batch_size), maps, strict=True):
         yield part, {**rows, "predicted": _logits(context.classifier, images[chunk]).argmax(1)}
 
@@ -228,11 +231,14 @@ def _(spec: ExplainRandomised, ids: tuple[str, ...], context: Context) -> Rows:
 
 
 @_compute.register
-def _(spec: Rescore, ids: tuple[str, ...], context: Context) -> Rows:
-    images = context.store.read(key(spec.of), "image", ids)
-    yield from _by_chunks(
-        ids, context, lambda chunk: {"predicted": _logits(context.classifier, to_8bit(images[chunk])).argmax(1)}
-    )
+def _(spec: Saved, ids: tuple[str, ...], context: Context) -> Rows:
+    images, target = _images(spec, ids, context.store), context.store.read(key(spec.of.of), "target", ids)
+
+    def compute(chunk: slice) -> Mapping[str, Tensor]:
+        logits = _logits(context.classifier, images[chunk])
+        return {"predicted": logits.argmax(1), "confidence": confidence(logits, target[chunk])}
+
+    yield from _by_chunks(ids, context, compute)
 
 
 @_compute.register
@@ -272,20 +278,35 @@ def _(spec: Craft, ids: tuple[str, ...], context: Context) -> Rows:
     anchor = None if spec.anchor is None else context.store.read(key(spec.anchor), "probabilities", ids)
     goal = Goal(keys, image, target, goal_map, anchor)
     start = None if spec.start is None else context.store.read(key(spec.start), "theta", ids)
-    stream = engine.stream(spec.attack, context.classifier, goal, context.batch_size, context.on_step, start)
-    for index, outcome in stream:
+    paused, held = context.store.paused(key(spec))
+    here = [place for place, name in enumerate(paused) if name in ids]
+    resume = engine.Checkpoint(
+        tuple(ids.index(paused[place]) for place in here), {name: leaf[here] for name, leaf in held.items()}
+    )
+
+    def pause(checkpoint: engine.Checkpoint) -> None:
+        context.store.pause(key(spec), [ids[i] for i in checkpoint.index], checkpoint.rows)
+
+    running = (spec.attack, context.classifier, goal, context.batch_size, context.on_step, start)
+    for index, outcome in engine.stream(*running, resume, pause):
         yield tuple(ids[i] for i in index.tolist()), vars(outcome)
+    context.store.forget(key(spec))
 
 
-def _explained(of: Select | Locate | Craft | SignNoise | CalibratedNoise, ids: tuple[str, ...], store: Store) -> Labels:
+def _images(of: Pictured, ids: tuple[str, ...], store: Store) -> Images:
+    """The images of a stage; those that were saved as their file gives them back."""
+    if isinstance(of, Saved):
+        return of.form(_images(of.of, ids, store), rng.image_keys(ids))
+    return store.read(key(of), "image", ids)
+
+
+def _explained(of: Pictured, ids: tuple[str, ...], store: Store) -> Labels:
     """The classes that maps of these images explain."""
     if isinstance(of, Select):
         return store.read(key(of), "label", ids)
-    if isinstance(of, Locate | CalibratedNoise):
-        return store.read(key(of), "predicted", ids)
     if isinstance(of, SignNoise):
         return _explained(of.of.of.of, ids, store)
-    return store.read(key(of.of), "target", ids)
+    return store.read(key(of), "predicted", ids)
 
 
 def _maps(

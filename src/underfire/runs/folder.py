@@ -86,7 +86,9 @@ class Run:
         return self._rows("image", "theta", attack, interpreter)
 
     def maps(self, attack: str, interpreter: str, only: Collection[str] | None = None) -> "Rows":
-        """(ids, float32 Nhw): benign maps explain the true class, an attack's the target class.
+        """(ids, float32 Nhw): benign maps explain the true class, an attack's the class that is reported.
+
+        Where an interpreter draws, these are its first of several draws that score.
 
         Attack "target" names the target maps of a run in which they are not the benign ones.
         """

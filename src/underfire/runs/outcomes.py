@@ -7,15 +7,27 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from underfire.attacks.names import SOLVERS, attacker
 from underfire.core.io import rows_where
+from underfire.data.corruptions import FILES
 from underfire.metrics.intervals import Estimate, mean_interval, share
 from underfire.metrics.maps import DECEIVING, DISTANCES, PLAUSIBLE, UNSEEN, judged
 
 OUTCOMES = "outcomes.parquet"
 
+# what is measured again on images as a file gives them back, a column for each of FILES
+ON_FILE: Mapping[str, pa.DataType] = {
+    "success": pa.bool_(),
+    "confidence": pa.float64(),
+    "map_l1": pa.float64(),
+    "map_l2": pa.float64(),
+    "iou_mean": pa.float64(),
+    "benign_l1": pa.float64(),
+    "benign_iou": pa.float64(),
+}
 
 _COLUMNS: Mapping[str, pa.DataType] = {
     "id": pa.string(),
@@ -36,6 +48,7 @@ _COLUMNS: Mapping[str, pa.DataType] = {
     "iou_top15": pa.float64(),  # these three are null where neither map has such a cell
     "judgement": pa.string(),  # "unchanged", "plausible", "changed" or "nothing to see"; see `metrics.maps`
     "benign_l1": pa.float64(),  # mean |map - benign map|
+    "benign_iou": pa.float64(),
     "target_map_of": pa.string(),  # the image whose benign map is the target map, where it is another one's
     "map_constant": pa.bool_(),
     "target_constant": pa.bool_(),  # the map it should look like shows nothing
@@ -48,7 +61,8 @@ _COLUMNS: Mapping[str, pa.DataType] = {
     "mean_map_l1": pa.float64(),  # between the benign map and the mean of all others
     "mean_map_iou": pa.float64(),
     "linf": pa.float64(),
-    "success_8bit": pa.bool_(),
+    "success_last": pa.bool_(),  # of the last iterate; all other columns are of the best one
+    **{f"{measure}_{form}": kind for form in FILES for measure, kind in ON_FILE.items()},
     "steps": pa.int64(),
     "reason": pa.string(),
 }
@@ -73,13 +87,18 @@ def _own_columns() -> list[str]:
 COLUMNS_SCHEMA = outcomes_schema()
 
 
-FLAGS = ("success_8bit", "within_natural")
-
-
+FLAGS = ("success_last", *(f"success_{form}" for form in ("float", *FILES)), "within_natural")
 FLOORS = ("natural", "unrelated", "mean_map")  # see `metrics.floors`
-
-
-MEASURED = (*DISTANCES, "benign_l1", "repeat_l1", "linf", *FLAGS, *_own_columns())
+MEASURED = (
+    *DISTANCES,
+    "benign_l1",
+    "benign_iou",
+    "repeat_l1",
+    "linf",
+    *FLAGS,
+    *(f"{measure}_{form}" for form in ("float", *FILES) for measure in ON_FILE if measure != "success"),
+    *_own_columns(),
+)
 
 
 @dataclass(frozen=True)
@@ -126,11 +145,38 @@ def _floor(distance: npt.NDArray[Any], overlap: npt.NDArray[Any]) -> dict[str, E
     return {"map_l1": mean_interval(distance), "iou_mean": mean_interval(overlap), "plausible": alike}
 
 
+def quoted(outcomes: pa.Table) -> pa.Table:
+    """The table as it is quoted: with what images are once they are saved as PNG files in place of what they are as
+    floats, which moves to columns of its own, as in "success_float".
+
+    As it is where that was not measured, by versions before 0.2.
+    """
+    outcomes = completed(outcomes)
+    if "map_l1_png" not in outcomes.column_names or outcomes["map_l1_png"].null_count == outcomes.num_rows:
+        return outcomes
+    for name in ON_FILE:
+        outcomes = outcomes.append_column(f"{name}_float", outcomes[name])
+        outcomes = _with(outcomes, name, outcomes[f"{name}_png"])
+    outcomes = _with(outcomes, "within_natural", pc.less_equal(outcomes["benign_l1"], outcomes["natural_l1"]))
+    return _judged(outcomes, pc.equal(outcomes["judgement"], UNSEEN))
+
+
+def _with(table: pa.Table, name: str, values: Any) -> pa.Table:
+    return table.set_column(table.column_names.index(name), name, values)
+
+
 def completed(outcomes: pa.Table) -> pa.Table:
-    """The table with the columns that tables of versions before 0.2 lack: facts of attacks, and judgements."""
+    """The table with the columns that tables of versions before 0.2 lack, or call otherwise: facts of attacks,
+    judgements, and whether an attack lasts in 8 bits."""
+    names = {"success_8bit": "success_png"}
+    outcomes = outcomes.rename_columns([names.get(name, name) for name in outcomes.column_names])
     if "solver" not in outcomes.column_names:
         outcomes = _with_facts(outcomes)
-    return outcomes if "judgement" in outcomes.column_names else _with_judgements(outcomes)
+    if "judgement" in outcomes.column_names:
+        return outcomes
+    return _judged(
+        outcomes.append_column("judgement", pa.nulls(outcomes.num_rows, pa.string())), outcomes["target_constant"]
+    )
 
 
 def _with_facts(outcomes: pa.Table) -> pa.Table:
@@ -146,15 +192,16 @@ def _with_facts(outcomes: pa.Table) -> pa.Table:
     return outcomes
 
 
-def _with_judgements(outcomes: pa.Table) -> pa.Table:
-    names = ("map_l1", "iou_mean", "repeat_l1", "target_constant")
-    found = np.empty(outcomes.num_rows, dtype=object)
+def _judged(outcomes: pa.Table, blank: pa.ChunkedArray) -> pa.Table:
+    """The table with its maps judged by its own numbers; there is nothing to see in the blank ones."""
+    names = ("map_l1", "iou_mean", "repeat_l1")
+    found, faint = np.empty(outcomes.num_rows, dtype=object), torch.tensor(blank.to_numpy())
     pairs = np.array([f"{row['interpreter']} {row['attack']}" for row in outcomes.to_pylist()])
     for pair in np.unique(pairs):
         here = pairs == pair
-        distance, overlap, noise, blank = (torch.tensor(outcomes[name].to_numpy()[here]) for name in names)
-        found[here] = judged(distance, overlap, noise, blank.bool())
-    return outcomes.append_column("judgement", pa.array(found, pa.string()))
+        distance, overlap, noise = (torch.tensor(outcomes[name].to_numpy()[here]) for name in names)
+        found[here] = judged(distance, overlap, noise, faint[torch.from_numpy(here)])
+    return _with(outcomes, "judgement", pa.array(found, pa.string()))
 
 
 def _summarise(rows: pa.Table) -> AttackSummary:

@@ -5,7 +5,7 @@ plan.attacks      # the plain ones, ADV2 for each interpreter, and those that ev
 plan.stages       # in the order in which they are computed; shared ones come once
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -14,11 +14,12 @@ from underfire.attacks.attack import Attack
 from underfire.attacks.names import ENSEMBLE, SOLVERS
 from underfire.attacks.target_classes import target_class_named
 from underfire.attacks.target_maps import target_map_named
+from underfire.data.corruptions import FILES, PNG, Corruption
 from underfire.detection.registry import squeezing_named
 from underfire.interpreters import Ensemble, Interpreter
-from underfire.interpreters.protocol import ClosedForm, draws
+from underfire.interpreters.protocol import ClosedForm, Explainer, scoring_draws
 from underfire.runs.settings import AttackSettings
-from underfire.runs.specs import Craft, Explain, Rescore, Select, Spec, TargetClasses, TargetMaps, Vary, key
+from underfire.runs.specs import Craft, Explain, Pictured, Saved, Select, Spec, TargetClasses, TargetMaps, Vary, key
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,14 @@ class Planned:
 
 @dataclass(frozen=True)
 class PlannedInterpreter:
-    """An interpreter, its benign maps, the same drawn again if it draws, how far they move by nature, if that is asked
-    for, and the maps that are to be shown."""
+    """An interpreter, its benign maps by each draw that scores, how far they move by nature, if that is asked for, and
+    the maps that attacks are to show.
+
+    Unless other maps are wanted, `goal` holds benign maps, too: by a draw of which scores know nothing.
+    """
 
     interpreter: Interpreter
-    benign: Explain
-    again: Explain | None
+    benign: tuple[Explain, ...]
     variation: Vary | None
     goal: Explain | TargetMaps
 
@@ -47,12 +50,25 @@ class PlannedInterpreter:
     def name(self) -> str:
         return self.interpreter.name
 
+    @property
+    def wanted(self) -> tuple[Explain | TargetMaps, ...]:
+        """What attacked maps are scored against."""
+        return (self.goal,) if isinstance(self.goal, TargetMaps) else self.benign
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Crafted images, and by the name of the interpreter their maps by each draw that scores."""
+
+    images: Craft | Saved
+    maps: Mapping[str, tuple[Explain, ...]]
+
 
 @dataclass(frozen=True)
 class PlannedAttack:
     """One attack of a run, and the interpreter whose map it is after; None if it is after none, or after all.
 
-    `maps` are those of its images, by the name of the interpreter, and `rescored` what they are in 8 bits; `evades`
+    `scored` are its images as they are, `files` by the name of the form (see `data.corruptions.FILES`); `evades`
     names the detector that it hides from, if any.
     """
 
@@ -60,8 +76,8 @@ class PlannedAttack:
     interpreter: Interpreter | None
     solver: str
     evades: str | None
-    maps: Mapping[str, Explain]
-    rescored: Rescore
+    scored: Scored
+    files: Mapping[str, Scored]
 
     @property
     def name(self) -> str:
@@ -96,13 +112,17 @@ class AttackPlan:
         return [each.interpreter for each in self.interpreters]
 
 
+def scored_maps(of: Pictured, interpreter: Explainer) -> tuple[Explain, ...]:
+    """The maps by which images are scored, one for each draw."""
+    return tuple(Explain(of, interpreter, draw) for draw in scoring_draws(interpreter))
+
+
 def _interpreters(settings: AttackSettings, targets: TargetClasses) -> Iterator[PlannedInterpreter]:
     rule = target_map_named(settings.target_map)
     for interpreter in settings.explainers():
-        benign = Explain(targets.of, interpreter)
-        again = Explain(targets.of, interpreter, draw=1) if draws(interpreter) else None
-        goal = benign if rule is None else TargetMaps(targets, benign, rule, settings.seed)
-        yield PlannedInterpreter(interpreter, benign, again, _variation(settings, benign), goal)
+        benign, attacked = scored_maps(targets.of, interpreter), Explain(targets.of, interpreter)
+        goal = attacked if rule is None else TargetMaps(targets, attacked, rule, settings.seed)
+        yield PlannedInterpreter(interpreter, benign, _variation(settings, benign[0]), goal)
 
 
 def _variation(settings: AttackSettings, benign: Explain) -> Vary | None:
@@ -156,8 +176,9 @@ class _Planner:
 
     def _planned(self, craft: Craft, interpreter: Interpreter | None, solver: str, evades: str | None) -> PlannedAttack:
         judges = [each.interpreter for each in self.interpreters] if interpreter is None else [interpreter]
-        maps = {each.name: Explain(craft, each) for each in judges}
-        return PlannedAttack(craft, interpreter, solver, evades, maps, Rescore(craft))
+        scored = Scored(craft, {each.name: scored_maps(craft, each) for each in judges})
+        files = {name: _saved(craft, form, judges) for name, form in FILES.items()}
+        return PlannedAttack(craft, interpreter, solver, evades, scored, files)
 
     def _adv2(self, solver: str, interpreter: Interpreter, **further: Any) -> Attack:
         given = {**self._recipe(solver), "steps": self.settings.steps, "seed": self.settings.seed}
@@ -171,6 +192,13 @@ class _Planner:
     def _first(self, attack: Attack | None) -> Craft | None:
         """An attack that must be run before another one."""
         return None if attack is None else Craft(self.targets, attack, None, None)
+
+
+def _saved(craft: Craft, form: Corruption, judges: Sequence[Interpreter]) -> Scored:
+    """Images from files; where the file loses something, one draw of a map is enough."""
+    saved, lossless = Saved(craft, form), isinstance(form, PNG)
+    maps = {each.name: scored_maps(saved, each) for each in judges}
+    return Scored(saved, maps if lossless else {name: drawn[:1] for name, drawn in maps.items()})
 
 
 def _once(stages: Iterable[Planned]) -> Iterator[Planned]:
@@ -187,11 +215,11 @@ def _stages(
     yield Planned("images", targets.of, "image", "benign", None)
     yield Planned("targets", targets, "step", "benign", None)
     for each in interpreters:
-        yield Planned(f"benign maps, {each.name}", each.benign, "map", "benign", each.name)
-        if each.again is not None:
-            yield Planned(f"benign maps again, {each.name}", each.again, "step", "benign", each.name)
+        yield from _maps(f"benign maps, {each.name}", each.benign, "benign", each.name)
         if each.variation is not None:
             yield Planned(f"natural variation, {each.name}", each.variation, "step", "benign", each.name)
+        seen = each.goal.benign if isinstance(each.goal, TargetMaps) else each.goal
+        yield Planned(f"benign maps that attacks see, {each.name}", seen, "step", "benign", each.name)
         if isinstance(each.goal, TargetMaps):
             yield Planned(f"target maps, {each.name}", each.goal, "map", "target", each.name)
     for attacked in attacks:
@@ -210,6 +238,17 @@ def _stages_of(attacked: PlannedAttack) -> Iterator[Planned]:
     if isinstance(craft.attack.interpreter, Ensemble):
         yield Planned(f"benign maps for {attack}", cast(Explain, craft.goal), "step", "benign", None)
     yield Planned(f"{attack}{against}", craft, "image", attack, after)
-    yield Planned(f"{attack} in 8 bits{against}", attacked.rescored, "step", attack, after)
-    for name, maps in attacked.maps.items():
-        yield Planned(f"{attack} maps, {name}", maps, "map", attack, name)
+    for name, maps in attacked.scored.maps.items():
+        yield from _maps(f"{attack} maps, {name}", maps, attack, name)
+    for form, scored in attacked.files.items():
+        yield Planned(f"{attack} as {form}{against}", scored.images, "step", attack, after)
+        for name, maps in scored.maps.items():
+            for drawn in maps:
+                yield Planned(f"{attack} maps as {form}, {name}", drawn, "step", attack, name)
+
+
+def _maps(label: str, maps: tuple[Explain, ...], attack: str, interpreter: str) -> Iterator[Planned]:
+    """Maps by each draw that scores, of which the first are shown."""
+    yield Planned(label, maps[0], "map", attack, interpreter)
+    for further in maps[1:]:
+        yield Planned(f"{label}, drawn again", further, "step", attack, interpreter)

@@ -73,7 +73,7 @@ class TargetClasses(Identified):
 
 @dataclass(frozen=True)
 class Craft(Identified):
-    """Adversarial images; rows as in Outcome.
+    """Adversarial images, found without the draws that `interpreters.protocol.scoring_draws` names; rows as in Outcome.
 
     goal holds the target maps, start the thetas to begin from, anchor the class probabilities to come close to.
     """
@@ -83,7 +83,7 @@ class Craft(Identified):
     goal: "Explain | TargetMaps | None"
     start: "Craft | None"
     anchor: "Craft | None" = None
-    version: int = 2
+    version: int = 3
 
 
 @dataclass(frozen=True)
@@ -116,17 +116,29 @@ class CalibratedNoise(Identified):
 
 
 @dataclass(frozen=True)
+class Saved(Identified):
+    """Crafted images as a file of that form gives them back; rows: predicted, confidence (of the target class)."""
+
+    of: Craft
+    form: Corruption
+    version: int = 1
+
+
+Pictured = Select | Locate | Craft | Saved | SignNoise | CalibratedNoise  # what holds images
+
+
+@dataclass(frozen=True)
 class Explain(Identified):
-    """Deployed maps of chosen images, or of those with random signs, for their label, of located or disturbed ones for
-    the class that the classifier reports, or of crafted ones for their target; rows: map, constant.
+    """Deployed maps of chosen images, or of those with random signs, for their label, of all others for the class that
+    the classifier reports; rows: map, constant.
 
     Another `draw` is another run of the random numbers that an interpreter uses, if any.
     """
 
-    of: "Select | Locate | Craft | SignNoise | CalibratedNoise"
+    of: Pictured
     interpreter: Explainer
     draw: int = 0
-    version: int = 1
+    version: int = 2
 
 
 @dataclass(frozen=True)
@@ -145,7 +157,8 @@ class ExplainElsewhere(Identified):
     of: Select | Craft | SignNoise
     interpreter: Explainer
     model: str
-    version: int = 1
+    draw: int = 0
+    version: int = 2
 
 
 @dataclass(frozen=True)
@@ -179,14 +192,6 @@ class TargetMaps(Identified):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "among", self.of.of.n if self.rule.borrows else None)
-
-
-@dataclass(frozen=True)
-class Rescore(Identified):
-    """What the classifier reports once crafted images are rounded to 8 bits; rows: predicted."""
-
-    of: Craft
-    version: int = 1
 
 
 @dataclass(frozen=True)
@@ -231,6 +236,7 @@ Spec = (
     | Locate
     | TargetClasses
     | Craft
+    | Saved
     | SignNoise
     | CalibratedNoise
     | Explain
@@ -238,7 +244,6 @@ Spec = (
     | ExplainElsewhere
     | ExplainRandomised
     | TargetMaps
-    | Rescore
     | Bound
     | Reported
     | Detect

@@ -1,6 +1,7 @@
 """The stages of run folders: append-only shards of named row tensors.
 
-    runs/NAME/stages/KEY/           spec.json and shard-*.safetensors: image ids and row tensors
+    runs/NAME/stages/KEY/           spec.json and shard-*.safetensors: image ids and row tensors;
+                                    paused.safetensors while images are at work
 
 Shards are written to a temporary name and renamed, so a killed run leaves whole shards only: what is there is done.
 """
@@ -57,8 +58,7 @@ class Store:
         number = len(self._paths(key))
         digest = hashlib.blake2b(json.dumps(ids).encode(), digest_size=6).hexdigest()
         path = self.root / "stages" / key / f"shard-{number:05d}-{digest}.safetensors"
-        rows = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-        write_atomically(path, lambda temporary: save_file(rows, temporary, metadata={"ids": json.dumps(ids)}))
+        _save(path, ids, tensors)
 
     def read(self, key: str, name: str, ids: Iterable[str]) -> Tensor:
         """The tensor `name` of a stage: its rows for these ids, in that order; other rows stay on the disk."""
@@ -69,6 +69,25 @@ class Store:
                 stored = self._opened(shard).get_slice(name)
                 rows |= {each: stored[i] for i, each in enumerate(shard.ids) if each in wanted and each not in rows}
         return torch.stack([rows[each] for each in ids])
+
+    def pause(self, key: str, ids: Iterable[str], tensors: Mapping[str, Tensor]) -> None:
+        """Keep how far ids are that have no rows yet, in place of what was kept before."""
+        _save(self._paused(key), tuple(ids), tensors)
+
+    def paused(self, key: str) -> tuple[tuple[str, ...], dict[str, Tensor]]:
+        """The ids of the last `pause` of a stage and what was kept of them; none where nothing is kept."""
+        path = self._paused(key)
+        if not path.exists():
+            return (), {}
+        file = _open(path)
+        return _ids(path), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+    def forget(self, key: str) -> None:
+        """Remove what `pause` kept of a stage."""
+        self._paused(key).unlink(missing_ok=True)
+
+    def _paused(self, key: str) -> Path:
+        return self.root / "stages" / key / "paused.safetensors"
 
     def _shards(self, key: str) -> list[Shard]:
         return [self._shard(path) for path in self._paths(key)]
@@ -82,6 +101,11 @@ class Store:
         if known is None or known.stamp != stamp:
             known = self._index[path] = Shard(path, stamp, _ids(path))
         return known
+
+
+def _save(path: Path, ids: tuple[str, ...], tensors: Mapping[str, Tensor]) -> None:
+    rows = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    write_atomically(path, lambda temporary: save_file(rows, temporary, metadata={"ids": json.dumps(ids)}))
 
 
 def _open(path: Path) -> Any:

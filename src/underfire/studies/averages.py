@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from underfire.attacks.names import attack_name, in_order, interpreter_name
 from underfire.metrics.intervals import Estimate
 from underfire.runs.folder import Run
-from underfire.runs.outcomes import AttackSummary, summarise
+from underfire.runs.outcomes import AttackSummary, quoted, summarise
 from underfire.studies.figures import Bars, Series
 from underfire.studies.paper import Pair
 from underfire.studies.tables import Cell, Row, Table, Value
@@ -22,7 +22,8 @@ class Averages:
 
     @classmethod
     def of(cls, run: Run) -> "Averages":
-        return cls({(each.attack, each.interpreter): each for each in summarise(run.outcomes())})
+        """Of the images as a PNG file gives them back: it is files that leave the machine."""
+        return cls({(each.attack, each.interpreter): each for each in summarise(quoted(run.outcomes()))})
 
     @property
     def interpreters(self) -> list[str]:
@@ -51,9 +52,9 @@ class Averages:
         return tuple(map(interpreter_name, self.interpreters))
 
     def mean(self, attack: str, interpreter: str, column: str) -> Estimate | None:
-        """Over all images; None where the interpreter did not see the attack."""
+        """Over all images; None where the interpreter did not see the attack, or a version before 0.2 did not look."""
         summary = self.summaries.get((attack, interpreter))
-        return None if summary is None else summary.all_images[column]
+        return None if summary is None else summary.all_images.get(column)
 
 
 def success_table(means: Averages, name: str, title: str, printed: Printed) -> Table:

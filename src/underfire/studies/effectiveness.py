@@ -6,7 +6,7 @@ With another target map than the benign one: can the map be led elsewhere (Table
 run = execute(settings, classifier, image_set, Path("runs/x"), command="…")
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,13 +28,13 @@ from underfire.core.rng import image_keys
 from underfire.core.types import Samples
 from underfire.data.image_set import ImageSet
 from underfire.metrics.floors import between_images, natural, partners
-from underfire.metrics.maps import compare_maps, is_faint, judged, linf, map_l1
+from underfire.metrics.maps import compare_draws, is_faint, judged, linf
 from underfire.models.classifier import Classifier
 from underfire.runs.compute import choose, in_one_sentence, targets_of
 from underfire.runs.execute import Chosen, Experiment, Report, listed
 from underfire.runs.execute import execute as execute_experiment
 from underfire.runs.folder import Run
-from underfire.runs.outcomes import OUTCOMES, outcomes_schema
+from underfire.runs.outcomes import ON_FILE, OUTCOMES, outcomes_schema
 from underfire.runs.plan import AttackPlan, Planned, PlannedAttack, PlannedInterpreter
 from underfire.runs.settings import AttackSettings, StudySettings
 from underfire.runs.specs import Select, Spec, TargetMaps, describe, key
@@ -129,7 +129,7 @@ def outcome_table(plan: AttackPlan, ids: tuple[str, ...], store: Store) -> pa.Ta
         _with_floors(_outcomes(attack, shown, plan.select, ids, store), shown, plan.select, store)
         for shown in plan.interpreters
         for attack in plan.attacks
-        if shown.name in attack.maps
+        if shown.name in attack.scored.maps
     )
 
 
@@ -139,12 +139,13 @@ def _outcomes(
     def rows(spec: Spec, name: str) -> Tensor:
         return store.read(key(spec), name, ids)
 
-    craft, benign, goal, shown = attack.craft, interpreter.benign, interpreter.goal, attack.maps[interpreter.name]
-    target, maps, benign_maps = rows(craft.of, "target"), rows(shown, "map"), rows(benign, "map")
-    wanted = rows(goal, "map")
-    distances = compare_maps(maps, wanted)
+    def drawn(specs: Iterable[Spec]) -> list[Tensor]:
+        return [rows(each, "map") for each in specs]
+
+    craft, goal, target = attack.craft, interpreter.goal, rows(attack.craft.of, "target")
+    maps, benign, wanted = map(drawn, (attack.scored.maps[interpreter.name], interpreter.benign, interpreter.wanted))
+    distances, repeated = compare_draws(maps, wanted), compare_draws(benign, benign)["map_l1"]
     donors = rows(goal, "donor").tolist() if isinstance(goal, TargetMaps) else [NO_DONOR] * len(ids)
-    repeated = map_l1(benign_maps if interpreter.again is None else rows(interpreter.again, "map"), benign_maps)
     columns: dict[str, Any] = {
         "id": ids,
         "attack": [attack.name] * len(ids),
@@ -158,17 +159,23 @@ def _outcomes(
         "confidence": rows(craft, "confidence").tolist(),
         "success": rows(craft, "success").tolist(),
         **nullable(distances),
-        "judgement": judged(distances["map_l1"], distances["iou_mean"], repeated, is_faint(wanted)),
-        "benign_l1": map_l1(maps, benign_maps).tolist(),
+        "judgement": judged(distances["map_l1"], distances["iou_mean"], repeated, is_faint(wanted[0])),
+        **nullable(_to_benign(maps, benign)),
         "target_map_of": [None if donor == NO_DONOR else ids[donor] for donor in donors],
-        "map_constant": rows(shown, "constant").tolist(),
-        "target_constant": rows(goal, "constant").tolist(),
+        "map_constant": rows(attack.scored.maps[interpreter.name][0], "constant").tolist(),
+        "target_constant": rows(interpreter.wanted[0], "constant").tolist(),
         "repeat_l1": repeated.tolist(),
         "linf": linf(rows(craft, "image"), rows(select, "image")).tolist(),
-        "success_8bit": (rows(attack.rescored, "predicted") == target).tolist(),
+        "success_last": rows(craft, "success_last").tolist(),
         "steps": rows(craft, "steps").tolist(),
         "reason": ["converged" if c else "budget" for c in rows(craft, "converged").tolist()],
     }
+    for form, scored in attack.files.items():
+        maps, predicted = drawn(scored.maps[interpreter.name]), rows(scored.images, "predicted")
+        measured = compare_draws(maps, wanted) | _to_benign(maps, benign)
+        measured["confidence"] = rows(scored.images, "confidence")
+        on_file = {"success": (predicted == target).tolist(), **nullable(measured)}
+        columns |= {f"{name}_{form}": on_file[name] for name in ON_FILE}
     measures = craft.attack.perturbation.measures(rows(craft, "theta"))
     schema = outcomes_schema()
     lacking = {name: pa.nulls(len(ids)) for name in schema.names if name not in {**columns, **measures}}
@@ -176,10 +183,15 @@ def _outcomes(
     return pa.table(columns, schema)
 
 
+def _to_benign(maps: list[Tensor], benign: list[Tensor]) -> dict[str, Tensor]:
+    found = compare_draws(maps, benign)
+    return {"benign_l1": found["map_l1"], "benign_iou": found["iou_mean"]}
+
+
 def _with_floors(table: pa.Table, shown: PlannedInterpreter, select: Select, store: Store) -> pa.Table:
     """The outcomes with what their distances are to be held against (see `metrics.floors`)."""
     ids, variation = tuple(table["id"].to_pylist()), shown.variation
-    maps, labels = store.read(key(shown.benign), "map", ids), store.read(key(select), "label", ids)
+    maps, labels = store.read(key(shown.benign[0]), "map", ids), store.read(key(select), "label", ids)
     found = between_images(maps, partners(image_keys(ids), labels, select.seed))
     if variation is not None:
         found |= natural(*(store.read(key(variation), name, ids) for name in ("map_l1", "iou_mean")))

@@ -14,7 +14,7 @@ from underfire.detection.registry import SQUEEZED
 from underfire.metrics.intervals import Estimate, mean_interval
 from underfire.runs.execute import Experiment
 from underfire.runs.folder import Run
-from underfire.runs.outcomes import OUTCOMES
+from underfire.runs.outcomes import OUTCOMES, quoted
 from underfire.runs.settings import DetectSettings, StudySettings
 from underfire.studies import detect, effectiveness, paper
 from underfire.studies.base import Manner, Study, Subject
@@ -29,7 +29,7 @@ def tables(run: Run) -> Iterator[Table]:
     found = matrix(detections(run))
     made = list(dict.fromkeys(cell.interpreter for cell in found if cell.interpreter is not None))
     yield _detectability(found, made)
-    yield _cost_of_evasion(run.outcomes(), made)
+    yield _cost_of_evasion(quoted(run.outcomes()), made)
 
 
 def _detectability(found: list[DetectionRate], made: list[str]) -> Table:

@@ -4,10 +4,7 @@ and 13; 21 and 22 on a DenseNet).
 
 from collections.abc import Iterator
 
-import torch
-
-from underfire.metrics.intervals import Estimate, mean_interval
-from underfire.metrics.maps import compare_maps
+from underfire.metrics.intervals import Estimate
 from underfire.runs.folder import Run
 from underfire.runs.outcomes import OUTCOMES
 from underfire.studies import effectiveness, paper
@@ -17,7 +14,7 @@ from underfire.studies.figures import Drawing, Figure, Panel, Series, bars, pape
 from underfire.studies.galleries import above_adversarial, image
 from underfire.studies.tables import Row, Table, Value
 
-MEASURES = {"ΔL1": "map_l1", "IoU": "iou_mean"}
+MEASURES = {"ΔL1": ("benign_l1", "map_l1"), "IoU": ("benign_iou", "iou_mean")}  # to benign and to target maps
 COMPARED = ("benign", "target")
 
 
@@ -27,7 +24,7 @@ def tables(run: Run) -> Iterator[Table]:
     yield success_table(means, "table-8", "Table 8. ASR (MC) of ADV² with random class interpretations", printed)
     rows = [
         Row((f"{measure}, {to}",), tuple((Value(measure, value),) for value in values))
-        for (measure, to), values in led_away(run, means.interpreters).items()
+        for (measure, to), values in led_away(means).items()
     ]
     title = "Fig. 13 in numbers. ADV² maps against benign and target maps"
     yield Table("figure-13", title, ("",), means.headings, tuple(rows))
@@ -44,24 +41,21 @@ def figures(run: Run) -> Iterator[Figure]:
     yield papers(
         13 if of_resnet else 22,
         "L1 measures (a) and IoU scores (b) of adversarial maps against benign and target maps",
-        lambda: _bars(run, means),
+        lambda: _bars(means),
     )
 
 
-def led_away(run: Run, interpreters: list[str]) -> dict[tuple[str, str], list[Estimate]]:
+def led_away(means: Averages) -> dict[tuple[str, str], list[Estimate | None]]:
     """L1 and IoU of ADV2 maps against benign and target maps, for each interpreter."""
-    found: dict[tuple[str, str], list[Estimate]] = {(measure, to): [] for measure in MEASURES for to in COMPARED}
-    for name in interpreters:
-        adversarial = torch.from_numpy(run.maps("adv2", name)[1])
-        for to in COMPARED:
-            compared = compare_maps(adversarial, torch.from_numpy(run.maps(to, name)[1]))
-            for measure, column in MEASURES.items():
-                found[measure, to].append(mean_interval(compared[column].numpy()))
-    return found
+    return {
+        (measure, to): [means.mean("adv2", name, column) for name in means.interpreters]
+        for measure, columns in MEASURES.items()
+        for to, column in zip(COMPARED, columns, strict=True)
+    }
 
 
-def _bars(run: Run, means: Averages) -> Drawing:
-    found = led_away(run, means.interpreters)
+def _bars(means: Averages) -> Drawing:
+    found = led_away(means)
     panels = [(each, [Series(f"to the {to} map", found[each, to]) for to in COMPARED]) for each in MEASURES]
     return bars(means.headings, panels)
 

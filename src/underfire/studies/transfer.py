@@ -16,20 +16,20 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 import torch
+from torch import Tensor
 
 from underfire.attacks.names import interpreter_name, made_for
 from underfire.core.errors import UnderfireError
-from underfire.core.image_ops import is_constant
 from underfire.core.io import nullable, read_table, rows_where, write_bytes, write_table
 from underfire.core.types import Samples
 from underfire.interpreters import Interpreter
-from underfire.metrics.maps import compare_maps, map_l1
+from underfire.metrics.maps import compare_draws
 from underfire.models.classifier import Classifier
 from underfire.runs.compute import Context, in_one_sentence
 from underfire.runs.execute import Report, adding_to, even_batch_size, perform, preflight
 from underfire.runs.folder import CHOSEN, Run
 from underfire.runs.outcomes import OUTCOMES
-from underfire.runs.plan import AttackPlan, Planned
+from underfire.runs.plan import AttackPlan, Planned, scored_maps
 from underfire.runs.settings import StudySettings
 from underfire.runs.specs import Craft, Explain, ExplainElsewhere, Select, SignNoise, key
 from underfire.runs.store import Store
@@ -110,18 +110,23 @@ def sources(made: AttackPlan) -> list[TransferSource]:
 def plan(made: AttackPlan, shown: Sequence[Interpreter], elsewhere: Elsewhere | None) -> Iterator[Planned]:
     """For each shown interpreter its benign maps and those of every source."""
     for g in shown:
-        yield Planned(f"benign maps, {g.name}", maps_of(made.select, g, elsewhere), "map", "benign", g.name)
+        for drawn in maps_of(made.select, g, elsewhere):
+            yield Planned(f"benign maps, {g.name}", drawn, "map", "benign", g.name)
         for each in sources(made):
-            yield Planned(f"{each.name} → {g.name}", maps_of(each.spec, g, elsewhere), "map", each.attack, g.name)
+            for drawn in maps_of(each.spec, g, elsewhere):
+                yield Planned(f"{each.name} → {g.name}", drawn, "map", each.attack, g.name)
 
 
 def maps_of(
     of: Select | Craft | SignNoise, interpreter: Interpreter, elsewhere: Elsewhere | None
-) -> Explain | ExplainElsewhere:
-    """The stage that holds these maps; on the run's classifier it is the run's own, if it has it."""
+) -> tuple[Explain | ExplainElsewhere, ...]:
+    """The stages that hold these maps, one for each draw; on the run's classifier they are the run's own, if it has
+    them."""
+    own = scored_maps(of, interpreter)
     if elsewhere is None:
-        return Explain(of, interpreter)
-    return ExplainElsewhere(of, interpreter, elsewhere.classifier.fingerprint())
+        return own
+    model = elsewhere.classifier.fingerprint()
+    return tuple(ExplainElsewhere(of, interpreter, model, each.draw) for each in own)
 
 
 def transfer_table(
@@ -134,15 +139,18 @@ def transfer_table(
     """One row per image x source x shown interpreter."""
     tables, select = [], made.select
     labels = store.read(key(select), "label", ids)
+
+    def compared(source: TransferSource, g: Interpreter, where: Elsewhere | None) -> dict[str, Tensor]:
+        drawn = (maps_of(of, g, where) for of in (source.spec, select))
+        return compare_draws(*([store.read(key(each), "map", ids) for each in stages] for stages in drawn))
+
     for source in sources(made):
-        g_own, own = source.interpreter, None
-        if g_own is not None:
-            own = map_l1(*(store.read(key(Explain(of, g_own)), "map", ids) for of in (source.spec, select)))
+        g_own = source.interpreter
+        own = None if g_own is None else compared(source, g_own, None)["map_l1"]
+        explained = labels if isinstance(source.spec, SignNoise) else store.read(key(source.spec), "predicted", ids)
         for g in shown:
-            benign, spec = (maps_of(of, g, elsewhere) for of in (select, source.spec))
-            maps, reference = (store.read(key(each), "map", ids) for each in (spec, benign))
+            benign, spec = (maps_of(of, g, elsewhere)[0] for of in (select, source.spec))
             reported = spec if isinstance(spec, ExplainElsewhere) else source.spec
-            explained = labels if isinstance(source.spec, SignNoise) else store.read(key(source.spec.of), "target", ids)
             table = per_image(
                 SCHEMA,
                 ids,
@@ -154,11 +162,11 @@ def transfer_table(
                 class_true=labels,
                 class_explained=explained,
                 class_predicted=store.read(key(reported), "predicted", ids),
-                **nullable(compare_maps(maps, reference)),
+                **nullable(compared(source, g, elsewhere)),
                 own=elsewhere is None and g == g_own,
                 own_l1=own,
-                map_constant=is_constant(maps),
-                benign_constant=is_constant(reference),
+                map_constant=store.read(key(spec), "constant", ids),
+                benign_constant=store.read(key(benign), "constant", ids),
             )
             tables.append(table)
     return pa.concat_tables(tables)
@@ -232,7 +240,7 @@ def _across(run: Run) -> Drawing:
             continue
         panels = [image(run, id, "adv2", source.interpreter.name)]
         for shown in interpreters:
-            adversarial = run.store.read(key(maps_of(source.spec, shown, None)), "map", (id,))[0]
+            adversarial = run.store.read(key(maps_of(source.spec, shown, None)[0]), "map", (id,))[0]
             panels += [map_of(run, id, "benign", shown.name), adversarial]
         rows.append((interpreter_name(source.interpreter.name), panels))
     titles = [title for each in interpreters for title in (interpreter_name(each.name), "adversarial")]

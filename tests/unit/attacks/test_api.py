@@ -61,7 +61,7 @@ def test_results_are_measured_on_the_adversarial_images(
     assert not (result.target == y).any()
     p = logits.softmax(1).gather(1, result.target[:, None])[:, 0]
     torch.testing.assert_close(result.confidence, p, rtol=1e-5, atol=1e-6)
-    assert torch.equal(result.maps, interpreter.explain(model, result.adversarial, result.target, result.target))
+    assert torch.equal(result.maps, interpreter.explain(model, result.adversarial, result.predicted, result.target))
     assert torch.equal(result.target_map, interpreter.explain(model, x, y, y))
     assert torch.equal(result.map_l1, map_l1(result.maps, result.target_map))
     assert torch.equal(result.linf, (result.adversarial - x).abs().amax((1, 2, 3)))
@@ -90,7 +90,7 @@ def test_bent_images_are_measured_like_the_others(model: uf.Classifier) -> None:
     dual = uf.adv2_stadv(model, uf.CAM(), steps=3, map_weight=1e4)(x)
     assert not torch.equal(dual.adversarial, measured.adversarial)
     for result in (measured, dual):
-        assert torch.equal(result.maps, uf.CAM().explain(model, result.adversarial, result.target, result.target))
+        assert torch.equal(result.maps, uf.CAM().explain(model, result.adversarial, result.predicted, result.target))
         assert torch.equal(result.linf, (result.adversarial - x).abs().amax((1, 2, 3)))
         assert x.amin((2, 3)).le(result.adversarial.amin((2, 3)) + 2**-24).all()
         assert x.amax((2, 3)).ge(result.adversarial.amax((2, 3)) - 2**-24).all()

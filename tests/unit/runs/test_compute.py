@@ -1,5 +1,6 @@
 """Stages: what names a piece of work, and that each one computes what it says, once."""
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from underfire.attacks import engine
@@ -16,10 +18,10 @@ from underfire.attacks.engine import Progress
 from underfire.attacks.solvers import adv2, pgd
 from underfire.core import rng
 from underfire.core.errors import UnderfireError
-from underfire.core.image_ops import is_constant, to_8bit
+from underfire.core.image_ops import is_constant
 from underfire.core.io import read_json
 from underfire.core.types import Goal
-from underfire.data.corruptions import Blur, Crop, Noise
+from underfire.data.corruptions import JPEG, PNG, Blur, Corruption, Crop, Noise
 from underfire.data.decode import ArraySource
 from underfire.data.image_set import ImageSet, open_images
 from underfire.detection.scores import Consistency, Disagreement, FeatureSqueezing, Scorer, look
@@ -39,7 +41,7 @@ from underfire.runs.specs import (
     ExplainRandomised,
     Locate,
     Reported,
-    Rescore,
+    Saved,
     Select,
     Spec,
     TargetClasses,
@@ -63,7 +65,10 @@ SPECS: tuple[Spec, ...] = (
     Craft(TARGETS, replace(adv2(CAM(), steps=2), warm_start=None), MAPS, CRAFT),
     MAPS,
     Explain(CRAFT, GRAD()),
-    Rescore(CRAFT),
+    Saved(CRAFT, PNG()),
+    Saved(CRAFT, JPEG(95)),
+    Saved(CRAFT, JPEG(75)),
+    Explain(Saved(CRAFT, JPEG(75)), CAM()),
     Detect(key(CRAFT), FeatureSqueezing(BitDepth(2))),
     Detect(key(CRAFT), FeatureSqueezing(BitDepth(3))),
     Detect(key(SELECT), FeatureSqueezing(BitDepth(2))),
@@ -101,6 +106,7 @@ def test_equal_specs_have_equal_keys_and_different_ones_different_keys() -> None
         (Craft(TARGETS, adv2(CAM()), MAPS, None), Craft(TARGETS, adv2(CAM(), map_weight=1.0), MAPS, None)),
         (Explain(SELECT, CAM()), Explain(SELECT, GradCAM())),
         (MAPS, replace(MAPS, draw=1)),
+        (Saved(CRAFT, JPEG(95)), Saved(CRAFT, JPEG(94))),
         (LOCATE, replace(LOCATE, masks="others")),
         (FORGOTTEN, replace(FORGOTTEN, depth="head")),
         (FORGOTTEN, replace(FORGOTTEN, seed=1)),
@@ -232,10 +238,10 @@ def test_targets_are_other_classes_and_do_not_depend_on_the_company(context: Con
     assert context.store.read(key(alone), "target", third) == targets[2:3]
 
 
-def test_maps_explain_the_label_of_benign_and_the_target_of_crafted_images(context: Context) -> None:
+def test_maps_explain_the_label_of_benign_and_the_reported_class_of_crafted_images(context: Context) -> None:
     compute(context, TARGETS, CRAFT, Explain(SELECT, GRAD()), Explain(CRAFT, GRAD()))
     keys = rng.image_keys(ids_of(context))
-    for of, classes in ((SELECT, rows(context, SELECT, "label")), (CRAFT, rows(context, TARGETS, "target"))):
+    for of, classes in ((SELECT, rows(context, SELECT, "label")), (CRAFT, rows(context, CRAFT, "predicted"))):
         expected = GRAD().explain(context.classifier, rows(context, of, "image"), classes, keys)
         assert torch.allclose(rows(context, Explain(of, GRAD()), "map"), expected, atol=1e-5)
         assert torch.equal(rows(context, Explain(of, GRAD()), "constant"), is_constant(expected))
@@ -309,12 +315,35 @@ def test_crafting_from_a_stored_warm_start_is_what_the_engine_does_in_one_go(con
         assert torch.equal(rows(context, craft, name), expected), name
 
 
-def test_rescoring_classifies_the_rounded_images(context: Context) -> None:
-    compute(context, TARGETS, CRAFT, Rescore(CRAFT))
-    crafted = rows(context, CRAFT, "image")
-    rounded = to_8bit(crafted)
-    assert not torch.equal(rounded, crafted)
-    assert torch.equal(rows(context, Rescore(CRAFT), "predicted"), context.classifier(rounded).logits.argmax(1))
+@pytest.mark.parametrize(("form", "name", "options"), [(PNG(), "png", {}), (JPEG(75), "jpeg", {"quality": 75})])
+def test_saved_images_are_what_a_file_gives_back(
+    context: Context, form: Corruption, name: str, options: dict[str, int]
+) -> None:
+    """Class, confidence and map are those of the image that Pillow wrote and read."""
+    saved = Saved(CRAFT, form)
+    compute(context, TARGETS, CRAFT, saved, Explain(saved, CAM()))
+    given = []
+    for image in rows(context, CRAFT, "image"):
+        pixels = (image * 255).round().byte().permute(1, 2, 0).numpy()
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, name, **options, **({"subsampling": 0} if options else {}))
+        given.append(torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1) / 255)
+    x = torch.stack(given)
+    assert not torch.equal(x, rows(context, CRAFT, "image"))
+    logits, target = context.classifier(x).logits, rows(context, TARGETS, "target")
+    assert torch.equal(rows(context, saved, "predicted"), logits.argmax(1))
+    torch.testing.assert_close(rows(context, saved, "confidence"), logits.softmax(1).gather(1, target[:, None])[:, 0])
+    shown = CAM().explain(context.classifier, x, logits.argmax(1), target)
+    torch.testing.assert_close(rows(context, Explain(saved, CAM()), "map"), shown)
+
+
+def test_maps_of_failed_attacks_explain_the_reported_class(context: Context) -> None:
+    failing = Craft(TARGETS, replace(PLAIN, steps=0, warm_start=None), None, None)
+    compute(context, TARGETS, failing, Explain(failing, CAM()))
+    reported, target = rows(context, failing, "predicted"), rows(context, TARGETS, "target")
+    assert not (reported == target).any()
+    expected = CAM().explain(context.classifier, rows(context, failing, "image"), reported, target)
+    torch.testing.assert_close(rows(context, Explain(failing, CAM()), "map"), expected)
 
 
 def test_reported_maps_explain_what_the_classifier_says(context: Context) -> None:

@@ -21,7 +21,7 @@ def outcomes() -> pa.Table:
             "success": [True, True, False, True, False],
             "confidence": [0.9, 0.8, 0.3, 1.0, 0.1],
             "linf": [0.01, 0.02, 0.03, 0.04, 0.05],
-            "success_8bit": [False, True, False, True, False],
+            "success_png": [False, True, False, True, False],
             "repeat_l1": [0.01, 0.01, 0.02, 0.02, 0.0],
             "benign_l1": [0.3, 0.2, 0.1, 0.2, 0.4],
             "map_l1": [0.4, 0.1, 0.2, 0.3, 0.5],
@@ -51,9 +51,9 @@ def test_summary_averages_all_images_and_successes_apart() -> None:
     assert (
         set(pgd.all_images)
         == set(pgd.successes)
-        == {*DISTANCES, "benign_l1", "repeat_l1", "linf", "plausible", "unseen", "success_8bit"}
+        == {*DISTANCES, "benign_l1", "repeat_l1", "linf", "plausible", "unseen", "success_png"}
     )
-    for name in (*DISTANCES, "benign_l1", "repeat_l1", "linf", "success_8bit"):
+    for name in (*DISTANCES, "benign_l1", "repeat_l1", "linf", "success_png"):
         column = outcomes()[name].to_pylist()
         assert pgd.all_images[name].value == pytest.approx((column[0] + column[2]) / 2)
         assert pgd.successes[name].value == column[0]
@@ -91,7 +91,7 @@ def test_facts_of_attacks_in_older_tables_are_those_of_their_names() -> None:
 def test_shares_have_wilsons_interval() -> None:
     """Where all agree it is no point."""
     _, adv2, _ = summarise(outcomes())
-    for each in (adv2.asr, adv2.all_images["success_8bit"], adv2.all_images["plausible"]):
+    for each in (adv2.asr, adv2.all_images["success_png"], adv2.all_images["plausible"]):
         assert (each.value, each.low, each.high) == (1, *wilson(2, 2))
 
 

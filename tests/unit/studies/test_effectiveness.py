@@ -165,13 +165,13 @@ def test_the_table_follows_from_the_stored_images(
     logits, rounded = classifier(image).logits, classifier((image * 255).round() / 255).logits
     keys = image_keys(ids)
     shown, wanted = (
-        interpreter.explain(classifier, image, target, keys),
+        interpreter.explain(classifier, image, logits.argmax(1), keys),
         interpreter.explain(classifier, benign, true, keys),
     )
     assert tuple(rows["id"]) == ids == run.images("benign")[0]
     assert rows["class_predicted"] == logits.argmax(1).tolist()
     assert rows["success"] == (logits.argmax(1) == target).tolist()
-    assert rows["success_8bit"] == (rounded.argmax(1) == target).tolist()
+    assert rows["success_png"] == (rounded.argmax(1) == target).tolist()
     assert not any(rows["map_constant"])
     assert not any(rows["target_constant"])
     assert set(rows["repeat_l1"]) == {0.0}  # neither CAM nor GRAD draws

@@ -10,6 +10,7 @@ import pytest
 
 from underfire.attacks.solvers import adv2, pgd
 from underfire.attacks.target_maps import target_map_named
+from underfire.data.corruptions import PNG
 from underfire.data.image_set import open_images
 from underfire.interpreters import CAM, GRAD, MASK
 from underfire.models.classifier import Classifier
@@ -20,7 +21,7 @@ from underfire.runs.specs import (
     CalibratedNoise,
     Craft,
     Explain,
-    Rescore,
+    Saved,
     Select,
     SignNoise,
     TargetClasses,
@@ -56,7 +57,7 @@ def test_what_holds_no_attack_keeps_its_key(spec: Any) -> None:
 
 OUTER: tuple[Callable[[Craft], Any], ...] = (
     lambda of: of,
-    Rescore,
+    lambda of: Saved(of, PNG()),
     lambda of: SignNoise(of, 0),
     lambda of: Explain(of, GRAD()),
     lambda of: Explain(SignNoise(of, 0), CAM()),

@@ -88,7 +88,7 @@ def test_transfer_of_an_interpreter_to_itself_is_its_own_row(
     for id, row in here.items():
         for column in ("map_l1", "map_l2", "iou_mean", "iou_half", "iou_top15", "class_true", "class_predicted"):
             assert row[column] == there[id][column], column
-        assert row["class_explained"] == there[id]["class_target"]
+        assert row["class_explained"] == there[id]["class_predicted"]
         assert row["own"] == (attack_name == "adv2")
         assert row["own_l1"] == (row["map_l1"] if row["own"] else None)
 

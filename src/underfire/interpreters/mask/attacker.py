@@ -26,7 +26,7 @@ from underfire.interpreters.mask.solver import Solution, Solver, at_rest
 from underfire.interpreters.protocol import reading
 from underfire.models.classifier import Classifier
 
-PURPOSE = "mask attacker"  # of the attacker's jitter: the solver is known, its dice are not
+PURPOSE = "mask attacker"  # of the attacker's jitter: the solver is known, the dice that score are not
 
 
 @runtime_checkable

@@ -118,7 +118,7 @@ def test_a_study_alone_that_is_not_finished_has_no_verdict_yet(tmp_path: Path) -
 def test_a_study_of_another_version_says_so(tmp_path: Path) -> None:
     keep_study(RUN, tmp_path / "effectiveness")
     older = keep_study(RUN, tmp_path / "random-patch") / OUTCOMES
-    write_table(older, RUN.outcomes().drop_columns(["benign_l1", "success_8bit"]))
+    write_table(older, RUN.outcomes().drop_columns(["benign_l1", "success_png"]))
     said = article(page(tmp_path), "random-patch")
     assert "has columns other than those this version writes; delete it and run again." in said
     assert "<table>" not in said
