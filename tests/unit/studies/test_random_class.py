@@ -11,4 +11,4 @@ def test_table_8_and_the_bars_beside_it() -> None:
     assert names_of(found["figure-13"]) == [("ΔL1, benign",), ("ΔL1, target",), ("IoU, benign",), ("IoU, target",)]
     numbers_of_rows = [[cell[0].ours for cell in row.cells] for row in found["figure-13"].rows]
     means = [[round(each.value, 6) for each in row if each] for row in numbers_of_rows]
-    assert means == [[0.05] * 4, [0.05] * 4, [0.9] * 4, [0.9] * 4], "as in the outcomes"
+    assert means == [[0.05] * 4, [0.05] * 4, [0.9] * 4, [0.92] * 4], "as in the outcomes"
