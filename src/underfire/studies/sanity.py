@@ -4,8 +4,9 @@
     run = execute(made, Path("runs/x"), classifier, command="…")
     rows = summarise(comparisons(run))
 
-Each map of the trained classifier is compared with the map of the same image and class once the head or all layers are
-re-initialised, with a map made again (the ceiling), and with another image's map (the floor).
+Each map of the trained classifier is compared with the maps of the same image and class once the head or all layers are
+re-initialised, by SEEDS draws of their weights, with a map made again (the ceiling), and with another image's map (the
+floor). Means are over images, each of them averaged over its draws.
 """
 
 from collections.abc import Iterator
@@ -35,11 +36,13 @@ from underfire.studies.base import Study, Subject, chosen, identity, per_image, 
 from underfire.studies.tables import Row, Table, Value
 
 TABLE = "sanity.parquet"
+SEEDS = 3  # draws of the weights of each randomised classifier: one alone may be a lucky one
 SCHEMA = pa.schema(
     {
         "id": pa.string(),
         "interpreter": pa.string(),
         "compared_with": pa.string(),
+        "weights_seed": pa.int64(),  # that the weights were drawn from; null where none were
         "rank_correlation": pa.float64(),
         "map_l1": pa.float64(),
         "constant": pa.bool_(),
@@ -69,15 +72,15 @@ def experiment(settings: SanitySettings, subject: Subject) -> Experiment:
 
 
 def plan(settings: SanitySettings, select: Select) -> Iterator[Planned]:
-    """The images, then for each interpreter its maps, the same again, and those of the randomised classifiers."""
+    """The images, then for each interpreter its maps, the same again, and those of each randomised classifier."""
     yield Planned("images", select, "image", "benign", None)
     for each in settings.explainers():
         name, maps = each.name, Explain(select, each)
         yield Planned(f"maps, {name}", maps, "map", "benign", name)
         yield Planned(f"maps again, {name}", replace(maps, draw=1), "step", "benign", name)
-        for depth in DEPTHS:
-            spec = ExplainRandomised(select, each, depth, settings.seed)
-            yield Planned(f"{depth} randomised, {name}", spec, "map", f"{depth}-randomised", name)
+        for spec in _randomised(settings, select, each):
+            label = f"{spec.depth} randomised by seed {spec.seed}, {name}"
+            yield Planned(label, spec, "map", f"{spec.depth}-randomised-{spec.seed}", name)
 
 
 def sanity_table(settings: SanitySettings, select: Select, ids: tuple[str, ...], store: Store) -> pa.Table:
@@ -85,12 +88,13 @@ def sanity_table(settings: SanitySettings, select: Select, ids: tuple[str, ...],
     tables = []
     for each in settings.explainers():
         maps = store.read(key(Explain(select, each)), "map", ids)
-        for compared, others in _others(settings, select, each, maps, ids, store):
+        for compared, seed, others in _others(settings, select, each, maps, ids, store):
             table = per_image(
                 SCHEMA,
                 ids,
                 interpreter=each.name,
                 compared_with=compared,
+                weights_seed=seed,
                 rank_correlation=rank_correlation(maps, others),
                 map_l1=map_l1(maps, others).double(),
                 constant=is_constant(maps) | is_constant(others),
@@ -101,17 +105,26 @@ def sanity_table(settings: SanitySettings, select: Select, ids: tuple[str, ...],
 
 def _others(
     settings: SanitySettings, select: Select, each: Interpreter, maps: Tensor, ids: tuple[str, ...], store: Store
-) -> Iterator[tuple[str, Tensor]]:
-    """What each image's map is compared with: the ceiling, the randomised classifiers' maps, the floor."""
-    yield "the same again", store.read(key(Explain(select, each, draw=1)), "map", ids)
+) -> Iterator[tuple[str, int | None, Tensor]]:
+    """What each image's map is compared with, and the seed of its weights: ceiling, randomised classifiers, floor."""
+    yield "the same again", None, store.read(key(Explain(select, each, draw=1)), "map", ids)
+    for spec in _randomised(settings, select, each):
+        yield f"{spec.depth} randomised", spec.seed, store.read(key(spec), "map", ids)
+    yield "another image", None, maps.roll(1, 0)
+
+
+def _randomised(settings: SanitySettings, select: Select, each: Interpreter) -> Iterator[ExplainRandomised]:
     for depth in DEPTHS:
-        yield f"{depth} randomised", store.read(key(ExplainRandomised(select, each, depth, settings.seed)), "map", ids)
-    yield "another image", maps.roll(1, 0)
+        for seed in range(settings.seed, settings.seed + SEEDS):
+            yield ExplainRandomised(select, each, depth, seed)
 
 
 @dataclass(frozen=True)
 class SanitySummary:
-    """One interpreter and what its maps are compared with; `constant` counts pairs in which a map shows nothing."""
+    """One interpreter and what its maps are compared with; `constant` counts pairs in which a map shows nothing.
+
+    Several draws of one image's map are averaged first, so that n and the intervals are those of images.
+    """
 
     interpreter: str
     compared_with: str
@@ -131,8 +144,8 @@ def summarise(table: pa.Table) -> list[SanitySummary]:
         SanitySummary(
             interpreter,
             compared_with,
-            rank_correlation=mean_interval(rows["rank_correlation"].to_numpy()),
-            map_l1=mean_interval(rows["map_l1"].to_numpy()),
+            rank_correlation=mean_interval(rows["rank_correlation"].to_numpy(), rows["id"].to_pylist()),
+            map_l1=mean_interval(rows["map_l1"].to_numpy(), rows["id"].to_pylist()),
             constant=pc.sum(rows["constant"]).as_py(),
         )
         for (interpreter, compared_with), rows in groups(table, "interpreter", "compared_with")
@@ -149,7 +162,10 @@ def tables(run: Run) -> Iterator[Table]:
         for each in summarise(comparisons(run))
     ]
     title = "Maps of the trained classifier against those of a randomised one"
-    note = "A map that stays the same shows nothing of what was learned; another image's map is the floor."
+    note = (
+        "A map that stays the same shows nothing of what was learned; another image's map is the floor. "
+        f"Randomised classifiers are drawn {SEEDS} times, and each image's maps averaged over them."
+    )
     yield Table("sanity", title, ("Interpreter", "Compared with"), ("rank correlation", "ΔL1"), tuple(rows), note)
 
 
