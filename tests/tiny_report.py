@@ -233,6 +233,7 @@ def gap_row(attack: str, interpreter: str | None, prediction: float, interpretat
     return {
         "id": "a.jpg", "attack": attack, "interpreter": interpreter, "class_target": 1, "prediction_loss": prediction,
         "interpretation_loss": interpretation, "gap": interpretation - prediction, "completeness_error": 0.001,
+        "ig_l1": 0.125, "ig_iou": 0.625,
     }  # fmt: skip
 
 

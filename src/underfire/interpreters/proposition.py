@@ -23,7 +23,7 @@ from underfire.models.classifier import Classifier
 class Sides:
     """Row record of l_prd, from two forward passes, l_int, and sum_i dm_i - l_prd, which is 0 but for the quadrature.
 
-    Whatever the quadrature, l_prd + completeness_error <= l_int.
+    Whatever the quadrature, l_prd + completeness_error <= l_int, as |sum_i dm_i| <= sum_i |dm_i| for any numbers.
     """
 
     prediction_loss: Row

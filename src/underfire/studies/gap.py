@@ -1,22 +1,28 @@
-"""How far apart are prediction and interpretation? Both sides of Proposition 1 for every image of an attack.
+"""How far apart are prediction and interpretation? Both sides of Proposition 1, and IG's map, of every attacked image.
 
     add(open_run("runs/x"), classifier)
     rows = summarise(gaps(run))
 
 To the run of an attack (`underfire.studies.effectiveness`) this adds a table and a plot; benign images, whose losses
 are both 0, and random noise of the attack's size stand beside the attacks.
+
+That sum |dm| >= |sum dm| is so for any numbers dm, and no finding. Findings are how large the interpretation loss is
+and whether IG would show it: how far its deployed map is from that of the benign image.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import nan
 
+import numpy as np
 import pyarrow as pa
 
 from underfire.attacks.names import made_for
 from underfire.core.io import groups, read_table, write_bytes, write_table
 from underfire.core.plots import bound
-from underfire.interpreters import Midpoints
+from underfire.interpreters import IG, Midpoints
 from underfire.metrics.intervals import Estimate, mean_interval
+from underfire.metrics.maps import compare_maps
 from underfire.models.classifier import Classifier
 from underfire.runs.compute import Context
 from underfire.runs.execute import Report, adding_to, even_batch_size, perform
@@ -24,7 +30,7 @@ from underfire.runs.folder import Run
 from underfire.runs.outcomes import OUTCOMES
 from underfire.runs.plan import AttackPlan, Planned
 from underfire.runs.settings import StudySettings
-from underfire.runs.specs import Bound, Select, SignNoise, key
+from underfire.runs.specs import Bound, Craft, Explain, Select, SignNoise, key
 from underfire.runs.store import Store
 from underfire.studies import effectiveness
 from underfire.studies.base import Manner, Study, Subject, per_image
@@ -32,6 +38,7 @@ from underfire.studies.tables import Row, Table, Value
 
 TABLE, PLOT = "gap.parquet", "gap.svg"
 QUADRATURE = Midpoints(64)
+SHOWN = IG()  # whose maps are compared, as deployed
 SCHEMA = pa.schema(
     {
         "id": pa.string(),
@@ -42,6 +49,8 @@ SCHEMA = pa.schema(
         "interpretation_loss": pa.float64(),
         "gap": pa.float64(),  # interpretation loss - prediction loss
         "completeness_error": pa.float64(),
+        "ig_l1": pa.float64(),  # dL1 of IG's map of the image, for the class reported, to that of the benign image
+        "ig_iou": pa.float64(),  # the same two maps above their own means; null where neither marks anything
     }
 )
 
@@ -61,58 +70,87 @@ def add(
 
 
 def plan(made: AttackPlan) -> Iterator[Planned]:
-    """The noise, then the losses of each kind of images."""
-    for attack, interpreter, spec in _bounds(made):
-        if isinstance(spec.of, SignNoise):
-            yield Planned("noise", spec.of, "step", attack, None)
-        yield Planned(f"both losses, {interpreter or attack}", spec, "step", attack, interpreter)
+    """The noise, then the losses of each kind of images and IG's maps of them."""
+    for each in _kinds(made):
+        if isinstance(each.images, SignNoise):
+            yield Planned("noise", each.images, "step", each.attack, None)
+        of = each.interpreter or each.attack
+        yield Planned(f"both losses, {of}", each.bound, "step", each.attack, each.interpreter)
+        yield Planned(f"maps of ig, {of}", each.maps, "map", each.attack, each.interpreter)
 
 
 def gap_table(made: AttackPlan, ids: tuple[str, ...], store: Store) -> pa.Table:
     """One row per image x attack x interpreter that it was made for."""
+    benign = store.read(key(Explain(made.select, SHOWN)), "map", ids)
+    target = store.read(key(made.targets), "target", ids)
     tables = []
-    for attack, interpreter, spec in _bounds(made):
+    for each in _kinds(made):
         prediction, interpretation, error = (
-            store.read(key(spec), name, ids).double()
+            store.read(key(each.bound), name, ids).double()
             for name in ("prediction_loss", "interpretation_loss", "completeness_error")
         )
+        moved = compare_maps(store.read(key(each.maps), "map", ids), benign)
         table = per_image(
             SCHEMA,
             ids,
-            attack=attack,
-            interpreter=interpreter,
-            class_target=store.read(key(spec.targets), "target", ids),
+            attack=each.attack,
+            interpreter=each.interpreter,
+            class_target=target,
             prediction_loss=prediction,
             interpretation_loss=interpretation,
             gap=interpretation - prediction,
             completeness_error=error,
+            ig_l1=moved["map_l1"].double(),
+            ig_iou=pa.array(moved["iou_mean"].tolist(), pa.float64(), from_pandas=True),
         )
         tables.append(table)
     return pa.concat_tables(tables)
 
 
-def _bounds(made: AttackPlan) -> Iterator[tuple[str, str | None, Bound]]:
-    """(attack, interpreter that it was made for, spec) of every kind of images."""
-    first = made.attacks[0].craft
-    yield "benign", None, Bound(made.select, made.targets, QUADRATURE)
-    yield "noise", None, Bound(SignNoise(first, made.settings.seed), made.targets, QUADRATURE)
+@dataclass(frozen=True)
+class _Kind:
+    """One kind of images, and the interpreter that they were made for, if any."""
+
+    attack: str
+    interpreter: str | None
+    images: Select | Craft | SignNoise
+    bound: Bound
+
+    @property
+    def maps(self) -> Explain:
+        return Explain(self.images, SHOWN)
+
+
+def _kinds(made: AttackPlan) -> Iterator[_Kind]:
+    """Benign images, noise, and those of every attack."""
+
+    def kind(attack: str, interpreter: str | None, images: Select | Craft | SignNoise) -> _Kind:
+        return _Kind(attack, interpreter, images, Bound(images, made.targets, QUADRATURE))
+
+    yield kind("benign", None, made.select)
+    yield kind("noise", None, SignNoise(made.attacks[0].craft, made.settings.seed))
     for each in made.attacks:
-        after = None if each.interpreter is None else each.interpreter.name
-        yield each.name, after, Bound(each.craft, made.targets, QUADRATURE)
+        yield kind(each.name, None if each.interpreter is None else each.interpreter.name, each.craft)
 
 
 @dataclass(frozen=True)
 class GapSummary:
-    """One kind of images; `error` is the mean size of the completeness error, `beyond` counts images whose prediction
-    loss exceeds the interpretation loss by more than their completeness error."""
+    """One kind of images.
+
+    Both errors are sizes of the completeness error, as shares of the mean size of the prediction loss: their mean, and
+    that of the image where it is largest; of no image where no prediction changes. `ig_l1` and `ig_iou` compare IG's
+    map with that of the benign image.
+    """
 
     attack: str
     interpreter: str | None
     prediction_loss: Estimate
     interpretation_loss: Estimate
     gap: Estimate
-    error: float
-    beyond: int
+    mean_error: Estimate
+    largest_error: Estimate
+    ig_l1: Estimate
+    ig_iou: Estimate
 
 
 def gaps(run: Run) -> pa.Table:
@@ -126,16 +164,16 @@ def summarise(table: pa.Table) -> list[GapSummary]:
 
 
 def _summary(rows: pa.Table, attack: str, interpreter: str | None) -> GapSummary:
-    prediction, interpretation, gap = (
-        mean_interval(rows[name].to_numpy()) for name in ("prediction_loss", "interpretation_loss", "gap")
-    )
-    error = rows["completeness_error"].to_numpy()
-    beyond = int((rows["gap"].to_numpy() < -abs(error) - 1e-6).sum())
-    return GapSummary(attack, interpreter, prediction, interpretation, gap, float(abs(error).mean()), beyond)
+    names = ("prediction_loss", "interpretation_loss", "gap", "ig_l1", "ig_iou")
+    means = {name: mean_interval(rows[name].to_numpy()) for name in names}
+    changes, errors = (abs(rows[name].to_numpy()) for name in ("prediction_loss", "completeness_error"))
+    errors = errors / changes.mean() if changes.any() else np.array([])
+    largest = Estimate(float(max(errors, default=nan)), nan, nan, len(errors))
+    return GapSummary(attack, interpreter, **means, mean_error=mean_interval(errors), largest_error=largest)
 
 
 def scatter(table: pa.Table) -> bytes:
-    """Both losses of every image as SVG, above the line of the bound; the benign ones, where both are 0, left out."""
+    """Both losses of every image as SVG, and where they are equal; the benign ones, where both are 0, left out."""
     points = {
         made_for(*kind): (rows["prediction_loss"].to_numpy(), rows["interpretation_loss"].to_numpy())
         for kind, rows in groups(table, "attack", "interpreter")
@@ -145,15 +183,33 @@ def scatter(table: pa.Table) -> bytes:
 
 
 def tables(run: Run) -> Iterator[Table]:
-    """Both sides of Proposition 1, of which the paper prints no numbers."""
-    columns = "prediction loss", "interpretation loss", "gap"
+    """The one table, of which the paper prints no numbers."""
+    yield both_sides_and_map(gaps(run))
+
+
+def both_sides_and_map(table: pa.Table) -> Table:
+    """Both sides of Proposition 1, the error of the integral, and what IG would show, for each kind of images."""
+    columns = {
+        "prediction loss": ("prediction_loss", False),
+        "interpretation loss": ("interpretation_loss", False),
+        "gap": ("gap", False),
+        "mean error": ("mean_error", True),
+        "largest error": ("largest_error", True),
+        "IG ΔL1": ("ig_l1", False),
+        "IG IoU": ("ig_iou", False),
+    }
     rows = []
-    for each in summarise(gaps(run)):
-        means = each.prediction_loss, each.interpretation_loss, each.gap
-        cells = tuple((Value(measure, mean),) for measure, mean in zip(columns, means, strict=True))
+    for each in summarise(table):
+        cells = tuple(
+            (Value(measure, getattr(each, name), percent=percent),) for measure, (name, percent) in columns.items()
+        )
         rows.append(Row((made_for(each.attack, each.interpreter),), cells))
-    title = "Proposition 1. Prediction loss is at most the interpretation loss by integrated gradients"
-    yield Table("proposition-1", title, ("",), columns, tuple(rows))
+    title = "Proposition 1. Prediction loss, interpretation loss by integrated gradients, and IG's map"
+    note = (
+        "Errors: what the integral misses, as shares of the mean size of the prediction loss. ΔL1 and IoU: IG's map as "
+        "deployed, of the class that is reported, against the benign image's."
+    )
+    return Table("proposition-1", title, ("",), tuple(columns), tuple(rows), note)
 
 
 def _further(request: StudySettings, select: Select) -> Iterator[Planned]:

@@ -191,15 +191,17 @@ def _transferred(folder: Path, rows: list[dict[str, Any]]) -> str:
 # ------------------------------------------------------------------ gap
 
 
-def test_the_gap_says_on_how_many_images_the_bound_holds(run: FakeRun, tmp_path: Path) -> None:
-    rows = [gap_row("benign", None, 0, 0), gap_row("noise", None, 0.01, 0.2), gap_row("pgd", None, 0.9, 1.4)]
-    rows += [gap_row("adv2", "cam", 0.9, 1.0), gap_row("adv2", "cam", 0.9, 0.8)]
+def test_the_gap_shows_the_losses_their_error_and_the_maps_of_ig(run: FakeRun, tmp_path: Path) -> None:
+    rows = [gap_row("benign", None, 0, 0), gap_row("noise", None, 0.01, 0.2), gap_row("pgd", None, 0.5, 1.4)]
+    rows += [gap_row("adv2", "cam", 0.9 + 0.01 * i, 1.0) for i in range(8)]
+    rows[2]["ig_iou"] = None
     write_rows(tmp_path / gap.TABLE, rows, gap.SCHEMA)
     text = text_of(render(run, tmp_path), "gap")
-    assert "That holds on 3 of 4 images" in text
-    assert "on average: random noise 0.190; PGD 0.500; ADV² for CAM 0.000." in text
-    write_rows(tmp_path / gap.TABLE, rows[:-1], gap.SCHEMA)
-    assert "That holds on all 3 images" in text_of(render(run, tmp_path), "gap")
+    assert "benign 0.000 0.000 0.000 – – 0.125 0.625" in text
+    assert "PGD 0.500 1.400 0.900 0.2 % 0.2 % 0.125 –" in text
+    assert "ADV² for CAM 0.935 [0.9" in text
+    assert "0.065 [0.0" in text
+    assert "bound holds" not in text
 
 
 # ------------------------------------------------------------------ what is not there, and what is damaged
@@ -293,6 +295,6 @@ def test_tables_may_lie_outside_the_run(run: FakeRun, tmp_path: Path) -> None:
     away = tmp_path / "study" / gap.TABLE
     write_rows(away, [gap_row("adv2", "cam", 0.5, 0.9)], gap.SCHEMA)
     page = write_report(run, tmp_path / "report.html", {gap.TABLE: away}).read_text(encoding="utf-8")
-    assert "That holds on all 1 images" in text_of(page, "gap")
+    assert "ADV² for CAM 0.500 0.900 0.400" in text_of(page, "gap")
     assert "median 3×3" in text_of(page, "detection")
     assert 'id="gap"' not in render(run, tmp_path)
