@@ -189,14 +189,15 @@ def render(run: RunView, folder: Path) -> str:
 def detection_rows(
     detector: str, attack: str = "benign", interpreter: str | None = None, part: str = "run", **scores: Any
 ) -> list[dict[str, Any]]:
-    """Rows of detections.parquet with a threshold of 1: one per score, of images on which the attack succeeded, or
-    `failed`."""
+    """Rows of detections.parquet with a threshold of 1: one per score, of images on which the attack, or where there is
+    none the classifier, succeeded, or `failed`."""
     outcomes = [(score, True) for score in scores.get("scores", ())] + [(s, False) for s in scores.get("failed", ())]
     return [
         {
             "id": f"{part}-{number}", "part": part, "attack": attack, "interpreter": interpreter,
             "detector": detector, "family": detector.partition(":")[0], "score": score, "threshold": 1.0,
             "flagged": score > 1, "success": None if attack == "benign" else success,
+            "correct": success if attack == "benign" else None,
         }
         for number, (score, success) in enumerate(outcomes)
     ]  # fmt: skip

@@ -43,20 +43,25 @@ def test_a_run_is_scored_by_every_squeezer_and_by_all_together(underfire: Underf
     rows = pq.read_table(run / "detections.parquet").to_pylist()
     detectors = ["fs:bits:2", "fs:bits:3", "fs:median:3", "fs:nlm:11-3-4", "fs"]
     assert list(dict.fromkeys(row["detector"] for row in rows)) == detectors
-    assert len(rows) == 5 * (40 + 3 * 4)
+    wrong = sum(row["correct"] is False for row in rows) // 5
+    assert len(rows) == 5 * (40 + wrong + 3 * 4)
     assert {(row["attack"], row["interpreter"]) for row in rows if row["part"] == "run"} == {
         ("benign", None), ("pgd", None), ("adv2", "cam"), ("adv2", "grad")
     }  # fmt: skip
     held = read_json(run / "detectors.json")
     assert [each["name"] for each in held["detectors"]] == detectors
     assert held["benign"]["found"] == 40
-    assert "Thresholds from 20 benign images, for 5 % false positives; checked on 20 others." in out
+    assert "Thresholds from 20 benign images classified right, for 5 % false positives;" in out
+    assert f"checked on {20 + wrong} others, {wrong} of them wrong." in out
     told = [line for line in out.splitlines() if line and "/" not in line]
     assert all(len(line) <= 80 for line in told)
     assert "…" not in out
     assert "fs: % flagged of the n successful images, with 95 % intervals" in told
     assert sum(line.startswith(" adv2 cam") for line in told) == 2  # rates and areas
-    assert sum(line.startswith(" benign, held out 20 ") for line in told) == 1
+    words = [" ".join(line.split()) for line in told]
+    for begins in (f"benign, as they come {20 + wrong} ", "of them right 20 ", f"of them wrong {wrong} "):
+        assert sum(line.startswith(begins) for line in words) == (not begins.startswith("of them wrong 0"))
+    assert ("misclassified, so nothing is known" in out) == (wrong == 0)
     assert open_run(run).images("adv2", "cam")[1].shape == (3, 3, 64, 64)
 
 

@@ -58,25 +58,32 @@ def _print(run: "Run", settings: DetectSettings) -> None:
     from underfire.studies.detections import detections, matrix
 
     cells = matrix(detections(run))
-    fitted, held_out = cells[0].calibration.fitted, cells[0].calibration.false_positives.n
-    rate = f"{100 * settings.fpr:g} % false positives"
-    say(f"\nThresholds from {counted(fitted, 'benign image')}, for {rate}; checked on {held_out} others.")
+    fitted, held_out = cells[0].calibration.fitted, cells[0].calibration.false_positives
+    benign = {"benign, as they come": held_out.overall, "of them right": held_out.correct}
+    if held_out.misclassified.n:
+        benign["of them wrong"] = held_out.misclassified
+    images = counted(fitted, "benign image")
+    say(f"\nThresholds from {images} classified right, for {100 * settings.fpr:g} % false positives;")
+    say(f"checked on {held_out.overall.n} others, {held_out.misclassified.n} of them wrong.")
     for family, group in groupby(cells, lambda cell: cell.calibration.family):
         by_detector = [list(same) for _, same in groupby(group, lambda cell: cell.calibration.detector)]
         attackers = [" ".join(filter(None, (cell.attack, cell.interpreter))) for cell in by_detector[0]]
         say(f"\n{family}: % flagged of the n successful images, with 95 % intervals")
-        numbers = Column("n", [str(cell.successes.n) for cell in by_detector[0]] + [str(held_out)])
-        print_columns("", [*attackers, "benign, held out"], [numbers, *map(_rates, by_detector)])
-        say(f"{family}: AUC of the successful images against benign ones held out")
+        counts = [str(cell.successes.n) for cell in by_detector[0]] + [str(each.n) for each in benign.values()]
+        print_columns("", [*attackers, *benign], [Column("n", counts), *map(_rates, by_detector)])
+        say(f"{family}: AUC of the successful images against right benign ones held out")
         print_columns("", attackers, [*map(_areas, by_detector)])
-    if fitted + held_out < settings.benign:
-        say(f"No more than {fitted + held_out} benign images were found that the run did not attack.")
+    if held_out.caution:
+        say(held_out.caution)
+    if fitted + held_out.correct.n < settings.benign:
+        say(f"No more than {fitted + held_out.correct.n} benign images were found that the run did not attack.")
 
 
 def _rates(cells: "list[DetectionRate]") -> Column:
-    """One detector's rates, and its false-positive rate."""
-    rates = [*(cell.successes for cell in cells), cells[0].calibration.false_positives]
-    return Column(_heading(cells[0].calibration), [_percent(each) for each in rates])
+    """One detector's rates, and its false-positive rates as far as there are images."""
+    benign = cells[0].calibration.false_positives
+    kinds = [each for each in (benign.overall, benign.correct, benign.misclassified) if each.n]
+    return Column(_heading(cells[0].calibration), [_percent(each) for each in (*(c.successes for c in cells), *kinds)])
 
 
 def _areas(cells: "list[DetectionRate]") -> Column:

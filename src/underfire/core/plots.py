@@ -82,7 +82,7 @@ def bound(points: Mapping[str, tuple[Numbers, Numbers]], bounded: str, bounding:
         line = np.concatenate([np.geomspace(SMALLEST, 0.01, 50), np.linspace(0.01, 1, 50)])
         axes.plot(line, line, color=INK, linewidth=0.9, linestyle=LINES[1], zorder=0)
         axes.set(xlabel=bounded, ylabel=bounding, yscale="log")
-        _legend(figure, [*axes.collections, axes.lines[0]], [*points, "bound"])
+        _legend(figure, [*axes.collections, axes.lines[0]], [*points, "both equal"])
         return svg(figure)
 
 

@@ -11,14 +11,14 @@ int64 arithmetic, identical on every device.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from underfire.core.errors import UnderfireError
-from underfire.core.types import Keys, Labels
+from underfire.core.types import Flags, Keys, Labels
 
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed 64-bit integer
 _MIX1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
@@ -54,16 +54,27 @@ def derived(keys: Keys, purpose: str, step: Labels) -> Keys:
     return _mix(_mix(keys ^ _hash(purpose)) ^ _mix(step + _GOLDEN))
 
 
-def halves(ids: tuple[str, ...], seed: int) -> tuple[Int[Tensor, " fitted"], Int[Tensor, " judged"]]:
+def halves(
+    ids: tuple[str, ...], seed: int, groups: Sequence[str] = (), counted: Flags | None = None
+) -> tuple[Int[Tensor, " fitted"], Int[Tensor, " judged"]]:
     """Indices of the images to fit to and of those to judge by, drawn from the seed and the ids.
 
-    UnderfireError if there are fewer than two.
+    Images of one of the `groups` (one per image) are on one side, so that the half to fit to may be larger by less than
+    a group. It is half of the images that are `counted`, by default of all. UnderfireError if these are fewer than two,
+    or all of one group.
     """
-    if len(ids) < 2:
-        raise UnderfireError(f"{len(ids)} image leaves none to judge by after fitting; give two or more.")
-    keys = image_keys(ids)
-    order = uniform(seed, "validation", keys, torch.zeros_like(keys), 1)[:, 0].argsort()
-    return order[: len(ids) // 2].sort().values, order[len(ids) // 2 :].sort().values
+    keys, counted = image_keys(groups or ids), torch.ones(len(ids), dtype=torch.bool) if counted is None else counted
+    draws = uniform(seed, "validation", keys, torch.zeros_like(keys), 1)[:, 0]
+    counting = draws[counted].sort().values
+    if len(counting) < 2:
+        raise UnderfireError(f"{len(counting)} image leaves none to judge by after fitting; give two or more.")
+    if counting[0] == counting[-1]:
+        raise UnderfireError(
+            f"All {len(counting)} images are of one group and cannot be halved; give images of another."
+        )
+    before = torch.searchsorted(counting, draws)  # how many of the counted ones are of groups drawn earlier
+    fitted = (before < len(counting) // 2) & (draws < counting[-1])
+    return fitted.nonzero()[:, 0], (~fitted).nonzero()[:, 0]
 
 
 def _bits(seed: int, purpose: str, keys: Keys, step: Labels, size: int) -> Int[Tensor, "n s"]:

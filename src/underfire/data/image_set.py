@@ -77,6 +77,11 @@ class ImageSet:
         ids, groups = (tuple(names[i] for i in index) if names else () for names in (self.ids, self.groups))
         return replace(self, ids=ids, labels=self.labels[list(index)], source=self.source.take(index), groups=groups)
 
+    def groups_of(self, ids: Iterable[str]) -> tuple[str, ...]:
+        """The group of each of these images; where nothing is known of groups, the image is its own."""
+        group = dict(zip(self.ids, self.groups or self.ids, strict=True))
+        return tuple(group[name] for name in ids)
+
     def read(self, i: int) -> Picture:
         """Image i, resized and then cropped; raises UnreadableImage if damaged or smaller than the crop."""
         try:

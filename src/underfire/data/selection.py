@@ -1,6 +1,7 @@
 """The seeded choice of the images that a classifier gets right, or whose object is known.
 
 chosen = select(classify, photos, n=100, seed=0)    # 100 correctly classified ones, as Samples
+met = meet(classify, photos, n=100, seed=0)         # these and the misclassified ones that came between
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +15,7 @@ from torch import Tensor
 from underfire.core.errors import UnderfireError
 from underfire.core.rng import image_keys, uniform
 from underfire.core.text import counted
-from underfire.core.types import Images, Labels, Logits, Samples
+from underfire.core.types import Flags, Images, Labels, Logits, Samples
 from underfire.data.decode import Picture
 from underfire.data.image_set import ImageSet, UnreadableImage
 from underfire.models.outputs import check_logits
@@ -48,9 +49,49 @@ def select(classify: Callable[[Images], Logits], image_set: ImageSet, n: int, se
     Fewer than n if there are no more; the batch size changes nothing but speed. Raises UnderfireError if no
     image can be used, none is classified correctly, sizes differ or the classifier has too few classes.
     """
+    skipped, chosen, examined = list(image_set.skipped), dict[int, Picture](), 0
+    for i, picture, reported in _until_right(classify, image_set, n, seed, batch, skipped):
+        examined += 1
+        if reported == int(image_set.labels[i]):
+            chosen[i] = picture
+    return Selection(_samples(image_set, chosen), tuple(skipped), examined - len(chosen), examined)
+
+
+@dataclass(frozen=True)
+class Encounter:
+    """What `meet` found: samples in the order in which they were met, and the class that is reported for each; skipped
+    holds (id, reason) of images that cannot be used."""
+
+    samples: Samples
+    predicted: Labels
+    skipped: tuple[tuple[str, str], ...]
+
+    @property
+    def correct(self) -> Flags:
+        return self.predicted == self.samples.labels
+
+
+def meet(classify: Callable[[Images], Logits], image_set: ImageSet, n: int, seed: int, batch: int = 16) -> Encounter:
+    """All images that `select` comes by on its way to the n-th, right or wrong; errors are the same."""
+    skipped, pictures, predicted = list(image_set.skipped), dict[int, Picture](), list[int]()
+    for i, picture, reported in _until_right(classify, image_set, n, seed, batch, skipped):
+        pictures[i] = picture
+        predicted.append(reported)
+    return Encounter(_samples(image_set, pictures), torch.tensor(predicted), tuple(skipped))
+
+
+def _until_right(
+    classify: Callable[[Images], Logits],
+    image_set: ImageSet,
+    n: int,
+    seed: int,
+    batch: int,
+    skipped: list[tuple[str, str]],
+) -> Iterator[tuple[int, Picture, int]]:
+    """(index, image, class reported) of what can be used, up to the n-th that is right; the rest goes to `skipped`."""
     if n < 1 or batch < 1:
         raise UnderfireError(f"n is {n} and batch is {batch}: both must be 1 or more")
-    skipped, chosen, examined = list(image_set.skipped), dict[int, Picture](), 0
+    examined, right = 0, 0
     for i, picture, reported in _verdicts(classify, image_set, _order(image_set.ids, seed), batch):
         if isinstance(picture, UnreadableImage):
             skipped.append((picture.path, picture.reason))
@@ -58,20 +99,23 @@ def select(classify: Callable[[Images], Logits], image_set: ImageSet, n: int, se
         if isinstance(picture, UnderfireError):
             raise picture
         examined += 1
-        if reported == int(image_set.labels[i]):
-            chosen[i] = picture
-        if len(chosen) == n:
-            break
+        right += reported == int(image_set.labels[i])
+        yield i, picture, reported
+        if right == n:
+            return
     if not examined:
         raise _unusable(image_set, skipped)
-    if not chosen:
+    if not right:
         raise UnderfireError(
             f"the classifier got none of {counted(examined, 'image')} right: check the normalisation (--normalize), "
             "the class indices (--labels) and the image size (--crop)"
         )
-    ids = tuple(image_set.ids[i] for i in chosen)
-    samples = Samples(ids, torch.stack(list(chosen.values())), image_set.labels[list(chosen)])
-    return Selection(samples, tuple(skipped), examined - len(chosen), examined)
+
+
+def _samples(image_set: ImageSet, pictures: dict[int, Picture]) -> Samples:
+    """Pictures by their place in the set."""
+    ids = tuple(image_set.ids[i] for i in pictures)
+    return Samples(ids, torch.stack(list(pictures.values())), image_set.labels[list(pictures)])
 
 
 @dataclass(frozen=True)
@@ -122,10 +166,9 @@ def locate(image_set: ImageSet, masks: ImageSet, n: int, seed: int) -> LocatedOb
             break
     if not chosen:
         raise _unusable(image_set, skipped)
-    pictures, objects = zip(*chosen.values(), strict=True)
-    ids = tuple(image_set.ids[i] for i in chosen)
-    samples = Samples(ids, torch.stack(pictures), image_set.labels[list(chosen)])
-    return LocatedObjects(samples, torch.stack(objects), tuple(skipped))
+    objects = torch.stack([mask for _, mask in chosen.values()])
+    samples = _samples(image_set, {i: picture for i, (picture, _) in chosen.items()})
+    return LocatedObjects(samples, objects, tuple(skipped))
 
 
 def _with_object(

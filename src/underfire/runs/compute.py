@@ -7,7 +7,7 @@ calls this one function. Only the choice of the images comes before: `choose` an
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import singledispatch
+from functools import partial, singledispatch
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ from underfire.core.image_ops import is_constant
 from underfire.core.losses import confidence
 from underfire.core.types import Goal, Images, Keys, Labels, Logits, Samples
 from underfire.data.image_set import ImageSet
-from underfire.data.selection import LocatedObjects, Selection, locate, select
+from underfire.data.selection import Encounter, LocatedObjects, Selection, locate, meet, select
 from underfire.detection.scores import Seen, Shown, shown
 from underfire.interpreters.proposition import both_sides
 from underfire.interpreters.protocol import Blind, Explainer, check_maps, explained
@@ -40,6 +40,7 @@ from underfire.runs.specs import (
     ExplainElsewhere,
     ExplainRandomised,
     Locate,
+    Meet,
     Pictured,
     Reported,
     Saved,
@@ -80,25 +81,22 @@ def in_one_sentence(beginning: str) -> Iterator[None]:
 
 def choose(spec: Select, image_set: ImageSet, classifier: Classifier) -> Selection:
     """The images of a run; UnderfireError if the model cannot classify them."""
+    return select(partial(_classify, classifier), image_set, spec.n, spec.seed)
 
-    def classify(images: Images) -> Logits:
-        size = "×".join(map(str, images.shape[:1:-1]))
-        with in_one_sentence(f"The model failed on images of {size} pixels"):
-            return _logits(classifier, images)
 
-    return select(classify, image_set, spec.n, spec.seed)
+def encounter(spec: Meet, image_set: ImageSet, classifier: Classifier) -> Encounter:
+    """The images that would be come by; UnderfireError if the model cannot classify them."""
+    return meet(partial(_classify, classifier), image_set, spec.n, spec.seed)
 
 
 def find(spec: Locate, image_set: ImageSet, masks: ImageSet, classifier: Classifier) -> tuple[LocatedObjects, Labels]:
     """The images of a run with their objects, and their classes as the classifier reports them."""
     located = locate(image_set, masks, spec.n, spec.seed)
-    images = located.samples.images
-    with in_one_sentence(f"The model failed on images of {'×'.join(map(str, images.shape[:1:-1]))} pixels"):
-        predicted = [_logits(classifier, chunk).argmax(1) for chunk in torch.split(images, 16)]
+    predicted = [_classify(classifier, chunk).argmax(1) for chunk in torch.split(located.samples.images, 16)]
     return located, torch.cat(predicted)
 
 
-def keep(spec: Select | Locate, samples: Samples, store: Store, **further: Tensor) -> None:
+def keep(spec: Select | Meet | Locate, samples: Samples, store: Store, **further: Tensor) -> None:
     """Store the chosen images that the store lacks with their labels and further row tensors."""
     held = set(store.done(key(spec)))
     new = [i for i, name in enumerate(samples.ids) if name not in held]
@@ -335,6 +333,12 @@ def _by_chunks(ids: tuple[str, ...], context: Context, compute: Callable[[slice]
 
 def _chunks(ids: tuple[str, ...], batch_size: int) -> Iterator[slice]:
     return (slice(start, min(start + batch_size, len(ids))) for start in range(0, len(ids), batch_size))
+
+
+def _classify(classifier: Classifier, images: Images) -> Logits:
+    """The same of a user's images; UnderfireError if the model fails on their size."""
+    with in_one_sentence(f"The model failed on images of {'×'.join(map(str, images.shape[:1:-1]))} pixels"):
+        return _logits(classifier, images)
 
 
 def _logits(classifier: Classifier, images: Images) -> Logits:

@@ -47,6 +47,21 @@ class Select(Identified):
 
 
 @dataclass(frozen=True)
+class Meet(Identified):
+    """Images, classified correctly or not, in the order in which they are met up to the n-th correct one; rows: image,
+    label, predicted. model and images are fingerprints.
+
+    As in `Select`, n is not part of what it is.
+    """
+
+    model: str
+    images: str
+    n: int = field(compare=False)
+    seed: int
+    version: int = 1
+
+
+@dataclass(frozen=True)
 class Locate(Identified):
     """n images, classified correctly or not, whose objects are known; rows: image, label, object, predicted.
 
@@ -233,6 +248,7 @@ class Detect(Identified):
 
 Spec = (
     Select
+    | Meet
     | Locate
     | TargetClasses
     | Craft

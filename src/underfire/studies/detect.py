@@ -3,8 +3,8 @@
     run = execute(settings, open_run("runs/x"), classifier, image_set, command="…")
     cells = matrix(detections(run))
 
-The benign images are correctly classified ones that the run did not attack. One half of them sets each threshold; on
-the other half the false-positive rate is measured.
+Thresholds are set and false-positive rates measured on benign images that the run did not attack (see
+`underfire.studies.calibration_images`).
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,31 +12,28 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from underfire.core.errors import UnderfireError
 from underfire.core.io import write_json, write_table
-from underfire.core.rng import halves
 from underfire.core.types import Row, Samples
 from underfire.data.image_set import ImageSet
 from underfire.detection.calibration import Detector, Standardisation, check_enough, joint
 from underfire.detection.registry import Judgement, judgements_named
 from underfire.detection.scores import Scorer
 from underfire.models.classifier import Classifier
-from underfire.runs.compute import Context, choose, keep
+from underfire.runs.compute import Context
 from underfire.runs.execute import Report, adding_to, even_batch_size, perform, preflight
 from underfire.runs.folder import Run
 from underfire.runs.plan import Planned
 from underfire.runs.settings import DetectSettings
-from underfire.runs.specs import Detect, Reported, Select, key
+from underfire.runs.specs import Detect, Meet, Reported, key
 from underfire.runs.store import Store
 from underfire.studies.base import per_image
+from underfire.studies.calibration_images import CalibrationImages, Met, met, not_attacked
 from underfire.studies.detections import (
-    CHECK,
     COLUMNS,
     DETECTORS,
-    FIT,
     MATRIX,
     RUN,
     TABLE,
@@ -74,22 +71,21 @@ def execute(
     """
     check_enough(settings.benign // 2, settings.fpr)
     asked, pictured, store = judgements(settings, run), attacked(run, settings.attacks), run.store
-    unseen = _unseen(run, pictured[0].ids, image_set)
+    unseen = not_attacked(run, pictured[0].ids, image_set)
     scorers = _scorers(asked)
     _preflight(scorers, pictured[0], classifier, store)
-    select = Select(classifier.fingerprint(), unseen.digest, settings.benign, settings.seed)
+    source = Meet(classifier.fingerprint(), unseen.digest, settings.benign, settings.seed)
     with adding_to(run):
-        if len(store.done(key(select))) < settings.benign:
-            selection = choose(select, unseen, classifier)
-            check_enough(len(selection.samples.ids) // 2, settings.fpr)
-            keep(select, selection.samples, store)
-        others = Pictured(key(select), "benign", None, store.done(key(select))[: settings.benign])
+        found = met(source, unseen, classifier, store, settings.fpr)
+        benign = found.halved(settings.seed, unseen.groups_of(found.ids))
+        check_enough(int(benign.fitting.sum()), settings.fpr)
+        others = Pictured(key(source), "benign", None, benign.ids)
         everything = [others, *pictured]
         context = Context(classifier, store, even_batch_size(max(len(each.ids) for each in everything), batch_size))
         for each in everything:
             perform(plan(scorers, each), each.ids, context, run, on_progress)
-        table = _table(settings, asked, others, pictured, store)
-        write_json(run.path / DETECTORS, _describe(settings, command, others, calibrations(table)))
+        table = _table(settings, asked, benign, others, pictured, store)
+        write_json(run.path / DETECTORS, _describe(settings, command, others.key, found, calibrations(table)))
         write_table(run.path / TABLE, table)
         write_matrix(run.path / MATRIX, matrix(table))
     return run
@@ -149,21 +145,15 @@ def _preflight(scorers: tuple[Scorer, ...], benign: Pictured, classifier: Classi
     preflight(dict.fromkeys(each for scorer in scorers for each in scorer.interpreters), classifier, sample)
 
 
-def _unseen(run: Run, seen: tuple[str, ...], image_set: ImageSet) -> ImageSet:
-    """The images that the run did not attack."""
-    others = [i for i, name in enumerate(image_set.ids) if name not in set(seen)]
-    if not others:
-        raise UnderfireError(f"{run.path} attacked all of its {len(seen)} images and leaves none to calibrate on.")
-    return image_set.take(others)
-
-
 def _table(
-    settings: DetectSettings, asked: tuple[Judgement, ...], others: Pictured, pictured: list[Pictured], store: Store
+    settings: DetectSettings,
+    asked: tuple[Judgement, ...],
+    benign: CalibrationImages,
+    others: Pictured,
+    pictured: list[Pictured],
+    store: Store,
 ) -> pa.Table:
     """The table of detections, the images of the calibration among them."""
-    fitting, _ = halves(others.ids, settings.seed)
-    part = np.full(len(others.ids), CHECK, dtype=object)
-    part[fitting.numpy()] = FIT
 
     def scores(of: Pictured, scorer: Scorer) -> Row:
         return store.read(key(Detect(of.key, scorer)), "score", of.ids)
@@ -171,13 +161,14 @@ def _table(
     tables = []
     for judgement in asked:
         parts = {of: [scores(of, each) for each in judgement.parts] for of in (others, *pictured)}
-        scales, detector = _fitted(judgement, [benign[fitting] for benign in parts[others]], settings.fpr)
+        scales, detector = _fitted(judgement, [each[benign.fitting] for each in parts[others]], settings.fpr)
         for of, found in parts.items():
             score = joint([scale(each) for scale, each in zip(scales, found, strict=True)])
+            attacked = of.attack != "benign"
             scored = per_image(
                 COLUMNS,
                 of.ids,
-                part=part.tolist() if of is others else RUN,
+                part=list(benign.parts) if of is others else RUN,
                 attack=of.attack,
                 interpreter=of.interpreter,
                 detector=judgement.name,
@@ -185,7 +176,8 @@ def _table(
                 score=score,
                 threshold=detector.threshold,
                 flagged=detector.flag(score),
-                success=None if of.attack == "benign" else store.read(of.key, "success", of.ids),
+                success=store.read(of.key, "success", of.ids) if attacked else None,
+                correct=benign.correct if of is others else None if attacked else True,
             )
             tables.append(scored)
     return pa.concat_tables(tables)
@@ -200,23 +192,27 @@ def _fitted(judgement: Judgement, benign: list[Row], fpr: float) -> tuple[list[S
         raise UnderfireError(f"The detector {judgement.name} cannot be calibrated. {problem}") from problem
 
 
-def _describe(settings: DetectSettings, command: str, others: Pictured, found: list[Calibration]) -> dict[str, Any]:
+def _describe(
+    settings: DetectSettings, command: str, stage: str, benign: Met, found: list[Calibration]
+) -> dict[str, Any]:
     """detectors.json."""
     return {
         "command": command,
         "underfire": version("underfire"),
         "spec": settings.model_dump(mode="json"),
-        "benign": {"stage": others.key, "requested": settings.benign, "found": len(others.ids)},
+        "benign": {
+            "stage": stage,
+            "requested": settings.benign,
+            "found": int(benign.correct.sum()),
+            "misclassified": benign.misclassified,
+        },
         "detectors": [
             {
                 "name": each.detector,
                 "threshold": each.threshold,
                 "fitted": each.fitted,
-                "checked": each.false_positives.n,
                 "fpr_target": settings.fpr,
-                "fpr": each.false_positives.value,
-                "fpr_low": each.false_positives.low,
-                "fpr_high": each.false_positives.high,
+                **each.false_positives.row(),
             }
             for each in found
         ],

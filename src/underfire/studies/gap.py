@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from underfire.attacks.names import made_for
-from underfire.core.io import groups, read_table, write_bytes, write_table
+from underfire.core.io import groups, nullable, read_table, write_bytes, write_table
 from underfire.core.plots import bound
 from underfire.interpreters import IG, Midpoints
 from underfire.metrics.intervals import Estimate, mean_interval
@@ -101,7 +101,7 @@ def gap_table(made: AttackPlan, ids: tuple[str, ...], store: Store) -> pa.Table:
             gap=interpretation - prediction,
             completeness_error=error,
             ig_l1=moved["map_l1"].double(),
-            ig_iou=pa.array(moved["iou_mean"].tolist(), pa.float64(), from_pandas=True),
+            **nullable({"ig_iou": moved["iou_mean"]}),
         )
         tables.append(table)
     return pa.concat_tables(tables)

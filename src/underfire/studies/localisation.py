@@ -5,7 +5,7 @@
     rows = summarise(localisations(run))
 
 All images count, whatever the classifier makes of them: maps explain the class it reports, and a wrong class is an
-error. Parameters are chosen on one half of the images and scored on the other.
+error. Parameters are chosen on one half of the images and scored on the other; images of one group are in one half.
 """
 
 from collections.abc import Iterator
@@ -21,6 +21,7 @@ from underfire.attacks.names import interpreter_name
 from underfire.core.image_ops import is_constant
 from underfire.core.io import groups, read_table, rows_where
 from underfire.core.rng import halves
+from underfire.data.image_set import ImageSet
 from underfire.interpreters.baselines import Centre, RandomMap
 from underfire.interpreters.protocol import Explainer
 from underfire.metrics.intervals import Estimate, share
@@ -74,7 +75,7 @@ def experiment(settings: LocalisationSettings, subject: Subject) -> Experiment:
     def choose_images() -> Chosen:
         located, predicted = find(source, image_set, masks, classifier)
         samples = located.samples
-        halves(samples.ids, settings.seed)
+        halves(samples.ids, settings.seed, image_set.groups_of(samples.ids))
         preflight(settings.explainers(), classifier, samples)
         counts = {"examined": len(predicted), "misclassified": int((predicted != samples.labels).sum())}
         says = {
@@ -86,7 +87,7 @@ def experiment(settings: LocalisationSettings, subject: Subject) -> Experiment:
             says, samples.ids, kept, examined(subject, samples.images, counts["misclassified"], len(predicted))
         )
 
-    stages, table = tuple(plan(settings, source)), partial(localisation_table, settings, source)
+    stages, table = tuple(plan(settings, source)), partial(localisation_table, settings, source, image_set)
     spec = identity(settings, source, "localisation", masks_digest=source.masks)
     return Experiment(spec, choose_images, stages, TABLE, table, image_set)
 
@@ -98,11 +99,13 @@ def plan(settings: LocalisationSettings, source: Locate) -> Iterator[Planned]:
         yield Planned(f"maps, {each.name}", Explain(source, each), "map", "benign", each.name)
 
 
-def localisation_table(settings: LocalisationSettings, source: Locate, ids: tuple[str, ...], store: Store) -> pa.Table:
+def localisation_table(
+    settings: LocalisationSettings, source: Locate, image_set: ImageSet, ids: tuple[str, ...], store: Store
+) -> pa.Table:
     """One row per image x interpreter x rule."""
     labels, predicted, objects = (store.read(key(source), name, ids) for name in ("label", "predicted", "object"))
     misclassified = predicted != labels
-    fitting, _ = halves(ids, settings.seed)
+    fitting, _ = halves(ids, settings.seed, image_set.groups_of(ids))
     half = np.full(len(ids), "test", dtype=object)
     half[fitting.numpy()] = "validation"
     tables = []

@@ -128,6 +128,31 @@ def test_halves_are_disjoint_complete_and_drawn_by_id() -> None:
     assert rng.halves(ids, 1)[0].tolist() != fitting.tolist()
 
 
+def test_groups_that_are_single_images_change_no_half() -> None:
+    """Thresholds of earlier runs rest on these draws."""
+    ids = tuple(f"{i}.png" for i in range(31))
+    halves = rng.halves(ids, 0)
+    assert halves[0].tolist() == [0, 2, 8, 9, 12, 14, 16, 18, 20, 21, 23, 25, 27, 29, 30]
+    for same in (rng.halves(ids, 0, ids), rng.halves(ids, 0, counted=torch.ones(31, dtype=torch.bool))):
+        assert all(map(torch.equal, same, halves))
+
+
+def test_half_is_half_of_what_is_counted() -> None:
+    ids = tuple(f"{i}.png" for i in range(40))
+    counted = torch.arange(40) % 4 > 0
+    fitting, judged = rng.halves(ids, 0, counted=counted)
+    assert (int(counted[fitting].sum()), int(counted[judged].sum())) == (15, 15)
+    assert sorted([*fitting.tolist(), *judged.tolist()]) == list(range(40))
+    assert 0 < int((~counted[fitting]).sum()) < 10, "others fall where their draws fall"
+
+
+@pytest.mark.parametrize("counted", [[True, True, True, True], [True, True, False, False]])
+def test_one_group_cannot_be_halved(counted: list[bool]) -> None:
+    groups = ("mole", "mole", *(("mole", "mole") if all(counted) else ("spot", "wart")))
+    with pytest.raises(UnderfireError, match=r"All \d images are of one group and cannot be halved"):
+        rng.halves(("a", "b", "c", "d"), 0, groups, torch.tensor(counted))
+
+
 def test_one_image_cannot_be_halved() -> None:
     with pytest.raises(UnderfireError, match="1 image leaves none to judge by"):
         rng.halves(("a.png",), 0)

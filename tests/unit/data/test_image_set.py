@@ -3,6 +3,7 @@
 import csv
 import pickle
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from torchvision.transforms.v2 import functional as F
 
 from underfire.core.errors import UnderfireError
 from underfire.data.image_set import ImageSet, UnreadableImage, object_masks, open_images
-from underfire.data.selection import locate, predict, select
+from underfire.data.selection import locate, meet, predict, select
 
 
 def save(path: Path, level: int = 0, width: int = 6, height: int = 6) -> None:
@@ -254,6 +255,32 @@ def test_sizes_that_differ_need_a_crop(tmp_path: Path, batch: int) -> None:
         select(by_level(0), images, n=6, seed=0, batch=batch)
     first = select(by_level(0), open_images(tmp_path, crop=6), n=6, seed=0).samples.ids[0]
     assert select(by_level(0), images, n=1, seed=0, batch=batch).samples.ids == (first,)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 20])
+def test_images_are_met_right_or_wrong_in_the_order_of_the_choice(flat: Path, batch: int) -> None:
+    """Level i % 4 is class i % 4, and the classifier knows 0 and 2: half of what comes is misclassified."""
+    (flat / "7.png").write_text("damaged")
+    images = open_images(flat)
+    order = meet(by_level(0, 1, 2, 3), images, n=20, seed=3).samples.ids
+    met, chosen = (find(by_level(0, 2), images, n=5, seed=3, batch=batch) for find in (meet, select))
+    assert met.samples.ids == order[: len(met.samples.ids)]
+    right = [name for name, correct in zip(met.samples.ids, met.correct.tolist(), strict=True) if correct]
+    assert tuple(right) == chosen.samples.ids
+    assert met.samples.ids[-1] == right[-1]
+    assert int((~met.correct).sum()) == chosen.misclassified > 0
+    assert met.skipped == chosen.skipped
+    for name, image in zip(met.samples.ids, met.samples.images, strict=True):
+        assert torch.equal(image, images.read(images.ids.index(name)))
+
+
+def test_groups_are_told_by_id_and_an_image_is_its_own(flat: Path) -> None:
+    images = open_images(flat)
+    assert images.groups_of(("3.png", "1.png")) == ("3.png", "1.png")
+    grouped = replace(images, groups=tuple(f"lesion {i // 2}" for i in range(20)))
+    named = [images.ids[i] for i in (5, 0, 4)]
+    assert grouped.groups_of(named) == ("lesion 2", "lesion 0", "lesion 2")
+    assert grouped.take([4, 0]).groups_of(named[:0:-1]) == ("lesion 2", "lesion 0")
 
 
 @pytest.mark.parametrize("numbers", [{"n": 0}, {"n": 1, "batch": 0}])

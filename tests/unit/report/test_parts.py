@@ -73,15 +73,30 @@ def test_the_matrix_holds_the_numbers_of_the_table(run: FakeRun, tmp_path: Path)
     by_place = {(each.calibration.detector, each.attack, each.interpreter): each for each in detecting.matrix(table)}
     for each, rates, auc in zip(detecting.calibrations(table), numbers, areas, strict=True):
         found = [by_place[each.detector, attack, made] for attack, made in attackers]
-        assert rates == [10, *(round(100 * cell.successes.value) for cell in found)]
+        assert rates == [10, 10, *(round(100 * cell.successes.value) for cell in found)]
         assert auc == pytest.approx([cell.auc for cell in found], abs=0.0051)
-    assert numbers[1] == [10, 50, 75, 75, 0, 0, 50]
+    assert numbers[1] == [10, 10, 50, 75, 75, 0, 0, 50]
     text = text_of(page, "detection")
-    assert "Every threshold was set on 10 benign images that were not attacked, for 5 % false alarms" in text
-    assert "how many of 10 others it flags" in text
-    for title in ("Feature squeezing 2 bits", "Ensemble disagreement CAM and GRAD", "PGD n = 2",
+    assert "Every threshold was set on 10 benign images that are classified correctly and were not attacked" in text
+    assert "for 5 % false alarms among such" in text
+    assert "None of the held-out images is misclassified" in text
+    for title in ("benign, as they come n = 10", "classified correctly n = 10", "misclassified n = 0",
+                  "Feature squeezing 2 bits", "Ensemble disagreement CAM and GRAD", "PGD n = 2",
                   "ADV² evading median 3×3 for GRAD n = 2", "ADV² on the ensemble n = 2"):  # fmt: skip
         assert title in text
+
+
+def test_false_alarms_are_told_apart_by_whether_the_classifier_is_right(run: FakeRun, tmp_path: Path) -> None:
+    rows = benign_rows("fs") + detection_rows("fs", part="check", failed=[2.0, 2.0, 0.5, 0.5, 0.5])
+    write_detections(tmp_path, rows + detection_rows("fs", "pgd", scores=[1.2]))
+    found = detection.compose(tmp_path / detecting.TABLE)
+    ((_, (line,)),) = found.families
+    assert found.checked == (("benign, as they come", 15), ("classified correctly", 10), ("misclassified", 5))
+    assert [each.value for each in line.benign] == ["20 %", "10 %", "40 %"]
+    assert line.benign[2].interval == "12–77"
+    assert "Misclassified images held out are few, 5: their rate is rough." in text_of(
+        render(run, tmp_path), "detection"
+    )
 
 
 def test_the_verdict_says_what_the_best_detectors_make_of_it(run: FakeRun, tmp_path: Path) -> None:

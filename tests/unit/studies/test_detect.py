@@ -113,6 +113,7 @@ def test_there_is_a_row_for_each_image_attack_and_detector(detected: Detected) -
         assert [sum(row["part"] == part for row in rows) for part in ("fit", "check")] == [4, 4]
         assert len({(row["id"], row["part"], row["attack"], row["interpreter"]) for row in rows}) == len(rows)
         assert all((row["success"] is None) == (row["attack"] == "benign") for row in rows)
+        assert all(row["correct"] is (True if row["attack"] == "benign" else None) for row in rows)
         assert all(row["flagged"] == (row["score"] > row["threshold"]) for row in rows)
 
 
@@ -189,6 +190,29 @@ def test_calibration_images_are_others_classified_correctly_and_halved(
         assert classifier(image_set.read(i)[None]).logits.argmax(1).item() == image_set.labels[i]
 
 
+def test_misclassified_images_are_checked_and_never_fitted_to(
+    run: Path, classifier: Classifier, image_set: ImageSet, tmp_path: Path
+) -> None:
+    """Of eight benign images the labels of three are wrong, so that three of five correct ones are left to check."""
+    copy = open_run(shutil.copytree(run, tmp_path / "copy"))
+    others = [i for i, name in enumerate(image_set.ids) if name not in copy.ids]
+    labels = image_set.labels.clone()
+    labels[others[:3]] = (labels[others[:3]] + 1) % 3
+    settings = DetectSettings(detector="fs:bits:3", benign=BENIGN, fpr=0.4)
+    for _ in range(2):  # the second time from the store
+        detect.execute(settings, copy, classifier, replace(image_set, labels=labels), command="test")
+        rows = [row for row in rows_of(copy) if row["part"] != "run"]
+        wrong = {image_set.ids[i] for i in others[:3]}
+        assert {row["id"]: row["correct"] for row in rows} == {row["id"]: row["id"] not in wrong for row in rows}
+        assert [row["correct"] for row in rows if row["part"] == "fit"] == [True, True]
+        checked = [row["flagged"] for row in rows if row["part"] == "check"]
+        (found,) = calibrations(detections(copy))
+        assert found.false_positives.overall == share(checked)
+        assert (found.false_positives.correct.n, found.fitted) == (3, 2)
+        benign = read_json(copy.path / DETECTORS)["benign"]
+        assert (benign["requested"], benign["found"], benign["misclassified"]) == (BENIGN, 5, 3)
+
+
 def test_thresholds_come_from_one_half_and_rates_from_the_other(detected: Detected) -> None:
     found = detected()
     noted = {each["name"]: each for each in read_json(found.path / DETECTORS)["detectors"]}
@@ -198,11 +222,11 @@ def test_thresholds_come_from_one_half_and_rates_from_the_other(detected: Detect
         # floor(5 * .3) = 1 of four and a new one may exceed it; left out of its own scale, the largest grows
         combined = each.detector == "consistency"
         assert each.threshold > fitted[-1] if combined else each.threshold == fitted[-1]
-        assert each.false_positives == share(flags)
-        told = noted[each.detector]
-        assert (told["threshold"], told["fpr"], told["fpr_target"]) == (each.threshold, each.false_positives.value, FPR)
-        assert (told["fitted"], told["checked"]) == (4, 4)
-        assert (told["fpr_low"], told["fpr_high"]) == (each.false_positives.low, each.false_positives.high)
+        assert each.false_positives.overall == each.false_positives.correct == share(flags)
+        told, rate = noted[each.detector], each.false_positives.overall
+        assert (told["threshold"], told["fpr"], told["fpr_target"]) == (each.threshold, rate.value, FPR)
+        assert (told["fitted"], told["held_out"], told["correct"], told["misclassified"]) == (4, 4, 4, 0)
+        assert (told["fpr_low"], told["fpr_high"], told["fpr_misclassified"]) == (rate.low, rate.high, None)
 
 
 def test_the_matrix_counts_the_table(detected: Detected) -> None:
@@ -240,7 +264,7 @@ def test_the_matrix_is_written_too(detected: Detected) -> None:
         for value, names in (
             (cell.successes, ("n", "detected", "low", "high")),
             (cell.failures, ("failures", "failures_detected", "failures_low", "failures_high")),
-            (cell.calibration.false_positives, ("held_out", "fpr", "fpr_low", "fpr_high")),
+            (cell.calibration.false_positives.overall, ("held_out", "fpr", "fpr_low", "fpr_high")),
         ):
             told = [row[name] for name in names]
             assert told[0] == str(value.n)

@@ -25,7 +25,15 @@ from underfire.metrics.intervals import Estimate
 from underfire.report.figures import Plot, embedded
 from underfire.report.sections.part import complete_table
 from underfire.report.verdict import percent
-from underfire.studies.detections import CHECK, COLUMNS, DETECTORS, Calibration, DetectionRate, matrix
+from underfire.studies.detections import (
+    CHECK,
+    COLUMNS,
+    DETECTORS,
+    Calibration,
+    DetectionRate,
+    FalsePositives,
+    matrix,
+)
 from underfire.studies.detections import calibrations as calibrations_of
 
 Attacks = tuple[str, str | None]  # an attack and the interpreter that it was made for, if any
@@ -42,6 +50,7 @@ class Rate:
 
 
 NOTHING = Rate(None, "–", "")
+BENIGN = ("benign, as they come", "classified correctly", "misclassified")
 
 
 @dataclass(frozen=True)
@@ -50,7 +59,7 @@ class Line:
 
     detector: str
     threshold: float
-    benign: Rate
+    benign: tuple[Rate, ...]  # as they come, classified correctly, misclassified
     rates: tuple[Rate, ...]
 
 
@@ -60,7 +69,8 @@ class Detection:
 
     target: float | None
     fitted: int
-    checked: int
+    checked: tuple[tuple[str, int], ...]  # kind of benign images, and number of them
+    caution: str
     columns: tuple[tuple[str, str, int], ...]  # attack, interpreter or "", number of successful images
     families: tuple[tuple[str, tuple[Line, ...]], ...]
     curves: tuple[tuple[str, Plot], ...]  # title and plot
@@ -70,18 +80,19 @@ class Detection:
 
 def compose(path: Path) -> Detection:
     """What a table of detections says; UnderfireError if it is damaged or not finished."""
-    table = complete_table(path, COLUMNS, optional=("interpreter", "success"))
+    table = complete_table(path, COLUMNS, optional=("interpreter", "success", "correct"))
     for name in dict.fromkeys(table["detector"].to_pylist()):
-        if not rows_where(table, detector=name, part=CHECK).num_rows:
+        if not rows_where(table, detector=name, part=CHECK, correct=True).num_rows:
             raise UnderfireError(f"{path} lacks held-out benign images of {name}; run underfire detect again.")
     target, problem = _target(path.with_name(DETECTORS))
     calibrations, cells = calibrations_of(table), matrix(table)
     families = {each.family: [other for other in calibrations if other.family == each.family] for each in calibrations}
-    columns = _attackers(cells)
+    columns, held_out = _attackers(cells), calibrations[0].false_positives
     return Detection(
         target=target,
         fitted=calibrations[0].fitted,
-        checked=calibrations[0].false_positives.n,
+        checked=tuple((kind, each.n) for kind, each in zip(BENIGN, _kinds(held_out), strict=True)),
+        caution=held_out.caution,
         columns=tuple(
             (attack_name(attack), interpreter_name(made or ""), _successful(cells, (attack, made)))
             for attack, made in columns
@@ -110,9 +121,14 @@ def _line(calibration: Calibration, cells: list[DetectionRate], columns: list[At
     return Line(
         detector=detector_part(name),
         threshold=calibration.threshold,
-        benign=_rate(calibration.false_positives, None),
+        benign=tuple(_rate(each, None) for each in _kinds(calibration.false_positives)),
         rates=tuple(_rate(its.successes, its.auc) if (its := found.get(each)) else NOTHING for each in columns),
     )
+
+
+def _kinds(found: FalsePositives) -> tuple[Estimate, ...]:
+    """The rates of BENIGN."""
+    return found.overall, found.correct, found.misclassified
 
 
 def _rate(rate: Estimate, auc: float | None) -> Rate:
@@ -129,7 +145,7 @@ def _curves(
     for calibrations in families.values():
         combined = min((each.detector for each in calibrations), key=lambda name: name.count(":"))
         rows = rows_where(table, detector=combined)
-        benign = torch.tensor(rows_where(rows, part=CHECK)["score"].to_numpy())
+        benign = torch.tensor(rows_where(rows, part=CHECK, correct=True)["score"].to_numpy())
         points = {}
         for attack, made in columns:
             successes = rows_where(rows, attack=attack, interpreter=made, success=True)["score"].to_numpy()
