@@ -2,6 +2,7 @@
 
     share(success)                       # Wilson's score interval
     mean_interval(distances)             # studentised bootstrap
+    ratio_interval(defended, undefended) # of two means over the same images
     images_to_decide(3 / 4, 0.5)         # 16 such images tell that share from one half
 
 Distances of maps are skewed, and means of few of them more so. Of intervals that promise 95 %, at n = 16 on Beta,
@@ -9,10 +10,12 @@ log-normal and recorded distances, percentile intervals cover 84 to 90 %, BCa 89
 studentised ones (Hall, Annals of Statistics 1988) 93 to 95 %, so these are used, at either end no narrower than t:
 
     t_b = (mean_b - mean) / (s_b / sqrt n)     mean - t_.975 s / sqrt n  to  mean - t_.025 s / sqrt n
+
+Ratios of two means over the same images get theirs likewise, on the logarithm: its s is that of a/mean a - b/mean b.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from math import ceil, inf, isnan, nan, sqrt
 from typing import Any
 
@@ -53,9 +56,27 @@ def mean_interval(values: npt.ArrayLike, clusters: npt.ArrayLike | None = None) 
         return Estimate(mean, nan, nan, data.size)
     if np.ptp(data) == 0:
         return Estimate(mean, mean, mean, data.size)
-    error = data.std(ddof=1) / sqrt(data.size)
-    low, high = _studentised(data, mean)
+    low, high = _studentised(data[None], _mean, mean)
+    _, error = _mean(data)
     return Estimate(mean, float(mean - high * error), float(mean - low * error), data.size)
+
+
+def ratio_interval(numerators: npt.ArrayLike, denominators: npt.ArrayLike) -> Estimate:
+    """Mean numerator over mean denominator of the pairs without NaN, and its interval from FEWEST pairs on.
+
+    A pair belongs to one image, and images are what is resampled. NaN where there is no pair or a mean is not positive.
+    """
+    pairs = np.array([numerators, denominators], dtype=np.float64)
+    pairs = pairs[:, ~np.isnan(pairs).any(0)]
+    n = pairs.shape[1]
+    if not n or (pairs.mean(1) <= 0).any():
+        return Estimate(nan, nan, nan, n)
+    ratio, error = _log_ratio(*pairs)
+    if n < FEWEST:
+        return Estimate(float(np.exp(ratio)), nan, nan, n)
+    low, high = _studentised(pairs, _log_ratio, float(ratio))
+    value, lower, upper = (float(np.exp(ratio - errors * error)) for errors in (0, high, low))
+    return Estimate(value, lower, upper, n)
 
 
 def wilson(k: int, n: int) -> tuple[float, float]:
@@ -96,30 +117,44 @@ def _averaged(data: npt.NDArray[np.float64], clusters: npt.NDArray[Any]) -> npt.
     return np.bincount(place, data) / np.bincount(place)
 
 
-def _studentised(data: npt.NDArray[np.float64], mean: float) -> tuple[float, float]:
-    """The 2.5 % and 97.5 % quantiles of resampled means in units of their own standard errors; those of t if larger.
+Estimator = Callable[..., tuple[Any, Any]]  # of arrays and their axis of images: values with their standard errors
 
-    Where few values stand out, many resamples lack them all and know no error: t is wide enough for these.
+
+def _mean(data: npt.NDArray[np.float64], axis: int = -1) -> tuple[Any, Any]:
+    return data.mean(axis), data.std(axis, ddof=1) / sqrt(data.shape[axis])
+
+
+def _log_ratio(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64], axis: int = -1) -> tuple[Any, Any]:
+    """Of means that are above 0, by the delta method; resamples with none above 0 have no ratio and no error."""
+    means = [data.mean(axis, keepdims=True) for data in (a, b)]
+    floor = np.finfo(np.float64).tiny
+    u, v = (data / np.maximum(mean, floor) for data, mean in zip((a, b), means, strict=True))
+    logs = [np.log(np.maximum(mean, floor)).squeeze(axis) for mean in means]
+    return logs[0] - logs[1], (u - v).std(axis, ddof=1) / sqrt(a.shape[axis])
+
+
+def _studentised(data: npt.NDArray[np.float64], estimator: Estimator, value: float) -> tuple[float, float]:
+    """The 2.5 % and 97.5 % quantiles of resampled estimates, in their own standard errors; those of t if larger.
+
+    `data` has a row for each sample that the estimator takes; its columns are resampled together. Where few values
+    stand out, many resamples lack them all and know no error: t is wide enough for these.
     """
     from scipy.stats import bootstrap, t
 
+    def in_standard_errors(*samples: npt.NDArray[np.float64], axis: int) -> npt.NDArray[np.float64]:
+        """How far the estimate of a resample lies from that of all; 0 where all values are equal."""
+        found, error = estimator(*samples, axis=axis)
+        within: npt.NDArray[np.float64] = np.divide(found - value, error, out=np.zeros_like(error), where=error > 0)
+        return within
+
     found = bootstrap(
-        (data,),
-        partial(_in_standard_errors, mean=mean),
+        tuple(data),
+        in_standard_errors,
+        paired=len(data) > 1,
         n_resamples=RESAMPLES,
         confidence_level=LEVEL,
         method="percentile",
         rng=np.random.default_rng(0),
     ).confidence_interval
-    student = float(t.ppf((1 + LEVEL) / 2, data.size - 1))
+    student = float(t.ppf((1 + LEVEL) / 2, data.shape[1] - 1))
     return min(float(found.low), -student), max(float(found.high), student)
-
-
-def _in_standard_errors(data: npt.NDArray[np.float64], axis: int, mean: float) -> npt.NDArray[np.float64]:
-    """How far the mean of data lies from another; 0 where all are equal."""
-    n = data.shape[axis]
-    error = data.std(axis, ddof=1) / sqrt(n)
-    within: npt.NDArray[np.float64] = np.divide(
-        data.mean(axis) - mean, error, out=np.zeros_like(error), where=error > 0
-    )
-    return within

@@ -11,7 +11,15 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from underfire.metrics.intervals import FEWEST, Estimate, images_to_decide, mean_interval, share, wilson
+from underfire.metrics.intervals import (
+    FEWEST,
+    Estimate,
+    images_to_decide,
+    mean_interval,
+    ratio_interval,
+    share,
+    wilson,
+)
 
 Draw = Callable[[np.random.Generator, int], npt.NDArray[Any]]
 
@@ -122,6 +130,53 @@ def test_repeated_measures_count_once() -> None:
     assert (thrice.n, thrice.value, thrice.low, thrice.high) == pytest.approx((20, once.value, once.low, once.high))
     taken_for_60 = mean_interval(np.tile(data, 3))
     assert thrice.high - thrice.low > 1.5 * (taken_for_60.high - taken_for_60.low)
+
+
+# ------------------------------------------------------------------ ratios
+
+
+@pytest.mark.extended
+@pytest.mark.parametrize("n", [16, 32, 100])
+@pytest.mark.parametrize("kinds", [("rts pgd", "rts adv2"), ("grad pgd", "grad adv2")], ids=str)
+def test_ratios_of_recorded_distances_are_covered(kinds: tuple[str, str], n: int) -> None:
+    above, below = (recorded()[kind] for kind in kinds)
+    rng, truth = np.random.default_rng(n), above.mean() / below.mean()
+    held = 0
+    for _ in range(300):
+        chosen = rng.integers(len(above), size=n)
+        found = ratio_interval(above[chosen], below[chosen])
+        held += found.low <= truth <= found.high
+    assert held / 300 >= 0.92
+
+
+def test_a_ratio_is_that_of_means_over_pairs() -> None:
+    found = ratio_interval([0.2, 0.4, math.nan, 0.1], [0.1, 0.3, 0.1, math.nan])
+    assert (found.value, found.n) == (pytest.approx(1.5), 2)
+    assert not found.has_interval
+
+
+def test_what_both_means_share_does_not_widen_their_ratio() -> None:
+    """Images differ by far more than the two measures of one image: they belong together."""
+    rng = np.random.default_rng(0)
+    data = rng.lognormal(0, 1, 30)
+    other = 2 * data * rng.uniform(0.9, 1.1, 30)
+    paired, shuffled = ratio_interval(other, data), ratio_interval(rng.permutation(other), data)
+    assert paired.value == pytest.approx(shuffled.value)
+    assert paired.high - paired.low < 0.3 * (shuffled.high - shuffled.low)
+    assert ratio_interval(3 * data, data).high == pytest.approx(3)
+
+
+def test_a_ratio_turned_over_has_its_interval_turned_over() -> None:
+    a, b = np.random.default_rng(1).beta(1, 5, (2, 24))
+    one, other = ratio_interval(a, b), ratio_interval(b, a)
+    assert (1 / one.value, 1 / one.high, 1 / one.low) == pytest.approx((other.value, other.low, other.high), rel=0.05)
+
+
+@pytest.mark.parametrize("pairs", [([], []), ([0.1] * 9, [0.0] * 9), ([math.nan], [1.0])], ids=str)
+def test_there_is_no_ratio_to_nothing(pairs: tuple[list[float], list[float]]) -> None:
+    found = ratio_interval(*pairs)
+    assert math.isnan(found.value)
+    assert not found.has_interval
 
 
 # ------------------------------------------------------------------ shares
