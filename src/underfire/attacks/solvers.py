@@ -284,7 +284,7 @@ def map_aware(
 ) -> Attack:
     """A solver's ADV2; `budget` overrides fields of its perturbation."""
     own = _within(budget, solver.recipe(recipe))
-    parameters = _parameters(own, interpreter)
+    parameters = map_attack(own, interpreter)
     evasion = own.evasion(evade, own.perturbation)
     steps = parameters.steps if steps is None else check_count("steps", steps, least=0)
     weight = parameters.weight if map_weight is None else check_number("map_weight", map_weight, least=0.0)
@@ -307,11 +307,11 @@ def map_aware(
     )
 
 
-def _parameters(recipe: Recipe, interpreter: Interpreter) -> MapAttack:
+def map_attack(recipe: Recipe, interpreter: Interpreter) -> MapAttack:
     """An interpreter's row; for an ensemble as many steps as its slowest member takes, the weights those of all."""
     if not isinstance(interpreter, Ensemble):
         return recipe.map_attacks.get(interpreter.name, recipe.otherwise)
-    rows = [_parameters(recipe, each) for each in interpreter.members]
+    rows = [map_attack(recipe, each) for each in interpreter.members]
     members = tuple(row.model(each) for row, each in zip(rows, interpreter.members, strict=True))
     weights = tuple(row.weight for row in rows)
     return MapAttack(

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from underfire.attacks import engine
 from underfire.attacks.engine import Progress
+from underfire.attacks.suite import random_points
 from underfire.attacks.target_classes import check_targets
 from underfire.attacks.target_maps import Pool, Wanted
 from underfire.core import rng
@@ -42,6 +43,7 @@ from underfire.runs.specs import (
     Locate,
     Meet,
     Pictured,
+    RandomPoints,
     Reported,
     Saved,
     Select,
@@ -134,6 +136,12 @@ def _compute(spec: Any, ids: tuple[str, ...], context: Context) -> Rows:
 def _(spec: TargetClasses, ids: tuple[str, ...], context: Context) -> Rows:
     image, label = (context.store.read(key(spec.of), name, ids) for name in ("image", "label"))
     yield ids, {"target": targets_of(spec, Samples(ids, image, label), context.classifier, context.batch_size)}
+
+
+@_compute.register
+def _(spec: RandomPoints, ids: tuple[str, ...], context: Context) -> Rows:
+    image = context.store.read(key(spec.of), "image", ids)
+    yield ids, {"theta": random_points(spec.perturbation, image, rng.image_keys(ids), spec.seed, spec.start)}
 
 
 @_compute.register

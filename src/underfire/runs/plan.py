@@ -231,7 +231,7 @@ def _stages_of(attacked: PlannedAttack) -> Iterator[Planned]:
     craft, attack = attacked.craft, attacked.name
     after = None if attacked.interpreter is None else attacked.interpreter.name
     against = "" if after is None else f", {after}"
-    if craft.start is not None:
+    if isinstance(craft.start, Craft):
         yield Planned(f"warm start of {attack}", craft.start, "step", craft.start.attack.name, None)
     if craft.anchor is not None:
         yield Planned(f"first stage of {attack}", craft.anchor, "step", craft.anchor.attack.name, None)

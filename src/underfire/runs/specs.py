@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from underfire.attacks.attack import Attack
+from underfire.attacks.perturbations import Pixels
 from underfire.attacks.target_classes import RandomClass, TargetClass
 from underfire.attacks.target_maps import TargetMap
 from underfire.data.corruptions import HARMLESS, Corruption
@@ -87,6 +88,17 @@ class TargetClasses(Identified):
 
 
 @dataclass(frozen=True)
+class RandomPoints(Identified):
+    """Thetas to begin from, drawn from a budget around chosen images; rows: theta. Each `start` is another draw."""
+
+    of: Select
+    perturbation: Pixels
+    seed: int
+    start: int
+    version: int = 1
+
+
+@dataclass(frozen=True)
 class Craft(Identified):
     """Adversarial images, found without the draws that `interpreters.protocol.scoring_draws` names; rows as in Outcome.
 
@@ -96,7 +108,7 @@ class Craft(Identified):
     of: TargetClasses
     attack: Attack
     goal: "Explain | TargetMaps | None"
-    start: "Craft | None"
+    start: "Craft | RandomPoints | None"
     anchor: "Craft | None" = None
     version: int = 3
 
@@ -251,6 +263,7 @@ Spec = (
     | Meet
     | Locate
     | TargetClasses
+    | RandomPoints
     | Craft
     | Saved
     | SignNoise
