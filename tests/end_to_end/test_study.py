@@ -20,8 +20,10 @@ from printed import numbers_of
 from tiny_report import Tags
 from underfire import open_run
 from underfire.attacks import solvers
+from underfire.attacks.suite import PRESET, suite
 from underfire.cli.main import main
 from underfire.data.image_set import open_images
+from underfire.interpreters import CAM
 from underfire.report import write_report_of
 from underfire.runs import compute
 from underfire.runs.plan import AttackPlan
@@ -41,7 +43,7 @@ MAKES = {  # tables and figures of the paper's studies, whatever others there ar
     "random-class": ("table-8 figure-13", "figure-12 figure-13"),
     "transfer": ("table-9", "figure-14"),
     "gap": ("proposition-1", ""),
-    "aid": ("table-10 defences defences-localisation", "figure-15 figure-16"),
+    "aid": ("table-10 defences-suite defences defences-localisation", "figure-15 figure-16"),
     "sanity": ("sanity", ""),
 }
 Said = tuple[int, str, str]
@@ -553,12 +555,16 @@ def test_aid_compares_the_first_interpreter_with_the_defended_ones(everything: E
     run = open_run(everything.folder / "aid")
     rows = aid.comparisons(run).to_pylist()
     kinds = {(row["shown_by"], row["images"], row["made_for"]) for row in rows}
+    members = [member.name for member in suite(CAM())]
+    by_suite = {(row["shown_by"], row["made_for"], row["member"]) for row in rows if row["member"] is not None}
+    own_suites = {(name, name, member) for name in ("cam", "smooth:cam") for member in members}
+    assert by_suite == own_suites | {("smooth:cam", "cam", PRESET)}
     noises = {(f"{kind} noise, {level} %", None) for kind in ("normal", "uniform") for level in (3, 30)}
     attacks = {("pgd", None), ("adv2", "cam"), ("signs like pgd", None), ("signs like adv2", "cam")}
     own = {("adv2", "smooth:cam"), ("signs like adv2", "smooth:cam")}
     shared = {("benign", None), *noises, *attacks}
     assert kinds == {("cam", *kind) for kind in shared} | {("smooth:cam", *kind) for kind in shared | own}
-    assert len(rows) == 4 * len(kinds)
+    assert len(rows) == 4 * (len(kinds) + 2 * (len(members) - 1))
     assert all(row["map_l1"] == 0 for row in rows if (row["shown_by"], row["images"]) == ("cam", "benign"))
     assert any(row["map_l1"] > 0 for row in rows if (row["shown_by"], row["images"]) == ("smooth:cam", "benign"))
     for row in aid.summarise(aid.comparisons(run)):
@@ -569,8 +575,16 @@ def test_aid_compares_the_first_interpreter_with_the_defended_ones(everything: E
             assert row.misclassified.value >= 0.3
     assert run.maps("adv2", "smooth:cam")[1].shape == (4, 16, 16)
     assert run.maps("adv2 for cam", "smooth:cam")[1].shape == (4, 16, 16)
+    assert run.images("adv2, random start", "cam")[1].shape == (4, 3, 16, 16)
     assert run.maps("normal noise, 3 %", "cam")[1].shape == (4, 16, 16)
     assert set(aid.located(run)) == {"cam", "smooth:cam"}
+
+
+def test_what_a_suite_shares_is_computed_once(everything: Everything) -> None:
+    """Starts are those of all interpreters and members."""
+    run = open_run(everything.folder / "aid")
+    steps = [each for each in run.info["wall_seconds"] if each in ("warm start", "random starts")]
+    assert steps == ["random starts"], "the warm start is that of the study of effectiveness"
 
 
 def test_aid_attacks_as_underfire_attack_does(everything: Everything) -> None:

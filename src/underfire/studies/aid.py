@@ -6,21 +6,23 @@
 
 The first interpreter is the undefended one. Each is asked how far its maps move from its own benign ones
 
-    under PGD, which ignores maps, under ADV2 made for it, and under ADV2 made for the undefended one,
-    under random signs of the same size as each attack: benign images that a detector must let pass,
+    under PGD, which ignores maps, under ADV2 made for it by a suite of attacks, and under the suite's preset made
+    for the undefended one,
+    under random signs of the same size as each attack: benign images of which nothing should be told,
     under normal and uniform noise that makes the classifier err on 3 % and 30 % of the images,
 
 and how far its benign maps are from those of the undefended one. With object masks, how well it finds objects is
 measured in folders of its own.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from torch import Tensor
 
 from underfire.attacks.names import attack_name
+from underfire.attacks.suite import PRESET
 from underfire.core.io import rows_where
 from underfire.core.rng import image_keys
 from underfire.core.types import Samples
@@ -30,6 +32,7 @@ from underfire.models.noise import NOISES, Trial
 from underfire.runs.compute import choose
 from underfire.runs.execute import Chosen, Experiment, execute, preflight
 from underfire.runs.folder import Run
+from underfire.runs.plan import scored_maps
 from underfire.runs.settings import StudySettings
 from underfire.runs.specs import Explain, Select, Spec, describe, key
 from underfire.runs.store import Store
@@ -47,11 +50,13 @@ from underfire.studies.aid_views import (
     plan,
     summarise,
     views,
+    worst_cases,
 )
 from underfire.studies.base import Manner, Study, Subject, chosen, identity, select_from, settings_of
 from underfire.studies.figures import Drawing, Figure, gallery, papers
 from underfire.studies.localisation import LocalisationSettings, LocalisationSummary
 from underfire.studies.tables import Cell, Row, Table, Value
+from underfire.studies.worst_case import WorstCase
 
 SHOWN = 2  # images in a gallery
 
@@ -124,30 +129,73 @@ def _localised(out: Path, label: str) -> Path:
 
 
 def tables(run: Run) -> Iterator[Table]:
-    """Table 10, then everything that interpreters were shown."""
-    found = summarise(comparisons(run))
-    names = list(dict.fromkeys(each.shown_by for each in found))
+    """Table 10, the suite, then everything that interpreters were shown."""
+    table = comparisons(run)
+    found, suites = summarise(table), worst_cases(table)
+    names = list(suites)
     by_kind = {(each.shown_by, each.images, each.made_for): each for each in found}
-    undefended, *defended = names
-    drifts = {name: by_kind[name, BENIGN, None].map_l1 for name in defended}
-    printed = _anchors(names)
-    benign = ((Value("ΔL1", None),), *((Value("ΔL1", drift, printed[name][0]),) for name, drift in drifts.items()))
-    attacked = tuple((Value("ΔL1", by_kind[name, "adv2", name].map_l1, printed[name][1]),) for name in names)
-    title = "Table 10. Distance to benign maps: of benign inputs to the undefended map, of ADV² to the own one"
-    note = "Every interpreter is attacked by ADV² made for itself, anew."
-    rows = (Row(("Benign",), benign), Row(("ADV²",), attacked))
-    yield Table("table-10", title, ("",), tuple(names), rows, note)
+    drifts = {name: by_kind[name, BENIGN, None].map_l1 for name in names[1:]}
+    yield _table_10(suites, drifts)
+    yield _suite_table(suites)
     if objects := located(run):
         errors = tuple((Value("error", each.error, percent=True),) for each in objects.values())
         title = "Error in weakly supervised localisation"
         yield Table("defences-localisation", title, ("",), tuple(objects), (Row(("Measure",), errors),))
     yield Table(
         "defences",
-        "How far maps move (AUC of map change as a detector of the attack)",
+        "How far maps move (AUC: change against the benign map, attack against random signs)",
         ("Images",),
         tuple(names),
-        tuple(_row(kind, undefended, names, by_kind) for kind in _kinds(found, undefended)),
-        "Attacks are told from benign images with random signs of the same size. Noise makes 3 and 30 % of images err.",
+        tuple(_row(kind, names, by_kind) for kind in _kinds(found, names[0])),
+        "AUC: how well the distance to the benign map, which nobody has who meets only the image at hand, separates "
+        "attacked images from benign ones with random signs of the same size. ADV² is the suite's preset. Noise makes "
+        "3 and 30 % of images err.",
+    )
+
+
+def _table_10(suites: Mapping[str, WorstCase], drifts: Mapping[str, Estimate]) -> Table:
+    """The undefended interpreter comes first; `drifts` are those of the others' benign maps."""
+    undefended, *defended = suites
+    names = [undefended, *defended]
+    printed = _anchors(names)
+    benign = ((Value("ΔL1", None),), *((Value("ΔL1", drifts[name], printed[name][0]),) for name in defended))
+    preset = tuple((Value("ΔL1", suites[name].map_l1_of(PRESET), printed[name][1]),) for name in names)
+    worst = tuple((Value("ΔL1", suites[name].map_l1),) for name in names)
+    ratios = ((Value("ratio", None),), *((Value("ratio", suites[n].ratio_to(suites[undefended])),) for n in defended))
+    return Table(
+        "table-10",
+        "Table 10. Distance to benign maps: of benign inputs to the undefended map, of ADV² to the own one",
+        ("",),
+        tuple(names),
+        (
+            Row(("Benign",), benign),
+            Row(("ADV², preset",), preset),
+            Row(("ADV², worst case",), worst),
+            Row(("Worst case / undefended",), ratios),
+        ),
+        "Every interpreter is attacked by ADV² made for itself, anew. The worst case is the closest map among those of "
+        f"{len(suites[undefended].members)} attacks, image by image. Images that were not fooled are left out.",
+    )
+
+
+def _suite_table(suites: Mapping[str, WorstCase]) -> Table:
+    """What every member of the suite leaves, and how often it is the one that leaves least."""
+    members = next(iter(suites.values())).members
+
+    def cell(left: WorstCase, member: str) -> Cell:
+        shares = (("success", left.success_of(member)), ("closest", left.closest(member)))
+        return Value("ΔL1", left.map_l1_of(member)), *(Value(name, each, percent=True) for name, each in shares)
+
+    rows = [Row((member,), tuple(cell(left, member) for left in suites.values())) for member in members]
+    worst = tuple((Value("ΔL1", left.map_l1), Value("success", left.success, percent=True)) for left in suites.values())
+    return Table(
+        "defences-suite",
+        "ADV² for itself, made in several ways: distance to benign maps (success, closest of all)",
+        ("ADV²",),
+        tuple(suites),
+        (*rows, Row(("worst case",), worst)),
+        "In brackets the share of images that were fooled, and of those on which this attack's map is the closest. "
+        "Distances are means over the images that were fooled.",
     )
 
 
@@ -174,8 +222,8 @@ def _kinds(found: list[AidSummary], undefended: str) -> list[Kind]:
     return list(kinds)
 
 
-def _row(kind: Kind, undefended: str, names: list[str], found: dict[tuple[str, str, str | None], AidSummary]) -> Row:
-    images, whose = kind
+def _row(kind: Kind, names: list[str], found: Mapping[tuple[str, str, str | None], AidSummary]) -> Row:
+    (images, whose), undefended = kind, names[0]
     cells = list[Cell]()
     for name in names:
         made_for = {"all": None, "itself": name}.get(whose, undefended)
@@ -205,16 +253,18 @@ def _gallery(settings: AidSettings, select: Select, run: Run, kinds: Sequence[tu
     labels = store.read(key(select), "label", ids)
     for group in kinds:
         by_kind = {
-            kind: [view for view in every if view.images == kind and view.made_for in (None, view.shown_by)]
+            kind: [view for view in every if view.attack == kind and view.made_for in (None, view.shown_by)]
             for kind in group
         }
         fooled = store.read(key(by_kind[group[-1]][0].spec), "predicted", ids) != labels
         for place in fooled.nonzero()[:SHOWN, 0].tolist():
             chosen = ids[place : place + 1]
-            benign = [Explain(select, each) for each in settings.by_label().values()]
+            benign = [scored_maps(select, each)[0] for each in settings.by_label().values()]
             rows.append((BENIGN, _panels(store, chosen, select, benign)))
             for kind, shown in by_kind.items():
-                rows.append((attack_name(kind), _panels(store, chosen, shown[0].spec, [view.maps for view in shown])))
+                rows.append(
+                    (attack_name(kind), _panels(store, chosen, shown[0].spec, [view.maps[0] for view in shown]))
+                )
     return gallery(["input", *settings.by_label()], rows)
 
 

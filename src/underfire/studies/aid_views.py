@@ -11,11 +11,12 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from pydantic import Field, field_validator
 
 from underfire.attacks import solvers
-from underfire.attacks.attack import Attack
+from underfire.attacks.suite import PRESET, suite
 from underfire.attacks.target_classes import RandomClass
 from underfire.core.errors import UnderfireError
 from underfire.core.io import groups, read_table
@@ -23,14 +24,15 @@ from underfire.detection.calibration import roc
 from underfire.interpreters import Interpreter
 from underfire.interpreters.registry import interpreter_named
 from underfire.metrics.intervals import Estimate, mean_interval, share
-from underfire.metrics.maps import map_l1
+from underfire.metrics.maps import compare_draws
 from underfire.models.noise import NOISES
 from underfire.runs.folder import Run
-from underfire.runs.plan import Planned
+from underfire.runs.plan import Planned, scored_maps
 from underfire.runs.settings import Inputs
-from underfire.runs.specs import CalibratedNoise, Craft, Explain, Select, SignNoise, TargetClasses, key
+from underfire.runs.specs import CalibratedNoise, Craft, Explain, RandomPoints, Select, SignNoise, TargetClasses, key
 from underfire.runs.store import Store
 from underfire.studies.base import per_image
+from underfire.studies.worst_case import WorstCase, crafted, warm_start, worst_case
 
 TABLE = "aid.parquet"
 LEVELS = (0.03, 0.30)  # shares of errors
@@ -40,6 +42,7 @@ SCHEMA = pa.schema(
         "id": pa.string(),
         "images": pa.string(),  # benign, of an attack, of signs like an attack, or of a noise with its level
         "made_for": pa.string(),  # whose map the attack was after, if any
+        "member": pa.string(),  # of the suite of attacks, where they are after a map
         "shown_by": pa.string(),
         "class_true": pa.int64(),
         "class_target": pa.int64(),  # null where nobody attacks
@@ -84,36 +87,47 @@ class AidSettings(Inputs):
 
 @dataclass(frozen=True)
 class View:
-    """Images of one kind, for whom they were made, and who shows them."""
+    """Images of one kind, for whom and by which member of the suite they were made, and who shows them."""
 
     images: str
     made_for: str | None
+    member: str | None
     shown_by: str
     spec: Select | Craft | SignNoise | CalibratedNoise
     interpreter: Interpreter
 
     @property
-    def maps(self) -> Explain:
-        return Explain(self.spec, self.interpreter)
+    def maps(self) -> tuple[Explain, ...]:
+        """By each draw that scores."""
+        return scored_maps(self.spec, self.interpreter)
+
+    @property
+    def attack(self) -> str:
+        """As readers of the run find the images; the suite's preset is ADV2 itself."""
+        return self.images if self.member in (None, PRESET) else f"{self.images}, {self.member}"
 
 
 def views(settings: AidSettings, select: Select) -> Iterator[View]:
     """Everything that each interpreter is asked to show."""
     interpreters = settings.by_label()
     undefended, *_ = interpreters
-    plain = _craft(settings, select, solvers.pgd(**_recipe(settings)), None)
-    crafts = {name: _adv2(settings, select, each) for name, each in interpreters.items()}
+    plain = _plain(settings, select)
+    suites = {name: _suite(settings, select, each) for name, each in interpreters.items()}
     for name, each in interpreters.items():
-        yield View(BENIGN, None, name, select, each)
-        attacks = [(None, plain), (name, crafts[name])]
-        attacks += [(undefended, crafts[undefended])] if name != undefended else []
-        for made_for, craft in attacks:
-            yield View(craft.attack.name, made_for, name, craft, each)
-            yield View(signs_like(craft.attack.name), made_for, name, SignNoise(craft, settings.seed), each)
+        yield View(BENIGN, None, None, name, select, each)
+        attacks = [(None, None, plain), (name, PRESET, suites[name][PRESET])]
+        attacks += [(undefended, PRESET, suites[undefended][PRESET])] if name != undefended else []
+        for made_for, member, craft in attacks:
+            signs = SignNoise(craft, settings.seed)
+            yield View(craft.attack.name, made_for, member, name, craft, each)
+            yield View(signs_like(craft.attack.name), made_for, None, name, signs, each)
+        for member, craft in suites[name].items():
+            if member != PRESET:
+                yield View(craft.attack.name, name, member, name, craft, each)
         for kind in NOISES:
             for level in LEVELS:
                 noise = CalibratedNoise(select, kind, level, settings.seed)
-                yield View(noise_name(kind, level), None, name, noise, each)
+                yield View(noise_name(kind, level), None, None, name, noise, each)
 
 
 def noise_name(kind: str, level: float) -> str:
@@ -126,39 +140,63 @@ def signs_like(attack: str) -> str:
     return f"{SIGNS} {attack}"
 
 
-def _adv2(settings: AidSettings, select: Select, interpreter: Interpreter) -> Craft:
-    attack = solvers.adv2(interpreter, **_recipe(settings), steps=settings.steps, seed=settings.seed)
-    return _craft(settings, select, attack, Explain(select, interpreter))
+def _plain(settings: AidSettings, select: Select) -> Craft:
+    attack = solvers.pgd(**_recipe(settings))
+    return Craft(_targets(settings, select), attack, None, warm_start(attack, _targets(settings, select)))
+
+
+def _suite(settings: AidSettings, select: Select, interpreter: Interpreter) -> dict[str, Craft]:
+    """ADV2 for the interpreter by every member of the suite."""
+    members = suite(interpreter, **_recipe(settings), steps=settings.steps, seed=settings.seed)
+    benign, targets = Explain(select, interpreter), _targets(settings, select)
+    return {each.name: crafted(each, targets, benign, settings.seed) for each in members}
 
 
 def _recipe(settings: AidSettings) -> dict[str, Any]:
     return {"recipe": settings.recipe, "eps": settings.eps}
 
 
-def _craft(settings: AidSettings, select: Select, attack: Attack, goal: Explain | None) -> Craft:
-    targets = TargetClasses(select, settings.seed, RandomClass())
-    assert attack.warm_start is not None
-    return Craft(targets, attack, goal, Craft(targets, attack.warm_start, None, None))
+def _targets(settings: AidSettings, select: Select) -> TargetClasses:
+    return TargetClasses(select, settings.seed, RandomClass())
 
 
 def plan(settings: AidSettings, select: Select, shown: tuple[View, ...]) -> Iterator[Planned]:
     """The stages in the order in which they are computed, each once."""
-    plain = _craft(settings, select, solvers.pgd(**_recipe(settings)), None)
-    assert plain.start is not None
+    stages = dict[str, Planned]()
+    for planned in _stages(settings, select, shown):
+        stages.setdefault(key(planned.spec), planned)
+    yield from stages.values()
+
+
+def _stages(settings: AidSettings, select: Select, shown: tuple[View, ...]) -> Iterator[Planned]:
     yield Planned("images", select, "image", BENIGN, None)
-    yield Planned("targets", plain.of, "step", BENIGN, None)
-    yield Planned("warm start", plain.start, "step", "warm-start", None)
+    yield Planned("targets", _targets(settings, select), "step", BENIGN, None)
     for name, each in settings.by_label().items():
-        yield Planned(f"benign maps, {name}", Explain(select, each), "map", BENIGN, name)
-    begun = set[str]()
+        yield from _maps(f"benign maps, {name}", scored_maps(select, each), BENIGN, name)
+        yield Planned(f"target maps, {name}", Explain(select, each), "step", BENIGN, name)
     for view in shown:
-        if view.spec != select and key(view.spec) not in begun:
-            begun.add(key(view.spec))
-            whose = view.made_for or "all"
-            yield Planned(f"{view.images}, {whose}", view.spec, "image", view.images, view.made_for)
-        if view.spec != select:
-            attack = view.images if view.made_for in (None, view.shown_by) else f"{view.images} for {view.made_for}"
-            yield Planned(f"{attack}, maps of {view.shown_by}", view.maps, "map", attack, view.shown_by)
+        if view.spec == select:
+            continue
+        if isinstance(view.spec, Craft):
+            yield _start(view.spec)
+        yield Planned(f"{view.attack}, {view.made_for or 'all'}", view.spec, "image", view.attack, view.made_for)
+        attack = view.attack if view.made_for in (None, view.shown_by) else f"{view.attack} for {view.made_for}"
+        yield from _maps(f"{attack}, maps of {view.shown_by}", view.maps, attack, view.shown_by)
+
+
+def _start(craft: Craft) -> Planned:
+    """What an attack begins from."""
+    if isinstance(craft.start, RandomPoints):
+        return Planned("random starts", craft.start, "step", "random-start", None)
+    assert craft.start is not None
+    return Planned("warm start", craft.start, "step", craft.start.attack.name, None)
+
+
+def _maps(label: str, maps: tuple[Explain, ...], attack: str, interpreter: str) -> Iterator[Planned]:
+    """Maps by each draw that scores, of which the first are shown."""
+    yield Planned(label, maps[0], "map", attack, interpreter)
+    for further in maps[1:]:
+        yield Planned(f"{label}, drawn again", further, "step", attack, interpreter)
 
 
 def aid_table(
@@ -168,20 +206,21 @@ def aid_table(
     labels = store.read(key(select), "label", ids)
     tables = []
     for view in shown:
-        reference = Explain(select, undefended if view.images == BENIGN else view.interpreter)
-        distances = map_l1(*(store.read(key(spec), "map", ids) for spec in (view.maps, reference)))
+        reference = scored_maps(select, undefended if view.images == BENIGN else view.interpreter)
+        maps, references = ([store.read(key(each), "map", ids) for each in drawn] for drawn in (view.maps, reference))
         of, predicted = view.spec, labels if view.spec == select else store.read(key(view.spec), "predicted", ids)
         table = per_image(
             SCHEMA,
             ids,
             images=view.images,
             made_for=view.made_for,
+            member=view.member,
             shown_by=view.shown_by,
             class_true=labels,
             class_target=store.read(key(of.of), "target", ids) if isinstance(of, Craft) else None,
             class_predicted=predicted,
             sigma=store.read(key(of), "sigma", ids) if isinstance(of, CalibratedNoise) else None,
-            map_l1=distances,
+            map_l1=compare_draws(maps, references)["map_l1"],
         )
         tables.append(table)
     return pa.concat_tables(tables)
@@ -194,7 +233,8 @@ def aid_table(
 class AidSummary:
     """One interpreter on images of one kind.
 
-    `success` is an attack's, and `auc` that of map change as a detector of it against signs of the same size.
+    `success` is an attack's. `auc` says how well the change against the benign map, which nobody has who meets only the
+    image at hand, separates the attack from random signs of the same size.
     """
 
     shown_by: str
@@ -208,7 +248,7 @@ class AidSummary:
 
     @property
     def is_control(self) -> bool:
-        """Whether nobody attacks: what a detector must tell an attack from."""
+        """Whether nobody attacks: the random signs that stand beside an attack."""
         return self.images.startswith(SIGNS)
 
 
@@ -218,8 +258,9 @@ def comparisons(run: Run) -> pa.Table:
 
 
 def summarise(table: pa.Table) -> list[AidSummary]:
-    """One AidSummary per interpreter and kind of images, in the order of the table."""
-    kinds = dict(groups(table, "shown_by", "images", "made_for"))
+    """One AidSummary per interpreter and kind of images, in the order of the table; of a suite the preset alone."""
+    single = pc.fill_null(pc.equal(table["member"], PRESET), True)
+    kinds = dict(groups(table.filter(single), "shown_by", "images", "made_for"))
     return [
         _summary(rows, kinds.get((shown_by, signs_like(images), made_for)), shown_by, images, made_for)
         for (shown_by, images, made_for), rows in kinds.items()
@@ -242,3 +283,15 @@ def _summary(rows: pa.Table, signs: pa.Table | None, shown_by: str, images: str,
         auc=auc,
         sigma=rows["sigma"][0].as_py(),
     )
+
+
+def worst_cases(table: pa.Table) -> dict[str, WorstCase]:
+    """What the suite against each interpreter leaves of it, by interpreter, images in the order of their ids."""
+    own = table.filter(pc.and_(pc.is_valid(table["member"]), pc.equal(table["made_for"], table["shown_by"])))
+    return {shown_by: _worst_case(rows) for (shown_by,), rows in groups(own, "shown_by")}
+
+
+def _worst_case(rows: pa.Table) -> WorstCase:
+    by_member = {member: each.sort_by("id") for (member,), each in groups(rows, "member")}
+    fooled = [pc.equal(each["class_predicted"], each["class_target"]).to_numpy() for each in by_member.values()]
+    return worst_case(list(by_member), [each["map_l1"].to_numpy() for each in by_member.values()], fooled)
