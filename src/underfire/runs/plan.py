@@ -117,6 +117,13 @@ def scored_maps(of: Pictured, interpreter: Explainer) -> tuple[Explain, ...]:
     return tuple(Explain(of, interpreter, draw) for draw in scoring_draws(interpreter))
 
 
+def planned_maps(label: str, maps: tuple[Explain, ...], attack: str, interpreter: str) -> Iterator[Planned]:
+    """Maps by each draw that scores, of which the first are shown."""
+    yield Planned(label, maps[0], "map", attack, interpreter)
+    for further in maps[1:]:
+        yield Planned(f"{label}, drawn again", further, "step", attack, interpreter)
+
+
 def _interpreters(settings: AttackSettings, targets: TargetClasses) -> Iterator[PlannedInterpreter]:
     rule = target_map_named(settings.target_map)
     for interpreter in settings.explainers():
@@ -215,7 +222,7 @@ def _stages(
     yield Planned("images", targets.of, "image", "benign", None)
     yield Planned("targets", targets, "step", "benign", None)
     for each in interpreters:
-        yield from _maps(f"benign maps, {each.name}", each.benign, "benign", each.name)
+        yield from planned_maps(f"benign maps, {each.name}", each.benign, "benign", each.name)
         if each.variation is not None:
             yield Planned(f"natural variation, {each.name}", each.variation, "step", "benign", each.name)
         seen = each.goal.benign if isinstance(each.goal, TargetMaps) else each.goal
@@ -239,16 +246,9 @@ def _stages_of(attacked: PlannedAttack) -> Iterator[Planned]:
         yield Planned(f"benign maps for {attack}", cast(Explain, craft.goal), "step", "benign", None)
     yield Planned(f"{attack}{against}", craft, "image", attack, after)
     for name, maps in attacked.scored.maps.items():
-        yield from _maps(f"{attack} maps, {name}", maps, attack, name)
+        yield from planned_maps(f"{attack} maps, {name}", maps, attack, name)
     for form, scored in attacked.files.items():
         yield Planned(f"{attack} as {form}{against}", scored.images, "step", attack, after)
         for name, maps in scored.maps.items():
             for drawn in maps:
                 yield Planned(f"{attack} maps as {form}, {name}", drawn, "step", attack, name)
-
-
-def _maps(label: str, maps: tuple[Explain, ...], attack: str, interpreter: str) -> Iterator[Planned]:
-    """Maps by each draw that scores, of which the first are shown."""
-    yield Planned(label, maps[0], "map", attack, interpreter)
-    for further in maps[1:]:
-        yield Planned(f"{label}, drawn again", further, "step", attack, interpreter)

@@ -27,7 +27,7 @@ from underfire.metrics.intervals import Estimate, mean_interval, share
 from underfire.metrics.maps import compare_draws
 from underfire.models.noise import NOISES
 from underfire.runs.folder import Run
-from underfire.runs.plan import Planned, scored_maps
+from underfire.runs.plan import Planned, planned_maps, scored_maps
 from underfire.runs.settings import Inputs
 from underfire.runs.specs import CalibratedNoise, Craft, Explain, RandomPoints, Select, SignNoise, TargetClasses, key
 from underfire.runs.store import Store
@@ -172,7 +172,7 @@ def _stages(settings: AidSettings, select: Select, shown: tuple[View, ...]) -> I
     yield Planned("images", select, "image", BENIGN, None)
     yield Planned("targets", _targets(settings, select), "step", BENIGN, None)
     for name, each in settings.by_label().items():
-        yield from _maps(f"benign maps, {name}", scored_maps(select, each), BENIGN, name)
+        yield from planned_maps(f"benign maps, {name}", scored_maps(select, each), BENIGN, name)
         yield Planned(f"target maps, {name}", Explain(select, each), "step", BENIGN, name)
     for view in shown:
         if view.spec == select:
@@ -181,7 +181,7 @@ def _stages(settings: AidSettings, select: Select, shown: tuple[View, ...]) -> I
             yield _start(view.spec)
         yield Planned(f"{view.attack}, {view.made_for or 'all'}", view.spec, "image", view.attack, view.made_for)
         attack = view.attack if view.made_for in (None, view.shown_by) else f"{view.attack} for {view.made_for}"
-        yield from _maps(f"{attack}, maps of {view.shown_by}", view.maps, attack, view.shown_by)
+        yield from planned_maps(f"{attack}, maps of {view.shown_by}", view.maps, attack, view.shown_by)
 
 
 def _start(craft: Craft) -> Planned:
@@ -190,13 +190,6 @@ def _start(craft: Craft) -> Planned:
         return Planned("random starts", craft.start, "step", "random-start", None)
     assert craft.start is not None
     return Planned("warm start", craft.start, "step", craft.start.attack.name, None)
-
-
-def _maps(label: str, maps: tuple[Explain, ...], attack: str, interpreter: str) -> Iterator[Planned]:
-    """Maps by each draw that scores, of which the first are shown."""
-    yield Planned(label, maps[0], "map", attack, interpreter)
-    for further in maps[1:]:
-        yield Planned(f"{label}, drawn again", further, "step", attack, interpreter)
 
 
 def aid_table(
