@@ -50,8 +50,8 @@ def _detectability(found: list[DetectionRate], made: list[str]) -> Table:
     title = "Table 4. Detectability of PGD, basic ADV² (A) and adaptive ADV² (A∗) using feature squeezing"
     titles = tuple("PGD" if name is None else f"{interpreter_name(name)}-{kind}" for kind, name in columns)
     note = (
-        "A∗ hides from the squeezer of its row. Thresholds are those that 5 % of benign images exceed; "
-        "shares are of successful images."
+        "A∗ hides from the squeezer of its row. Thresholds are those that 5 % of correctly classified benign images "
+        "exceed; shares are of successful images."
     )
     return Table("table-4", title, ("Squeezer",), titles, tuple(rows), note)
 
