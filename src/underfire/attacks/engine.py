@@ -56,7 +56,7 @@ class Slots:
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class Paused:
     """How far some images are, at the end of a quantum: their places among the goals, and rows by name."""
 
     index: tuple[int, ...]
@@ -91,13 +91,13 @@ def stream(
     batch_size: int = 16,
     on_step: Callable[[Progress], None] = lambda progress: None,
     start: Tensor | None = None,
-    resume: Checkpoint | None = None,
-    on_quantum: Callable[[Checkpoint], None] = lambda checkpoint: None,
+    resume: Paused | None = None,
+    on_quantum: Callable[[Paused], None] = lambda paused: None,
 ) -> Iterator[tuple[Labels, Outcome]]:
     """Yield (indices into goal, outcomes) as images finish. `start` gives each image its first theta.
 
-    With fewer images than slots the spare slots repeat the first image, so that the batch size holds. Images of a
-    checkpoint that `on_quantum` was given go on from there.
+    With fewer images than slots the spare slots repeat the first image, so that the batch size holds. Images to
+    `resume`, as `on_quantum` was given them at the end of a quantum, go on from there.
     """
     start = attack.perturbation.init(goal.image) if start is None else start
     total = len(goal.key)
@@ -114,7 +114,7 @@ def stream(
         finished, converged = _finished(attack, classifier, slots)
         done = [slot for slot in finished.nonzero()[:, 0].tolist() if slot not in idle]
         if unfinished := [slot for slot in working if slot not in done]:
-            on_quantum(_checkpoint(slots, unfinished, image_in))
+            on_quantum(_pause(slots, unfinished, image_in))
         if not done:
             continue
         index = torch.tensor(done, device=classifier.device)
@@ -131,17 +131,17 @@ def stream(
             slots = rows.put(slots, refilled, rows.take(fresh, refilled))
 
 
-def _checkpoint(slots: Slots, chosen: list[int], image_in: list[int]) -> Checkpoint:
+def _pause(slots: Slots, chosen: list[int], image_in: list[int]) -> Paused:
     """What these slots hold beside their goals; the candidates of a quantum that ended are judged."""
     held = rows.leaves(rows.take(slots, torch.tensor(chosen, device=slots.theta.device)))
     lasting = {name: leaf for name, leaf in held.items() if not name.startswith(("goal.", "candidate."))}
-    return Checkpoint(tuple(image_in[slot] for slot in chosen), lasting)
+    return Paused(tuple(image_in[slot] for slot in chosen), lasting)
 
 
 def _fill(
-    attack: Attack, classifier: Classifier, goal: Goal, start: Tensor, resume: Checkpoint | None, chosen: list[int]
+    attack: Attack, classifier: Classifier, goal: Goal, start: Tensor, resume: Paused | None, chosen: list[int]
 ) -> Slots:
-    """The slots with these images, those of the checkpoint as it left them."""
+    """The slots with these images, those that were paused as they were."""
     fresh = _fresh(attack, classifier, goal, start, chosen)
     begun = [] if resume is None else [slot for slot, image in enumerate(chosen) if image in resume.index]
     if resume is None or not begun:

@@ -286,12 +286,12 @@ def _(spec: Craft, ids: tuple[str, ...], context: Context) -> Rows:
     start = None if spec.start is None else context.store.read(key(spec.start), "theta", ids)
     paused, held = context.store.paused(key(spec))
     here = [place for place, name in enumerate(paused) if name in ids]
-    resume = engine.Checkpoint(
+    resume = engine.Paused(
         tuple(ids.index(paused[place]) for place in here), {name: leaf[here] for name, leaf in held.items()}
     )
 
-    def pause(checkpoint: engine.Checkpoint) -> None:
-        context.store.pause(key(spec), [ids[i] for i in checkpoint.index], checkpoint.rows)
+    def pause(at_work: engine.Paused) -> None:
+        context.store.pause(key(spec), [ids[i] for i in at_work.index], at_work.rows)
 
     running = (spec.attack, context.classifier, goal, context.batch_size, context.on_step, start)
     for index, outcome in engine.stream(*running, resume, pause):

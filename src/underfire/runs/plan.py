@@ -57,7 +57,7 @@ class PlannedInterpreter:
 
 
 @dataclass(frozen=True)
-class Scored:
+class MeasuredImages:
     """Crafted images, and by the name of the interpreter their maps by each draw that scores."""
 
     images: Craft | Saved
@@ -76,8 +76,8 @@ class PlannedAttack:
     interpreter: Interpreter | None
     solver: str
     evades: str | None
-    scored: Scored
-    files: Mapping[str, Scored]
+    scored: MeasuredImages
+    files: Mapping[str, MeasuredImages]
 
     @property
     def name(self) -> str:
@@ -183,7 +183,7 @@ class _Planner:
 
     def _planned(self, craft: Craft, interpreter: Interpreter | None, solver: str, evades: str | None) -> PlannedAttack:
         judges = [each.interpreter for each in self.interpreters] if interpreter is None else [interpreter]
-        scored = Scored(craft, {each.name: scored_maps(craft, each) for each in judges})
+        scored = MeasuredImages(craft, {each.name: scored_maps(craft, each) for each in judges})
         files = {name: _saved(craft, form, judges) for name, form in FILES.items()}
         return PlannedAttack(craft, interpreter, solver, evades, scored, files)
 
@@ -201,11 +201,11 @@ class _Planner:
         return None if attack is None else Craft(self.targets, attack, None, None)
 
 
-def _saved(craft: Craft, form: Corruption, judges: Sequence[Interpreter]) -> Scored:
+def _saved(craft: Craft, form: Corruption, judges: Sequence[Interpreter]) -> MeasuredImages:
     """Images from files; where the file loses something, one draw of a map is enough."""
     saved, lossless = Saved(craft, form), isinstance(form, PNG)
     maps = {each.name: scored_maps(saved, each) for each in judges}
-    return Scored(saved, maps if lossless else {name: drawn[:1] for name, drawn in maps.items()})
+    return MeasuredImages(saved, maps if lossless else {name: drawn[:1] for name, drawn in maps.items()})
 
 
 def _once(stages: Iterable[Planned]) -> Iterator[Planned]:
