@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from underfire.attacks import engine
 from underfire.attacks.engine import Progress
+from underfire.attacks.perturbations import Pixels
 from underfire.attacks.solvers import adv2, pgd
 from underfire.core import rng
 from underfire.core.errors import UnderfireError
@@ -40,6 +41,7 @@ from underfire.runs.specs import (
     Explain,
     ExplainRandomised,
     Locate,
+    RandomPoints,
     Reported,
     Saved,
     Select,
@@ -55,6 +57,7 @@ SELECT = Select("model", "images", n=5, seed=0)
 TARGETS = TargetClasses(SELECT, seed=0)
 PLAIN = replace(pgd(steps=3), warm_start=None)
 CRAFT = Craft(TARGETS, PLAIN, None, None)
+POINTS = RandomPoints(SELECT, Pixels(0.1), seed=0, start=1)
 MAPS = Explain(SELECT, CAM())
 LOCATE = Locate("model", "images", "masks", n=5, seed=0)
 FORGOTTEN = ExplainRandomised(SELECT, CAM(), "all", seed=0)
@@ -62,6 +65,8 @@ SPECS: tuple[Spec, ...] = (
     SELECT,
     TARGETS,
     CRAFT,
+    POINTS,
+    Craft(TARGETS, PLAIN, None, POINTS),
     Craft(TARGETS, replace(adv2(CAM(), steps=2), warm_start=None), MAPS, CRAFT),
     MAPS,
     Explain(CRAFT, GRAD()),
@@ -108,6 +113,8 @@ def test_equal_specs_have_equal_keys_and_different_ones_different_keys() -> None
         (MAPS, replace(MAPS, draw=1)),
         (Saved(CRAFT, JPEG(95)), Saved(CRAFT, JPEG(94))),
         (LOCATE, replace(LOCATE, masks="others")),
+        (POINTS, replace(POINTS, start=2)),
+        (POINTS, replace(POINTS, perturbation=Pixels(0.2))),
         (FORGOTTEN, replace(FORGOTTEN, depth="head")),
         (FORGOTTEN, replace(FORGOTTEN, seed=1)),
     ],
@@ -313,6 +320,18 @@ def test_crafting_from_a_stored_warm_start_is_what_the_engine_does_in_one_go(con
     )
     for name, expected in vars(engine.run(attack, context.classifier, goal, context.batch_size)).items():
         assert torch.equal(rows(context, craft, name), expected), name
+
+
+def test_an_attack_begins_at_the_random_point_of_its_image(context: Context) -> None:
+    """One of no steps stays there, whichever images it is computed with."""
+    staying = Craft(TARGETS, replace(PLAIN, perturbation=Pixels(0.1), steps=0), None, POINTS)
+    third = ids_of(context)[2:3]
+    run_stage(POINTS, third, context)
+    alone = context.store.read(key(POINTS), "theta", third)
+    compute(context, TARGETS, POINTS, staying)
+    theta = rows(context, POINTS, "theta")
+    assert torch.equal(alone, theta[2:3])
+    assert torch.equal(rows(context, staying, "image"), rows(context, SELECT, "image") + theta)
 
 
 @pytest.mark.parametrize(("form", "name", "options"), [(PNG(), "png", {}), (JPEG(75), "jpeg", {"quality": 75})])
