@@ -93,3 +93,15 @@ def test_tuples_are_nested_and_nothing_stays_nothing() -> None:
     assert nothing is None
     with pytest.raises(ValueError, match="shorter"):
         rows.where(torch.tensor([True, False, True]), record, (torch.arange(3),))
+
+
+def test_leaves_go_by_their_path_and_come_back() -> None:
+    """Also through tuples and where there is nothing; what is not given stays."""
+    nested = (record(3), None)
+    held = rows.leaves(nested)
+    assert sorted(held) == ["0.images", "0.inner.flags", "0.inner.labels"]
+    other = (record(3, offset=2), None)
+    assert same(rows.with_leaves(other, held)[0], nested[0])
+    partly = rows.with_leaves(other, {"0.images": held["0.images"]})[0]
+    assert torch.equal(partly.images, nested[0].images)
+    assert torch.equal(partly.inner.labels, other[0].inner.labels)

@@ -9,7 +9,7 @@ import pytest
 from underfire.attacks.names import SOLVERS
 from underfire.metrics.intervals import wilson
 from underfire.metrics.maps import DISTANCES
-from underfire.runs.outcomes import completed, outcomes_schema, summarise
+from underfire.runs.outcomes import ON_FILE, completed, outcomes_schema, quoted, summarise
 
 
 def outcomes() -> pa.Table:
@@ -117,6 +117,35 @@ def test_overlaps_that_are_not_there_are_left_out() -> None:
     pgd, adv2, _ = summarise(outcomes().set_column(place, "iou_half", pa.array([None, 0.2, 0.3, None, 0.5])))
     assert (pgd.all_images["iou_half"].value, pgd.all_images["iou_half"].n) == (0.3, 1)
     assert adv2.all_images["iou_half"].value == 0.2
+
+
+def test_tables_quote_what_a_png_file_holds_and_keep_the_floats_beside() -> None:
+    """The first map stays plausible no longer once its image is rounded, and one attack fails."""
+    table = outcomes().append_column("benign_iou", outcomes()["iou_mean"]).drop_columns(["success_png"])
+    table = table.append_column("natural_l1", pa.array([0.25] * 5)).append_column(
+        "within_natural", pa.array([True] * 5)
+    )
+    for name in ON_FILE:
+        table = table.append_column(f"{name}_png", table[name])
+    changes = {
+        "iou_mean_png": [0.4] * 5,
+        "success_png": [False, *[True] * 4],
+        "benign_l1_png": [0.3, 0.2, 0.1, 0.2, 0.4],
+    }
+    for name, values in changes.items():
+        table = table.set_column(table.column_names.index(name), name, pa.array(values))
+    found = quoted(table)
+    for name in ON_FILE:
+        assert found[name].equals(table[f"{name}_png"])
+        assert found[f"{name}_float"].equals(table[name])
+    assert found["within_natural"].to_pylist() == [False, True, True, True, False]
+    assert found["judgement"].to_pylist() == ["changed"] * 5
+    assert [each.asr.value for each in summarise(found)] == [0.5, 1, 1]
+    assert summarise(found)[0].all_images["success_float"].value == 0.5
+
+
+def test_older_tables_are_quoted_as_they_are() -> None:
+    assert quoted(outcomes()).equals(completed(outcomes()))
 
 
 def test_the_page_of_run_folders_lists_every_column() -> None:
