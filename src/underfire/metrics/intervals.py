@@ -41,11 +41,13 @@ class Estimate:
         return not isnan(self.low)
 
 
-def mean_interval(values: npt.ArrayLike, clusters: npt.ArrayLike | None = None) -> Estimate:
+def mean_interval(
+    values: npt.ArrayLike, clusters: npt.ArrayLike | None = None, within: tuple[float, float] = (-inf, inf)
+) -> Estimate:
     """The mean of the values that are not NaN, and its interval from FEWEST values on; all NaN where there is none.
 
-    `clusters` says what repeated measures are of: each is averaged first, and n counts clusters. Resampling is fixed,
-    so equal data give equal intervals.
+    `clusters` says what repeated measures are of: each is averaged first, and n counts clusters. No interval leaves
+    the bounds `within` which such values lie. Resampling is fixed, so equal data give equal intervals.
     """
     data = np.asarray(values, dtype=np.float64)
     if clusters is not None:
@@ -58,7 +60,8 @@ def mean_interval(values: npt.ArrayLike, clusters: npt.ArrayLike | None = None) 
         return Estimate(mean, mean, mean, data.size)
     low, high = _studentised(data[None], _mean, mean)
     _, error = _mean(data)
-    return Estimate(mean, float(mean - high * error), float(mean - low * error), data.size)
+    lower, upper = np.clip([mean - high * error, mean - low * error], *within)
+    return Estimate(mean, float(lower), float(upper), data.size)
 
 
 def ratio_interval(numerators: npt.ArrayLike, denominators: npt.ArrayLike) -> Estimate:

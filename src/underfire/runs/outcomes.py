@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -142,7 +143,8 @@ def floors(outcomes: pa.Table, interpreter: str) -> dict[str, dict[str, Estimate
 
 def _floor(distance: npt.NDArray[Any], overlap: npt.NDArray[Any]) -> dict[str, Estimate]:
     alike = share(overlap[~np.isnan(overlap)] > PLAUSIBLE)
-    return {"map_l1": mean_interval(distance), "iou_mean": mean_interval(overlap), "plausible": alike}
+    means = {name: mean_interval(each, within=(0, inf)) for name, each in (("map_l1", distance), ("iou_mean", overlap))}
+    return {**means, "plausible": alike}
 
 
 def quoted(outcomes: pa.Table) -> pa.Table:
@@ -213,7 +215,7 @@ def _summarise(rows: pa.Table) -> AttackSummary:
     return AttackSummary(
         **{name: rows[name][0].as_py() for name in ("interpreter", "attack", "solver", "map_aware", "evades")},
         asr=share(success),
-        mc=mean_interval(rows["confidence"].to_numpy()[success]),
+        mc=mean_interval(rows["confidence"].to_numpy()[success], within=(0, 1)),
         all_images=all_images,
         successes=all_images if success.all() else _averages(columns, judgement, success),
     )
@@ -226,6 +228,6 @@ def _averages(
     seen = chosen & (judgement != UNSEEN)
     shares = {"plausible": share(np.isin(judgement[seen], DECEIVING)), "unseen": share(~seen[chosen])}
     return shares | {
-        name: share(values[chosen]) if name in FLAGS else mean_interval(values[chosen])
+        name: share(values[chosen]) if name in FLAGS else mean_interval(values[chosen], within=(0, inf))
         for name, values in columns.items()
     }

@@ -233,3 +233,10 @@ def test_a_share_at_the_threshold_is_never_decided() -> None:
     assert images_to_decide(0.5, 0.5) == math.inf
     needed = [images_to_decide(0.5 + gap, 0.5) for gap in (0.1, 0.2, 0.3)]
     assert all(a > b for a, b in pairwise(needed))
+
+
+def test_an_interval_stays_where_its_values_can_be() -> None:
+    confidences = [0.999] * 19 + [0.9]
+    free, bounded = mean_interval(confidences), mean_interval(confidences, within=(0, 1))
+    assert free.high > 1
+    assert (bounded.low, bounded.high) == (free.low, 1)
