@@ -143,7 +143,7 @@ def floors(outcomes: pa.Table, interpreter: str) -> dict[str, dict[str, Estimate
 
 def _floor(distance: npt.NDArray[Any], overlap: npt.NDArray[Any]) -> dict[str, Estimate]:
     alike = share(overlap[~np.isnan(overlap)] > PLAUSIBLE)
-    means = {name: mean_interval(each, within=(0, inf)) for name, each in (("map_l1", distance), ("iou_mean", overlap))}
+    means = {name: mean_interval(each, within=(0.0, inf)) for name, each in (("map_l1", distance), ("iou_mean", overlap))}
     return {**means, "plausible": alike}
 
 
@@ -215,7 +215,7 @@ def _summarise(rows: pa.Table) -> AttackSummary:
     return AttackSummary(
         **{name: rows[name][0].as_py() for name in ("interpreter", "attack", "solver", "map_aware", "evades")},
         asr=share(success),
-        mc=mean_interval(rows["confidence"].to_numpy()[success], within=(0, 1)),
+        mc=mean_interval(rows["confidence"].to_numpy()[success], within=(0.0, 1.0)),
         all_images=all_images,
         successes=all_images if success.all() else _averages(columns, judgement, success),
     )
@@ -228,6 +228,6 @@ def _averages(
     seen = chosen & (judgement != UNSEEN)
     shares = {"plausible": share(np.isin(judgement[seen], DECEIVING)), "unseen": share(~seen[chosen])}
     return shares | {
-        name: share(values[chosen]) if name in FLAGS else mean_interval(values[chosen], within=(0, inf))
+        name: share(values[chosen]) if name in FLAGS else mean_interval(values[chosen], within=(0.0, inf))
         for name, values in columns.items()
     }
