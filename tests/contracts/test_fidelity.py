@@ -1,4 +1,8 @@
-"""Law 8, Fidelity: the recipe "paper" is the paper's parameter tables, row by row."""
+"""Law 8, Fidelity: the recipes "paper…" are the paper's parameter tables, row by row and column by column."""
+
+from dataclasses import fields
+from functools import partial
+from typing import get_args
 
 import pytest
 import torch
@@ -7,7 +11,9 @@ from tiny_maskers import tiny_rts
 from tiny_networks import classifier
 from underfire.attacks import solvers
 from underfire.attacks.attack import Attack, CrossEntropy, SmoothedCrossEntropy
+from underfire.attacks.names import RECIPES, SOLVERS
 from underfire.attacks.perturbations import Flow, Pixels
+from underfire.attacks.solvers import map_aware
 from underfire.attacks.steps import AdamStep, MomentumSignStep, SignStep, TwoPhaseStep
 from underfire.core.schedules import Constant
 from underfire.interpreters import (
@@ -23,15 +29,16 @@ from underfire.interpreters import (
     Unrolled,
 )
 from underfire.interpreters.mask.solver import Solver
+from underfire.runs.settings import RecipeName
 
 ALPHA, EPSILON, PLAIN_STEPS, WARM_STEPS = 1 / 255, 0.031, 1000, 400
 TABLE = [
-    # interpreter, steps after the warm start, lambda of the sum over the map, cells of the paper's map
+    # interpreter, steps after the warm start, lambda of the sum over the map, cells of the map at 224 pixels
     (GRAD(), 800, 0.007, 56 * 56),
     (CAM(), 1200, 0.204, 7 * 7),
 ]
 FLOW_TABLE = [
-    # interpreter, steps, c: lambda of the sum times the cells of the paper's map (MASK: of the mean over cells), tau
+    # interpreter, steps, c: lambda of the sum times the cells at 224 pixels (MASK: of the mean over cells), tau
     (GRAD(), 800, 0.023 * 56 * 56, 0.0005),
     (CAM(), 600, 0.653 * 7 * 7, 0.0005),
     (MASK(Solver(seed=3)), 1000, 500, 0.004),
@@ -85,6 +92,7 @@ def test_pgd_row() -> None:
     assert attack.interpreter == Blind()
     assert attack.prediction == CrossEntropy()
     assert attack.steps + WARM_STEPS == PLAIN_STEPS
+    assert attack.stop is None, "all of its 1,000 iterations are taken"
     assert step_sizes(attack) == {exactly(ALPHA)}
     assert budget(attack) == EPSILON
 
@@ -130,7 +138,7 @@ def test_mask_row() -> None:
 
 
 def test_mask_solver() -> None:
-    """Eq. 7 with the numbers of Fong and Vedaldi."""
+    """Eq. 9 with the numbers of Fong and Vedaldi."""
     assert Solver() == Solver(area=1e-4, variation=1e-2, beta=3.0, steps=300, lr=0.1, geometry=None)
     assert MASK() == MASK(Solver(), Replay())
 
@@ -147,6 +155,42 @@ def test_grad_smooths_relus_and_labels() -> None:
 def test_cam_is_attacked_as_it_is() -> None:
     attack = solvers.adv2(CAM(), recipe="paper")
     assert (attack.interpreter, attack.prediction) == (CAM(), CrossEntropy())
+
+
+# ------------------------------------------------------------------ other columns of Tables 10 and 11
+
+OTHER_COLUMNS = {
+    # (recipe, solver, interpreter): last weight of the map and weights of further terms, where not the ResNet's
+    ("paper-densenet", "pgd", "rts"): {"map": 0.008 * 56 * 56, "encoder": 0.1},
+    ("paper-densenet", "stadv", "mask"): {"map": 500, "cost": 0.005},
+    ("paper-densenet", "stadv", "rts"): {"map": 0.0612 * 56 * 56, "encoder": 0.1, "cost": 0.0005},
+    ("paper-isic", "pgd", "cam"): {"map": 0.02 * 49},
+    ("paper-isic", "pgd", "grad-cam"): {"map": 0.02 * 49},
+    ("paper-isic", "pgd", "rts"): {"map": 0.006 * 56 * 56, "encoder": 0.0},  # Table 10 has a dash
+}
+
+
+@pytest.mark.parametrize("recipe", ["paper-densenet", "paper-isic"])
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_other_columns_differ_from_the_resnets_where_the_paper_does(recipe: str, solver: str) -> None:
+    """And nowhere else: warm start, steps, rules, models of the interpreter, the attack that ignores the map."""
+    of_resnet, of_other = (partial(map_aware, SOLVERS[solver], recipe=each) for each in ("paper", recipe))
+    everything_else = [f.name for f in fields(Attack) if f.name != "weights"]
+    for interpreter in (GRAD(), CAM(), GradCAM(), MASK(), tiny_rts(classifier("resnet"))):
+        before, after = of_resnet(interpreter), of_other(interpreter)
+        assert all(getattr(before, name) == getattr(after, name) for name in everything_else)
+        ends = [{name: float(w(torch.tensor([a.steps]))) for name, w in a.weights.items()} for a in (before, after)]
+        assert ends[1] == pytest.approx(OTHER_COLUMNS.get((recipe, solver, interpreter.name), ends[0]))
+        start = float(after.weights["map"](torch.tensor([0])))
+        assert start == pytest.approx(ends[1]["map"] / 2)
+    plain = [solvers.plain(SOLVERS[solver], recipe=each) for each in ("paper", recipe)]
+    assert plain[0] == plain[1]
+
+
+def test_recipes_are_named_as_they_are_offered() -> None:
+    """By the command line, in the settings, and of every solver."""
+    assert list(solvers.RECIPES) == list(solvers.FLOW_RECIPES) == list(RECIPES)
+    assert set(get_args(RecipeName)) == set(RECIPES)
 
 
 @whatever_the_interpreter
@@ -187,6 +231,7 @@ def test_every_stadv_attack_starts_from_400_plain_steps_on_the_flow() -> None:
 def test_stadv_row() -> None:
     attack = solvers.stadv(recipe="paper")
     assert (attack.interpreter, attack.prediction, attack.steps + 400) == (Blind(), CrossEntropy(), PLAIN_STEPS)
+    assert attack.stop is None
     assert attack.weights == {"cost": Constant(0.0005)}
 
 

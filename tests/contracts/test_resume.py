@@ -19,6 +19,7 @@ import pytest
 from safetensors import safe_open
 
 from underfire.attacks import solvers
+from underfire.attacks.attack import StopRule
 from underfire.attacks.engine import Progress
 from underfire.core.errors import UnderfireError
 from underfire.data.image_set import open_images
@@ -54,9 +55,12 @@ def start(tiny_model: str, tiny_photos: Path) -> Start:
 @pytest.fixture
 def short_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few steps, and a stop rule so that images of one batch finish at different times."""
-    stop = solvers.StopRule(confidence=0.5)
-    short = replace(solvers.RECIPES["annealed"], warm_steps=3, plain_steps=90, plain_stop=stop)
+    plain = solvers.plain
+    short = replace(solvers.RECIPES["annealed"], warm_steps=3, plain_steps=90)
     monkeypatch.setattr(solvers, "RECIPES", {**solvers.RECIPES, "annealed": short})
+    monkeypatch.setattr(
+        solvers, "plain", lambda *args, **given: replace(plain(*args, **given), stop=StopRule(confidence=0.5))
+    )
 
 
 @pytest.fixture

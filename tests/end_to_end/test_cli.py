@@ -181,7 +181,7 @@ def test_list_names_what_attack_takes(underfire: Underfire) -> None:
         "interpreters  cam, grad, grad-cam, ig, mask, rts, smooth",
         "solvers       pgd, stadv",
         "attacks       pgd, stadv, adv2, adv2-stadv",
-        "recipes       paper, annealed",
+        "recipes       paper, paper-densenet, paper-isic, annealed",
         "target class  random, least-likely, next, N, CSV",
         "target map    benign, patch, random-class, FILE",
         "detectors     fs, fs:SQUEEZER+…, consistency, consistency:INTERPRETER[:CHANGE]+…, ensemble, "

@@ -54,9 +54,7 @@ def recipe(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
     whole = solvers.RECIPES["annealed"]
     if request.param == "short":
         attacks = {name: replace(each, steps=each.steps // 3) for name, each in whole.map_attacks.items()}
-        short = replace(
-            whole, map_attacks=attacks, otherwise=replace(whole.otherwise, steps=whole.otherwise.steps // 3)
-        )
+        short = replace(whole, map_attacks=attacks)
         monkeypatch.setattr(solvers, "RECIPES", {**solvers.RECIPES, "annealed": short})
         masks = {"mask": lambda argument: MASK(Solver(steps=60))}
         monkeypatch.setattr(registry, "INTERPRETERS", {**registry.INTERPRETERS, **masks})

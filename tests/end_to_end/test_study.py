@@ -261,6 +261,18 @@ def test_another_setting_is_refused_and_other_studies_stay(copied: dict[str, obj
     assert files(Path(str(copied["out"]))) == before
 
 
+def test_the_papers_network_can_be_named_and_is_written_down(tiny: dict[str, object], tmp_path: Path) -> None:
+    """What is computed is the same whichever it is."""
+    options, first = tiny | {"n": 4, "steps": 3, "out": tmp_path}, b""
+    for asked, network in ((None, "ResNet"), ("densenet", "DenseNet"), ("resnet", "ResNet")):
+        code, out, err = study("effectiveness", **(options if asked is None else options | {"anchors": asked}))
+        assert (code, err) == (0, "")
+        assert f"the paper's {network}" in " ".join(out.split())
+        assert open_run(tmp_path / "effectiveness").info.get("anchors") == asked
+        outcomes = (tmp_path / "effectiveness" / "outcomes.parquet").read_bytes()
+        assert outcomes == (first := first or outcomes)
+
+
 @pytest.mark.parametrize("name", ["localisation", "evasiveness", "transfer", "gap", "sanity"])
 def test_what_is_lost_is_made_again(everything: Everything, copied: dict[str, object], name: str) -> None:
     folder = Path(str(copied["out"])) / name

@@ -1,20 +1,23 @@
-"""The named attacks with their parameters: recipe "paper" (Zhang et al. 2020) and recipe "annealed" (ours).
+"""The named attacks with their parameters: recipes "paper…" (Zhang et al. 2020) and recipe "annealed" (ours).
 
 A solver is a way to move an image: "pgd" changes pixels within a ball, "stadv" bends the image by a flow. Each has
 an attack that ignores the map and an ADV2, and each recipe has its parameters for both.
 
-    paper      400 plain steps (PGD: 1/255; StAdv: Adam, 0.01 pixels), then hundreds of the same size with the map
-               weight rising linearly from c/2 to c
-    annealed   60 plain steps, then a few hundred whose size falls by a cosine to 0 with a constant map weight;
-               where the map follows the image smoothly (all but GRAD and MASK) PGD steps with momentum and on a
-               margin in place of the cross-entropy
+    paper            400 plain steps (PGD: 1/255; StAdv: Adam, 0.01 pixels), then hundreds of the same size with the
+                     map weight rising linearly from c/2 to c; the attack that ignores the map takes 1,000 in all
+    paper-densenet   the same with what Tables 10 and 11 have of their own for DenseNet
+    paper-isic       the same with what Table 10 has of its own for skin lesions (Q4)
+    annealed         60 plain steps, then a few hundred whose size falls by a cosine to 0 with a constant map weight;
+                     where the map follows the image smoothly (all but GRAD and MASK) PGD steps with momentum and on a
+                     margin in place of the cross-entropy
 
 `evade` makes ADV2 adaptive (A*): it hides from feature squeezing with these squeezers as well. The recipe "paper" meets
 bit depth by Algorithm 2; ours treats all squeezers alike, with the gradient that each of them passes on.
 
-The paper's lambda multiplies the *sum* over the map's cells; c multiplies the mean, so c = lambda * h * w
-on the paper's grids (CAM 7 x 7, GRAD and RTS 56 x 56) whatever the size of the map at hand. Its MASK on StAdv
-is the exception: Algorithm 1 takes the mean over cells, so c = lambda. tau multiplies a sum over pixels.
+The paper's lambda multiplies the *sum* over the map's cells; c multiplies the mean, so c = lambda * h * w on maps of
+a 224 x 224 image, whatever the size of the map at hand: 7 x 7 for CAM, and 56 x 56 for GRAD and RTS, which is ours, as
+the paper names no grid. Its MASK on StAdv is the exception: as the weight of a sum lambda = 500 would be
+thousands of times the others', so it is taken for c. tau multiplies a sum over pixels.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +31,6 @@ from underfire.attacks.attack import (
     Margin,
     PredictionLoss,
     SmoothedCrossEntropy,
-    StopRule,
 )
 from underfire.attacks.evasion import Likeness, SqueezeConsistency
 from underfire.attacks.names import SOLVERS, AttackSolver
@@ -71,17 +73,15 @@ class Evasion:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A solver's family of attacks; `map_attacks` goes by interpreter name, with `otherwise` for any other."""
+    """A solver's family of attacks; `map_attacks` goes by interpreter name, any without a row is attacked like CAM."""
 
     perturbation: Perturbation
     warm_steps: int
     warm_rule: StepRule
     plain_steps: int  # of the attack that ignores the map, after its warm start
-    plain_stop: StopRule | None
     rule: Callable[[int], StepRule]  # of the number of steps
     weight: Callable[[float, int], Schedule]  # of the final weight and the number of steps
     map_attacks: Mapping[str, MapAttack]
-    otherwise: MapAttack
     evasion: Callable[[Sequence[Squeezer], Perturbation], Evasion]
     further: Mapping[str, float] = field(default_factory=dict)  # weights of other terms in all its attacks, by name
 
@@ -138,30 +138,41 @@ def _algorithm_2(squeezers: Sequence[Squeezer], perturbation: Perturbation) -> E
     return Evasion((*smoothing, Likeness()), weight=1.0, anchor=anchor)
 
 
+def _but(recipe: Recipe, **rows: Mapping[str, Any]) -> Recipe:
+    """The recipe with these fields of these interpreters' rows."""
+    changed = {name: replace(recipe.map_attacks[name], **fields) for name, fields in rows.items()}
+    return replace(recipe, map_attacks={**recipe.map_attacks, **changed})
+
+
+CELLS = 56 * 56  # of the maps of GRAD and RTS at 224 pixels; the grid is ours, the paper names none
+
+_PAPER = Recipe(
+    perturbation=Pixels(0.031),
+    warm_steps=400,
+    warm_rule=SignStep(Constant(1 / 255)),
+    plain_steps=600,
+    rule=lambda steps: SignStep(Constant(1 / 255)),
+    weight=lambda c, steps: Linear(c / 2, c, steps),
+    map_attacks={
+        "cam": MapAttack(1200, 0.204 * 7 * 7),
+        "grad": MapAttack(800, 0.007 * CELLS, model=_with_paper_gate, prediction=_paper_smoothing),
+        "mask": MapAttack(1000, 1.0, {"prediction": 0.0}, rule=_search, model=_unrolled),
+        "rts": MapAttack(1200, 0.002 * CELLS, {"encoder": 0.1}),
+    },
+    evasion=_algorithm_2,
+)
+
 RECIPES: Mapping[str, Recipe] = {
-    "paper": Recipe(
-        perturbation=Pixels(0.031),
-        warm_steps=400,
-        warm_rule=SignStep(Constant(1 / 255)),
-        plain_steps=600,
-        plain_stop=StopRule(confidence=0.999),
-        rule=lambda steps: SignStep(Constant(1 / 255)),
-        weight=lambda c, steps: Linear(c / 2, c, steps),
-        map_attacks={
-            "cam": MapAttack(1200, 0.204 * 7 * 7),
-            "grad": MapAttack(800, 0.007 * 56 * 56, model=_with_paper_gate, prediction=_paper_smoothing),
-            "mask": MapAttack(1000, 1.0, {"prediction": 0.0}, rule=_search, model=_unrolled),
-            "rts": MapAttack(1200, 0.002 * 56 * 56, {"encoder": 0.1}),
-        },
-        otherwise=MapAttack(1200, 0.204 * 7 * 7),
-        evasion=_algorithm_2,
+    "paper": _PAPER,
+    "paper-densenet": _but(_PAPER, rts={"weight": 0.008 * CELLS}),
+    "paper-isic": _but(
+        _PAPER, cam={"weight": 0.02 * 7 * 7}, rts={"weight": 0.006 * CELLS, "further": {"encoder": 0.0}}
     ),
     "annealed": Recipe(
         perturbation=Pixels(8 / 255),
         warm_steps=60,
         warm_rule=SignStep(Constant(1 / 255)),
         plain_steps=100,
-        plain_stop=None,
         rule=lambda steps: SignStep(Cosine(2 / 255, 0.0, steps)),
         weight=lambda c, steps: Constant(c),
         map_attacks={
@@ -170,37 +181,37 @@ RECIPES: Mapping[str, Recipe] = {
             "mask": MapAttack(240, 2.5, quantum=120),
             "rts": MapAttack(200, 20.0, {"encoder": 0.1}, rule=_annealed_momentum, prediction=_margin),
         },
-        otherwise=MapAttack(100, 20.0, rule=_annealed_momentum, prediction=_margin),
         evasion=_agreement,
     ),
 }
 
 
+_FLOW_PAPER = Recipe(
+    perturbation=Flow(),
+    warm_steps=400,
+    warm_rule=AdamStep(Constant(0.01)),
+    plain_steps=600,
+    rule=lambda steps: AdamStep(Constant(0.01)),
+    weight=lambda c, steps: Linear(c / 2, c, steps),
+    map_attacks={
+        "cam": MapAttack(600, 0.653 * 7 * 7),
+        "grad": MapAttack(800, 0.023 * CELLS, model=_with_paper_gate, prediction=_paper_smoothing),
+        "mask": MapAttack(1000, 500.0, {"cost": 0.004}, model=_unrolled),
+        "rts": MapAttack(600, 0.0408 * CELLS, {"encoder": 0.1}),
+    },
+    evasion=_algorithm_2,
+    further={"cost": 0.0005},
+)
+
 FLOW_RECIPES: Mapping[str, Recipe] = {
-    "paper": Recipe(
-        perturbation=Flow(),
-        warm_steps=400,
-        warm_rule=AdamStep(Constant(0.01)),
-        plain_steps=600,
-        plain_stop=StopRule(confidence=0.999),
-        rule=lambda steps: AdamStep(Constant(0.01)),
-        weight=lambda c, steps: Linear(c / 2, c, steps),
-        map_attacks={
-            "cam": MapAttack(600, 0.653 * 7 * 7),
-            "grad": MapAttack(800, 0.023 * 56 * 56, model=_with_paper_gate, prediction=_paper_smoothing),
-            "mask": MapAttack(1000, 500.0, {"cost": 0.004}, model=_unrolled),
-            "rts": MapAttack(600, 0.0408 * 56 * 56, {"encoder": 0.1}),
-        },
-        otherwise=MapAttack(600, 0.653 * 7 * 7),
-        evasion=_algorithm_2,
-        further={"cost": 0.0005},
-    ),
+    "paper": _FLOW_PAPER,
+    "paper-densenet": _but(_FLOW_PAPER, mask={"further": {"cost": 0.005}}, rts={"weight": 0.0612 * CELLS}),
+    "paper-isic": _FLOW_PAPER,  # Table 11 has no others for skin lesions
     "annealed": Recipe(
         perturbation=Flow(),
         warm_steps=60,
         warm_rule=AdamStep(Constant(0.05)),
         plain_steps=100,
-        plain_stop=None,
         rule=_flowing,
         weight=lambda c, steps: Constant(c),
         map_attacks={
@@ -209,7 +220,6 @@ FLOW_RECIPES: Mapping[str, Recipe] = {
             "mask": MapAttack(240, 10.0, quantum=120),
             "rts": MapAttack(200, 100.0, {"encoder": 0.1}, prediction=_margin),
         },
-        otherwise=MapAttack(200, 100.0, prediction=_margin),
         evasion=_agreement,
         further={"cost": 0.0005},
     ),
@@ -266,7 +276,6 @@ def plain(solver: AttackSolver, *, recipe: str = "annealed", steps: int | None =
         rule=own.rule(steps),
         weights=_constant(own.further),
         steps=steps,
-        stop=own.plain_stop,
         warm_start=_warm_start(own),
     )
 
@@ -310,14 +319,14 @@ def map_aware(
 def map_attack(recipe: Recipe, interpreter: Interpreter) -> MapAttack:
     """An interpreter's row; for an ensemble as many steps as its slowest member takes, the weights those of all."""
     if not isinstance(interpreter, Ensemble):
-        return recipe.map_attacks.get(interpreter.name, recipe.otherwise)
+        return recipe.map_attacks.get(interpreter.name, recipe.map_attacks["cam"])
     rows = [map_attack(recipe, each) for each in interpreter.members]
     members = tuple(row.model(each) for row, each in zip(rows, interpreter.members, strict=True))
     weights = tuple(row.weight for row in rows)
     return MapAttack(
         steps=max(row.steps for row in rows),
         weight=len(weights) * max(weights),  # so that each member's loss has its own weight
-        further={name: weight for row in rows for name, weight in row.further.items() if weight},
+        further={name: weight for row in rows for name, weight in row.further.items() if name != "prediction"},
         quantum=max(row.quantum for row in rows),
         model=lambda _: Ensemble(members, weights),
     )

@@ -137,11 +137,12 @@ class AdamStep:
 
 @dataclass(frozen=True)
 class TwoPhaseStep:
-    """Alg. 1: as far down the map's gradient as the prediction allows, then a step down the prediction's gradient.
+    """Alg. 1 (§ 3.6): a step down the prediction's gradient, then as far down the map's as the prediction allows.
 
-    Both gradients are normalised in L2, image by image; one that vanishes moves nothing. The first step is the
-    largest up to `max_step` that keeps p >= `floor`, found by `bisections` bisections; the second has length
-    `prediction_step`. Give the objective's prediction term the weight 0.
+    Both gradients are normalised in L2, image by image; one that vanishes moves nothing. The first step has length
+    `prediction_step`; the second is the largest up to `max_step` that keeps p >= `floor`, found by `bisections`
+    bisections. Give the objective's prediction term the weight 0. The objective is evaluated twice: where theta
+    came in, for the terms and the first gradient, and where the first step led, for the second.
     """
 
     max_step: Schedule
@@ -159,10 +160,10 @@ class TwoPhaseStep:
         return NoState()
 
     def step(self, objective: Objective, theta: Tensor, state: NoState, step: Labels) -> tuple[Tensor, NoState, Terms]:
-        terms, gradient = value_and_gradient(objective, theta)
-        shown = self._search(objective, theta, _unit(gradient), self.max_step(step).to(theta.dtype))
-        _, gradient = value_and_gradient(objective.prediction, shown)
-        return shown - self.prediction_step * _unit(gradient), state, terms
+        terms, gradient = value_and_gradient(objective, theta, of="prediction")
+        predicted = objective.project(theta - self.prediction_step * _unit(gradient))
+        _, gradient = value_and_gradient(objective, predicted)
+        return self._search(objective, predicted, _unit(gradient), self.max_step(step).to(theta.dtype)), state, terms
 
     def _search(self, objective: Objective, theta: Tensor, direction: Tensor, max_step: Row) -> Tensor:
         """The farthest allowed point down the direction, row by row, at which p >= floor."""
@@ -199,9 +200,16 @@ def _per_row(values: Row, like: Tensor) -> Tensor:
     return values.view(-1, *[1] * (like.ndim - 1))
 
 
-def value_and_gradient(objective: Callable[[Tensor], Terms], theta: Tensor) -> tuple[Terms, Tensor]:
-    """The objective's terms and its gradient; images are independent, so one summed backward serves all rows."""
+def value_and_gradient(
+    objective: Callable[[Tensor], Terms], theta: Tensor, of: str | None = None
+) -> tuple[Terms, Tensor]:
+    """The objective's terms, without their graph, and the gradient of their total or of the part named.
+
+    Images are independent, so one summed backward serves all rows.
+    """
     leaf = theta.detach().requires_grad_()
     terms = objective(leaf)
-    (gradient,) = torch.autograd.grad(terms.total.sum(), leaf)
-    return terms, gradient
+    value = terms.total if of is None else terms.parts[of]
+    (gradient,) = torch.autograd.grad(value.sum(), leaf)
+    parts = {name: part.detach() for name, part in terms.parts.items()}
+    return Terms(terms.total.detach(), parts, terms.logits.detach()), gradient

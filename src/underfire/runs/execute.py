@@ -158,6 +158,7 @@ def environment(settings: Inputs, classifier: Classifier, image_set: ImageSet) -
         "device": str(classifier.device),
         "model": {
             "name": settings.model,
+            "architecture": type(classifier.network).__name__,
             "weights": settings.weights,
             "normalization": origin.normalization if origin else None,
             "mean": classifier.mean,

@@ -44,7 +44,7 @@ def budget_in(text: object) -> object:
 
 Names = Annotated[tuple[str, ...], BeforeValidator(names_in)]
 Budget = Annotated[float | None, Field(gt=0, le=1), BeforeValidator(budget_in)]
-RecipeName = Literal["annealed", "paper"]
+RecipeName = Literal["annealed", "paper", "paper-densenet", "paper-isic"]
 
 
 class Settings(BaseModel):
@@ -183,7 +183,9 @@ class Prescribed(Settings):
 
     model_config = ConfigDict(title="Attack")
 
-    recipe: RecipeName = Field(default="annealed", description="annealed or paper.")
+    recipe: RecipeName = Field(
+        default="annealed", description="annealed, or the paper's: paper, paper-densenet, paper-isic."
+    )
     eps: Budget = Field(default=None, description="L-infinity budget of pgd, such as 8/255; default: the recipe's.")
     steps: int | None = Field(default=None, ge=1, description="ADV2 steps after the warm start; default: the recipe's.")
 
@@ -326,6 +328,10 @@ class StudySettings(Source, Masked, Explained, Prescribed, Seeded):
         default="standard", description=f"How many images: {', '.join(SCALES)}."
     )
     n: int | None = Field(default=None, ge=1, description="Images in place of the scale's.")
+    anchors: Literal["resnet", "densenet"] | None = Field(
+        default=None,
+        description="The paper's network to compare with: resnet or densenet; default: by the model's architecture.",
+    )
 
     @field_validator("defended")
     @classmethod

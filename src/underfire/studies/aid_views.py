@@ -7,7 +7,7 @@ of each are compared with benign ones.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,7 +28,7 @@ from underfire.metrics.maps import compare_draws
 from underfire.models.noise import NOISES
 from underfire.runs.folder import Run
 from underfire.runs.plan import Planned, planned_maps, scored_maps
-from underfire.runs.settings import Inputs
+from underfire.runs.settings import Inputs, RecipeName
 from underfire.runs.specs import CalibratedNoise, Craft, Explain, RandomPoints, Select, SignNoise, TargetClasses, key
 from underfire.runs.store import Store
 from underfire.studies.base import per_image
@@ -64,7 +64,7 @@ class AidSettings(Inputs):
 
     interpreters: tuple[str, ...] = Field(min_length=2)
     n: int = Field(default=64, ge=2)
-    recipe: Literal["annealed", "paper"] = "annealed"
+    recipe: RecipeName = "annealed"
     eps: float | None = Field(default=None, gt=0, le=1)
     steps: int | None = Field(default=None, ge=1)
     masks: str | None = None

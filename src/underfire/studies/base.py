@@ -17,12 +17,13 @@ import pyarrow as pa
 from torch import Tensor
 
 from underfire.core.errors import UnderfireError
+from underfire.core.io import write_json
 from underfire.core.types import Images
 from underfire.data.image_set import ImageSet
 from underfire.data.selection import Selection
 from underfire.models.classifier import Classifier
 from underfire.runs.compute import keep
-from underfire.runs.execute import Chosen, Experiment, Report, environment
+from underfire.runs.execute import Chosen, Experiment, Report, adding_to, environment
 from underfire.runs.execute import execute as execute_experiment
 from underfire.runs.folder import Run
 from underfire.runs.paths import found
@@ -31,6 +32,7 @@ from underfire.runs.settings import Inputs, StudySettings
 from underfire.runs.specs import Locate, Select
 from underfire.studies import figures, tables
 from underfire.studies.figures import Figure
+from underfire.studies.paper import ANCHORS
 from underfire.studies.tables import Table
 
 TABLES, FIGURES = "tables", "figures"  # folders of a run
@@ -76,6 +78,9 @@ class Study:
         experiment = self.experiment(request, subject)
         run = execute_experiment(experiment, out, subject.classifier, **vars(manner), shared=True)
         self.add(run, request, subject, manner)
+        if run.info.get(ANCHORS) != request.anchors:
+            with adding_to(run):
+                write_json(run.path / "run.json", {**run.info, ANCHORS: request.anchors})
         for table in self.tables(run):
             tables.write(table, run.path / TABLES)
         for figure in self.figures(run):

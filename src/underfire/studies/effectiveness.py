@@ -242,7 +242,7 @@ def attack_settings(request: StudySettings, **choices: Any) -> AttackSettings:
 
 def tables(run: Run) -> Iterator[Table]:
     """Tables 3 and 12, and the numbers of Fig. 6."""
-    means, network = Averages.of(run), paper.network_of(run.info["model"]["name"])
+    means, network = Averages.of(run), paper.network_of(run.info)
     title = f"Table 3. ASR (MC) of PGD and ADV² by interpreter; the paper's {network}"
     yield success_table(means, "table-3", title, paper.EFFECTIVENESS[network])
     title = f"Table 12. Distance between attribution maps of benign and adversarial inputs; the paper's {network}"
@@ -252,7 +252,7 @@ def tables(run: Run) -> Iterator[Table]:
 
 def figures(run: Run) -> Iterator[Figure]:
     """Fig. 1, 4 (17 on a DenseNet), 5 and 6."""
-    means, network = Averages.of(run), paper.network_of(run.info["model"]["name"])
+    means, network = Averages.of(run), paper.network_of(run.info)
     yield papers(1, "Benign, regular and dual adversarial inputs", lambda: _trios(run, means))
     yield papers(
         4 if network == "ResNet" else 17,

@@ -7,14 +7,21 @@ Its classifiers are ResNet-50 and DenseNet-169 on ImageNet.
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
 Pair = tuple[float, float]
 INTERPRETERS = ("grad", "cam", "mask", "rts")
+ANCHORS = "anchors"  # in run.json: the classifier asked for
 
 
-def network_of(model: str) -> str:
-    """Which of the paper's two classifiers to put beside a model."""
-    return "DenseNet" if "densenet" in model.lower() else "ResNet"
+def network_of(info: Mapping[str, Any]) -> str:
+    """Which of the paper's two classifiers to put beside a run, by its run.json: the one asked for.
+
+    Else DenseNet where the model's architecture or its name says so, and ResNet everywhere else.
+    """
+    model = info["model"]
+    named = info.get(ANCHORS) or f"{model.get('architecture')} {model['name']}"
+    return "DenseNet" if "densenet" in named.lower() else "ResNet"
 
 
 def _by_attack(**columns: tuple[Pair, ...]) -> Mapping[tuple[str, str], Pair]:

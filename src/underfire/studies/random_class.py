@@ -32,7 +32,7 @@ def tables(run: Run) -> Iterator[Table]:
 
 def figures(run: Run) -> Iterator[Figure]:
     """Maps beside those of the other images, and how far they are from both."""
-    means, of_resnet = Averages.of(run), paper.network_of(run.info["model"]["name"]) == "ResNet"
+    means, of_resnet = Averages.of(run), paper.network_of(run.info) == "ResNet"
     yield papers(
         12 if of_resnet else 21,
         "Target and adversarial (ADV²) inputs and their attribution maps",

@@ -23,7 +23,7 @@ def tables(run: Run) -> Iterator[Table]:
 
 def figures(run: Run) -> Iterator[Figure]:
     """Maps by attack, and what is measured of them."""
-    means, of_resnet = Averages.of(run), network_of(run.info["model"]["name"]) == "ResNet"
+    means, of_resnet = Averages.of(run), network_of(run.info) == "ResNet"
     yield papers(
         9 if of_resnet else 19,
         "Attribution maps of benign and adversarial (StAdv, ADV² on StAdv) inputs",

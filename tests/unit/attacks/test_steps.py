@@ -134,23 +134,29 @@ def test_adams_first_step_has_the_size_alpha_whatever_the_gradient() -> None:
 class Plane:
     """theta = (a, b, c) per row: map loss `slope` a; -log p = base - rate a + 2 rate b.
 
-    So a step of length s down the map's gradient costs rate s of log p.
+    So a step of length s down the map's gradient costs rate s of log p, and one down the prediction's own
+    gradient gains sqrt(5) rate s.
     """
 
     base: Tensor
     rate: Tensor
     slope: float = 1.0
     bound: float = math.inf
+    read: list[Tensor] = field(default_factory=list)
     asked: list[Tensor] = field(default_factory=list)
 
     def __call__(self, theta: Tensor) -> Terms:
+        self.read.append(theta.detach())
         loss = self.slope * theta[:, 0]
-        return Terms(loss, {"map": loss}, theta)
+        return Terms(loss, {"map": loss, "prediction": self._surprise(theta)}, theta)
 
     def prediction(self, theta: Tensor) -> Terms:
         self.asked.append(theta.detach())
-        loss = self.base - self.rate * theta[:, 0] + 2 * self.rate * theta[:, 1]
+        loss = self._surprise(theta)
         return Terms(loss, {"prediction": loss}, theta)
+
+    def _surprise(self, theta: Tensor) -> Tensor:
+        return self.base - self.rate * theta[:, 0] + 2 * self.rate * theta[:, 1]
 
     def project(self, theta: Tensor) -> Tensor:
         return theta.clamp(-self.bound, self.bound)
@@ -162,6 +168,7 @@ ROOM = torch.tensor([0.01, 0.01, 0.01, -0.01], dtype=torch.float64)  # of -log p
 BASE = -math.log(FLOOR) - ROOM
 RATE = torch.tensor([1.0, 0.2, 0.01, 1.0], dtype=torch.float64)  # longest steps .01, .05, beyond max_step, none
 FIRST = torch.zeros(4, dtype=torch.int64)
+DOWN = torch.tensor([1.0, -2.0, 0.0], dtype=torch.float64) / 5**0.5  # the prediction's gradient
 
 
 def search(objective: Plane, theta: Tensor = ORIGIN, step: Tensor = FIRST, **changes: object) -> Tensor:
@@ -182,11 +189,15 @@ def test_the_longest_step_that_keeps_the_floor_is_found_in_each_row(slope: float
     assert not moved[:, 1:].any()
 
 
-def test_a_search_costs_a_pass_for_each_halving_and_one_for_the_second_step() -> None:
+def test_a_step_reads_the_map_twice_and_costs_a_pass_for_each_halving() -> None:
+    """Where it came from, for the terms and the prediction's gradient, and where that gradient leads."""
     objective = Plane(BASE, RATE)
-    search(objective, bisections=7)
-    assert len(objective.asked) == 7 + 1
-    assert objective.asked[0][:, 0].tolist() == pytest.approx([-REACH / 2] * 4)
+    search(objective, bisections=7, prediction_step=0.01)
+    came, led = objective.read
+    assert torch.equal(came, ORIGIN)
+    torch.testing.assert_close(led, 0.01 * DOWN.expand(4, 3))
+    assert len(objective.asked) == 7
+    torch.testing.assert_close(objective.asked[0][:, 0], led[:, 0] - REACH / 2)
 
 
 def test_the_search_sees_where_the_bounds_leave_theta() -> None:
@@ -205,16 +216,31 @@ def test_reach_follows_its_schedule_by_each_images_own_step() -> None:
 
 
 @pytest.mark.parametrize("length", [0.05, 0.3])
-def test_the_second_step_has_its_length_down_the_gradient_of_the_prediction(length: float) -> None:
-    shown, moved = search(Plane(BASE, RATE)), search(Plane(BASE, RATE), prediction_step=length)
-    direction = torch.tensor([1.0, -2.0, 0.0], dtype=torch.float64) / 5**0.5
-    torch.testing.assert_close(moved - shown, (length * direction).expand(4, 3))
+def test_the_first_step_has_its_length_down_the_gradient_of_the_prediction(length: float) -> None:
+    moved = search(Plane(BASE, RATE, slope=0.0), prediction_step=length)
+    torch.testing.assert_close(moved, (length * DOWN).expand(4, 3))
 
 
-def test_the_default_second_step_is_the_papers() -> None:
-    moved = search(Plane(BASE, RATE), prediction_step=TwoPhaseStep(Constant(REACH)).prediction_step)
-    shown = search(Plane(BASE, RATE))
-    torch.testing.assert_close((moved - shown).norm(dim=1), torch.full((4,), 0.05, dtype=torch.float64))
+def test_the_map_moves_last_and_as_far_as_the_prediction_then_allows() -> None:
+    """Algorithm 1's order: .01 down the prediction's gradient leaves room for sqrt(5) .01 more."""
+    moved = search(Plane(BASE, RATE), prediction_step=0.01) - 0.01 * DOWN
+    longest = torch.tensor([0.01, 0.05, REACH, -0.01], dtype=torch.float64) + 0.01 * 5**0.5
+    torch.testing.assert_close(-moved[:, 0], longest.clamp(max=REACH), rtol=0, atol=REACH / 2**12 + 1e-8)
+    assert not moved[:, 1:].abs().gt(1e-12).any()
+
+
+def test_the_terms_are_those_of_the_theta_that_came_in() -> None:
+    objective = Plane(BASE, RATE)
+    _, _, terms = TwoPhaseStep(Constant(REACH)).step(objective, ORIGIN + 0.1, NoState(), FIRST)
+    expected = objective(ORIGIN + 0.1)
+    assert all(torch.equal(terms.parts[name], expected.parts[name]) for name in ("map", "prediction"))
+    assert torch.equal(terms.logits, ORIGIN + 0.1)
+    assert not terms.total.requires_grad
+
+
+def test_the_default_first_step_is_the_papers() -> None:
+    moved = search(Plane(BASE, RATE, slope=0.0), prediction_step=TwoPhaseStep(Constant(REACH)).prediction_step)
+    torch.testing.assert_close(moved.norm(dim=1), torch.full((4,), 0.05, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("slope", [0.0, math.nan, -math.inf])

@@ -65,7 +65,15 @@ def test_recipes_take_weights_steps_and_models_from_the_members(recipe: str) -> 
     assert float(attack.weights["map"](last)) == pytest.approx(2 * max(weights))
     assert "prediction" not in attack.weights, "its steps do not search for a floor"
     assert isinstance(attack.interpreter.members[1], MASK)
-    assert isinstance(attack.interpreter.members[1].attacker, Unrolled) == (recipe == "paper")
+    assert isinstance(attack.interpreter.members[1].attacker, Unrolled) == recipe.startswith("paper")
+
+
+@pytest.mark.parametrize("recipe", solvers.RECIPES)
+def test_a_member_keeps_the_weights_of_its_further_terms(recipe: str) -> None:
+    """Those of 0, too: a term that is not named would count in full."""
+    rts = tiny_rts(classifier("resnet"))
+    alone, attack = (solvers.adv2(each, recipe=recipe) for each in (rts, Ensemble((CAM(), rts), (1.0, 1.0))))
+    assert attack.weights["encoder"] == alone.weights["encoder"]
 
 
 def test_all_members_are_deceived_by_one_image() -> None:

@@ -40,9 +40,24 @@ def test_the_papers_detected_shares(squeezer: str, line: str) -> None:
     assert [paper.DETECTED[squeezer][each] for each in order] == pytest.approx(numbers(line))
 
 
-def test_the_paper_used_a_resnet_and_a_densenet() -> None:
-    assert {name: paper.network_of(name) for name in ("torchvision:densenet169", "demo", "DenseNet.py:build")} == {
-        "torchvision:densenet169": "DenseNet",
-        "demo": "ResNet",
-        "DenseNet.py:build": "DenseNet",
-    }
+@pytest.mark.parametrize(
+    ("name", "architecture", "network"),
+    [
+        ("torchvision:densenet169", "DenseNet", "DenseNet"),
+        ("demo", "Demo", "ResNet"),
+        ("mine.py:build", "DenseNetCifar", "DenseNet"),
+        ("DenseNet.py:build", "Sequential", "DenseNet"),
+        ("densenet.py:resnet", None, "DenseNet"),  # a run folder of 0.1.0
+        ("torchvision:resnet50", "ResNet", "ResNet"),
+    ],
+)
+def test_the_papers_network_goes_by_architecture_and_name(name: str, architecture: str | None, network: str) -> None:
+    model = {"name": name} if architecture is None else {"name": name, "architecture": architecture}
+    assert paper.network_of({"model": model}) == network
+    assert paper.network_of({"model": model, "anchors": None}) == network
+
+
+@pytest.mark.parametrize(("anchors", "network"), [("resnet", "ResNet"), ("densenet", "DenseNet")])
+def test_the_papers_network_is_the_one_asked_for(anchors: str, network: str) -> None:
+    for name in ("torchvision:densenet169", "torchvision:resnet50"):
+        assert paper.network_of({"model": {"name": name, "architecture": name}, "anchors": anchors}) == network
