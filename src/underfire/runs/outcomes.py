@@ -143,7 +143,9 @@ def floors(outcomes: pa.Table, interpreter: str) -> dict[str, dict[str, Estimate
 
 def _floor(distance: npt.NDArray[Any], overlap: npt.NDArray[Any]) -> dict[str, Estimate]:
     alike = share(overlap[~np.isnan(overlap)] > PLAUSIBLE)
-    means = {name: mean_interval(each, within=(0.0, inf)) for name, each in (("map_l1", distance), ("iou_mean", overlap))}
+    means = {
+        name: mean_interval(each, within=(0.0, inf)) for name, each in (("map_l1", distance), ("iou_mean", overlap))
+    }
     return {**means, "plausible": alike}
 
 

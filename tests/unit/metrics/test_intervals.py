@@ -236,7 +236,7 @@ def test_a_share_at_the_threshold_is_never_decided() -> None:
 
 
 def test_an_interval_stays_where_its_values_can_be() -> None:
-    confidences = [0.999] * 19 + [0.9]
+    confidences = [0.99, 0.999, 0.9999, 1, 0.9995, 0.9, 0.997, 1, 0.96, 0.995, 0.95, 1]
     free, bounded = mean_interval(confidences), mean_interval(confidences, within=(0.0, 1.0))
     assert free.high > 1
     assert (bounded.low, bounded.high) == (free.low, 1)
