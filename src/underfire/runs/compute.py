@@ -182,7 +182,7 @@ def _(spec: Vary, ids: tuple[str, ...], context: Context) -> Rows:
 
 @_compute.register
 def _(spec: ExplainElsewhere, ids: tuple[str, ...], context: Context) -> Rows:
-    images, classes = context.store.read(key(spec.of), "image", ids), _explained(spec.of, ids, context.store)
+    images, classes = _images(spec.of, ids, context.store), _explained(spec.of, ids, context.store)
     drawn = rng.image_keys(ids, spec.draw)
     maps = _maps(spec.interpreter, context.classifier, ids, images, classes, drawn, context)
     for chunk, (part, rows) in zip(_chunks(ids, context.batch_size), maps, strict=True):

@@ -181,7 +181,7 @@ class Vary(Identified):
 class ExplainElsewhere(Identified):
     """The same maps by another classifier, whose fingerprint is `model`; rows: map, constant, predicted."""
 
-    of: Select | Craft | SignNoise
+    of: Select | Craft | Saved | SignNoise
     interpreter: Explainer
     model: str
     draw: int = 0

@@ -20,6 +20,7 @@ from underfire.attacks.suite import PRESET, suite
 from underfire.attacks.target_classes import RandomClass
 from underfire.core.errors import UnderfireError
 from underfire.core.io import groups, read_table
+from underfire.data.corruptions import PNG
 from underfire.detection.calibration import roc
 from underfire.interpreters import Interpreter
 from underfire.interpreters.registry import interpreter_named
@@ -29,7 +30,17 @@ from underfire.models.noise import NOISES
 from underfire.runs.folder import Run
 from underfire.runs.plan import Planned, planned_maps, scored_maps
 from underfire.runs.settings import Inputs, RecipeName
-from underfire.runs.specs import CalibratedNoise, Craft, Explain, RandomPoints, Select, SignNoise, TargetClasses, key
+from underfire.runs.specs import (
+    CalibratedNoise,
+    Craft,
+    Explain,
+    RandomPoints,
+    Saved,
+    Select,
+    SignNoise,
+    TargetClasses,
+    key,
+)
 from underfire.runs.store import Store
 from underfire.studies.base import per_image
 from underfire.studies.worst_case import WorstCase, crafted, warm_start, worst_case
@@ -97,9 +108,14 @@ class View:
     interpreter: Interpreter
 
     @property
+    def measured(self) -> Select | Saved | SignNoise | CalibratedNoise:
+        """The images as they are measured: attacked ones as PNG files."""
+        return Saved(self.spec, PNG()) if isinstance(self.spec, Craft) else self.spec
+
+    @property
     def maps(self) -> tuple[Explain, ...]:
         """By each draw that scores."""
-        return scored_maps(self.spec, self.interpreter)
+        return scored_maps(self.measured, self.interpreter)
 
     @property
     def attack(self) -> str:
@@ -180,6 +196,8 @@ def _stages(settings: AidSettings, select: Select, shown: tuple[View, ...]) -> I
         if isinstance(view.spec, Craft):
             yield _start(view.spec)
         yield Planned(f"{view.attack}, {view.made_for or 'all'}", view.spec, "image", view.attack, view.made_for)
+        if isinstance(view.measured, Saved):
+            yield Planned(f"{view.attack} as png, {view.made_for or 'all'}", view.measured, "step", view.attack, None)
         attack = view.attack if view.made_for in (None, view.shown_by) else f"{view.attack} for {view.made_for}"
         yield from planned_maps(f"{attack}, maps of {view.shown_by}", view.maps, attack, view.shown_by)
 
@@ -201,7 +219,7 @@ def aid_table(
     for view in shown:
         reference = scored_maps(select, undefended if view.images == BENIGN else view.interpreter)
         maps, references = ([store.read(key(each), "map", ids) for each in drawn] for drawn in (view.maps, reference))
-        of, predicted = view.spec, labels if view.spec == select else store.read(key(view.spec), "predicted", ids)
+        of, predicted = view.spec, labels if view.spec == select else store.read(key(view.measured), "predicted", ids)
         table = per_image(
             SCHEMA,
             ids,

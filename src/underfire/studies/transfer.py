@@ -22,6 +22,7 @@ from underfire.attacks.names import interpreter_name, made_for
 from underfire.core.errors import UnderfireError
 from underfire.core.io import nullable, read_table, rows_where, write_bytes, write_table
 from underfire.core.types import Samples
+from underfire.data.corruptions import PNG
 from underfire.interpreters import Interpreter
 from underfire.metrics.maps import compare_draws
 from underfire.models.classifier import Classifier
@@ -31,7 +32,7 @@ from underfire.runs.folder import CHOSEN, Run
 from underfire.runs.outcomes import OUTCOMES
 from underfire.runs.plan import AttackPlan, Planned, scored_maps
 from underfire.runs.settings import StudySettings
-from underfire.runs.specs import Craft, Explain, ExplainElsewhere, Select, SignNoise, key
+from underfire.runs.specs import Explain, ExplainElsewhere, Saved, Select, SignNoise, key
 from underfire.runs.store import Store
 from underfire.studies import effectiveness, paper
 from underfire.studies.base import Manner, Study, Subject, per_image
@@ -53,11 +54,12 @@ class Elsewhere:
 
 @dataclass(frozen=True)
 class TransferSource:
-    """Images whose maps are compared with the benign ones; `interpreter` is the one that they were made for, if any."""
+    """Images, attacked ones as PNG files, whose maps are compared with the benign ones; `interpreter` is the one that
+    they were made for, if any."""
 
     attack: str
     interpreter: Interpreter | None
-    spec: Craft | SignNoise
+    spec: Saved | SignNoise
 
     @property
     def name(self) -> str:
@@ -104,7 +106,7 @@ def sources(made: AttackPlan) -> list[TransferSource]:
     """ADV2 for each interpreter, then the null rows: attacks after no single map, and noise of the first one's size."""
     ordered = sorted(made.attacks, key=lambda each: each.interpreter is None)
     noise = TransferSource(NOISE, None, SignNoise(made.attacks[0].craft, made.settings.seed))
-    return [*(TransferSource(each.name, each.interpreter, each.craft) for each in ordered), noise]
+    return [*(TransferSource(each.name, each.interpreter, Saved(each.craft, PNG())) for each in ordered), noise]
 
 
 def plan(made: AttackPlan, shown: Sequence[Interpreter], elsewhere: Elsewhere | None) -> Iterator[Planned]:
@@ -118,7 +120,7 @@ def plan(made: AttackPlan, shown: Sequence[Interpreter], elsewhere: Elsewhere | 
 
 
 def maps_of(
-    of: Select | Craft | SignNoise, interpreter: Interpreter, elsewhere: Elsewhere | None
+    of: Select | Saved | SignNoise, interpreter: Interpreter, elsewhere: Elsewhere | None
 ) -> tuple[Explain | ExplainElsewhere, ...]:
     """The stages that hold these maps, one for each draw; on the run's classifier they are the run's own, if it has
     them."""
