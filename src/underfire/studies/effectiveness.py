@@ -7,7 +7,7 @@ run = execute(settings, classifier, image_set, Path("runs/x"), command="…")
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -126,66 +126,72 @@ def _continued(spec: Mapping[str, Any], held: Mapping[str, Any]) -> tuple[Planne
 def outcome_table(plan: AttackPlan, ids: tuple[str, ...], store: Store) -> pa.Table:
     """One row per image x attack x interpreter, each attack's map against the target map and the benign one."""
     return pa.concat_tables(
-        _with_floors(_outcomes(attack, shown, plan.select, ids, store), shown, plan.select, store)
+        _with_floors(_outcomes(attack, shown, plan.select, _Rows(ids, store)), shown, plan.select, store)
         for shown in plan.interpreters
         for attack in plan.attacks
         if shown.name in attack.scored.maps
     )
 
 
-def _outcomes(
-    attack: PlannedAttack, interpreter: PlannedInterpreter, select: Select, ids: tuple[str, ...], store: Store
-) -> pa.Table:
-    def rows(spec: Spec, name: str) -> Tensor:
-        return store.read(key(spec), name, ids)
+@dataclass(frozen=True)
+class _Rows:
+    """What stages hold of some images."""
 
-    def drawn(specs: Iterable[Spec]) -> list[Tensor]:
-        return [rows(each, "map") for each in specs]
+    ids: tuple[str, ...]
+    store: Store
 
-    craft, goal, target = attack.craft, interpreter.goal, rows(attack.craft.of, "target")
-    maps, benign, wanted = map(drawn, (attack.scored.maps[interpreter.name], interpreter.benign, interpreter.wanted))
-    distances, repeated = compare_draws(maps, wanted), compare_draws(benign, benign)["map_l1"]
-    donors = rows(goal, "donor").tolist() if isinstance(goal, TargetMaps) else [NO_DONOR] * len(ids)
+    def of(self, spec: Spec, name: str) -> Tensor:
+        return self.store.read(key(spec), name, self.ids)
+
+    def maps(self, drawn: Iterable[Spec]) -> list[Tensor]:
+        """By each draw."""
+        return [self.of(each, "map") for each in drawn]
+
+
+def _outcomes(attack: PlannedAttack, shown: PlannedInterpreter, select: Select, rows: _Rows) -> pa.Table:
+    craft, goal, drawn, ids = attack.craft, shown.goal, attack.scored.maps[shown.name], rows.ids
+    target, wanted, benign = rows.of(craft.of, "target"), rows.maps(shown.wanted), rows.maps(shown.benign)
+    distances, noise = _distances(rows.maps(drawn), wanted, benign), compare_draws(benign, benign)["map_l1"]
+    donors = rows.of(goal, "donor").tolist() if isinstance(goal, TargetMaps) else [NO_DONOR] * len(ids)
     columns: dict[str, Any] = {
         "id": ids,
         "attack": [attack.name] * len(ids),
         "solver": [attack.solver] * len(ids),
         "map_aware": [attack.map_aware] * len(ids),
         "evades": [attack.evades] * len(ids),
-        "interpreter": [interpreter.name] * len(ids),
-        "class_true": rows(select, "label").tolist(),
+        "interpreter": [shown.name] * len(ids),
+        "class_true": rows.of(select, "label").tolist(),
         "class_target": target.tolist(),
-        "class_predicted": rows(craft, "predicted").tolist(),
-        "confidence": rows(craft, "confidence").tolist(),
-        "success": rows(craft, "success").tolist(),
+        "class_predicted": rows.of(craft, "predicted").tolist(),
+        "confidence": rows.of(craft, "confidence").tolist(),
+        "success": rows.of(craft, "success").tolist(),
         **nullable(distances),
-        "judgement": judged(distances["map_l1"], distances["iou_mean"], repeated, is_faint(wanted[0])),
-        **nullable(_to_benign(maps, benign)),
+        "judgement": judged(distances["map_l1"], distances["iou_mean"], noise, is_faint(wanted[0])),
         "target_map_of": [None if donor == NO_DONOR else ids[donor] for donor in donors],
-        "map_constant": rows(attack.scored.maps[interpreter.name][0], "constant").tolist(),
-        "target_constant": rows(interpreter.wanted[0], "constant").tolist(),
-        "repeat_l1": repeated.tolist(),
-        "linf": linf(rows(craft, "image"), rows(select, "image")).tolist(),
-        "success_last": rows(craft, "success_last").tolist(),
-        "steps": rows(craft, "steps").tolist(),
-        "reason": ["converged" if c else "budget" for c in rows(craft, "converged").tolist()],
+        "map_constant": rows.of(drawn[0], "constant").tolist(),
+        "target_constant": rows.of(shown.wanted[0], "constant").tolist(),
+        "repeat_l1": noise.tolist(),
+        "linf": linf(rows.of(craft, "image"), rows.of(select, "image")).tolist(),
+        "success_last": rows.of(craft, "success_last").tolist(),
+        "steps": rows.of(craft, "steps").tolist(),
+        "reason": ["converged" if c else "budget" for c in rows.of(craft, "converged").tolist()],
     }
     for form, scored in attack.files.items():
-        maps, predicted = drawn(scored.maps[interpreter.name]), rows(scored.images, "predicted")
-        measured = compare_draws(maps, wanted) | _to_benign(maps, benign)
-        measured["confidence"] = rows(scored.images, "confidence")
-        on_file = {"success": (predicted == target).tolist(), **nullable(measured)}
+        measured = _distances(rows.maps(scored.maps[shown.name]), wanted, benign)
+        measured["confidence"] = rows.of(scored.images, "confidence")
+        on_file = {"success": (rows.of(scored.images, "predicted") == target).tolist(), **nullable(measured)}
         columns |= {f"{name}_{form}": on_file[name] for name in ON_FILE}
-    measures = craft.attack.perturbation.measures(rows(craft, "theta"))
+    columns |= {
+        name: each.tolist() for name, each in craft.attack.perturbation.measures(rows.of(craft, "theta")).items()
+    }
     schema = outcomes_schema()
-    lacking = {name: pa.nulls(len(ids)) for name in schema.names if name not in {**columns, **measures}}
-    columns |= {**{name: values.tolist() for name, values in measures.items()}, **lacking}
-    return pa.table(columns, schema)
+    return pa.table({**{name: pa.nulls(len(ids)) for name in schema.names}, **columns}, schema)
 
 
-def _to_benign(maps: list[Tensor], benign: list[Tensor]) -> dict[str, Tensor]:
-    found = compare_draws(maps, benign)
-    return {"benign_l1": found["map_l1"], "benign_iou": found["iou_mean"]}
+def _distances(maps: list[Tensor], wanted: list[Tensor], benign: list[Tensor]) -> dict[str, Tensor]:
+    """From the map that they should look like, and from the benign one."""
+    to_benign = compare_draws(maps, benign)
+    return {**compare_draws(maps, wanted), "benign_l1": to_benign["map_l1"], "benign_iou": to_benign["iou_mean"]}
 
 
 def _with_floors(table: pa.Table, shown: PlannedInterpreter, select: Select, store: Store) -> pa.Table:
