@@ -16,14 +16,17 @@ import matplotlib
 import numpy as np
 import numpy.typing as npt
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
 import underfire as uf
 from underfire.attacks.names import attack_name, interpreter_name
 from underfire.core.image_ops import blur
 from underfire.core.losses import confidence
+from underfire.core.plots import COLOURS, STYLE, svg
 from underfire.data.demo import EPS, demo_images
 from underfire.data.scenes import CLASSES
+from underfire.interpreters.relu_gates import LogisticGate, MonotoneGate, PaperGate
 from underfire.report import figures
 from underfire.runs.settings import AttackSettings
 from underfire.studies.effectiveness import execute
@@ -80,10 +83,28 @@ class Grid:
 
 def main() -> None:
     torch.set_num_threads(1)
+    (IMAGES / "gates.svg").write_bytes(gates())
     for name, grid in grids(RUNS):
         path = IMAGES / f"{name}.svg"
         path.write_text(grid.svg(), encoding="utf-8")
         print(f"{path}  {path.stat().st_size / 1000:.0f} kB")
+
+
+def gates() -> bytes:
+    """Fig. 3: the derivative of ReLU, the logistic function and the printed h near 0, and our two gates."""
+    z = torch.linspace(-0.1, 0.1, 1001, dtype=torch.float64)
+    jumping = {"r, ReLU's derivative": (z > 0).double(), "h as printed": PaperGate()(z)}
+    smooth = {"σ": torch.sigmoid(z), "monotone gate": MonotoneGate()(z), "logistic gate": LogisticGate()(z)}
+    left, right = z < 0, z >= 0
+    with matplotlib.rc_context({**STYLE, "axes.spines.left": True}):
+        figure = Figure(figsize=(5.2, 3.2), layout="constrained")
+        axes = figure.subplots()
+        for (name, values), colour in zip({**jumping, **smooth}.items(), COLOURS, strict=False):
+            for part, label in ((left, name), (right, None)) if name in jumping else ((left | right, name),):
+                axes.plot(z[part], values[part], color=colour, label=label)
+        axes.set(xlabel="z", ylabel="in place of ReLU's derivative")
+        axes.legend(frameon=False, fontsize=8)
+        return svg(figure)
 
 
 def grids(folder: Path) -> Iterator[tuple[str, Grid]]:
