@@ -95,15 +95,22 @@ def test_masks_of_objects_add_the_localisation_error(train: Underfire, tiny_phot
 
 
 def test_another_network_can_be_seen_through(
-    train: Underfire, underfire: Underfire, tiny_model: str, tmp_path: Path
+    train: Underfire, underfire: Underfire, tiny_model: str, tiny_photos: Path, tmp_path: Path
 ) -> None:
-    code, _, err = train(**{"encoder": "demo"})
+    """Normalised as in training; it is whoever uses the masker that names it."""
+    code, _, err = train(**{"encoder": "demo", "encoder-normalize": ".5,.5,.5/.2,.2,.2"})
     assert (code, err) == (0, "")
-    code, _, err = underfire(
-        "attack", "--model", tiny_model, "--images", "demo", "--interpreter", f"rts:{tmp_path}/masker.safetensors"
-    )
+    masker = f"rts:{tmp_path}/masker.safetensors"
+    common = ("--model", tiny_model, "--images", tiny_photos, "--normalize", "none", "--n", 2, "--steps", 1)
+    code, _, err = underfire("attack", *common, "--interpreter", masker, "--out", tmp_path / "run")
     assert code == 1
-    assert "sees through another network than its classifier; load it in Python" in err
+    assert "sees through another network than its classifier; name that network" in err
+    code, _, err = underfire("attack", *common, "--interpreter", f"{masker}@demo", "--out", tmp_path / "run")
+    assert (code, err) == (0, "")
+    assert open_run(tmp_path / "run").info["spec"]["interpreters"] == [f"{masker}@demo"]
+    code, _, err = underfire("attack", *common, "--interpreter", f"{masker}@{tiny_model}", "--out", tmp_path / "other")
+    assert code == 1
+    assert "trained on the features of another network" in err
 
 
 @pytest.mark.parametrize(

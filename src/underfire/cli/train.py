@@ -66,8 +66,8 @@ def rts(source: TrainingSource, through: EncoderSource, recipe: MaskerRecipe, ma
 
     where = chosen_device(machine.device)
     classifier = Classifier.load(source.model, source.weights, source.normalize, device=where)
-    named = through.encoder, through.encoder_weights
-    encoder = None if through.encoder is None else Classifier.load(through.encoder, named[1], device=where)
+    named = through.encoder, through.encoder_weights, through.encoder_normalize
+    encoder = None if named[0] is None else Classifier.load(named[0], *named[1:], device=where)
     training_set = _training_set(classifier, source)
     extractor = FeatureExtractor(classifier, encoder, named)
     with _training_bar(recipe.steps, out) as on_step:

@@ -56,10 +56,16 @@ class RTS(ClosedForm):
 
     @classmethod
     def named(cls, argument: str | None) -> "RTS":
-        """What the command line means by rts:FILE, by rts alone, and by rts:demo-aid, the demo's masker after AID."""
+        """What the command line means by rts:FILE, by rts alone, and by rts:demo-aid, the demo's masker after AID.
+
+        rts:FILE@MODEL names the other network that the masker sees through; no file does, for that would run its code.
+        """
         if argument is None:
             return cls.demo()
-        return cls.demo("demo-masker-aid") if argument == DEMO_AID else cls.load(argument)
+        if argument == DEMO_AID:
+            return cls.demo("demo-masker-aid")
+        file, _, encoder = argument.partition("@")
+        return cls.load(file, _named_encoder(file, encoder) if encoder else None)
 
     @property
     def name(self) -> str:
@@ -101,6 +107,11 @@ class RTS(ClosedForm):
         return self.masker.network.prototype_distance(deepest, y)
 
 
+def _named_encoder(file: str, reference: str) -> Classifier:
+    """The network of that name, normalised as when the masker in the file was trained."""
+    return Classifier.load(reference, normalize=read_masker(Path(file)).manifest.encoder.normalize)
+
+
 def _encoder(masker: Masker, path: str | Path, given: Classifier | None) -> Classifier | None:
     wanted = masker.manifest.encoder
     if wanted.fingerprint is None and given is not None:
@@ -109,11 +120,11 @@ def _encoder(masker: Masker, path: str | Path, given: Classifier | None) -> Clas
         return None
     reference, weights = wanted.reference or "", wanted.weights or ""
     if given is None and reference.startswith("torchvision:") and weights and not Path(weights).suffix:
-        given = Classifier.load(reference, weights)
+        given = Classifier.load(reference, weights, wanted.normalize)
     if given is None:
         raise UnderfireError(
-            f"The masker in {path} sees through another network than its classifier; load it in Python with that "
-            "network: RTS.load(path, encoder=Classifier(…))."
+            f"The masker in {path} sees through another network than its classifier; name that network, as in "
+            f"rts:{path}@models.py:build, or in Python: RTS.load(path, encoder=Classifier(…))."
         )
     if given.fingerprint() != wanted.fingerprint:
         raise UnderfireError(

@@ -57,6 +57,7 @@ class Encoder(BaseModel):
     fingerprint: str | None = None  # of the other network; None for the classifier's own features
     reference: str | None = None
     weights: str | None = None
+    normalize: str | None = None
     shares_classes: bool = True  # whether its logits are of the classifier's classes
 
     @model_validator(mode="after")

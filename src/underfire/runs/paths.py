@@ -1,6 +1,7 @@
 """Files that the settings of a run name, wherever it is opened from and however they are spelled."""
 
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +17,7 @@ def spelled_alike(held: Any, given: Any, folder: str) -> bool:
         return len(held) == len(given) and all(map(spelled_alike, held, given, [folder] * len(held)))
     if not (isinstance(held, str) and isinstance(given, str)):
         return bool(held == given)
-    parts = held.split(":"), given.split(":")
+    parts = re.split("[:@]", held), re.split("[:@]", given)
     return len(parts[0]) == len(parts[1]) and all(
         a == b or os.path.realpath(os.path.join(folder, a)) == os.path.realpath(b) for a, b in zip(*parts, strict=True)
     )
@@ -30,18 +31,24 @@ def found(spec: Mapping[str, Any], folder: str) -> dict[str, Any]:
 def _found(name: str, value: Any, folder: str) -> Any:
     if name in FILES and isinstance(value, str):
         return _from(folder, value)
-    if name == "model" and isinstance(value, str) and ":" in value:
-        file, _, builder = value.rpartition(":")
-        return f"{_from(folder, file)}:{builder}"
+    if name == "model" and isinstance(value, str):
+        return _model_found(value, folder)
     if name in ("interpreters", "defended") and isinstance(value, list):
         return [_argument_found(each, folder) if isinstance(each, str) else each for each in value]
     return value
 
 
 def _argument_found(named: str, folder: str) -> str:
-    """An interpreter with the file that it is named with, as in smooth:rts:FILE."""
-    name, colon, file = named.rpartition(":")
-    return f"{name}{colon}{_from(folder, file)}" if colon else named
+    """An interpreter with the files that it is named with, as in smooth:rts:FILE or rts:FILE@FILE:BUILDER."""
+    shown, at, encoder = named.partition("@")
+    name, colon, file = shown.rpartition(":")
+    return f"{name}{colon}{_from(folder, file)}{at}{_model_found(encoder, folder)}" if colon else named
+
+
+def _model_found(named: str, folder: str) -> str:
+    """A model with the file of its builder, if it has one."""
+    file, colon, builder = named.rpartition(":")
+    return f"{_from(folder, file)}:{builder}" if colon else named
 
 
 def _from(folder: str, file: str) -> str:

@@ -66,7 +66,8 @@ SCHEMA = pa.schema(
 
 def label_of(name: str) -> str:
     """An interpreter in tables: as it is named, a file by its stem alone."""
-    kind, colon, argument = name.rpartition(":")
+    shown, _, _ = name.partition("@")
+    kind, colon, argument = shown.rpartition(":")
     return f"{kind}{colon}{Path(argument).stem}"
 
 

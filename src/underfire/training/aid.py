@@ -73,7 +73,7 @@ def train_aid(
     UnderfireError if `out` holds another masker, or if `init` is for another classifier.
     """
     encoder = init.masker.manifest.encoder
-    extractor = FeatureExtractor(classifier, init.encoder, (encoder.reference, encoder.weights))
+    extractor = FeatureExtractor(classifier, init.encoder, (encoder.reference, encoder.weights, encoder.normalize))
     identity = {**identify(extractor, training_set, recipe), "made_from": init.digest}
     if out.exists():
         return finished(out, identity)

@@ -40,8 +40,9 @@ class EncoderSource(Settings):
 
     model_config = ConfigDict(title="Classifier")
 
-    encoder: str | None = Field(default=None, description="Another network to see through: torchvision:NAME.")
+    encoder: str | None = Field(default=None, description="Another network to see through, like --model.")
     encoder_weights: str | None = Field(default=None, description="Its weights, like --weights.")
+    encoder_normalize: str | None = Field(default=None, description="Its normalisation, like --normalize.")
 
 
 class TrainingRecipe(Seeded):

@@ -46,12 +46,12 @@ Scores = dict[str, float | None]
 class FeatureExtractor:
     """A classifier and, where its masker is not to see through the classifier's own features, another network.
 
-    source is that network's reference and weights, for the manifest.
+    source is that network's reference, weights and normalisation, for the manifest.
     """
 
     classifier: Classifier
     encoder: Classifier | None = None
-    source: tuple[str | None, str | None] = (None, None)
+    source: tuple[str | None, str | None, str | None] = (None, None, None)
 
     def __call__(self, x: Images, layers: tuple[str, ...]) -> tuple[Logits, Pyramid, Answers]:
         """The classifier's logits, the encoder's features and logits, without a graph."""
@@ -188,13 +188,14 @@ def prepare(
         pooled = network.pool(features[0])
         known = [pooled[y == c].mean(0) if bool((y == c).any()) else pooled.mean(0) for c in range(classes)]
         network.prototypes.copy_(torch.stack(known))
-    reference, weights = extractor.source
+    reference, weights, normalize = extractor.source
     encoder = Encoder(
         layers=layers,
         channels=channels,
         fingerprint=extractor.fingerprint,
         reference=reference,
         weights=weights,
+        normalize=normalize,
         shares_classes=agreeing,
     )
     if device.type == "cpu":

@@ -99,7 +99,7 @@ def test_an_encoder_of_other_classes_is_compared_with_prototypes(tmp_path: Path,
 
 def test_an_encoder_that_is_not_the_one_is_refused(tmp_path: Path, model: Classifier) -> None:
     path = foreign_file(tmp_path / "masker.safetensors", model, classifier("mobilenet"), shares_classes=True)
-    with pytest.raises(UnderfireError, match="sees through another network than its classifier; load it in Python"):
+    with pytest.raises(UnderfireError, match="sees through another network than its classifier; name that network"):
         RTS.load(path)
     with pytest.raises(UnderfireError, match="trained on the features of another network"):
         RTS.load(path, classifier("densenet"))
