@@ -256,7 +256,7 @@ def test_damaged_and_misclassified_images_are_counted(attack: Underfire, tiny_ph
     Image.fromarray(np.full((16, 16, 3), (200, 100, 100), np.uint8)).save(photos / "blue" / "red-in-truth.png")
     told = attack(images=photos, n=100, interpreter="cam", steps=1)
     assert told.code == 0
-    assert "12 images; means" in told.out
+    assert "12 images as PNG files; means" in told.out
     assert "2 files could not be used; run.json lists them with the reasons.\n" in told.out
     assert "No more than 12 images were found: of 13 examined, 1 were misclassified.\n" in told.out
     skipped = open_run(tmp_path / "run").info["skipped"]
@@ -379,7 +379,7 @@ def refused(told: Told, sentence: str, tmp_path: Path) -> None:
         ),
         ({"interpreter": ""}, "There is no interpreter ''"),
         ({"interpreter": "cam,cam"}, "Interpreter 'cam' is named twice"),
-        ({"recipe": "burnt"}, "--recipe burnt: Input should be 'annealed' or 'paper'."),
+        ({"recipe": "burnt"}, "--recipe burnt: Input should be 'annealed', 'paper', 'paper-densenet' or 'paper-isic'."),
         ({"eps": "eight"}, "--eps eight is not a number; write it like 8/255 or 0.031."),
         ({"eps": "8/0"}, "--eps 8/0 is not a number"),
         ({"eps": "0"}, "--eps 0.0: Input should be greater than 0."),
