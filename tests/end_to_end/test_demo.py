@@ -72,7 +72,7 @@ def test_the_demo_leaves_a_run_and_its_report(demo: partial[str], tmp_path: Path
     assert max(row["linf"] for row in rows) <= EPS + 1e-6
     assert (run.path / "report.html").stat().st_size > 10_000
     assert run.info["classes"][rows[0]["class_true"]].isidentifier()
-    assert "2 images; means" in told
+    assert "2 images as PNG files; means" in told
     assert "Try your own model next:\n  underfire attack --model torchvision:resnet18" in told
     assert demo("--n", 2, "--out", tmp_path / "demo").count("succeeded") == 0
 
