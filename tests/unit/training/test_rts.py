@@ -125,10 +125,14 @@ def test_features_are_measured_before_the_first_step(model: Classifier) -> None:
 def test_another_network_s_head_counts_where_it_mostly_agrees(model: Classifier) -> None:
     twin = Classifier(network("resnet"), model.mean, (0.21, 0.25, 0.3))
     _, encoder = prepare(
-        FeatureExtractor(model, twin, ("file.py:twin", None)), a_training_set(), torch.arange(12), SHORT
+        FeatureExtractor(model, twin, ("file.py:twin", None, "imagenet")), a_training_set(), torch.arange(12), SHORT
     )
     assert encoder == Encoder(
-        layers=("relu", "bn1"), channels=(12, 8), fingerprint=twin.fingerprint(), reference="file.py:twin"
+        layers=("relu", "bn1"),
+        channels=(12, 8),
+        fingerprint=twin.fingerprint(),
+        reference="file.py:twin",
+        normalize="imagenet",
     )
 
 
