@@ -347,7 +347,11 @@ def test_all_leaves_out_what_lacks_something_and_goes_on_after_a_failure(
         ("effectiveness", {"interpreter": "cam,cam"}, "Interpreter 'cam' is named twice"),
         ("effectiveness", {"interpreter": "lime"}, "There is no interpreter 'lime'"),
         ("effectiveness", {"scale": "huge"}, "--scale huge: Input should be 'quick', 'standard' or 'full'"),
-        ("random-patch", {"recipe": "fast"}, "--recipe fast: Input should be 'annealed' or 'paper'"),
+        (
+            "random-patch",
+            {"recipe": "fast"},
+            "--recipe fast: Input should be 'annealed', 'paper', 'paper-densenet' or 'paper-isic'",
+        ),
         ("spatial", {"eps": 2}, "--eps 2.0: "),
         ("gap", {"interpreter": "smooth:cam,smooth:cam"}, "is named twice"),
         ("gap", {"eps": "8/0"}, "--eps 8/0 is not a number; write it like 8/255 or 0.031."),
@@ -605,7 +609,9 @@ def test_aid_attacks_as_underfire_attack_does(everything: Everything) -> None:
     select = Select(run.info["spec"]["model_fingerprint"], run.info["spec"]["images_digest"], 4, 0)
     given = {name: run.info["spec"][name] for name in ("model", "images", "normalize", "n", "steps", "eps", "seed")}
     settings = AttackSettings(**given, interpreters=("cam",))
-    shared = {key(planned.spec) for planned in AttackPlan.of(settings, select).stages if planned.kind != "step"}
+    stages = AttackPlan.of(settings, select).stages
+    shared = {key(planned.spec) for planned in stages if planned.kind == "image" or "maps as png" in planned.label}
+    assert len(shared) == 3 + 2, "benign, PGD's and ADV²'s images, and maps of PNG files"
     assert shared <= {stage["key"] for stage in run.info["stages"]}
 
 

@@ -89,7 +89,7 @@ def _print_summary(run: "Run") -> None:
 
     selection, skipped = run.info["selection"], run.info["skipped"]
     found = selection["examined"] - selection["misclassified"]
-    title = f"{counted(found, 'image')}; as PNG files; means, with their 95 % interval in brackets"
+    title = f"{counted(found, 'image')} as PNG files; means, with their 95 % interval in brackets"
     targeted = is_targeted(run.info)
     table = table_of(title, ("interpreter", "attack"), heads(wording(run.info), targeted))
     for line in lines(quoted(run.outcomes()), targeted):
