@@ -73,6 +73,7 @@ def test_an_image_made_for_one_interpreter_deceives_another_one_less(
     assert attacked.distance(source, attacked.adv2[source]).mean() < transferred
 
 
+@pytest.mark.extended
 def test_adv2_on_mask_keeps_the_success_of_pgd_and_brings_the_map_closer(attacked: Attacked) -> None:
     """Half of the scenes, with a fifth of the solver's iterations and a sixth of the attack's steps."""
     images, labels, target = attacked.samples.images[:4], attacked.samples.labels[:4], attacked.pgd.target[:4]

@@ -24,7 +24,10 @@ def complete(out: Path) -> bool:
     return open_run(out).outcomes().num_rows == 4 and (out / "report.html").is_file()
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8", "latin-1"])
+RARER = [pytest.param(encoding, marks=pytest.mark.extended) for encoding in ("cp1252", "utf-8", "latin-1")]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", *RARER])
 def test_a_terminal_of_few_characters_costs_no_result(typed: list[str], tmp_path: Path, encoding: str) -> None:
     environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
     done = subprocess.run([*PROGRAM, *typed], capture_output=True, env=environment, check=False)
@@ -62,6 +65,7 @@ def test_a_reader_that_leaves_costs_no_result(typed: list[str], tmp_path: Path) 
     assert complete(tmp_path / "Läufe" / "run")
 
 
+@pytest.mark.extended
 def test_output_that_is_closed_costs_no_result(typed: list[str], tmp_path: Path) -> None:
     command = f'exec {" ".join(map(repr, [sys.executable]))} -c {PROGRAM[2]!r} "$@" >&-'
     done = subprocess.run(["bash", "-c", command, "bash", *typed], capture_output=True, check=False)

@@ -273,7 +273,10 @@ def test_the_papers_network_can_be_named_and_is_written_down(tiny: dict[str, obj
         assert outcomes == (first := first or outcomes)
 
 
-@pytest.mark.parametrize("name", ["localisation", "evasiveness", "transfer", "gap", "sanity"])
+OTHERS = [pytest.param(name, marks=pytest.mark.extended) for name in ("localisation", "evasiveness", "gap", "sanity")]
+
+
+@pytest.mark.parametrize("name", ["transfer", *OTHERS])
 def test_what_is_lost_is_made_again(everything: Everything, copied: dict[str, object], name: str) -> None:
     folder = Path(str(copied["out"])) / name
     lost = open_run(folder).info["stages"][-1]["key"]
@@ -326,6 +329,7 @@ def test_a_dry_run_writes_nothing(everything: Everything, tmp_path: Path) -> Non
     assert files(everything.folder) == before
 
 
+@pytest.mark.extended
 def test_all_leaves_out_what_lacks_something_and_goes_on_after_a_failure(
     tiny: dict[str, object], tmp_path: Path
 ) -> None:
@@ -466,6 +470,7 @@ def test_the_case_study_classifies_all_images_and_measures_maps_of_wrong_diagnos
     assert {name: row[name] for name in expected} == {name: float(values) for name, values in expected.items()}
 
 
+@pytest.mark.extended
 def test_the_case_study_without_masks_measures_no_overlap_until_they_come(
     tiny: dict[str, object], masks: Path, tmp_path: Path
 ) -> None:

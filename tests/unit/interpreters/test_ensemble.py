@@ -76,6 +76,7 @@ def test_a_member_keeps_the_weights_of_its_further_terms(recipe: str) -> None:
     assert attack.weights["encoder"] == alone.weights["encoder"]
 
 
+@pytest.mark.extended
 def test_all_members_are_deceived_by_one_image() -> None:
     demo = Classifier.load("demo")
     members = (CAM(), GRAD())

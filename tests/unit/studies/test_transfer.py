@@ -231,7 +231,7 @@ def test_the_run_s_own_maps_are_not_made_again(run: Run, tiny_model: str) -> Non
     assert labels == {"adv2 cam → grad", "adv2 grad → cam", "noise → cam", "noise → grad"}
 
 
-@pytest.mark.parametrize("killed_after", [1, 4, 7])
+@pytest.mark.parametrize("killed_after", [4, *(pytest.param(each, marks=pytest.mark.extended) for each in (1, 7))])
 def test_a_transfer_that_was_killed_and_run_again_is_the_uninterrupted_one(
     run: Run, attacked: Path, tmp_path: Path, tiny_model: str, killed_after: int
 ) -> None:

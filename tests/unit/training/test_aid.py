@@ -232,6 +232,7 @@ def test_the_original_s_weights_of_eq_8_are_inherited(init: RTS) -> None:
     assert (recipe.steps, recipe.lr) == (10, AidRecipe().lr)
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(("fidelity", "least", "most"), [(100.0, 0.0, 0.05), (0.0, 0.1, 1.0)])
 def test_the_fidelity_term_holds_the_benign_maps(
     tmp_path: Path, model: Classifier, init: RTS, fidelity: float, least: float, most: float
@@ -247,6 +248,7 @@ def test_the_fidelity_term_holds_the_benign_maps(
     assert least < map_l1(now, before).mean() < most
 
 
+@pytest.mark.extended
 def test_the_masker_that_is_kept_respects_the_bound_on_the_demo(tmp_path: Path) -> None:
     """Of held-out images; without a bound the network of the largest separation is kept, wherever its maps are."""
     model, scenes = Classifier.load("demo"), demo_training_set(30)

@@ -46,6 +46,7 @@ def model() -> Classifier:
 # ------------------------------------------------------------------ Eq. 8
 
 
+@pytest.mark.extended
 def test_training_lowers_every_term_on_scenes_never_seen(tmp_path: Path) -> None:
     extractor, scenes = FeatureExtractor(Classifier.load("demo")), demo_training_set(80)
     recipe = MaskerRecipe(steps=30, batch=16, judge_every=30, width=16)
