@@ -33,7 +33,7 @@ def goal_of(classifier: Classifier, options: argparse.Namespace) -> Goal:
 
     def classify(images: Images) -> Logits:
         with torch.no_grad():
-            return classifier(images).logits
+            return classifier(images)
 
     image_set = open_images(options.images, options.labels, options.crop, options.resize)
     samples = select(classify, image_set, options.n, options.seed).samples
@@ -94,7 +94,7 @@ def main() -> None:
     torch.set_num_threads(1)
     classifier = Classifier.load(options.model, None, options.normalize)
     goal = goal_of(classifier, options)
-    again = MASK().explain(classifier, goal.image, classifier(goal.image).logits.argmax(1), goal.key + 1)
+    again = MASK().explain(classifier, goal.image, classifier(goal.image).argmax(1), goal.key + 1)
     attacks = {f"recipe {name}": solvers.adv2(MASK(), recipe=name) for name in ("annealed", "paper")}
     curves = {name: follow(attack, classifier, goal, options.steps, options.every) for name, attack in attacks.items()}
     draw(curves, float(map_l1(again, goal.target_map).mean()))

@@ -41,13 +41,13 @@ def main() -> None:
         else open_images(options.images, options.labels, options.crop, options.resize)
     )
     with torch.no_grad():
-        samples = select(lambda x: classifier(x).logits, image_set, options.n, options.seed).samples
+        samples = select(classifier, image_set, options.n, options.seed).samples
         x, y = samples.images, samples.labels
         masks = rts.explain(classifier, x, y, image_keys(samples.ids))
         background = blur(x, BLUR * min(x.shape[2:])).clamp(0, 1)
         parts = {"image": x, "mask": resize(masks[:, None], *x.shape[2:]).expand_as(x)}
         parts["kept"], parts["left"] = blended(x, masks, background)
-        shares = {name: confidence(classifier(parts[name]).logits, y) for name in ("image", "kept", "left")}
+        shares = {name: confidence(classifier(parts[name]), y) for name in ("image", "kept", "left")}
     figure, panels = plt.subplots(4, len(x), figsize=(1.3 * len(x), 5.6), layout="constrained", squeeze=False)
     for row, (name, images) in zip(panels, parts.items(), strict=True):
         for index, panel in enumerate(row):

@@ -212,12 +212,12 @@ def of_masker(run: uf.Run) -> Grid:
 def shown_by(explainer: uf.CAM | uf.GRAD, image: Array) -> Array:
     """The map of the class that is reported; neither interpreter draws random numbers."""
     x = torch.from_numpy(image)
-    return explainer.explain(MODEL, x, MODEL(x).logits.argmax(1), torch.zeros(1, dtype=torch.int64))[0].numpy()
+    return explainer.explain(MODEL, x, MODEL(x).argmax(1), torch.zeros(1, dtype=torch.int64))[0].numpy()
 
 
 def scene(image: Array) -> Tile:
     """An image and the class that is reported for it."""
-    logits = MODEL(torch.from_numpy(image)[None]).logits
+    logits = MODEL(torch.from_numpy(image)[None])
     label = logits.argmax(1)
     return Tile(figures.photo(image, SIDE), f"{CLASSES[label]}, p {confidence(logits, label).item():.2f}")
 

@@ -98,8 +98,8 @@ def a_goal(model: Classifier, interpreter: Interpreter, x: Tensor) -> Goal:
     """A random other class for each image, and the benign map of its predicted class."""
     keys = image_keys(f"image {i}" for i in range(len(x)))
     with torch.no_grad():
-        labels = model(x).logits.argmax(1)
-        classes = model(x).logits.shape[1]
+        labels = model(x).argmax(1)
+        classes = model(x).shape[1]
     maps = interpreter.explain(model, x, labels, keys)
     return Goal(keys, x, random_class(labels, classes, keys, seed=0), maps)
 

@@ -50,7 +50,7 @@ class ExactCurvature:
     """The input gradient differentiated by plain second-order autograd."""
 
     def __call__(self, model: Classifier, x: Images, y: Labels) -> tuple[Logits, Row, Tensor]:
-        logits = model(x).logits
+        logits = model(x)
         odds = log_odds(logits, y)
         (gradient,) = torch.autograd.grad(odds.sum(), x, create_graph=True)
         return logits, odds, gradient
@@ -247,7 +247,7 @@ def test_smoothed_relu_is_second_order_autograd_through_s(
     x = goal.image + theta
     with_s(x)  # the first pass is tried on a single image
     with_s.network.relu.shifts.clear()
-    torch.testing.assert_close(with_s(x).logits, model(x).logits, rtol=0, atol=1e-12)
+    torch.testing.assert_close(with_s(x), model(x), rtol=0, atol=1e-12)
     surrogate, exact = GRAD(SmoothedReLU(gate)), GRAD(ExactCurvature())
     smoothed = gradient(model, surrogate, prediction=0.0, map=20.0)
     assert smoothed.abs().max() > 0.01

@@ -36,7 +36,7 @@ def staggered(net: str, name: str, dtype: torch.dtype) -> tuple[Classifier, Goal
     goal = a_goal(model, interpreter, images(IMAGES, dtype=dtype))
     changes = BENT if name.endswith(ON_FLOWS) else RULES.get(name, {})
     with torch.no_grad():
-        p = confidence(model(goal.image).logits, goal.target)
+        p = confidence(model(goal.image), goal.target)
     return model, goal, attack(interpreter, **changes, stop=StopRule(float(p.median())))
 
 

@@ -63,7 +63,7 @@ def test_both_faces_predict_with_the_exact_network(net: str, name: str) -> None:
     model = classifier(net)
     reading, _ = both_faces(model, interpreter_of(name, model))
     with torch.no_grad():
-        logits = model(images(3)).logits
+        logits = model(images(3))
     torch.testing.assert_close(reading.logits.detach(), logits, rtol=0, atol=1e-6)
     expected = logits.double().log_softmax(1).gather(1, Y[:, None])[:, 0]
     torch.testing.assert_close(reading.log_prob.detach().double(), expected, rtol=1e-6, atol=1e-6)

@@ -32,7 +32,7 @@ def scenes() -> LocatedObjects:
 def score(model: Classifier, scenes: LocatedObjects, interpreter: Explainer) -> tuple[float, float]:
     """(error on one half under the rule chosen on the other, pointing game)."""
     x, labels, ids = scenes.samples.images, scenes.samples.labels, scenes.samples.ids
-    predicted = model(x).logits.argmax(1)
+    predicted = model(x).argmax(1)
     maps = upscaled(interpreter.explain(model, x, predicted, image_keys(ids)), *x.shape[2:])
     fitting, judged = halves(ids, seed=0)
     scored = fit_all(maps, scenes.objects, predicted != labels, fitting)

@@ -60,6 +60,11 @@ class Attacker:
     batch: int = 16
 
     def __post_init__(self) -> None:
+        if not isinstance(self.classifier, Classifier):
+            raise UnderfireError(
+                f"Attacks must know how images are normalised, which a {type(self.classifier).__name__} does not say; "
+                "wrap it: underfire.Classifier(net, mean=..., std=...)."
+            )
         check_seed(self.seed)
         check_count("batch", self.batch)
 
@@ -85,7 +90,7 @@ class Attacker:
             x0 = check_images(images).detach().clone()
             names = _check_ids(ids, len(x0))
             keys = rng.image_keys(names).to(x0.device)
-            logits = check_logits(self._each(lambda x: self.classifier(x).logits, x0), names)
+            logits = check_logits(self._each(self.classifier, x0), names)
             labels = logits.argmax(1)
             target = RandomClass() if target is None else target
             if isinstance(target, TargetClass):

@@ -170,7 +170,7 @@ class _Objective:
 
     def prediction(self, theta: torch.Tensor) -> Terms:
         x = self.attack.perturbation.decode(self.goal.image, theta)
-        logits = self.classifier(x).logits
+        logits = self.classifier(x)
         loss = cross_entropy(log_prob(logits, self.goal.target))
         return Terms(loss, {"prediction": loss}, logits)
 

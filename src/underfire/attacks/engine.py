@@ -204,7 +204,7 @@ def _judge(attack: Attack, classifier: Classifier, slots: Slots) -> Slots:
     goal, theta = slots.goal, slots.candidate.theta
     x = attack.perturbation.decode(goal.image, theta)
     with torch.no_grad():
-        logits = classifier(x).logits
+        logits = classifier(x)
     maps = attack.interpreter.explain(classifier, x, goal.target, _dice(goal, "judge", torch.zeros_like(goal.key)))
     rank = attack.rank(logits, map_distance(maps[:, None], goal.target_map), goal.target).to(theta.dtype)
     now = attack.perturbation.decode(goal.image, slots.theta)
@@ -233,7 +233,7 @@ def _finished(attack: Attack, classifier: Classifier, slots: Slots) -> tuple[Fla
         return spent, torch.zeros_like(spent)
     x = attack.perturbation.decode(slots.goal.image, slots.best.theta)
     with torch.no_grad():
-        p = confidence(classifier(x).logits, slots.goal.target)
+        p = confidence(classifier(x), slots.goal.target)
     converged = (p >= attack.stop.confidence) & (slots.best.rank <= attack.stop.map_distance)
     return spent | converged, converged
 
@@ -241,7 +241,7 @@ def _finished(attack: Attack, classifier: Classifier, slots: Slots) -> tuple[Fla
 def _outcome(attack: Attack, classifier: Classifier, slots: Slots, converged: Flags) -> Outcome:
     image, last = (attack.perturbation.decode(slots.goal.image, each) for each in (slots.best.theta, slots.theta))
     with torch.no_grad():
-        logits, final = classifier(image).logits, classifier(last).logits
+        logits, final = classifier(image), classifier(last)
     return Outcome(
         image=image,
         theta=slots.best.theta,

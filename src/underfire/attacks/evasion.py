@@ -25,7 +25,7 @@ class SqueezeConsistency:
         return f"agreement {self.squeezer.name}"
 
     def __call__(self, classifier: Classifier, reading: Reading, x: Images, goal: Goal, step: Labels) -> Row:
-        squeezed = classifier(self.squeezer(x)).logits
+        squeezed = classifier(self.squeezer(x))
         return -(reading.logits.softmax(1) * squeezed.log_softmax(1)).sum(1)
 
 

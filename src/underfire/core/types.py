@@ -43,10 +43,10 @@ class Goal:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What one forward pass of a classifier gives; features is None until they are located."""
+    """What one forward pass of a classifier gives."""
 
     logits: Logits
-    features: Features | None
+    features: Features
 
 
 @dataclass(frozen=True)

@@ -188,7 +188,7 @@ def _outputs(classifier: Classifier, image_set: ImageSet) -> int | None:
             continue
         try:
             with torch.no_grad():
-                return classifier(picture[None].to(classifier.device)).logits.shape[1]
+                return classifier(picture[None].to(classifier.device)).shape[1]
         except Exception:  # whatever a model raises; the selection says it in a sentence that names sizes
             return None
     return None

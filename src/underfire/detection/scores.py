@@ -145,4 +145,4 @@ def explained(interpreter: Explainer, classifier: Classifier, images: Images, cl
 
 def _probabilities(classifier: Classifier, images: Images) -> Float[Tensor, "n k"]:
     with torch.no_grad():
-        return classifier(images.to(classifier.device)).logits.cpu().double().softmax(1)
+        return classifier(images.to(classifier.device)).cpu().double().softmax(1)

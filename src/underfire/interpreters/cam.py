@@ -39,8 +39,8 @@ class CAM(ClosedForm):
 
     def _maps(self, classifier: Classifier, x: Images, y: Labels) -> tuple[Logits, Maps]:
         head = classifier.locate_head(x)
-        logits, features = classifier.read_features(x)
-        return logits, normalise_map(head.class_maps(features, y))
+        evidence = classifier.evidence(x)
+        return evidence.logits, normalise_map(head.class_maps(evidence.features, y))
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,8 @@ class GradCAM(ClosedForm):
 
     def _maps(self, classifier: Classifier, x: Images, y: Labels, create_graph: bool) -> tuple[Logits, Maps]:
         head = classifier.find_head(x)
-        logits, features = classifier.read_features(x)
+        evidence = classifier.evidence(x)
+        logits, features = evidence.logits, evidence.features
         if head is not None:
             return logits, normalise_map(head.class_maps(features, y).relu())
         of_class = logits.gather(1, y[:, None]).sum()

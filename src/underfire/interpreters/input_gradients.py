@@ -46,7 +46,7 @@ def exact_gradient(classifier: Classifier, x: Images, y: Labels) -> tuple[Logits
     """(logits, o, g) as plain numbers, from one forward and one backward pass."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        logits = classifier(x).logits
+        logits = classifier(x)
         odds = log_odds(logits, y)
         (gradient,) = torch.autograd.grad(odds.sum(), x)
     return logits.detach(), odds.detach(), gradient
@@ -92,8 +92,8 @@ class SmoothedReLU:
 
     def __call__(self, classifier: Classifier, x: Images, y: Labels) -> tuple[Logits, Row, Gradient]:
         with smoothed_relu(classifier.network, self.gate):
-            (gradient,) = torch.autograd.grad(log_odds(classifier(x).logits, y).sum(), x, create_graph=True)
-        logits = classifier(x).logits
+            (gradient,) = torch.autograd.grad(log_odds(classifier(x), y).sum(), x, create_graph=True)
+        logits = classifier(x)
         return logits, log_odds(logits, y), gradient
 
 
@@ -133,5 +133,5 @@ class _Differences(torch.autograd.Function):
         if of_logits is not None:
             with torch.enable_grad():
                 leaf = x.detach().requires_grad_()
-                total = total + torch.autograd.grad(ctx.classifier(leaf).logits, leaf, of_logits)[0]
+                total = total + torch.autograd.grad(ctx.classifier(leaf), leaf, of_logits)[0]
         return total, None, None, None

@@ -81,7 +81,7 @@ class IG(ClosedForm):
             return self._maps(classifier, x, y, exact_gradient)
 
     def read(self, classifier: Classifier, belief: NoBelief, x: Images, y: Labels) -> Reading:
-        return reading(classifier(x).logits, self._maps(classifier, x, y, self.input_gradient), y)
+        return reading(classifier(x), self._maps(classifier, x, y, self.input_gradient), y)
 
     def _maps(self, classifier: Classifier, x: Images, y: Labels, input_gradient: InputGradient) -> Maps:
         baseline = torch.full_like(x, self.level)
@@ -116,5 +116,5 @@ def attributions(
 def completeness_error(classifier: Classifier, x: Images, baseline: Images, y: Labels, shares: Images) -> Row:
     """sum_i a_i - (p_y(x) - p_y(b)): what the sum over nodes missed."""
     with torch.no_grad():
-        p, p_baseline = (confidence(classifier(images).logits, y) for images in (x, baseline))
+        p, p_baseline = (confidence(classifier(images), y) for images in (x, baseline))
     return shares.sum((1, 2, 3)) - (p - p_baseline)

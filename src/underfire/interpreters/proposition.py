@@ -35,6 +35,6 @@ def both_sides(classifier: Classifier, x: Images, x0: Images, target: Labels, qu
     """Both losses of Proposition 1 for each image."""
     change = attributions(classifier, x, x0, target, quadrature)
     with torch.no_grad():
-        gain = confidence(classifier(x).logits, target) - confidence(classifier(x0).logits, target)
+        gain = confidence(classifier(x), target) - confidence(classifier(x0), target)
     error = completeness_error(classifier, x, x0, target, change)
     return Sides(gain, change.abs().sum((1, 2, 3)), error)

@@ -95,7 +95,7 @@ class RTS(ClosedForm):
         encoder = self.encoder or classifier
         there = encoder.device
         of_encoder, features = encoder.tap(x.to(there), manifest.encoder.layers)
-        logits = of_encoder if self.encoder is None else classifier(x).logits
+        logits = of_encoder if self.encoder is None else classifier(x)
         with torch.inference_mode(False):
             network = self.masker.network.to(there, features[0].dtype)
         maps = network(features, y.to(there), *cell_grid(x))
@@ -160,7 +160,7 @@ def find_scales(classifier: Classifier, x: Images) -> tuple[EncoderScale, ...]:
             outputs[name] = output
 
     with watching(named_layers(classifier.network), record), torch.no_grad():
-        logits = classifier(x[:1]).logits
+        logits = classifier(x[:1])
     last = {
         tuple(output.shape[2:]): EncoderScale(name, *output.shape[1:])
         for name, output in outputs.items()

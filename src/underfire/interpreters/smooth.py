@@ -65,7 +65,7 @@ class Smooth:
         return replace(belief, step=belief.step + 1, inside=self.inside.advance(classifier, belief.inside, x, y))
 
     def read(self, classifier: Classifier, belief: Smoothed, x: Images, y: Labels) -> Reading:
-        logits = classifier(x).logits
+        logits = classifier(x)
         noisy = self._noisy(x, "attacker", belief.keys, belief.step)
         maps = _median([self.inside.read(classifier, belief.inside, copy, y).maps for copy in noisy])
         return Reading(logits, log_prob(logits, y), maps)

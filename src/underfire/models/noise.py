@@ -54,7 +54,7 @@ class Trial:
         for chunk in torch.split(torch.arange(len(self.images)), self.batch_size):
             noisy = disturbed(self.images[chunk], self.kind, self.keys[chunk], sigma, self.seed)
             with torch.no_grad():
-                predicted = self.classifier(noisy.to(self.classifier.device)).logits.argmax(1).cpu()
+                predicted = self.classifier(noisy.to(self.classifier.device)).argmax(1).cpu()
             wrong += int((predicted != self.labels[chunk]).sum())
         return wrong / len(self.images)
 

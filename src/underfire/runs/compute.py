@@ -352,4 +352,4 @@ def _classify(classifier: Classifier, images: Images) -> Logits:
 def _logits(classifier: Classifier, images: Images) -> Logits:
     """From images in memory to logits in memory, without a graph."""
     with torch.no_grad():
-        return classifier(images.to(classifier.device)).logits.cpu()
+        return classifier(images.to(classifier.device)).cpu()

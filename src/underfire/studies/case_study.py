@@ -165,7 +165,7 @@ def _overlap_table(found: pa.Table) -> Table:
 
 def _predicted(classifier: Classifier, image_set: ImageSet, batch_size: int) -> pa.Table:
     def classify(images: Images) -> Logits:
-        return classifier(images.to(classifier.device)).logits.cpu()
+        return classifier(images.to(classifier.device)).cpu()
 
     found = predict(classify, image_set, batch_size)
     return per_image(PREDICTION_COLUMNS, found.ids, class_true=found.labels, class_predicted=found.predicted)

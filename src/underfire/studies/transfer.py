@@ -197,7 +197,7 @@ def _finished(run: Run, made: AttackPlan, store: Store) -> tuple[str, ...]:
 def _check_classes(used: Classifier, classifier: Classifier, samples: Samples) -> None:
     """UnderfireError unless both classifiers know as many classes."""
     with torch.no_grad(), in_one_sentence("The model cannot classify these images"):
-        K, own = (each(samples.images[:1].to(each.device)).logits.shape[1] for each in (used, classifier))
+        K, own = (each(samples.images[:1].to(each.device)).shape[1] for each in (used, classifier))
     if own != K:
         raise UnderfireError(f"The other model has {K} classes and the run's has {own}; they must be the same classes.")
 

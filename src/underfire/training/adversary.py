@@ -88,7 +88,7 @@ class Adversary:
     def batch_of(self, x: Images, keys: Keys) -> AttackBatch:
         """A random other class for each image, the same at every call."""
         with torch.no_grad():
-            logits = self.classifier(x).logits
+            logits = self.classifier(x)
         labels = logits.argmax(1)
         return AttackBatch(keys, x, labels, random_class(labels, logits.shape[1], keys, self.seed))
 

@@ -57,7 +57,7 @@ class FeatureExtractor:
         """The classifier's logits, the encoder's features and logits, without a graph."""
         with torch.no_grad():
             of_encoder, features = (self.encoder or self.classifier).tap(x, layers)
-            logits = of_encoder if self.encoder is None else self.classifier(x).logits
+            logits = of_encoder if self.encoder is None else self.classifier(x)
         return logits, [f.float() for f in features], of_encoder
 
     @property
@@ -224,7 +224,7 @@ def eq8(
     y = logits.argmax(1)
     masks = masks_of(network, features, y, batch.images)
     parts = torch.cat(blended(batch.images, masks, background(batch, recipe.seed)))
-    kept, removed = extractor.classifier(parts).logits.chunk(2)
+    kept, removed = extractor.classifier(parts).chunk(2)
     return mask_terms(masks, kept, removed, y, recipe.power)
 
 
@@ -279,7 +279,7 @@ def _scored(
         yield "area", masks.mean((1, 2))
         yield "whole", confidence(logits, y)
         for name, images in {"kept": kept, "removed": removed, "blurred": blurred}.items():
-            yield name, confidence(extractor.classifier(images).logits, y)
+            yield name, confidence(extractor.classifier(images), y)
     if batch.objects is not None:
         found = above_mean(resize(masks[:, None], x.shape[2], x.shape[3])[:, 0])
         yield "localisation_error", (iou(boxes(found), boxes(batch.objects)) <= 0.5).float()

@@ -37,7 +37,7 @@ def quick(model: uf.Classifier, interpreter: uf.CAM | None = None, **parameters:
 
 def labels(model: uf.Classifier, x: Tensor) -> Tensor:
     with torch.no_grad():
-        return model(x).logits.argmax(1)
+        return model(x).argmax(1)
 
 
 def differing(a: Result, b: Result) -> list[str]:
@@ -54,7 +54,7 @@ def test_results_are_measured_on_the_adversarial_images(
     x = images(3)
     result = uf.adv2(model, interpreter, eps=EPS, steps=3, recipe=recipe)(x)
     with torch.no_grad():
-        logits = model(result.adversarial).logits
+        logits = model(result.adversarial)
     y = labels(model, x)
     assert torch.equal(result.predicted, logits.argmax(1))
     assert torch.equal(result.success, result.predicted == result.target)
@@ -400,3 +400,10 @@ def test_models_that_do_not_fit(wrap: Any, complaint: str, interpreter: Any) -> 
 def test_the_public_names_are_there() -> None:
     assert all(hasattr(uf, name) for name in uf.__all__)
     assert isinstance(uf.pgd(classifier("resnet")).interpreter, Blind)
+
+
+@pytest.mark.usefixtures("as_users_call_it")
+@pytest.mark.parametrize("attack", [uf.pgd, lambda net: uf.adv2(net, uf.CAM())])
+def test_a_bare_network_is_told_how_to_be_wrapped(attack: Any) -> None:
+    with pytest.raises(uf.UnderfireError, match=r"which a \w+ does not say; wrap it: underfire\.Classifier\(net, mean"):
+        attack(network("resnet"))

@@ -82,7 +82,7 @@ def test_terms_are_what_their_names_say(model: Classifier, goal: Goal) -> None:
     terms = evaluate(Attack("full", CAMWithATerm(), CostlyPixels(), extra_terms=(Redness(),)), model, goal, step=0)
     theta = 0.01 * images(N, seed=5, dtype=torch.float64)
     x = goal.image + theta
-    logits = model(x).logits
+    logits = model(x)
     maps = CAM().explain(model, x, goal.target, goal.key)
     expected = {
         "prediction": torch.nn.functional.cross_entropy(logits, goal.target, reduction="none"),

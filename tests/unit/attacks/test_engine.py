@@ -65,7 +65,7 @@ def rank_of(an_attack: Attack, model: Classifier, goal: Goal, theta: Tensor) -> 
     """By the deployed interpreter, on the image itself."""
     x = an_attack.perturbation.decode(goal.image, theta)
     with torch.no_grad():
-        logits = model(x).logits
+        logits = model(x)
     maps = an_attack.interpreter.explain(model, x, goal.target, goal.key)
     return an_attack.rank(logits, map_distance(maps[:, None], goal.target_map), goal.target)
 
@@ -131,7 +131,7 @@ class Deceived(Blind):
 
 def test_every_quantum_proposes_anew(model: Classifier, goal: Goal) -> None:
     """The attacker proposes the first iterate of each quantum, 0, 2 and 4 steps from the start: the last is best."""
-    reached = replace(goal, target=model(goal.image).logits.argmax(1), target_map=torch.zeros(N, 1, 1))
+    reached = replace(goal, target=model(goal.image).argmax(1), target_map=torch.zeros(N, 1, 1))
     drifting = attack(Deceived(), rule=Drift(), confidence=0.0, warm_start=None)
     outcome = engine.run(drifting, model, reached, batch_size=N)
     assert outcome.success.all()
@@ -154,7 +154,7 @@ def test_numbers_are_measured_on_the_returned_images(model: Classifier, name: st
     outcome = engine.run(an_attack, model, goal, batch_size=2)
     assert torch.equal(an_attack.perturbation.decode(goal.image, outcome.theta), outcome.image)
     with torch.no_grad():
-        logits = model(outcome.image).logits
+        logits = model(outcome.image)
     assert torch.equal(outcome.predicted, logits.argmax(1))
     assert torch.equal(outcome.success, logits.argmax(1) == goal.target)
     torch.testing.assert_close(outcome.confidence, confidence(logits, goal.target), rtol=0, atol=1e-6)
@@ -171,7 +171,7 @@ def test_without_a_stop_rule_every_image_spends_its_budget(model: Classifier, go
 def test_the_stop_rule_ends_an_image_at_the_first_quantum_that_meets_it(
     model: Classifier, goal: Goal, distance: float
 ) -> None:
-    p = confidence(model(goal.image).logits, goal.target).detach()
+    p = confidence(model(goal.image), goal.target).detach()
     stop = StopRule(float(p.median()), distance)
     stopping = attack(CAM(), confidence=0.0, stop=stop, warm_start=None)
     outcome = engine.run(stopping, model, goal, batch_size=N)
@@ -205,7 +205,7 @@ def test_no_steps_return_the_start(model: Classifier, goal: Goal) -> None:
 def test_the_stream_yields_every_image_once_as_soon_as_it_is_done(
     model: Classifier, goal: Goal, batch_size: int
 ) -> None:
-    p = confidence(model(goal.image).logits, goal.target).detach()
+    p = confidence(model(goal.image), goal.target).detach()
     stopping = attack(CAM(), stop=StopRule(float(p.median())), warm_start=None)
     whole = engine.run(stopping, model, goal, batch_size)
     seen: list[int] = []
@@ -280,7 +280,7 @@ def test_an_image_without_numbers_disturbs_no_other() -> None:
 @pytest.mark.parametrize("quantile", [0.2, 0.7, 1.0])
 def test_progress_counts_what_was_done_and_what_is_left(model: Classifier, batch_size: int, quantile: float) -> None:
     goal = a_goal(model, CAM(), images(9))
-    p = confidence(model(goal.image).logits, goal.target).detach()
+    p = confidence(model(goal.image), goal.target).detach()
     stopping = attack(CAM(), steps=5, stop=StopRule(float(p.quantile(quantile))), warm_start=None)
     reports: list[Progress] = []
     outcome = engine.run(stopping, model, goal, batch_size, on_step=reports.append)

@@ -27,7 +27,7 @@ SQUEEZERS = (BitDepth(2), Median(3))
 def value(term: Any, goal: Goal) -> Row:
     """A term at the benign images."""
     model = classifier("resnet", torch.float64)
-    logits, step = model(goal.image).logits, torch.zeros_like(goal.key)
+    logits, step = model(goal.image), torch.zeros_like(goal.key)
     seen = reading(logits, goal.image.new_zeros(len(goal.key), 1, 1), goal.target)
     result: Row = term(model, seen, goal.image, goal, step)
     return result
@@ -40,7 +40,7 @@ def the_goal(n: int = 3, dtype: torch.dtype = torch.float64) -> Goal:
 @pytest.mark.parametrize("squeezer", SQUEEZERS, ids=lambda each: each.name)
 def test_agreement_is_the_cross_entropy_of_both_predictions(squeezer: Squeezer) -> None:
     goal, model = the_goal(), classifier("resnet", torch.float64)
-    before, after = (model(x).logits.softmax(1) for x in (goal.image, squeezer(goal.image)))
+    before, after = (model(x).softmax(1) for x in (goal.image, squeezer(goal.image)))
     by_hand = torch.stack(
         [-sum(p * q.log() for p, q in zip(*pair, strict=True)) for pair in zip(before, after, strict=True)]
     )
@@ -49,7 +49,7 @@ def test_agreement_is_the_cross_entropy_of_both_predictions(squeezer: Squeezer) 
 
 def test_likeness_is_the_distance_to_the_anchor() -> None:
     goal, model = the_goal(), classifier("resnet", torch.float64)
-    own = model(goal.image).logits.softmax(1)
+    own = model(goal.image).softmax(1)
     assert value(Likeness(), replace(goal, anchor=own)).tolist() == [0.0] * 3
     anchor = own.roll(1, 0)
     torch.testing.assert_close(value(Likeness(), replace(goal, anchor=anchor)), (own - anchor).abs().sum(1))
@@ -106,7 +106,7 @@ def test_the_first_stage_of_algorithm_2_stays_on_the_squeezed_grid_and_moves() -
     grid = BitDepth(2)
     torch.testing.assert_close(grid(outcome.image), outcome.image)
     assert bool((outcome.image != grid(goal.image)).flatten(1).any(1).all())
-    start = model(grid(goal.image)).logits.softmax(1).gather(1, goal.target[:, None])[:, 0]
+    start = model(grid(goal.image)).softmax(1).gather(1, goal.target[:, None])[:, 0]
     assert bool((outcome.confidence > start).all())
 
 

@@ -80,7 +80,7 @@ def test_an_image_that_squeezing_does_not_change_scores_zero() -> None:
 def test_what_is_shown_explains_the_reported_class() -> None:
     model, x = classifier("resnet"), images(4)
     found = shown(CAM(), model, x, KEYS)
-    assert torch.equal(found.reported, model(x).logits.argmax(1))
+    assert torch.equal(found.reported, model(x).argmax(1))
     assert torch.equal(found.maps, CAM().explain(model, x, found.reported, KEYS))
     assert not found.maps.requires_grad
 

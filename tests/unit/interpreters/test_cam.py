@@ -38,7 +38,7 @@ def worked_example() -> tuple[Classifier, Tensor]:
 
 def test_cam_of_the_worked_example(worked_example: tuple[Classifier, Tensor]) -> None:
     model, x = worked_example
-    torch.testing.assert_close(model(x).logits[0], torch.tensor([1.75, 2.75]))
+    torch.testing.assert_close(model(x)[0], torch.tensor([1.75, 2.75]))
     maps = CAM().explain(model, x, torch.tensor([0, 1]), torch.tensor([0, 1]))
     expected = torch.tensor([[0, 0, 1, 0.5], [0, 0.45454546, 0.18181819, 1]]).view(2, 2, 2)
     torch.testing.assert_close(maps, expected)
@@ -56,8 +56,7 @@ def test_grad_cam_cuts_negative_evidence_off() -> None:
 def test_grad_cam_is_its_definition(net: str) -> None:
     """Sum_k alpha_k a_k, alpha_k the mean of d logit_y / d a_k, although behind a pool nothing is differentiated."""
     model, x = classifier(net, torch.float64), images(3, dtype=torch.float64).requires_grad_()
-    model.locate_features(x)
-    evidence = model(x)
+    evidence = model.evidence(x)
     of_class = evidence.logits.gather(1, Y[:, None]).sum()
     alpha = torch.autograd.grad(of_class, evidence.features)[0].mean((2, 3), keepdim=True)
     expected = normalise_map((alpha * evidence.features).sum(1).relu().detach())

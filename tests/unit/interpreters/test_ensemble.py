@@ -83,7 +83,7 @@ def test_all_members_are_deceived_by_one_image() -> None:
     x = torch.stack([demo_images(4).read(i) for i in range(4)])
     both = adv2(demo, Ensemble(members, (1.0, 1.0)), eps=0.1, steps=40)(x)
     alone = adv2(demo, CAM(), eps=0.1, steps=40)(x, target=both.target)
-    labels, keys = demo(x).logits.argmax(1), image_keys(map(str, range(4)))
+    labels, keys = demo(x).argmax(1), image_keys(map(str, range(4)))
 
     def moved(image: torch.Tensor, g: Interpreter) -> float:
         return float(map_l1(g.explain(demo, image, both.target, keys), g.explain(demo, x, labels, keys)).mean())

@@ -59,7 +59,7 @@ def test_map_is_that_of_the_gradient_of_the_probability_itself(net: str) -> None
     """dp/dx = p (1 - p) do/dx: the factor goes in the normalisation (float64, where p is far from rounding to 1)."""
     model, x = classifier(net, torch.float64), images(3, dtype=torch.float64)
     leaf = x.clone().requires_grad_()
-    p = model(leaf).logits.softmax(1).gather(1, Y[:, None]).sum()
+    p = model(leaf).softmax(1).gather(1, Y[:, None]).sum()
     (gradient,) = torch.autograd.grad(p, leaf)
     torch.testing.assert_close(GRAD().explain(model, x, Y, Y), saliency(gradient), rtol=0, atol=1e-10)
 
@@ -83,7 +83,7 @@ def test_map_of_a_linear_network_is_its_weight_however_sure_it_is(gain: float, y
     model = Classifier(Windows(weight, gain), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     x, target = images(2), torch.tensor([y, y])
     if gain == 100:
-        p = model(x).logits.softmax(1)[:, 0]
+        p = model(x).softmax(1)[:, 0]
         assert torch.equal(p, torch.ones(2)), "must saturate"
     maps = GRAD().explain(model, x, target, target)
     torch.testing.assert_close(maps, saliency(weight[None]).expand(2, -1, -1), rtol=0, atol=1e-5)

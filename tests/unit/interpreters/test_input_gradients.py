@@ -27,9 +27,9 @@ def random_like(x: Tensor, seed: int) -> Tensor:
 def test_exact_gradient_is_autograds(net: str) -> None:
     model, x = classifier(net), images(2).requires_grad_()
     logits, odds, gradient = exact_gradient(model, x, Y)
-    p = model(x).logits.double().softmax(1).gather(1, Y[:, None])[:, 0]
+    p = model(x).double().softmax(1).gather(1, Y[:, None])[:, 0]
     torch.testing.assert_close(odds.double(), torch.logit(p).detach(), rtol=1e-5, atol=1e-5)
-    assert torch.equal(gradient, torch.autograd.grad(log_odds(model(x).logits, Y).sum(), x)[0])
+    assert torch.equal(gradient, torch.autograd.grad(log_odds(model(x), Y).sum(), x)[0])
     assert not any(value.requires_grad for value in (logits, odds, gradient))
     with torch.no_grad():
         assert torch.equal(exact_gradient(model, x, Y)[2], gradient)
@@ -52,7 +52,7 @@ def test_losses_of_logits_and_odds_are_differentiated_through_the_exact_network(
     model, x = classifier(net, torch.float64), images(2, dtype=torch.float64).requires_grad_()
     logits, odds, _ = scheme(model, x, Y)
     (gradient,) = torch.autograd.grad(logits.cos().sum() + odds.square().sum(), x)
-    exact = model(x).logits
+    exact = model(x)
     (expected,) = torch.autograd.grad(exact.cos().sum() + log_odds(exact, Y).square().sum(), x)
     torch.testing.assert_close(gradient, expected, rtol=1e-10, atol=1e-12)
 
@@ -63,7 +63,7 @@ def test_error_falls_with_the_order_of_the_scheme(net: str, kind: type, order: i
     """Halving delta divides the error by 2 or by 4; the next term of the series is within 10 % at delta = 1e-3."""
     model, x = classifier(net, torch.float64), images(2, dtype=torch.float64).requires_grad_()
     u = random_like(x, 0)
-    (gradient,) = torch.autograd.grad(log_odds(model(x).logits, Y).sum(), x, create_graph=True)
+    (gradient,) = torch.autograd.grad(log_odds(model(x), Y).sum(), x, create_graph=True)
     (exact,) = torch.autograd.grad(gradient, x, u)
     errors = []
     for delta in (1e-3, 5e-4):
@@ -145,7 +145,7 @@ def test_smoothing_takes_the_second_derivative_of_every_convolution(geometry: di
     x = images(2, dtype=torch.float64).requires_grad_()
     y = torch.tensor([1, 3])
     u = random_like(x, 0)
-    (exact,) = torch.autograd.grad(log_odds(model(x).logits, y).sum(), x, create_graph=True)
+    (exact,) = torch.autograd.grad(log_odds(model(x), y).sum(), x, create_graph=True)
     smoothed = SmoothedReLU()(model, x, y)[2]
     torch.testing.assert_close(smoothed, exact, rtol=1e-10, atol=1e-13)
     curvatures = [torch.autograd.grad(gradient, x, u)[0] for gradient in (smoothed, exact)]

@@ -69,7 +69,7 @@ def test_attributions_are_the_integral_of_the_probability_s_own_gradient(net: st
     model, x, total = classifier(net, torch.float64), images(3, dtype=torch.float64), torch.zeros(3, 3, 16, 16).double()
     for t, weight in zip(*GaussLegendre(4).nodes(), strict=True):
         leaf = (t * x).requires_grad_()
-        p = model(leaf).logits.softmax(1).gather(1, Y[:, None]).sum()
+        p = model(leaf).softmax(1).gather(1, Y[:, None]).sum()
         total += weight * torch.autograd.grad(p, leaf)[0]
     shares = attributions(model, x, torch.zeros_like(x), Y, GaussLegendre(4))
     torch.testing.assert_close(shares, x * total, rtol=1e-9, atol=1e-14)

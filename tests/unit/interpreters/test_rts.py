@@ -81,7 +81,7 @@ def test_another_encoder_lends_its_features_and_its_head(tmp_path: Path, model: 
     with torch.no_grad():
         logits, features = encoder.tap(x, interpreter.masker.manifest.encoder.layers)
         expected = interpreter.masker.network(features, Y, 8, 8)
-        assert torch.equal(reading.logits, model(x).logits)
+        assert torch.equal(reading.logits, model(x))
     torch.testing.assert_close(reading.maps[:, 0].detach(), expected)
     log_p = logits.log_softmax(1).gather(1, Y[:, None])[:, 0]
     torch.testing.assert_close(reading.terms["encoder"].detach(), -log_p)

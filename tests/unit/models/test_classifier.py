@@ -30,9 +30,7 @@ class Returning(nn.Module):
 def test_logits_are_those_of_the_network_on_normalised_images(net: str) -> None:
     """The private copy computes in another memory format, so sums may round differently."""
     x, mean, std = images(3), torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
-    evidence = classifier(net)(x)
-    torch.testing.assert_close(evidence.logits, network(net)((x - mean) / std), rtol=0, atol=1e-5)
-    assert evidence.features is None
+    torch.testing.assert_close(classifier(net)(x), network(net)((x - mean) / std), rtol=0, atol=1e-5)
 
 
 def test_normalisation_is_imagenets_unless_given() -> None:
@@ -40,7 +38,7 @@ def test_normalisation_is_imagenets_unless_given() -> None:
     assert (model.mean, model.std) == (IMAGENET_MEAN, IMAGENET_STD) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     grey = torch.full((1, 3, 2, 2), 0.5)
     expected = (0.5 - torch.tensor(IMAGENET_MEAN)) / torch.tensor(IMAGENET_STD)
-    torch.testing.assert_close(model(grey).logits[0], expected)
+    torch.testing.assert_close(model(grey)[0], expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -48,14 +46,14 @@ def test_images_of_any_precision_are_read_in_the_networks_own(dtype: torch.dtype
     model = classifier("resnet", dtype)
     assert model.dtype == dtype
     for precision in (torch.float16, torch.float32, torch.float64):
-        assert model(images(1, dtype=precision)).logits.dtype == dtype
+        assert model(images(1, dtype=precision)).dtype == dtype
 
 
 @pytest.mark.parametrize("net", NETWORKS)
 def test_features_are_what_the_head_reads(net: str) -> None:
     model, x = classifier(net, torch.float64), images(3, dtype=torch.float64)
     head = model.locate_head(x)
-    evidence = model(x)
+    evidence = model.evidence(x)
     assert evidence.features.min() >= 0
     own = network(net).double()
     bias = torch.zeros(CLASSES) if isinstance(own, SqueezeNetShaped) else next(reversed(list(own.parameters())))
@@ -71,7 +69,7 @@ def test_looking_at_features_changes_no_logit_and_no_gradient(net: str) -> None:
         model = classifier(net)
         if locate:
             model.locate_features(before)
-        logits = model(before).logits
+        logits = model(before)
         found.append((logits.detach(), *torch.autograd.grad(logits[:, 1].sum(), before)))
     assert torch.equal(found[0][0], found[1][0])
     assert torch.equal(found[0][1], found[1][1])
@@ -147,7 +145,7 @@ def test_tap_gives_logits_and_layers_of_one_differentiable_pass(net: str) -> Non
     model, x = classifier(net), images(2).requires_grad_()
     deepest = model.network.get_submodule("relu" if net == "resnet" else "features")
     kept: list[Tensor] = []
-    expected = model(x).logits
+    expected = model(x)
     handle = deepest.register_forward_hook(lambda module, inputs, output: kept.append(output))
     logits, (features,) = model.tap(x, ["relu" if net == "resnet" else "features"])
     handle.remove()

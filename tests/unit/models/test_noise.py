@@ -15,7 +15,7 @@ KEYS = image_keys(map(str, range(N)))
 def trial(kind: str, batch_size: int = 16) -> Trial:
     model, x = classifier("densenet"), images(N)
     with torch.no_grad():
-        labels = model(x).logits.argmax(1)
+        labels = model(x).argmax(1)
     return Trial(model, x, labels, KEYS, kind, seed=0, batch_size=batch_size)
 
 

@@ -70,7 +70,7 @@ def test_torchvisions_networks_pass_the_self_check(name: str, bias: str | None) 
     model, x = Classifier(net), images(2, side=96, dtype=torch.float64)
     head = model.locate_head(x)
     with torch.no_grad():
-        evidence = model(x)
+        evidence = model.evidence(x)
     offset = net.get_parameter(bias) if bias else torch.zeros(7, dtype=torch.float64)
     assert evidence.features.shape[2:].numel() > 1
     for y in range(7):

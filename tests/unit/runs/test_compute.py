@@ -349,7 +349,7 @@ def test_saved_images_are_what_a_file_gives_back(
         given.append(torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1) / 255)
     x = torch.stack(given)
     assert not torch.equal(x, rows(context, CRAFT, "image"))
-    logits, target = context.classifier(x).logits, rows(context, TARGETS, "target")
+    logits, target = context.classifier(x), rows(context, TARGETS, "target")
     assert torch.equal(rows(context, saved, "predicted"), logits.argmax(1))
     torch.testing.assert_close(rows(context, saved, "confidence"), logits.softmax(1).gather(1, target[:, None])[:, 0])
     shown = CAM().explain(context.classifier, x, logits.argmax(1), target)
@@ -368,7 +368,7 @@ def test_maps_of_failed_attacks_explain_the_reported_class(context: Context) -> 
 def test_reported_maps_explain_what_the_classifier_says(context: Context) -> None:
     compute(context, TARGETS, CRAFT, Reported(key(CRAFT), CAM()), Explain(CRAFT, CAM()))
     images, reported = rows(context, CRAFT, "image"), rows(context, Reported(key(CRAFT), CAM()), "predicted")
-    assert torch.equal(reported, context.classifier(images).logits.argmax(1))
+    assert torch.equal(reported, context.classifier(images).argmax(1))
     maps = CAM().explain(context.classifier, images, reported, rng.image_keys(ids_of(context)))
     assert torch.allclose(rows(context, Reported(key(CRAFT), CAM()), "map"), maps, atol=1e-6)
     assert torch.equal(rows(context, Reported(key(CRAFT), CAM()), "constant"), is_constant(maps))

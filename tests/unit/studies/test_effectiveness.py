@@ -162,7 +162,7 @@ def test_the_table_follows_from_the_stored_images(
     rows, (ids, numbers) = rows_of(run, attack, name), run.images(attack, name)
     image, benign = torch.from_numpy(numbers), torch.from_numpy(run.images("benign")[1])
     target, true = torch.tensor(rows["class_target"]), torch.tensor(rows["class_true"])
-    logits, rounded = classifier(image).logits, classifier((image * 255).round() / 255).logits
+    logits, rounded = classifier(image), classifier((image * 255).round() / 255)
     keys = image_keys(ids)
     shown, wanted = (
         interpreter.explain(classifier, image, logits.argmax(1), keys),
@@ -236,7 +236,7 @@ def test_algorithm_2_draws_on_the_images_that_its_first_stage_has_left(
         torch.from_numpy(run.images()[1]),
         store.read(key(first.of), "target", ids),
         torch.from_numpy(run.maps("benign", "cam")[1]),
-        classifier(store.read(key(first), "image", ids)).logits.softmax(1),
+        classifier(store.read(key(first), "image", ids)).softmax(1),
     )
     assert second.start is not None
     start = store.read(key(second.start), "theta", ids)
@@ -323,7 +323,7 @@ class Rounding(nn.Module):
 def recognising(net: nn.Module, image_set: ImageSet) -> ImageSet:
     """The same images with the labels that a network gives them."""
     classifier = Classifier(net)
-    labels = [int(classifier(image_set.read(i)[None]).logits.argmax()) for i in range(len(image_set))]
+    labels = [int(classifier(image_set.read(i)[None]).argmax()) for i in range(len(image_set))]
     return replace(image_set, labels=torch.tensor(labels))
 
 

@@ -68,7 +68,7 @@ def test_maps_are_those_that_ig_would_show(measured: Run) -> None:
 
     def maps(images: npt.NDArray[np.float32]) -> Tensor:
         x = torch.from_numpy(images)
-        return IG().explain(classifier, x, classifier(x).logits.argmax(1), image_keys(ids)).float()
+        return IG().explain(classifier, x, classifier(x).argmax(1), image_keys(ids)).float()
 
     benign = maps(images)
     for attack, interpreter in (("benign", None), ("pgd", None), ("adv2", "cam")):

@@ -129,7 +129,7 @@ def test_an_attack_goes_on_from_where_it_stopped() -> None:
             outcome = adversary.attack(interpreter, batch, 5, start)
             maps = interpreter.explain(model, outcome.image, batch.target, KEYS)
             distances = map_distance(maps[:, None], benign)
-            ranks.append(solvers.adv2(interpreter).rank(model(outcome.image).logits, distances, batch.target))
+            ranks.append(solvers.adv2(interpreter).rank(model(outcome.image), distances, batch.target))
         start = outcome.theta
     for sooner, later in pairwise(ranks):
         assert (later <= sooner).all()

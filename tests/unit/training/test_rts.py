@@ -92,7 +92,7 @@ def test_terms_are_those_of_the_blended_images(model: Classifier) -> None:
             y = logits.argmax(1)
             mask = masker(features, y, 8, 8)
             kept, removed = blended(x, mask, blur(x, 1.6))
-            p_kept, p_removed = (model(part).logits.softmax(1)[0, y] for part in (kept, removed))
+            p_kept, p_removed = (model(part).softmax(1)[0, y] for part in (kept, removed))
             torch.testing.assert_close(terms["area"][i], mask.mean())
             torch.testing.assert_close(terms["kept"][i], -p_kept.log()[0], rtol=1e-4, atol=1e-5)
             torch.testing.assert_close(terms["removed"][i], p_removed[0] ** SHORT.power, rtol=1e-4, atol=1e-5)
@@ -142,7 +142,7 @@ def test_elsewhere_prototypes_are_the_means_of_the_classes(model: Classifier) ->
     masker, encoder = prepare(FeatureExtractor(model, stranger), a_training_set(), torch.arange(12), SHORT)
     assert not encoder.shares_classes
     x = a_training_set().batch(torch.arange(12), CPU).images
-    y = model(x).logits.argmax(1)
+    y = model(x).argmax(1)
     pooled = masker.pool(stranger.tap(x, encoder.layers)[1][0])
     for c in y.unique():
         torch.testing.assert_close(masker.prototypes[c], pooled[y == c].mean(0), rtol=1e-4, atol=1e-5)
@@ -250,8 +250,8 @@ def test_scores_of_known_masks(model: Classifier, monkeypatch: pytest.MonkeyPatc
     scores = measure(extractor, encoder, MaskerNetwork([12], 5, 8), known.batches(torch.arange(3), 3, CPU))
     x = known.batch(torch.arange(3), CPU).images
     with torch.no_grad():
-        y = model(x).logits.argmax(1)
-        p_whole, p_blurred = (model(z).logits.softmax(1)[torch.arange(3), y] for z in (x, blur(x, 1.6)))
+        y = model(x).argmax(1)
+        p_whole, p_blurred = (model(z).softmax(1)[torch.arange(3), y] for z in (x, blur(x, 1.6)))
     assert scores["images"] == 3
     assert scores["area"] == pytest.approx(masks.mean().item())
     assert scores["localisation_error"] == pytest.approx(2 / 3)

@@ -62,7 +62,7 @@ class Unrolled:
                 (gradient,) = torch.autograd.grad(energy.sum(), mask, create_graph=True)
                 ahead = solver.adam(replace(ahead, mask=mask), gradient)
                 maps.append(1 - ahead.mask)
-        return replace(reading(classifier(x).logits, maps[0], y), maps=torch.stack(maps, 1))
+        return replace(reading(classifier(x), maps[0], y), maps=torch.stack(maps, 1))
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Replay:
 
     def read(self, solver: Solver, classifier: Classifier, belief: Solution, x: Images, y: Labels) -> Reading:
         maps: Tensor = _Ahead.apply(x, y, belief, solver, classifier, self.delta)
-        return reading(classifier(x).logits, maps, y)
+        return reading(classifier(x), maps, y)
 
 
 class _Ahead(torch.autograd.Function):

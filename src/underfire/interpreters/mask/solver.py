@@ -68,7 +68,7 @@ class Solver:
 
     def energy(self, classifier: Classifier, deletion: Deletion, mask: Maps, y: Labels, offsets: Offsets) -> Row:
         """E(m; x) with the picture shifted."""
-        p = confidence(classifier(deletion(mask, offsets)).logits, y)
+        p = confidence(classifier(deletion(mask, offsets)), y)
         return p + self.area * (1 - mask).abs().sum((1, 2)) + self.variation * total_variation(mask, self.beta)
 
     def offsets(self, solution: Solution, deletion: Deletion, purpose: str) -> Offsets:

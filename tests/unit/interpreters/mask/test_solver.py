@@ -48,7 +48,7 @@ def test_energy_is_confidence_area_and_variation() -> None:
     model, x, masks = classifier("resnet", torch.float64), images(3, dtype=torch.float64), random_masks()
     solver = Solver(area=0.3, variation=0.7, beta=2.0)
     deletion = solver.delete(x)
-    p = model(deletion(masks, STILL)).logits.softmax(1).gather(1, Y[:, None])[:, 0]
+    p = model(deletion(masks, STILL)).softmax(1).gather(1, Y[:, None])[:, 0]
     down = (masks[:, 1:] - masks[:, :-1]).square().sum((1, 2))
     along = (masks[:, :, 1:] - masks[:, :, :-1]).square().sum((1, 2))
     expected = p + 0.3 * (1 - masks).sum((1, 2)) + 0.7 * (down + along + 16e-8)
