@@ -302,7 +302,7 @@ def test_a_grown_run_is_the_one_made_at_once(
     flow = replace(solvers.FLOW_RECIPES["annealed"], warm_steps=3, plain_steps=3)
     monkeypatch.setattr(solvers, "FLOW_RECIPES", {"annealed": flow})
     small = contents(start(tmp_path / "grown", n=4).path)
-    files = snapshot(tmp_path / "grown" / "stages")
+    files = {name: file for name, file in snapshot(tmp_path / "grown" / "stages").items() if "index.json" not in name}
     grown = start(tmp_path / "grown", **{"n": 4, **more})
     assert same(grown, start(tmp_path / "at once", **{"n": 4, **more}))
     assert small.items() <= contents(grown.path).items()

@@ -1,4 +1,7 @@
-"""Files that are whole or not there: JSON, parquet tables and bytes, written under a temporary name and renamed."""
+"""Files that are whole or not there: JSON, parquet tables and bytes, written under a temporary name and renamed.
+
+Content and name are on the disk before a write returns, so that a power cut leaves whole files, too.
+"""
 
 import filecmp
 import json
@@ -79,7 +82,7 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     UnderfireError if the folder is not writable.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make(path.parent)
         handle, name = tempfile.mkstemp(prefix=".", suffix=path.suffix, dir=path.parent)
     except OSError as problem:
         raise UnderfireError(f"{path.parent} cannot be written to: {problem.strerror}.") from problem
@@ -89,8 +92,29 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
         write(temporary)
         if not (path.is_file() and filecmp.cmp(temporary, path, shallow=False)):
             temporary.chmod(0o644)
+            _flush(temporary)
             temporary.replace(path)
+            _flush(path.parent)
     except (OSError, SafetensorError) as problem:
         raise UnderfireError(f"{path} cannot be written: {problem}.") from problem
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _make(folder: Path) -> None:
+    """The folder and those above it, their names on the disk."""
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in made:
+        _flush(each.parent)
+
+
+def _flush(path: Path) -> None:
+    """Wait until the disk holds a file's content, or a folder's list of names (which Windows keeps by itself)."""
+    if os.name == "nt" and path.is_dir():
+        return
+    handle = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -118,6 +118,7 @@ def perform(stages: Iterable[Planned], ids: tuple[str, ...], context: Context, r
         begun = time.perf_counter()
         tracked = replace(context, on_step=partial(on_progress, planned))
         if run_stage(planned.spec, ids, tracked):
+            run.store.index(key(planned.spec))
             spent = info.get("wall_seconds", {})
             seconds = round(spent.get(planned.label, 0.0) + time.perf_counter() - begun, 2)
             info, computed = {**info, "wall_seconds": {**spent, planned.label: seconds}}, True

@@ -1,14 +1,18 @@
 """The stages of run folders: append-only shards of named row tensors.
 
     runs/NAME/stages/KEY/           spec.json and shard-*.safetensors: image ids and row tensors;
+                                    index.json: the ids of each shard, once the stage has been computed;
                                     paused.safetensors while images are at work
 
 Shards are written to a temporary name and renamed, so a killed run leaves whole shards only: what is there is done.
+The index saves opening them: it is believed of files whose name and size it states. What it lacks is read from the
+shards, so it may be deleted.
 """
 
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,9 +24,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from underfire.core.errors import UnderfireError
-from underfire.core.io import write_atomically, write_json
+from underfire.core.io import read_json, write_atomically, write_json
 
 OPEN_SHARDS = 256  # that a store keeps at hand
+INDEX = "index.json"
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,8 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._index: dict[Path, Shard] = {}
+        self._known: dict[Path, Shard] = {}
+        self._indexed: dict[str, Mapping[str, Any]] = {}  # what the index of each stage said when it was first asked
         self._opened = lru_cache(OPEN_SHARDS)(lambda shard: _open(shard.path))
 
     def create(self, key: str, spec: Mapping[str, Any]) -> None:
@@ -59,6 +65,12 @@ class Store:
         digest = hashlib.blake2b(json.dumps(ids).encode(), digest_size=6).hexdigest()
         path = self.root / "stages" / key / f"shard-{number:05d}-{digest}.safetensors"
         _save(path, ids, tensors)
+
+    def index(self, key: str) -> None:
+        """Write down which shard of a stage holds which ids, so that later starts need not open them."""
+        entries = {each.path.name: {"bytes": each.stamp[0], "ids": each.ids} for each in self._shards(key)}
+        if entries:
+            write_json(self.root / "stages" / key / INDEX, entries)
 
     def read(self, key: str, name: str, ids: Iterable[str]) -> Tensor:
         """The tensor `name` of a stage: its rows for these ids, in that order; other rows stay on the disk."""
@@ -96,11 +108,20 @@ class Store:
         return sorted((self.root / "stages" / key).glob("shard-*.safetensors"))
 
     def _shard(self, path: Path) -> Shard:
-        status, known = path.stat(), self._index.get(path)
+        status, known = path.stat(), self._known.get(path)
         stamp = status.st_size, status.st_mtime_ns
         if known is None or known.stamp != stamp:
-            known = self._index[path] = Shard(path, stamp, _ids(path))
+            stated = self._index(path.parent).get(path.name, {}) if known is None else {}
+            ids = tuple(stated["ids"]) if stated.get("bytes") == status.st_size else _ids(path)
+            known = self._known[path] = Shard(path, stamp, ids)
         return known
+
+    def _index(self, stage: Path) -> Mapping[str, Any]:
+        if stage.name not in self._indexed:
+            self._indexed[stage.name] = {}
+            with suppress(UnderfireError):  # none yet, or damaged
+                self._indexed[stage.name] = read_json(stage / INDEX)
+        return self._indexed[stage.name]
 
 
 def _save(path: Path, ids: tuple[str, ...], tensors: Mapping[str, Tensor]) -> None:

@@ -1,6 +1,7 @@
 """The store: whole files or none, rows by id, and one sentence about whatever is damaged."""
 
 import json
+import os
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from underfire.core.errors import UnderfireError
 from underfire.core.io import read_json, write_atomically, write_bytes, write_json, write_table
+from underfire.runs import store as store_module
 from underfire.runs.folder import open_run
 from underfire.runs.outcomes import COLUMNS_SCHEMA, OUTCOMES
 from underfire.runs.store import Store
@@ -111,6 +113,29 @@ def test_written_files_can_be_read_by_others(tmp_path: Path) -> None:
     assert (tmp_path / "a.json").stat().st_mode & 0o777 == 0o644
 
 
+def test_content_and_name_are_on_the_disk_before_a_write_returns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file before it is renamed, then its folder, and every folder that was made."""
+    events, fsync, rename = list[str](), os.fsync, Path.replace
+
+    def flushed(handle: int) -> None:
+        events.append(os.readlink(f"/proc/self/fd/{handle}").removeprefix(str(tmp_path)) or "/")
+        fsync(handle)
+
+    def renamed(path: Path, target: Path) -> Path:
+        events.append("renamed")
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    monkeypatch.setattr(Path, "replace", renamed)
+    write_bytes(tmp_path / "new" / "inner" / "a", b"content")
+    *made, file, moved, folder = events
+    assert sorted(made) == ["/", "/new"]
+    assert file.startswith("/new/inner/.")
+    assert (moved, folder) == ("renamed", "/new/inner")
+
+
 # ------------------------------------------------------------------ rows
 
 
@@ -174,6 +199,53 @@ def test_a_shard_is_a_plain_safetensors_file(tmp_path: Path) -> None:
     Store(tmp_path).append("key", ["a", "b"], {"x": torch.tensor([1.0, 2.0])})
     (path,) = (tmp_path / "stages" / "key").iterdir()
     assert load_file(path)["x"].tolist() == [1.0, 2.0]
+
+
+# ------------------------------------------------------------------ the index
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the shards that are opened."""
+    names, really = list[str](), store_module.safe_open
+    monkeypatch.setattr(store_module, "safe_open", lambda path, kind: names.append(path.name) or really(path, kind))
+    return names
+
+
+def stage_of_three(folder: Path) -> list[Path]:
+    store = Store(folder)
+    for number, name in enumerate("abc"):
+        store.append("key", [name], {"x": torch.tensor([number])})
+    store.index("key")
+    return sorted((folder / "stages" / "key").glob("shard-*"))
+
+
+def test_an_indexed_stage_tells_what_it_holds_without_opening_a_shard(tmp_path: Path, opened: list[str]) -> None:
+    shards = stage_of_three(tmp_path)
+    opened.clear()
+    assert Store(tmp_path).done("key") == ("a", "b", "c")
+    assert opened == []
+    assert Store(tmp_path).read("key", "x", "b").tolist() == [1]
+    assert opened == [shards[1].name]
+
+
+def test_what_the_index_lacks_or_states_otherwise_is_read_from_the_shards(tmp_path: Path, opened: list[str]) -> None:
+    shards = stage_of_three(tmp_path)
+    shards[0].unlink()
+    save_file({"x": torch.tensor([5, 6])}, shards[1], metadata={"ids": json.dumps(["d", "e"])})
+    Store(tmp_path).append("key", ["f"], {"x": torch.tensor([7])})
+    opened.clear()
+    assert sorted(Store(tmp_path).done("key")) == ["c", "d", "e", "f"]
+    assert len(opened) == 2
+
+
+def test_a_damaged_or_deleted_index_is_not_missed(tmp_path: Path) -> None:
+    stage_of_three(tmp_path)
+    index = tmp_path / "stages" / "key" / "index.json"
+    index.write_text("{")
+    assert Store(tmp_path).done("key") == ("a", "b", "c")
+    index.unlink()
+    assert Store(tmp_path).done("key") == ("a", "b", "c")
 
 
 # ------------------------------------------------------------------ damage
