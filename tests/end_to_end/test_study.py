@@ -3,7 +3,7 @@
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from io import StringIO
@@ -25,10 +25,10 @@ from underfire.cli.main import main
 from underfire.data.image_set import open_images
 from underfire.interpreters import CAM
 from underfire.report import write_report_of
-from underfire.runs import compute
 from underfire.runs.plan import AttackPlan
 from underfire.runs.settings import AttackSettings, StudySettings
 from underfire.runs.specs import Select, key
+from underfire.runs.store import Store
 from underfire.studies import aid, case_study, galleries, localisation, sanity
 from underfire.studies.base import FIGURES, TABLES
 from underfire.studies.catalogue import STUDIES, done
@@ -65,18 +65,17 @@ def study(name: str, *flags: str, **options: object) -> Said:
 
 
 @contextmanager
-def computing(watch: Callable[[Any, tuple[str, ...]], None], out: Path) -> Iterator[None]:
+def computing(watch: Callable[[str, tuple[str, ...]], None], out: Path) -> Iterator[None]:
     """Tell `watch` of every batch that a stage under `out` is about to store."""
-    original = compute._compute
+    append = Store.append
 
-    def watched(spec: Any, ids: tuple[str, ...], context: compute.Context) -> compute.Rows:
-        for chunk, rows in original(spec, ids, context):
-            if context.store.root == out:
-                watch(spec, chunk)
-            yield chunk, rows
+    def watched(store: Store, stage: str, ids: tuple[str, ...], tensors: Mapping[str, Any]) -> None:
+        if store.root == out:
+            watch(stage, ids)
+        append(store, stage, ids, tensors)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compute, "_compute", watched)
+        patch.setattr(Store, "append", watched)
         yield
 
 
@@ -156,8 +155,8 @@ def everything(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> Eve
     options |= {"eps": "13/255", "batch": 2, "out": home / "out"}
     computed: list[tuple[str, str]] = []
 
-    def note(spec: Any, ids: tuple[str, ...]) -> None:
-        computed.extend((key(spec), id) for id in ids)
+    def note(stage: str, ids: tuple[str, ...]) -> None:
+        computed.extend((stage, id) for id in ids)
 
     with computing(note, home / "out"):
         said = study("all", **options)
@@ -233,8 +232,8 @@ def test_no_stage_is_computed_twice(everything: Everything) -> None:
 
 
 def test_all_again_computes_and_rewrites_nothing(everything: Everything) -> None:
-    before, computed = files(everything.folder), list[Any]()
-    with computing(lambda spec, ids: computed.append(spec), everything.folder):
+    before, computed = files(everything.folder), list[str]()
+    with computing(lambda stage, ids: computed.append(stage), everything.folder):
         code, out, err = study("all", **everything.options)
     assert (code, err, computed) == (0, "", [])
     assert files(everything.folder) == before
@@ -296,11 +295,11 @@ class Killed(BaseException):
 def test_a_study_that_is_killed_resumes(everything: Everything, tmp_path: Path, name: str, batches: int) -> None:
     out, computed = tmp_path / "out", list[tuple[str, str]]()
 
-    def note(spec: Any, ids: tuple[str, ...]) -> None:
-        computed.extend((key(spec), id) for id in ids)
+    def note(stage: str, ids: tuple[str, ...]) -> None:
+        computed.extend((stage, id) for id in ids)
 
-    def until(spec: Any, ids: tuple[str, ...]) -> None:
-        note(spec, ids)
+    def until(stage: str, ids: tuple[str, ...]) -> None:
+        note(stage, ids)
         if len(computed) > 2 * batches:
             del computed[-len(ids) :]
             raise Killed
@@ -479,8 +478,8 @@ def test_the_case_study_without_masks_measures_no_overlap_until_they_come(
     assert (code, err) == (0, "")
     assert "balanced accuracy" in (tmp_path / "run" / "case-study" / "tables" / "classifier.csv").read_text()
     assert "How much of the maps" not in out
-    before, computed = files(tmp_path / "run"), list[Any]()
-    with computing(lambda spec, ids: computed.append(spec), tmp_path / "run"):
+    before, computed = files(tmp_path / "run"), list[str]()
+    with computing(lambda stage, ids: computed.append(stage), tmp_path / "run"):
         assert study("case-study", **options)[0] == 0
         assert files(tmp_path / "run") == before
         code, out, _ = study("case-study", **options, masks=masks)

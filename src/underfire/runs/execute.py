@@ -25,7 +25,8 @@ from underfire.data.class_names import for_classifier
 from underfire.data.image_set import ImageSet
 from underfire.interpreters.protocol import Explainer, check_maps, explained
 from underfire.models.classifier import Classifier
-from underfire.runs.compute import Context, in_one_sentence, run_stage
+from underfire.runs.compute import Context, in_one_sentence
+from underfire.runs.driver import run_stage
 from underfire.runs.folder import CHOSEN, SHARED, Run, open_run
 from underfire.runs.lock import locked
 from underfire.runs.paths import found, spelled_alike
@@ -105,7 +106,7 @@ def execute(
         check_contents(run, experiment.image_set)
         if set(ids) - set(run.store.done(images)):
             (chosen or experiment.choose()).keep(run.store)
-        context = Context(classifier, run.store, even_batch_size(len(ids), batch_size))
+        context = Context(classifier, even_batch_size(len(ids), batch_size))
         if perform(experiment.plan, ids, context, run, on_progress) or not (out / experiment.table).exists():
             write_table(out / experiment.table, experiment.tabulate(ids, run.store))
     return run
@@ -117,8 +118,7 @@ def perform(stages: Iterable[Planned], ids: tuple[str, ...], context: Context, r
     for planned in stages:
         begun = time.perf_counter()
         tracked = replace(context, on_step=partial(on_progress, planned))
-        if run_stage(planned.spec, ids, tracked):
-            run.store.index(key(planned.spec))
+        if run_stage(planned.spec, ids, run.store, tracked):
             spent = info.get("wall_seconds", {})
             seconds = round(spent.get(planned.label, 0.0) + time.perf_counter() - begun, 2)
             info, computed = {**info, "wall_seconds": {**spent, planned.label: seconds}}, True

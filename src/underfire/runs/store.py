@@ -65,6 +65,8 @@ class Store:
         digest = hashlib.blake2b(json.dumps(ids).encode(), digest_size=6).hexdigest()
         path = self.root / "stages" / key / f"shard-{number:05d}-{digest}.safetensors"
         _save(path, ids, tensors)
+        status = path.stat()
+        self._known[path] = Shard(path, (status.st_size, status.st_mtime_ns), ids)
 
     def index(self, key: str) -> None:
         """Write down which shard of a stage holds which ids, so that later starts need not open them."""

@@ -29,7 +29,7 @@ from underfire.core.types import Samples
 from underfire.metrics.intervals import Estimate
 from underfire.models.classifier import Classifier
 from underfire.models.noise import NOISES, Trial
-from underfire.runs.compute import choose
+from underfire.runs.choosing import choose
 from underfire.runs.execute import Chosen, Experiment, execute, preflight
 from underfire.runs.folder import Run
 from underfire.runs.plan import scored_maps

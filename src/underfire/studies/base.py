@@ -22,7 +22,7 @@ from underfire.core.types import Images
 from underfire.data.image_set import ImageSet
 from underfire.data.selection import Selection
 from underfire.models.classifier import Classifier
-from underfire.runs.compute import keep
+from underfire.runs.choosing import keep
 from underfire.runs.execute import Chosen, Experiment, Report, adding_to, environment
 from underfire.runs.execute import execute as execute_experiment
 from underfire.runs.folder import Run

@@ -19,7 +19,7 @@ from underfire.core.types import Flags
 from underfire.data.image_set import ImageSet
 from underfire.detection.calibration import check_enough
 from underfire.models.classifier import Classifier
-from underfire.runs.compute import encounter, keep
+from underfire.runs.choosing import encounter, keep
 from underfire.runs.folder import Run
 from underfire.runs.specs import Meet, key
 from underfire.runs.store import Store

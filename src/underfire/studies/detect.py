@@ -81,7 +81,7 @@ def execute(
         check_enough(int(benign.fitting.sum()), settings.fpr)
         others = Pictured(key(source), "benign", None, benign.ids)
         everything = [others, *pictured]
-        context = Context(classifier, store, even_batch_size(max(len(each.ids) for each in everything), batch_size))
+        context = Context(classifier, even_batch_size(max(len(each.ids) for each in everything), batch_size))
         for each in everything:
             perform(plan(scorers, each), each.ids, context, run, on_progress)
         table = _table(settings, asked, benign, others, pictured, store)

@@ -30,7 +30,8 @@ from underfire.data.image_set import ImageSet
 from underfire.metrics.floors import between_images, natural, partners
 from underfire.metrics.maps import compare_draws, is_faint, judged, linf
 from underfire.models.classifier import Classifier
-from underfire.runs.compute import choose, in_one_sentence, targets_of
+from underfire.runs.choosing import choose
+from underfire.runs.compute import in_one_sentence, targets_of
 from underfire.runs.execute import Chosen, Experiment, Report, listed
 from underfire.runs.execute import execute as execute_experiment
 from underfire.runs.folder import Run

@@ -22,7 +22,8 @@ from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 from underfire.models.classifier import Classifier
-from underfire.runs.compute import Context, run_stage
+from underfire.runs.compute import Context
+from underfire.runs.driver import run_stage
 from underfire.runs.execute import Experiment
 from underfire.runs.plan import Planned
 from underfire.runs.specs import CalibratedNoise, Craft, Explain, Locate, Select, Spec, TargetMaps, key
@@ -49,7 +50,7 @@ class Stopwatch:
     """Times stages on one image, and remembers those that it has timed and counted."""
 
     def __init__(self, classifier: Classifier, held: Store, scratch: Store) -> None:
-        self._context, self._held = Context(classifier, scratch, 1), held
+        self._context, self._scratch, self._held = Context(classifier, 1), scratch, held
         self._times: dict[str, float] = {}
         self._counted: set[str] = set()
         self._chosen: dict[tuple[str, int], tuple[str, ...]] = {}  # by the stage of the images and how many are asked
@@ -64,7 +65,7 @@ class Stopwatch:
         asked = images, cast(Select | Locate, source.spec).n
         if asked not in self._chosen:
             chosen = experiment.choose()
-            chosen.keep(self._context.store)
+            chosen.keep(self._scratch)
             self._chosen[asked] = chosen.ids
         return [self._expected(each, source.spec, self._chosen[asked]) for each in stages]
 
@@ -92,7 +93,7 @@ class Stopwatch:
         name = key(spec)
         if name not in self._times:
             begun = time.perf_counter()
-            run_stage(spec, ids, self._context)
+            run_stage(spec, ids, self._scratch, self._context)
             self._times[name] = time.perf_counter() - begun
         return self._times[name]
 

@@ -60,11 +60,11 @@ def add(
 ) -> None:
     """Compute the losses that an attack's run lacks, and write their table and plot."""
     made, ids = effectiveness.recorded(run), run.ids
-    context = Context(classifier, run.store, even_batch_size(len(ids), batch_size))
+    context = Context(classifier, even_batch_size(len(ids), batch_size))
     with adding_to(run):
         computed = perform(plan(made), ids, context, run, on_progress)
         if computed or not ((run.path / TABLE).exists() and (run.path / PLOT).exists()):
-            table = gap_table(made, ids, context.store)
+            table = gap_table(made, ids, run.store)
             write_bytes(run.path / PLOT, scatter(table))
             write_table(run.path / TABLE, table)
 

@@ -27,7 +27,7 @@ from underfire.interpreters.protocol import Explainer
 from underfire.metrics.intervals import Estimate, share
 from underfire.metrics.localisation import fit_all, hits, is_wrong, upscaled
 from underfire.metrics.maps import boxes
-from underfire.runs.compute import find, keep
+from underfire.runs.choosing import find, keep
 from underfire.runs.execute import Chosen, Experiment, preflight
 from underfire.runs.folder import Run
 from underfire.runs.plan import Planned

@@ -25,7 +25,7 @@ from underfire.interpreters import Interpreter
 from underfire.interpreters.randomize import DEPTHS
 from underfire.metrics.intervals import Estimate, mean_interval
 from underfire.metrics.maps import map_l1, rank_correlation
-from underfire.runs.compute import choose
+from underfire.runs.choosing import choose
 from underfire.runs.execute import Chosen, Experiment, preflight
 from underfire.runs.folder import Run
 from underfire.runs.plan import Planned

@@ -92,8 +92,8 @@ def execute(
     earlier = read_table(run.path / TABLE, SCHEMA) if (run.path / TABLE).exists() else SCHEMA.empty_table()
     at_once = even_batch_size(len(ids), batch_size)
     with adding_to(run):
-        perform([noise(made)], ids, Context(classifier, store, at_once), run, on_progress)
-        perform(plan(made, shown, elsewhere), ids, Context(used, store, at_once), run, on_progress)
+        perform([noise(made)], ids, Context(classifier, at_once), run, on_progress)
+        perform(plan(made, shown, elsewhere), ids, Context(used, at_once), run, on_progress)
         table = transfer_table(made, shown, elsewhere, ids, store)
         everything = pa.concat_tables([_others(earlier, table), table])
         picture = heat_map(rows_where(everything, model_fingerprint=used.fingerprint()))

@@ -34,7 +34,9 @@ from underfire.interpreters.randomize import DEPTHS, randomized
 from underfire.metrics.maps import compare_maps
 from underfire.models.classifier import Classifier
 from underfire.models.copying import fingerprint as hash_of
-from underfire.runs.compute import Context, choose, find, keep, run_stage
+from underfire.runs.choosing import choose, find, keep
+from underfire.runs.compute import Context
+from underfire.runs.driver import run_stage
 from underfire.runs.specs import (
     Craft,
     Detect,
@@ -214,44 +216,59 @@ def test_chosen_images_are_kept_with_their_labels(tmp_path: Path, image_set: Ima
 # ------------------------------------------------------------------ computing
 
 
+@dataclass(frozen=True)
+class Bench:
+    """Where stages are computed, and with what."""
+
+    store: Store
+    context: Context
+
+    @property
+    def classifier(self) -> Classifier:
+        return self.context.classifier
+
+    def run(self, spec: Spec, ids: tuple[str, ...]) -> bool:
+        return run_stage(spec, ids, self.store, self.context)
+
+
 @pytest.fixture
-def context(tmp_path: Path, image_set: ImageSet, classifier: Classifier) -> Context:
+def bench(tmp_path: Path, image_set: ImageSet, classifier: Classifier) -> Bench:
     """A store that holds five chosen images; two are worked on at a time."""
     store = Store(tmp_path)
     keep(SELECT, choose(SELECT, image_set, classifier).samples, store)
-    return Context(classifier, store, batch_size=2)
+    return Bench(store, Context(classifier, batch_size=2))
 
 
-def ids_of(context: Context) -> tuple[str, ...]:
-    return context.store.done(key(SELECT))
+def ids_of(bench: Bench) -> tuple[str, ...]:
+    return bench.store.done(key(SELECT))
 
 
-def compute(context: Context, *specs: Spec) -> None:
+def compute(bench: Bench, *specs: Spec) -> None:
     for spec in specs:
-        run_stage(spec, ids_of(context), context)
+        bench.run(spec, ids_of(bench))
 
 
-def rows(context: Context, spec: Spec, name: str) -> Tensor:
-    return context.store.read(key(spec), name, ids_of(context))
+def rows(bench: Bench, spec: Spec, name: str) -> Tensor:
+    return bench.store.read(key(spec), name, ids_of(bench))
 
 
-def test_targets_are_other_classes_and_do_not_depend_on_the_company(context: Context) -> None:
-    alone, third = replace(TARGETS, version=99), ids_of(context)[2:3]
-    compute(context, TARGETS)
-    run_stage(alone, third, context)
-    labels, targets = rows(context, SELECT, "label"), rows(context, TARGETS, "target")
+def test_targets_are_other_classes_and_do_not_depend_on_the_company(bench: Bench) -> None:
+    alone, third = replace(TARGETS, version=99), ids_of(bench)[2:3]
+    compute(bench, TARGETS)
+    bench.run(alone, third)
+    labels, targets = rows(bench, SELECT, "label"), rows(bench, TARGETS, "target")
     assert set(targets.tolist()) <= {0, 1, 2}
     assert not bool((labels == targets).any())
-    assert context.store.read(key(alone), "target", third) == targets[2:3]
+    assert bench.store.read(key(alone), "target", third) == targets[2:3]
 
 
-def test_maps_explain_the_label_of_benign_and_the_reported_class_of_crafted_images(context: Context) -> None:
-    compute(context, TARGETS, CRAFT, Explain(SELECT, GRAD()), Explain(CRAFT, GRAD()))
-    keys = rng.image_keys(ids_of(context))
-    for of, classes in ((SELECT, rows(context, SELECT, "label")), (CRAFT, rows(context, CRAFT, "predicted"))):
-        expected = GRAD().explain(context.classifier, rows(context, of, "image"), classes, keys)
-        assert torch.allclose(rows(context, Explain(of, GRAD()), "map"), expected, atol=1e-5)
-        assert torch.equal(rows(context, Explain(of, GRAD()), "constant"), is_constant(expected))
+def test_maps_explain_the_label_of_benign_and_the_reported_class_of_crafted_images(bench: Bench) -> None:
+    compute(bench, TARGETS, CRAFT, Explain(SELECT, GRAD()), Explain(CRAFT, GRAD()))
+    keys = rng.image_keys(ids_of(bench))
+    for of, classes in ((SELECT, rows(bench, SELECT, "label")), (CRAFT, rows(bench, CRAFT, "predicted"))):
+        expected = GRAD().explain(bench.classifier, rows(bench, of, "image"), classes, keys)
+        assert torch.allclose(rows(bench, Explain(of, GRAD()), "map"), expected, atol=1e-5)
+        assert torch.equal(rows(bench, Explain(of, GRAD()), "constant"), is_constant(expected))
 
 
 def test_located_images_are_explained_for_the_class_that_the_classifier_reports(
@@ -262,7 +279,7 @@ def test_located_images_are_explained_for_the_class_that_the_classifier_reports(
     located, predicted = find(LOCATE, wrong, white, classifier)
     keep(LOCATE, located.samples, store, object=located.objects, predicted=predicted)
     ids = store.done(key(LOCATE))
-    run_stage(Explain(LOCATE, CAM()), ids, Context(classifier, store, batch_size=2))
+    Bench(store, Context(classifier, batch_size=2)).run(Explain(LOCATE, CAM()), ids)
     assert ids == located.samples.ids
     assert torch.equal(predicted, (located.samples.labels - 1) % 3)
     assert bool(store.read(key(LOCATE), "object", ids).all())
@@ -271,142 +288,138 @@ def test_located_images_are_explained_for_the_class_that_the_classifier_reports(
 
 
 @pytest.mark.parametrize("depth", DEPTHS)
-def test_forgotten_maps_are_those_of_a_copy_and_do_not_depend_on_the_company(context: Context, depth: str) -> None:
-    spec, model = replace(FORGOTTEN, depth=depth), context.classifier
-    fingerprint, third = model.fingerprint(), ids_of(context)[2:3]
-    run_stage(spec, third, context)
-    compute(context, spec)
-    x, y, keys = rows(context, SELECT, "image"), rows(context, SELECT, "label"), rng.image_keys(ids_of(context))
+def test_forgotten_maps_are_those_of_a_copy_and_do_not_depend_on_the_company(bench: Bench, depth: str) -> None:
+    spec, model = replace(FORGOTTEN, depth=depth), bench.classifier
+    fingerprint, third = model.fingerprint(), ids_of(bench)[2:3]
+    bench.run(spec, third)
+    compute(bench, spec)
+    x, y, keys = rows(bench, SELECT, "image"), rows(bench, SELECT, "label"), rng.image_keys(ids_of(bench))
     reset = randomized(model, DEPTHS[depth](model, x), seed=0)
-    assert torch.allclose(rows(context, spec, "map"), CAM().explain(reset, x, y, keys), atol=1e-5)
-    assert not torch.allclose(rows(context, spec, "map"), CAM().explain(model, x, y, keys), atol=1e-2)
+    assert torch.allclose(rows(bench, spec, "map"), CAM().explain(reset, x, y, keys), atol=1e-5)
+    assert not torch.allclose(rows(bench, spec, "map"), CAM().explain(model, x, y, keys), atol=1e-2)
     assert hash_of(model.network, model.mean, model.std) == fingerprint
 
 
-def test_another_draw_differs_where_the_interpreter_draws_and_nowhere_else(context: Context) -> None:
+def test_another_draw_differs_where_the_interpreter_draws_and_nowhere_else(bench: Bench) -> None:
     drawing = MASK(Solver(steps=4, geometry=Geometry(cell=4, image_taps=5, mask_taps=3, jitter=2)))
     for interpreter, differs in ((drawing, True), (CAM(), False)):
         once, again = (Explain(SELECT, interpreter, draw) for draw in (0, 1))
-        compute(context, once, again)
-        assert torch.equal(rows(context, once, "map"), rows(context, again, "map")) != differs
+        compute(bench, once, again)
+        assert torch.equal(rows(bench, once, "map"), rows(bench, again, "map")) != differs
 
 
-def test_natural_variation_is_between_the_moved_benign_map_and_that_of_the_changed_image(context: Context) -> None:
+def test_natural_variation_is_between_the_moved_benign_map_and_that_of_the_changed_image(bench: Bench) -> None:
     """Each change in its column; alone or in company."""
     spec, alone = (Vary(MAPS, changes=(Noise(), Crop(0.7)), version=version) for version in (1, 99))
-    third = ids_of(context)[2:3]
-    compute(context, MAPS, spec)
-    run_stage(alone, third, context)
-    x, y, keys = rows(context, SELECT, "image"), rows(context, SELECT, "label"), rng.image_keys(ids_of(context))
+    third = ids_of(bench)[2:3]
+    compute(bench, MAPS, spec)
+    bench.run(alone, third)
+    x, y, keys = rows(bench, SELECT, "image"), rows(bench, SELECT, "label"), rng.image_keys(ids_of(bench))
     for place, change in enumerate(spec.changes):
-        maps = CAM().explain(context.classifier, change(x, keys), y, keys)
-        expected = compare_maps(maps, change.moved(rows(context, MAPS, "map")))
+        maps = CAM().explain(bench.classifier, change(x, keys), y, keys)
+        expected = compare_maps(maps, change.moved(rows(bench, MAPS, "map")))
         for name in ("map_l1", "iou_mean"):
-            assert torch.allclose(rows(context, spec, name)[:, place], expected[name], atol=1e-5, equal_nan=True)
-    assert torch.allclose(
-        context.store.read(key(alone), "map_l1", third), rows(context, spec, "map_l1")[2:3], atol=1e-5
-    )
+            assert torch.allclose(rows(bench, spec, name)[:, place], expected[name], atol=1e-5, equal_nan=True)
+    assert torch.allclose(bench.store.read(key(alone), "map_l1", third), rows(bench, spec, "map_l1")[2:3], atol=1e-5)
 
 
-def test_crafting_from_a_stored_warm_start_is_what_the_engine_does_in_one_go(context: Context) -> None:
+def test_crafting_from_a_stored_warm_start_is_what_the_engine_does_in_one_go(bench: Bench) -> None:
     attack = replace(adv2(CAM(), steps=3), warm_start=PLAIN)
     craft = Craft(TARGETS, attack, MAPS, CRAFT)
-    compute(context, TARGETS, MAPS, CRAFT, craft)
+    compute(bench, TARGETS, MAPS, CRAFT, craft)
     goal = Goal(
-        rng.image_keys(ids_of(context)),
-        rows(context, SELECT, "image"),
-        rows(context, TARGETS, "target"),
-        rows(context, MAPS, "map"),
+        rng.image_keys(ids_of(bench)),
+        rows(bench, SELECT, "image"),
+        rows(bench, TARGETS, "target"),
+        rows(bench, MAPS, "map"),
     )
-    for name, expected in vars(engine.run(attack, context.classifier, goal, context.batch_size)).items():
-        assert torch.equal(rows(context, craft, name), expected), name
+    for name, expected in vars(engine.run(attack, bench.classifier, goal, bench.context.batch_size)).items():
+        assert torch.equal(rows(bench, craft, name), expected), name
 
 
-def test_an_attack_begins_at_the_random_point_of_its_image(context: Context) -> None:
+def test_an_attack_begins_at_the_random_point_of_its_image(bench: Bench) -> None:
     """One of no steps stays there, whichever images it is computed with."""
     staying = Craft(TARGETS, replace(PLAIN, perturbation=Pixels(0.1), steps=0), None, POINTS)
-    third = ids_of(context)[2:3]
-    run_stage(POINTS, third, context)
-    alone = context.store.read(key(POINTS), "theta", third)
-    compute(context, TARGETS, POINTS, staying)
-    theta = rows(context, POINTS, "theta")
+    third = ids_of(bench)[2:3]
+    bench.run(POINTS, third)
+    alone = bench.store.read(key(POINTS), "theta", third)
+    compute(bench, TARGETS, POINTS, staying)
+    theta = rows(bench, POINTS, "theta")
     assert torch.equal(alone, theta[2:3])
-    assert torch.equal(rows(context, staying, "image"), rows(context, SELECT, "image") + theta)
+    assert torch.equal(rows(bench, staying, "image"), rows(bench, SELECT, "image") + theta)
 
 
 @pytest.mark.parametrize(("form", "name", "options"), [(PNG(), "png", {}), (JPEG(75), "jpeg", {"quality": 75})])
 def test_saved_images_are_what_a_file_gives_back(
-    context: Context, form: Corruption, name: str, options: dict[str, int]
+    bench: Bench, form: Corruption, name: str, options: dict[str, int]
 ) -> None:
     """Class, confidence and map are those of the image that Pillow wrote and read."""
     saved = Saved(CRAFT, form)
-    compute(context, TARGETS, CRAFT, saved, Explain(saved, CAM()))
+    compute(bench, TARGETS, CRAFT, saved, Explain(saved, CAM()))
     given = []
-    for image in rows(context, CRAFT, "image"):
+    for image in rows(bench, CRAFT, "image"):
         pixels = (image * 255).round().byte().permute(1, 2, 0).numpy()
         file = io.BytesIO()
         Image.fromarray(pixels).save(file, name, **options, **({"subsampling": 0} if options else {}))
         given.append(torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1) / 255)
     x = torch.stack(given)
-    assert not torch.equal(x, rows(context, CRAFT, "image"))
-    logits, target = context.classifier(x), rows(context, TARGETS, "target")
-    assert torch.equal(rows(context, saved, "predicted"), logits.argmax(1))
-    torch.testing.assert_close(rows(context, saved, "confidence"), logits.softmax(1).gather(1, target[:, None])[:, 0])
-    shown = CAM().explain(context.classifier, x, logits.argmax(1), target)
-    torch.testing.assert_close(rows(context, Explain(saved, CAM()), "map"), shown)
+    assert not torch.equal(x, rows(bench, CRAFT, "image"))
+    logits, target = bench.classifier(x), rows(bench, TARGETS, "target")
+    assert torch.equal(rows(bench, saved, "predicted"), logits.argmax(1))
+    torch.testing.assert_close(rows(bench, saved, "confidence"), logits.softmax(1).gather(1, target[:, None])[:, 0])
+    shown = CAM().explain(bench.classifier, x, logits.argmax(1), target)
+    torch.testing.assert_close(rows(bench, Explain(saved, CAM()), "map"), shown)
 
 
-def test_maps_of_failed_attacks_explain_the_reported_class(context: Context) -> None:
+def test_maps_of_failed_attacks_explain_the_reported_class(bench: Bench) -> None:
     failing = Craft(TARGETS, replace(PLAIN, steps=0, warm_start=None), None, None)
-    compute(context, TARGETS, failing, Explain(failing, CAM()))
-    reported, target = rows(context, failing, "predicted"), rows(context, TARGETS, "target")
+    compute(bench, TARGETS, failing, Explain(failing, CAM()))
+    reported, target = rows(bench, failing, "predicted"), rows(bench, TARGETS, "target")
     assert not (reported == target).any()
-    expected = CAM().explain(context.classifier, rows(context, failing, "image"), reported, target)
-    torch.testing.assert_close(rows(context, Explain(failing, CAM()), "map"), expected)
+    expected = CAM().explain(bench.classifier, rows(bench, failing, "image"), reported, target)
+    torch.testing.assert_close(rows(bench, Explain(failing, CAM()), "map"), expected)
 
 
-def test_reported_maps_explain_what_the_classifier_says(context: Context) -> None:
-    compute(context, TARGETS, CRAFT, Reported(key(CRAFT), CAM()), Explain(CRAFT, CAM()))
-    images, reported = rows(context, CRAFT, "image"), rows(context, Reported(key(CRAFT), CAM()), "predicted")
-    assert torch.equal(reported, context.classifier(images).argmax(1))
-    maps = CAM().explain(context.classifier, images, reported, rng.image_keys(ids_of(context)))
-    assert torch.allclose(rows(context, Reported(key(CRAFT), CAM()), "map"), maps, atol=1e-6)
-    assert torch.equal(rows(context, Reported(key(CRAFT), CAM()), "constant"), is_constant(maps))
+def test_reported_maps_explain_what_the_classifier_says(bench: Bench) -> None:
+    compute(bench, TARGETS, CRAFT, Reported(key(CRAFT), CAM()), Explain(CRAFT, CAM()))
+    images, reported = rows(bench, CRAFT, "image"), rows(bench, Reported(key(CRAFT), CAM()), "predicted")
+    assert torch.equal(reported, bench.classifier(images).argmax(1))
+    maps = CAM().explain(bench.classifier, images, reported, rng.image_keys(ids_of(bench)))
+    assert torch.allclose(rows(bench, Reported(key(CRAFT), CAM()), "map"), maps, atol=1e-6)
+    assert torch.equal(rows(bench, Reported(key(CRAFT), CAM()), "constant"), is_constant(maps))
 
 
 @pytest.mark.parametrize("interpreter", [CAM(), MASK(Solver(steps=2))])
-def test_reported_maps_of_the_true_class_are_the_benign_maps_to_the_bit(
-    context: Context, interpreter: CAM | MASK
-) -> None:
+def test_reported_maps_of_the_true_class_are_the_benign_maps_to_the_bit(bench: Bench, interpreter: CAM | MASK) -> None:
     reported, benign = Reported(key(SELECT), interpreter), Explain(SELECT, interpreter)
-    compute(context, reported, benign)
-    assert torch.equal(rows(context, reported, "predicted"), rows(context, SELECT, "label"))
-    assert torch.equal(rows(context, reported, "map"), rows(context, benign, "map"))
+    compute(bench, reported, benign)
+    assert torch.equal(rows(bench, reported, "predicted"), rows(bench, SELECT, "label"))
+    assert torch.equal(rows(bench, reported, "map"), rows(bench, benign, "map"))
 
 
 @pytest.mark.parametrize(
     "scorer", [FeatureSqueezing(Median(3)), Consistency(CAM(), Noise()), Disagreement(GRAD(), CAM())]
 )
-def test_detectors_score_the_images_of_any_stage(context: Context, scorer: Scorer) -> None:
-    compute(context, TARGETS, CRAFT)
-    keys = rng.image_keys(ids_of(context))
+def test_detectors_score_the_images_of_any_stage(bench: Bench, scorer: Scorer) -> None:
+    compute(bench, TARGETS, CRAFT)
+    keys = rng.image_keys(ids_of(bench))
     for of in (SELECT, CRAFT):
-        compute(context, *(Reported(key(of), each) for each in scorer.interpreters), Detect(key(of), scorer))
-        seen = look(context.classifier, rows(context, of, "image"), keys, scorer.interpreters)
-        expected = scorer.scores(context.classifier, seen)
-        assert torch.allclose(rows(context, Detect(key(of), scorer), "score"), expected, atol=1e-6)
+        compute(bench, *(Reported(key(of), each) for each in scorer.interpreters), Detect(key(of), scorer))
+        seen = look(bench.classifier, rows(bench, of, "image"), keys, scorer.interpreters)
+        expected = scorer.scores(bench.classifier, seen)
+        assert torch.allclose(rows(bench, Detect(key(of), scorer), "score"), expected, atol=1e-6)
 
 
-def test_scores_take_the_stored_maps(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scores_take_the_stored_maps(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a disagreement looks at is never computed twice."""
     scorer = Disagreement(CAM(), GRAD())
-    compute(context, *(Reported(key(SELECT), each) for each in scorer.interpreters))
-    monkeypatch.setattr(type(context.classifier), "__call__", lambda *inputs: pytest.fail("the classifier was asked"))
-    compute(context, Detect(key(SELECT), scorer))
+    compute(bench, *(Reported(key(SELECT), each) for each in scorer.interpreters))
+    monkeypatch.setattr(type(bench.classifier), "__call__", lambda *inputs: pytest.fail("the classifier was asked"))
+    compute(bench, Detect(key(SELECT), scorer))
 
 
-def test_only_missing_rows_are_computed(context: Context) -> None:
-    ids, calls = ids_of(context), [0]
+def test_only_missing_rows_are_computed(bench: Bench) -> None:
+    ids, calls = ids_of(bench), [0]
 
     @dataclass(frozen=True)
     class Counting(CAM):
@@ -415,29 +428,29 @@ def test_only_missing_rows_are_computed(context: Context) -> None:
             return super().explain(*arguments)
 
     spec = Explain(SELECT, Counting())
-    assert run_stage(spec, ids[:3], context)
+    assert bench.run(spec, ids[:3])
     assert calls == [3]
-    assert run_stage(spec, ids, context)
+    assert bench.run(spec, ids)
     assert calls == [5]
-    assert not run_stage(spec, ids, context)
+    assert not bench.run(spec, ids)
     assert calls == [5]
-    assert context.store.done(key(spec)) == ids
+    assert bench.store.done(key(spec)) == ids
 
 
-def test_a_stage_is_recorded_beside_its_rows(context: Context) -> None:
-    run_stage(TARGETS, ids_of(context), context)
-    assert read_json(context.store.root / "stages" / key(TARGETS) / "spec.json") == describe(TARGETS)
+def test_a_stage_is_recorded_beside_its_rows(bench: Bench) -> None:
+    bench.run(TARGETS, ids_of(bench))
+    assert read_json(bench.store.root / "stages" / key(TARGETS) / "spec.json") == describe(TARGETS)
 
 
-def test_progress_reaches_what_was_planned(context: Context) -> None:
-    compute(context, TARGETS)
+def test_progress_reaches_what_was_planned(bench: Bench) -> None:
+    compute(bench, TARGETS)
     for spec in (CRAFT, MAPS):
         heard: list[Progress] = []
-        run_stage(spec, ids_of(context), replace(context, on_step=heard.append))
+        run_stage(spec, ids_of(bench), bench.store, replace(bench.context, on_step=heard.append))
         assert all(before.steps <= after.steps for before, after in pairwise(heard))
         assert (heard[-1].images, heard[-1].steps) == (5, heard[-1].planned_steps)
 
 
-def test_what_has_no_rows_of_its_own_is_refused(context: Context) -> None:
+def test_what_has_no_rows_of_its_own_is_refused(bench: Bench) -> None:
     with pytest.raises(TypeError, match="Select cannot be computed from ids"):
-        run_stage(replace(SELECT, seed=1), ids_of(context), context)
+        bench.run(replace(SELECT, seed=1), ids_of(bench))

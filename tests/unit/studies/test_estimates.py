@@ -98,7 +98,7 @@ class Clock:
     now: float = 0.0
     computed: list[Any] = field(default_factory=list)
 
-    def run_stage(self, spec: Any, ids: tuple[str, ...], context: Any) -> bool:
+    def run_stage(self, spec: Any, ids: tuple[str, ...], store: Any, context: Any) -> bool:
         assert len(ids) == 1
         self.computed.append(spec)
         self.now += 10.0 + 2.0 * spec.attack.steps if isinstance(spec, Craft) else 0.5

@@ -1,0 +1,51 @@
+"""The images of a run: what is chosen before anything is computed from it, and how it is stored.
+
+selection = choose(select, image_set, classifier)
+keep(select, selection.samples, store)
+"""
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from underfire.core.types import Images, Labels, Logits, Samples
+from underfire.data.image_set import ImageSet
+from underfire.data.selection import Encounter, LocatedObjects, Selection, locate, meet, select
+from underfire.models.classifier import Classifier
+from underfire.runs.compute import in_one_sentence, logits_of
+from underfire.runs.specs import Locate, Meet, Select, describe, key
+from underfire.runs.store import Store
+
+
+def choose(spec: Select, image_set: ImageSet, classifier: Classifier) -> Selection:
+    """The images of a run; UnderfireError if the model cannot classify them."""
+    return select(partial(_classify, classifier), image_set, spec.n, spec.seed)
+
+
+def encounter(spec: Meet, image_set: ImageSet, classifier: Classifier) -> Encounter:
+    """The images that would be come by; UnderfireError if the model cannot classify them."""
+    return meet(partial(_classify, classifier), image_set, spec.n, spec.seed)
+
+
+def find(spec: Locate, image_set: ImageSet, masks: ImageSet, classifier: Classifier) -> tuple[LocatedObjects, Labels]:
+    """The images of a run with their objects, and their classes as the classifier reports them."""
+    located = locate(image_set, masks, spec.n, spec.seed)
+    predicted = [_classify(classifier, chunk).argmax(1) for chunk in torch.split(located.samples.images, 16)]
+    return located, torch.cat(predicted)
+
+
+def keep(spec: Select | Meet | Locate, samples: Samples, store: Store, **further: Tensor) -> None:
+    """Store the chosen images that the store lacks with their labels and further row tensors."""
+    held = set(store.done(key(spec)))
+    new = [i for i, name in enumerate(samples.ids) if name not in held]
+    if new:
+        rows = {"image": samples.images, "label": samples.labels, **further}
+        store.create(key(spec), describe(spec))
+        store.append(key(spec), [samples.ids[i] for i in new], {name: values[new] for name, values in rows.items()})
+
+
+def _classify(classifier: Classifier, images: Images) -> Logits:
+    """The logits of a user's images; UnderfireError if the model fails on their size."""
+    with in_one_sentence(f"The model failed on images of {'×'.join(map(str, images.shape[:1:-1]))} pixels"):
+        return logits_of(classifier, images)

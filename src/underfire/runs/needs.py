@@ -1,0 +1,180 @@
+"""What a stage is computed from: tensors of other stages, by the part that they play.
+
+    needs(Craft(targets, attack, benign, None))     # image, target and goal, each a Need
+
+Most stages want the rows of the images at hand and no others. Few look at all images of a run, whoever's rows are
+computed: they have a pool, and are computed in one piece.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import singledispatch
+from typing import Any
+
+from torch import Tensor
+
+from underfire.attacks import engine
+from underfire.runs.specs import (
+    Bound,
+    CalibratedNoise,
+    Craft,
+    Detect,
+    Explain,
+    ExplainElsewhere,
+    ExplainRandomised,
+    Pictured,
+    RandomPoints,
+    Reported,
+    Saved,
+    Select,
+    SignNoise,
+    Spec,
+    TargetClasses,
+    TargetMaps,
+    Vary,
+    key,
+)
+
+SHARD = 64  # images that are computed in one piece, about
+NOTHING_PAUSED = engine.Paused((), {})
+
+
+@dataclass(frozen=True)
+class Need:
+    """A tensor of the stage of that key: its rows for the images at hand or, if pooled, for those of the pool."""
+
+    stage: str
+    tensor: str
+    pooled: bool = False
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The first n images that the stage of that key holds."""
+
+    stage: str
+    n: int
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The images at hand, what is needed of them by the part that it plays, and how far some of them are already."""
+
+    ids: tuple[str, ...]
+    tensors: Mapping[str, Tensor]
+    pool: tuple[str, ...] = ()
+    paused: engine.Paused = NOTHING_PAUSED
+
+    def __getitem__(self, part: str) -> Tensor:
+        return self.tensors[part]
+
+
+def pool_of(spec: Spec) -> Pool | None:
+    """The images that all rows of a stage depend on, if there are such."""
+    if isinstance(spec, CalibratedNoise):
+        return Pool(key(spec.of), spec.among)
+    if isinstance(spec, TargetMaps) and spec.among is not None:
+        return Pool(key(spec.of.of), spec.among)
+    return None
+
+
+def shards(ids: tuple[str, ...], batch_size: int) -> Iterable[tuple[str, ...]]:
+    """The images in pieces that are computed one at a time: whole batches, however many workers there are."""
+    size = max(1, SHARD // batch_size) * batch_size
+    return (ids[start : start + size] for start in range(0, len(ids), size))
+
+
+@singledispatch
+def needs(spec: Any) -> Mapping[str, Need]:
+    """What a stage is computed from, by part; TypeError for a stage that is chosen and not computed."""
+    raise TypeError(f"{type(spec).__name__} cannot be computed from ids")
+
+
+@needs.register
+def _(spec: TargetClasses | RandomPoints | ExplainRandomised) -> Mapping[str, Need]:
+    return _rows(spec.of, "image", "label")
+
+
+@needs.register
+def _(spec: TargetMaps) -> Mapping[str, Need]:
+    pooled = spec.among is not None
+    return {
+        "target": Need(key(spec.of), "target"),
+        "label": Need(key(spec.of.of), "label", pooled),
+        "benign": Need(key(spec.benign), "map", pooled),
+    }
+
+
+@needs.register
+def _(spec: CalibratedNoise) -> Mapping[str, Need]:
+    chosen = {f"pool's {name}": Need(key(spec.of), name, pooled=True) for name in ("image", "label")}
+    return {**chosen, **_rows(spec.of, "image")}
+
+
+@needs.register
+def _(spec: Explain | ExplainElsewhere) -> Mapping[str, Need]:
+    return {"image": _image(spec.of), "class": _explained(spec.of)}
+
+
+@needs.register
+def _(spec: Vary) -> Mapping[str, Need]:
+    return {**_rows(spec.of.of, "image", "label"), "benign": Need(key(spec.of), "map")}
+
+
+@needs.register
+def _(spec: SignNoise) -> Mapping[str, Need]:
+    return {"benign": Need(key(spec.of.of.of), "image"), "image": Need(key(spec.of), "image")}
+
+
+@needs.register
+def _(spec: Bound) -> Mapping[str, Need]:
+    return {
+        "image": Need(key(spec.of), "image"),
+        "benign": Need(key(spec.targets.of), "image"),
+        "target": Need(key(spec.targets), "target"),
+    }
+
+
+@needs.register
+def _(spec: Saved) -> Mapping[str, Need]:
+    return {"image": _image(spec), "target": Need(key(spec.of.of), "target")}
+
+
+@needs.register
+def _(spec: Reported) -> Mapping[str, Need]:
+    return {"image": Need(spec.of, "image")}
+
+
+@needs.register
+def _(spec: Detect) -> Mapping[str, Need]:
+    shown = [key(Reported(spec.of, each)) for each in spec.scorer.interpreters]
+    seen = {f"{name} {i}": Need(stage, name) for i, stage in enumerate(shown) for name in ("predicted", "map")}
+    return {"image": Need(spec.of, "image"), **seen}
+
+
+@needs.register
+def _(spec: Craft) -> Mapping[str, Need]:
+    first = {
+        "goal": spec.goal and Need(key(spec.goal), "map"),
+        "anchor": spec.anchor and Need(key(spec.anchor), "probabilities"),
+        "start": spec.start and Need(key(spec.start), "theta"),
+    }
+    return {**_rows(spec.of.of, "image"), **_rows(spec.of, "target"), **{k: v for k, v in first.items() if v}}
+
+
+def _rows(spec: Spec, *names: str) -> dict[str, Need]:
+    return {name: Need(key(spec), name) for name in names}
+
+
+def _image(of: Pictured) -> Need:
+    """The images of a stage; of those that were saved, as they were before."""
+    return Need(key(of.of if isinstance(of, Saved) else of), "image")
+
+
+def _explained(of: Pictured) -> Need:
+    """The classes that maps of these images explain."""
+    if isinstance(of, Select):
+        return Need(key(of), "label")
+    if isinstance(of, SignNoise):
+        return _explained(of.of.of.of)
+    return Need(key(of), "predicted")
