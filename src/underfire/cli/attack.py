@@ -58,11 +58,12 @@ def demo(
 
 def _attack(settings: AttackSettings, classifier: "Classifier", image_set: "ImageSet", out: Path, batch: int) -> None:
     """The results and their report are written before they are printed."""
+    from underfire.data.class_names import outputs_of
     from underfire.report import write_report
     from underfire.studies import effectiveness
 
-    assumed = classifier.origin.assumed if classifier.origin else ()
-    facts = (f"Model {settings.model} on {classifier.device}", f"labels by {image_set.numbering}", *assumed)
+    outputs_of(classifier, image_set)  # what it assumes is found by passing an image
+    facts = (f"Model {settings.model} on {classifier.device}", f"labels by {image_set.numbering}", *classifier.assumed)
     say(f"{'; '.join(facts)}.")
     with stage_bars() as on_progress:
         run = effectiveness.execute(

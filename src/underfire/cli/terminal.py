@@ -83,11 +83,7 @@ def chosen_device(name: str) -> "torch.device":
 
 def opened(settings: N, device: str) -> "tuple[N, Classifier]":
     """The classifier that the settings name, and the settings with the image sizes that its weights want."""
-    from underfire.models.classifier import Classifier
-
-    classifier = Classifier.load(
-        settings.model, settings.weights, settings.normalize, features=settings.features, device=chosen_device(device)
-    )
+    classifier = settings.load(settings.model, chosen_device(device))
     crop, resize = sizes(classifier.origin, settings.crop, settings.resize)
     own = classifier.origin.interpolation if classifier.origin else None
     how = settings.interpolation or own

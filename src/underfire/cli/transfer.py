@@ -22,7 +22,6 @@ def transfer(
     machine: Batches,
 ) -> None:
     """Explain a run's images by other interpreters or another classifier: are these deceived too (Table 9)?"""
-    from underfire.models.classifier import Classifier
     from underfire.runs.execute import reopen
     from underfire.runs.folder import open_run
     from underfire.studies import transfer as study
@@ -35,14 +34,7 @@ def transfer(
     classifier, _ = reopen(opened, chosen_device(machine.device))
     elsewhere = None
     if settings.model is not None:
-        loaded = Classifier.load(
-            settings.model,
-            settings.weights,
-            settings.normalize,
-            features=settings.features,
-            device=classifier.device,
-        )
-        elsewhere = study.Elsewhere(settings.model, loaded)
+        elsewhere = study.Elsewhere(settings.model, settings.load(settings.model, classifier.device))
     with stage_bars() as on_progress:
         table = study.execute(opened, classifier, shown, elsewhere, batch_size=machine.batch, on_progress=on_progress)
     cells = summarise(table)

@@ -106,7 +106,7 @@ def for_classifier(image_set: ImageSet, classifier: Classifier) -> ImageSet:
     names = classifier.origin.classes if classifier.origin else ()
     if not names and image_set.numbering is Numbering.STATED:
         return image_set
-    count = len(names) or _outputs(classifier, image_set)
+    count = len(names) or outputs_of(classifier, image_set)
     return with_classes_of(image_set, names, count) if count and len(image_set) else image_set
 
 
@@ -179,7 +179,7 @@ def _renumbered(
     return replace(image_set, labels=labels, classes=tuple(classes), numbering=numbering)
 
 
-def _outputs(classifier: Classifier, image_set: ImageSet) -> int | None:
+def outputs_of(classifier: Classifier, image_set: ImageSet) -> int | None:
     """How many classes the classifier knows; None where no image tells, which is for the selection to complain of."""
     for i in range(len(image_set)):
         try:

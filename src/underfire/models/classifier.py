@@ -10,7 +10,6 @@ touched: no mode, flag, hook or bit changes.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any, cast
 
@@ -20,18 +19,22 @@ from torch import Tensor, nn
 from underfire.core.errors import UnderfireError
 from underfire.core.types import Evidence, Images, Logits
 from underfire.models.copying import copied, fingerprint, private_copy
+from underfire.models.intake import Intake, find_intake
 from underfire.models.loading import NORMALISATIONS, LoadedNetwork, check_normalisation, load_network
-from underfire.models.outputs import check_shape
+from underfire.models.outputs import find_scores, how_read, reader_of
 from underfire.models.tracing import Head, Located, trace, watching
 
+HALF = (torch.float16, torch.bfloat16)
 IMAGENET_MEAN, IMAGENET_STD = NORMALISATIONS["imagenet"]
 
 
 class Classifier(nn.Module):
     """A frozen private copy of `net` behind its normalisation; training it is not its affair, nor anybody's.
 
-    net maps normalised RGB N3HW to logits NK with K >= 2. `features` names the layer whose output CAM
-    and Grad-CAM read; by default it is found by tracing the first forward pass that needs it.
+    net maps normalised RGB N3HW, or its grey, to logits NK or to something that holds them (see `models.outputs`);
+    where `outputs` is "probabilities", their logarithm is taken. `features` names the layer whose output CAM and
+    Grad-CAM read; by default it is found by tracing the first forward pass that needs it. `dtype` is the precision to
+    compute in: by default the network's own, but float32 where that is half of it.
     """
 
     network: nn.Module  # the private copy, for code that looks at its layers; treat it as read-only
@@ -45,19 +48,24 @@ class Classifier(nn.Module):
         std: Sequence[float] = IMAGENET_STD,
         *,
         features: str | None = None,
+        outputs: str | None = None,
+        dtype: torch.dtype | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         super().__init__()
         self.mean, self.std = check_normalisation(mean, std)
         self.network = private_copy(net, torch.device(device))
-        weights = [p for p in self.network.parameters() if p.is_floating_point()]
-        dtype = weights[0].dtype if weights else torch.get_default_dtype()
+        self.outputs = outputs or "logits"
+        self._read = reader_of(self.outputs)
+        self._own_dtype = precision_of(self.network)
+        dtype = dtype or (torch.float32 if self._own_dtype in HALF else self._own_dtype)
+        if dtype != self._own_dtype:
+            self.network.to(dtype)
         with torch.inference_mode(False):
             for name, values in (("_mean", self.mean), ("_std", self.std)):
                 tensor = torch.tensor(values, dtype=dtype, device=device).view(1, 3, 1, 1)
                 self.register_buffer(name, tensor, persistent=False)
-        self._format: torch.memory_format | None = None  # of images and weights; None until the first pass
-        self._differentiable = True
+        self._intake: Intake | None = None  # until the first pass
         self.origin: LoadedNetwork | None = None
         self._fingerprint: str | None = None
         self._named, self._located = features, cast(Located | None, None)
@@ -73,6 +81,7 @@ class Classifier(nn.Module):
         normalize: str | None = None,
         *,
         features: str | None = None,
+        outputs: str | None = None,
         device: torch.device | str = "cpu",
     ) -> "Classifier":
         """`torchvision:NAME`, `path/file.py:builder` or `demo`; weights are an enum name or a state-dict file.
@@ -81,7 +90,7 @@ class Classifier(nn.Module):
         else it is ImageNet's; `origin` tells. UnderfireError names what is wrong with any of them.
         """
         origin = load_network(reference, weights, normalize)
-        classifier = cls(origin.net, origin.mean, origin.std, features=features, device=device)
+        classifier = cls(origin.net, origin.mean, origin.std, features=features, outputs=outputs, device=device)
         classifier.origin = replace(origin, net=classifier.network)
         return classifier
 
@@ -100,14 +109,15 @@ class Classifier(nn.Module):
         return logits
 
     def forward(self, x: Images) -> Logits:
-        """Logits by one pass; differentiable in x. UnderfireError unless the network returns logits NK."""
-        self._settle(x)
-        if x.requires_grad and torch.is_grad_enabled() and not self._differentiable:
+        """Logits by one pass; differentiable in x. UnderfireError unless the network returns them."""
+        intake = self._settled(x)
+        if x.requires_grad and torch.is_grad_enabled() and not intake.differentiable:
             raise UnderfireError(
                 "The model's outputs have no gradient in the image, which attacks and explanations need: it is "
                 "quantised, detaches its input or computes outside of autograd. Give the network that it was made from."
             )
-        return check_shape(self.network(self._normalised(x)), len(x))
+        scores, _ = find_scores(self.network(intake.images(self._normalised(x))), len(x))
+        return self._read(scores)
 
     def evidence(self, x: Images) -> Evidence:
         """Logits and features by one pass; differentiable in x. UnderfireError where there are no features."""
@@ -127,50 +137,34 @@ class Classifier(nn.Module):
     def _apply(self, fn: Any, recurse: bool = True) -> "Classifier":
         """Moved or cast as any module is; what was known of the weights as they were is forgotten."""
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self._format = self._fingerprint = None
+        self._intake = self._fingerprint = None
         return self
 
+    @property
+    def assumed(self) -> tuple[str, ...]:
+        """In words, what was taken to hold of weights, precision, images and outputs; complete after the first pass."""
+        of_weights = self.origin.assumed if self.origin else ()
+        precision = (f"computed in {_name(self.dtype)}, its weights are {_name(self._own_dtype)}",)
+        intake = self._intake or Intake()
+        return (
+            *of_weights,
+            *(precision if self.dtype != self._own_dtype else ()),
+            *(("pictures as grey",) if intake.grey else ()),
+            *how_read(intake.where, intake.columns, self.outputs),
+        )
+
     def _normalised(self, x: Images) -> Images:
-        z = (x.to(self.dtype) - self._mean) / self._std
-        return z if self._format is None else z.contiguous(memory_format=self._format)
+        return (x.to(self.dtype) - self._mean) / self._std
 
-    def _settle(self, x: Images) -> None:
-        """Find the memory format to compute in, and whether the outputs have a gradient in the image, by two images.
-
-        On a CPU channels_last is faster, but no network needs to bear it. A network that fails altogether shall do so
-        in the pass that was asked for.
-        """
-        if self._format is not None:
-            return
-        formats = (torch.channels_last, torch.contiguous_format)
-        for memory_format in formats if self.device.type == "cpu" else formats[1:]:
-            with suppress(RuntimeError):  # weights of five axes
-                self.network.to(memory_format=memory_format)
-                passed, self._differentiable = self._try(x, memory_format)
-                if passed and self._differentiable:
-                    self._format = memory_format
-                    return
-        self._format = torch.contiguous_format
-
-    def _try(self, x: Images, memory_format: torch.memory_format) -> tuple[bool, bool]:
-        """Whether an image, twice, passes the network, and whether its gradient comes back."""
-        with torch.inference_mode(False), torch.enable_grad():
-            z = self._normalised(x[:1].detach().repeat(2, 1, 1, 1)).contiguous(memory_format=memory_format)
-            z.requires_grad_()
-            try:
-                output = check_shape(self.network(z), 2)
-            except MemoryError:
-                raise
-            except Exception:
-                return False, True
-            try:
-                return True, torch.autograd.grad(output.sum(), z, allow_unused=True)[0] is not None
-            except Exception:
-                return True, False
+    def _settled(self, x: Images) -> Intake:
+        """How the network wants its images, found by the first of them."""
+        if self._intake is None:
+            self._intake = find_intake(self.network, self._normalised(x[:1]), self._read)
+        return self._intake
 
     def tap(self, x: Images, layers: Iterable[str]) -> tuple[Logits, list[Tensor]]:
         """One forward pass: the logits and what these layers gave when last called; differentiable in x."""
-        self._settle(x)
+        self._settled(x)
         named, outputs = {name: self._layer(name) for name in layers}, dict[str, Tensor]()
 
         def keep(name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
@@ -243,7 +237,8 @@ class Classifier(nn.Module):
     def fingerprint(self) -> str:
         """Hash of the architecture's layer names, all weights and the normalisation; computed once."""
         if self._fingerprint is None:
-            self._fingerprint = fingerprint(self.network, self.mean, self.std)
+            read = () if self.outputs == "logits" else (self.outputs,)
+            self._fingerprint = fingerprint(self.network, self.mean, self.std, *read)
         return self._fingerprint
 
     def _layer(self, name: str) -> nn.Module:
@@ -257,3 +252,13 @@ class Classifier(nn.Module):
         except AttributeError:
             names = ", ".join(child for child, _ in self.network.named_children())
             raise UnderfireError(f"The model has no layer '{name}'; its top layers are: {names}.") from None
+
+
+def precision_of(network: nn.Module) -> torch.dtype:
+    """That of the first weight that is a float; torch's default where there is none."""
+    weights = (each.dtype for each in network.parameters() if each.is_floating_point())
+    return next(weights, torch.get_default_dtype())
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -105,23 +105,29 @@ def _load(reference: str, weights: str | None) -> LoadedNetwork:
 
 
 def parse_normalization(text: str) -> tuple[Triple, Triple]:
-    """'imagenet', 'none' or 'M,M,M/S,S,S' as (mean, std)."""
+    """'imagenet', 'none', 'M,M,M/S,S,S' or 'M/S' as (mean, std)."""
     if text in NORMALISATIONS:
         return NORMALISATIONS[text]
     try:
         mean, std = (tuple(float(v) for v in part.split(",")) for part in text.split("/"))
-        (_, _, _), (_, _, _) = mean, std
+        (_, _, _), (_, _, _) = _triple(mean), _triple(std)
     except ValueError:
         raise UnderfireError(
-            f"'{text}' is not a normalisation; use imagenet, none, or three means and three deviations as M,M,M/S,S,S."
+            f"'{text}' is not a normalisation; use imagenet, none, or three means and three deviations as M,M,M/S,S,S, "
+            "or one of each for all channels as M/S."
         ) from None
     return check_normalisation(mean, std)
+
+
+def _triple(values: Sequence[float]) -> Sequence[float]:
+    """One number is that of all channels."""
+    return tuple(values) * 3 if len(values) == 1 else values
 
 
 def check_normalisation(mean: Sequence[float], std: Sequence[float]) -> tuple[Triple, Triple]:
     """Means and deviations of images in [0, 1] as they are, or UnderfireError."""
     try:
-        (m1, m2, m3), (s1, s2, s3) = ([float(value) for value in values] for values in (mean, std))
+        (m1, m2, m3), (s1, s2, s3) = (_triple([float(value) for value in values]) for values in (mean, std))
     except (TypeError, ValueError):
         raise UnderfireError(
             f"The normalisation needs 3 means and 3 positive deviations, not {mean} / {std}."

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from underfire.core.types import Features, Labels, Logits, Maps
+from underfire.models.outputs import two_sided
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,9 @@ def trace(
     with watching(named_layers(network), record), torch.no_grad():
         logits = forward()
     heads = [(logits, Head(None))]
-    heads += [(v, Head(layer.weight)) for layer, v, out in linears if v.ndim == 2 and same(out, logits)]
+    for layer, v, out in linears:
+        if v.ndim == 2 and same(centred(two_sided(out)), centred(logits)):
+            heads.append((v, Head(layer.weight if len(layer.weight) > 1 else two_sided(layer.weight.T).T)))
     chosen = {name: output for name, output in outputs.items() if only in (None, name)}
     for name, output in reversed(chosen.items()):
         for pooled, head in heads:
@@ -92,6 +95,11 @@ def trace(
             if same(output.relu().mean((2, 3)), pooled):
                 return Located(name, True, head), []
     return None, list(outputs)[-8:]
+
+
+def centred(logits: Logits) -> Logits:
+    """Up to what no probability depends on."""
+    return logits - logits.mean(1, keepdim=True)
 
 
 def same(a: Tensor, b: Tensor) -> bool:

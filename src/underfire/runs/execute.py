@@ -165,6 +165,7 @@ def environment(settings: Inputs, classifier: Classifier, image_set: ImageSet) -
             "mean": classifier.mean,
             "std": classifier.std,
             "features": classifier.features_layer,
+            "assumed": list(classifier.assumed),
             "fingerprint": classifier.fingerprint(),
         },
         "classes": list(image_set.classes),
@@ -252,9 +253,7 @@ def reopen(run: Run, device: torch.device | str = "cpu") -> tuple[Classifier, Im
         where = problem.errors()[0]["loc"][0]
         raise UnderfireError(f"run.json in {run.path} does not say which {where} it was made with.") from None
     try:
-        classifier = Classifier.load(
-            source.model, source.weights, source.normalize, features=source.features, device=device
-        )
+        classifier = source.load(source.model, device)
         image_set = for_classifier(source.open_images(), classifier)
         chosen_from = target_class_named(str(named.get("target_class", "random"))).candidates(image_set)
     except UnderfireError as problem:

@@ -19,8 +19,11 @@ from underfire.detection.names import DETECTORS
 from underfire.interpreters.registry import INTERPRETERS, canonical, interpreter_named
 
 if TYPE_CHECKING:
+    import torch
+
     from underfire.data.image_set import ImageSet
     from underfire.interpreters import Interpreter
+    from underfire.models.classifier import Classifier
 
 
 def names_in(text: object) -> object:
@@ -90,6 +93,23 @@ class Weighted(Settings):
     normalize: str | None = Field(default=None, description="imagenet, none, or M,M,M/S,S,S.")
 
 
+class Seen(Weighted):
+    """What a network was trained to, what it returns, and what is read of it."""
+
+    features: str | None = Field(default=None, description="Layer that CAM and Grad-CAM explain; default: found.")
+    outputs: Literal["logits", "probabilities"] | None = Field(
+        default=None, description="What the model returns: logits, or probabilities, whose logarithm is taken."
+    )
+
+    def load(self, model: str, device: "torch.device | str") -> "Classifier":
+        """The classifier of that name; UnderfireError says what is wrong with it."""
+        from underfire.models.classifier import Classifier
+
+        return Classifier.load(
+            model, self.weights, self.normalize, features=self.features, outputs=self.outputs, device=device
+        )
+
+
 class Network(Weighted):
     """The classifier, as it is named on the command line."""
 
@@ -137,12 +157,10 @@ class Masked(Settings):
     )
 
 
-class Source(Photos, Network):
+class Source(Photos, Seen, Network):
     """The classifier and the images of a run."""
 
     model_config = ConfigDict(title="Classifier")
-
-    features: str | None = Field(default=None, description="Layer that CAM and Grad-CAM explain; default: found.")
 
 
 class Explained(Settings):
@@ -275,7 +293,7 @@ class DetectSettings(Seeded):
     fpr: float = Field(default=0.05, gt=0, lt=1, description="False-positive rate to calibrate for.")
 
 
-class TransferSettings(Weighted):
+class TransferSettings(Seen):
     """By which other interpreters or classifier a run's images are seen."""
 
     model_config = ConfigDict(title="Seen by")
@@ -288,7 +306,6 @@ class TransferSettings(Weighted):
     model: str | None = Field(
         default=None, description="Another classifier to see the images by; default: that of the run."
     )
-    features: str | None = Field(default=None, description="The other classifier's layer that CAM explains.")
 
     @field_validator("interpreters")
     @classmethod
@@ -297,10 +314,9 @@ class TransferSettings(Weighted):
 
     @model_validator(mode="after")
     def _of_another_model(self) -> "TransferSettings":
-        if self.model is None and (self.weights, self.normalize, self.features) != (None, None, None):
-            raise UnderfireError(
-                "--weights, --normalize and --features are those of another --model; name it or leave them out."
-            )
+        of_it = [name for name in Seen.model_fields if getattr(self, name) is not None]
+        if self.model is None and of_it:
+            raise UnderfireError(f"--{of_it[0]} is that of another --model; name it or leave --{of_it[0]} out.")
         return self
 
 

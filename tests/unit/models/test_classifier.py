@@ -78,13 +78,13 @@ def test_looking_at_features_changes_no_logit_and_no_gradient(net: str) -> None:
 @pytest.mark.parametrize(
     ("make", "complaint"),
     [
-        (lambda v: {"logits": v}, "returned a dict for 2 images"),
-        (lambda v: (v, v), "returned a tuple for 2 images"),
+        (lambda v: {"scores": v}, "returned a dict for 2 images"),
+        (lambda v: (v[0], v), "returned a tuple for 2 images"),
         (lambda v: v[0], r"returned a tensor of shape \(3,\) for 2 images"),
         (lambda v: v[:1], r"returned a tensor of shape \(1, 3\) for 2 images"),
         (lambda v: v[:, :, None], r"returned a tensor of shape \(2, 3, 1\) for 2 images"),
         (lambda v: None, "returned a NoneType for 2 images"),
-        (lambda v: v[:, :1], "one output; underfire needs at least two classes"),
+        (lambda v: v[:, :0], r"returned a tensor of shape \(2, 0\) for 2 images"),
     ],
 )
 def test_networks_that_return_no_logits(make: Any, complaint: str) -> None:
@@ -93,7 +93,7 @@ def test_networks_that_return_no_logits(make: Any, complaint: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mean", "std"), [((0.5,), (0.5,)), (MEAN, (0.2, 0.2)), (MEAN, (0.2, 0.0, 0.2)), (MEAN, (0.2, -1.0, 0.2))]
+    ("mean", "std"), [((0.5, 0.5), (0.5,)), (MEAN, (0.2, 0.2)), (MEAN, (0.2, 0.0, 0.2)), (MEAN, (0.2, -1.0, 0.2))]
 )
 def test_impossible_normalisations(mean: tuple[float, ...], std: tuple[float, ...]) -> None:
     with pytest.raises(UnderfireError, match="3 means and 3 positive deviations"):

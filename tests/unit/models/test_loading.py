@@ -223,7 +223,7 @@ def test_normalisations(text: str, mean: tuple[float, ...], std: tuple[float, ..
     assert parse_normalization(text) == (mean, std)
 
 
-@pytest.mark.parametrize("text", ["", "ImageNet", "0.5", "0.5/0.5", "1,2,3", "1,2/1,2", "1,2,3/1,2,3/1", "a,b,c/1,2,3"])
+@pytest.mark.parametrize("text", ["", "ImageNet", "0.5", "0.5,0.5/0.5", "1,2,3", "1,2/1,2", "1,2,3/1,2,3/1", "a,b/1,2"])
 def test_what_is_no_normalisation(text: str) -> None:
     with pytest.raises(UnderfireError, match=r"is not a normalisation; use imagenet, none, or"):
         parse_normalization(text)
