@@ -21,6 +21,38 @@ def two_classes(tiny_photos: Path, tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
+HEADLESS = """
+import torch
+
+
+def build():
+    convolution, linear = torch.nn.Conv2d(3, 3, 1, stride=4), torch.nn.Linear(3 * 4 * 4, 3)
+    with torch.no_grad():
+        convolution.weight.copy_(torch.eye(3).flip(0)[:, :, None, None])
+        convolution.bias.zero_()
+        linear.weight.copy_((torch.eye(3)[:, :, None] * torch.linspace(0, 9, 16)).flatten(1))
+        linear.bias.zero_()
+    return torch.nn.Sequential(convolution, torch.nn.ReLU(), torch.nn.Flatten(), linear)
+"""
+
+
+def test_an_interpreter_that_the_network_is_not_made_for_is_left_out(tiny_photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "headless.py").write_text(HEADLESS)
+    command = ["attack", "--model", f"{tmp_path}/headless.py:build", "--images", str(tiny_photos), "--n", "3"]
+    options = ["--normalize", "none", "--steps", "2", "--out", str(tmp_path / "run")]
+    for interpreters in ("cam,grad-cam", "grad-cam"):  # the second time it is the same run
+        result = CliRunner().invoke(app, [*command, *options, "--interpreter", interpreters])
+        assert result.exit_code == 0, result.output
+    info = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert info["spec"]["interpreters"] == ["grad-cam"]
+    assert info["model"]["assumed"] == ["Grad-CAM explains '1'"]
+    result = CliRunner().invoke(app, [*command, *options, "--interpreter", "cam,grad-cam"])
+    assert "Left out: cam. CAM needs global average pooling" in " ".join(result.output.split())
+    assert "Grad-CAM explains '1'" in result.output
+    alone = CliRunner().invoke(app, [*command, "--interpreter", "cam", "--out", str(tmp_path / "alone")])
+    assert "use Grad-CAM (grad-cam), which explains '1'" in str(alone.exception)
+
+
 def attacked(model: str, photos: Path, out: Path) -> str:
     options = ["--model", model, "--images", str(photos), "--normalize", "none", "--n", "4", "--steps", "2"]
     result = CliRunner().invoke(app, ["attack", *options, "--interpreter", "cam", "--out", str(out)])

@@ -63,7 +63,7 @@ def test_gap_and_transfer_leave_tables_and_plots_and_print_them(
     [
         (("--interpreter", "cam,lime"), "There is no interpreter 'lime'"),
         (("--interpreter", "cam, cam"), "names an interpreter twice"),
-        (("--normalize", "none"), "are those of another --model"),
+        (("--normalize", "none"), "is that of another --model"),
         (("--model", "resnet"), "does not name a model"),
         (("--interpreter", "rts"), "trained for another classifier"),
     ],

@@ -60,11 +60,13 @@ def _attack(settings: AttackSettings, classifier: "Classifier", image_set: "Imag
     """The results and their report are written before they are printed."""
     from underfire.data.class_names import outputs_of
     from underfire.report import write_report
+    from underfire.runs.suited import suited
     from underfire.studies import effectiveness
 
     outputs_of(classifier, image_set)  # what it assumes is found by passing an image
+    settings, notes = suited(settings, classifier, image_set)
     facts = (f"Model {settings.model} on {classifier.device}", f"labels by {image_set.numbering}", *classifier.assumed)
-    say(f"{'; '.join(facts)}.")
+    say("\n".join([f"{'; '.join(facts)}.", *notes]))
     with stage_bars() as on_progress:
         run = effectiveness.execute(
             settings,

@@ -56,8 +56,13 @@ def _command(entries: tuple[Entry, ...]) -> Callable[..., None]:
     """The command that executes these studies in one folder."""
 
     def run(settings: StudySettings, machine: Batches, dry_run: DryRun = False, out: Out = Path("runs/study")) -> None:
+        from underfire.runs.suited import suited
+
         request, classifier = opened(_with_defaults(settings), machine.device)
         subject = _subject(request, classifier)
+        request, notes = suited(request, classifier, subject.image_set)
+        for note in notes:
+            say(note)
         feasible = _feasible(entries, request)
         impossible = _announce(feasible, request, subject, out)
         if not dry_run:

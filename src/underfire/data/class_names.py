@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from importlib.resources import files
@@ -19,6 +20,7 @@ from types import MappingProxyType
 import torch
 
 from underfire.core.errors import UnderfireError
+from underfire.data.decode import Picture
 from underfire.data.image_set import ImageSet, Numbering, UnreadableImage
 from underfire.models.classifier import Classifier
 
@@ -181,16 +183,21 @@ def _renumbered(
 
 def outputs_of(classifier: Classifier, image_set: ImageSet) -> int | None:
     """How many classes the classifier knows; None where no image tells, which is for the selection to complain of."""
+    picture = first_picture(image_set)
+    if picture is None:
+        return None
+    try:
+        with torch.no_grad():
+            return classifier(picture[None].to(classifier.device)).shape[1]
+    except Exception:  # whatever a model raises; the selection says it in a sentence that names sizes
+        return None
+
+
+def first_picture(image_set: ImageSet) -> Picture | None:
+    """The first that can be read, 3hw; None if there is none."""
     for i in range(len(image_set)):
-        try:
-            picture = image_set.read(i)
-        except UnreadableImage:
-            continue
-        try:
-            with torch.no_grad():
-                return classifier(picture[None].to(classifier.device)).shape[1]
-        except Exception:  # whatever a model raises; the selection says it in a sentence that names sizes
-            return None
+        with suppress(UnreadableImage):
+            return image_set.read(i)
     return None
 
 

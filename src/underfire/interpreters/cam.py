@@ -29,6 +29,9 @@ class CAM(ClosedForm):
     def name(self) -> str:
         return "cam"
 
+    def check(self, classifier: Classifier, x: Images) -> None:
+        classifier.locate_head(x)
+
     def explain(self, classifier: Classifier, x: Images, y: Labels, keys: Keys) -> Maps:
         with torch.no_grad():
             return self._maps(classifier, x, y)[1]
@@ -56,6 +59,9 @@ class GradCAM(ClosedForm):
     def name(self) -> str:
         return "grad-cam"
 
+    def check(self, classifier: Classifier, x: Images) -> None:
+        classifier.locate_features(x)
+
     def explain(self, classifier: Classifier, x: Images, y: Labels, keys: Keys) -> Maps:
         with torch.enable_grad():
             return self._maps(classifier, x.detach().requires_grad_(), y, create_graph=False)[1].detach()
@@ -66,10 +72,9 @@ class GradCAM(ClosedForm):
 
     def _maps(self, classifier: Classifier, x: Images, y: Labels, create_graph: bool) -> tuple[Logits, Maps]:
         head = classifier.find_head(x)
-        evidence = classifier.evidence(x)
-        logits, features = evidence.logits, evidence.features
         if head is not None:
-            return logits, normalise_map(head.class_maps(features, y).relu())
-        of_class = logits.gather(1, y[:, None]).sum()
-        (gradient,) = torch.autograd.grad(of_class, features, create_graph=create_graph, retain_graph=True)
-        return logits, normalise_map(torch.einsum("nk,nkij->nij", gradient.mean((2, 3)), features).relu())
+            evidence = classifier.evidence(x)
+            return evidence.logits, normalise_map(head.class_maps(evidence.features, y).relu())
+        evidence, gradient = classifier.sensitivity(x, y, create_graph)
+        maps = torch.einsum("nk,nkij->nij", gradient.mean((2, 3)), evidence.features)
+        return evidence.logits, normalise_map(maps.relu())

@@ -127,6 +127,13 @@ def draws(interpreter: Explainer) -> bool:
     return said
 
 
+def check_suited(interpreter: Explainer, classifier: Classifier, x: Images) -> None:
+    """UnderfireError where the interpreter is not made for the network, as its `check` says, if it has one."""
+    check = getattr(interpreter, "check", None)
+    if check is not None:
+        check(classifier, x)
+
+
 SCORING_DRAWS = (1, 2, 3, 4)  # of `image_keys`; attacks see draw 0 of benign maps and dice of their own, see `engine`
 
 

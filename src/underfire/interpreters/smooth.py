@@ -20,7 +20,7 @@ from underfire.core import rng
 from underfire.core.errors import UnderfireError
 from underfire.core.losses import log_prob
 from underfire.core.types import Images, Keys, Labels, Maps, Reading
-from underfire.interpreters.protocol import Interpreter
+from underfire.interpreters.protocol import Interpreter, check_suited
 from underfire.models.classifier import Classifier
 
 
@@ -53,6 +53,9 @@ class Smooth:
     @property
     def name(self) -> str:
         return f"smooth-{self.inside.name}"
+
+    def check(self, classifier: Classifier, x: Images) -> None:
+        check_suited(self.inside, classifier, x)
 
     def explain(self, classifier: Classifier, x: Images, y: Labels, keys: Keys) -> Maps:
         noisy = self._noisy(x, "deployed", keys, torch.zeros_like(keys))

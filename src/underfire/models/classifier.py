@@ -11,18 +11,21 @@ touched: no mode, flag, hook or bit changes.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from underfire.core.errors import UnderfireError
-from underfire.core.types import Evidence, Images, Logits
+from underfire.core.types import Evidence, Features, Images, Labels, Logits
 from underfire.models.copying import copied, fingerprint, private_copy
+from underfire.models.features import locate
 from underfire.models.intake import Intake, find_intake
+from underfire.models.layout import LAYOUTS
 from underfire.models.loading import NORMALISATIONS, LoadedNetwork, check_normalisation, load_network
 from underfire.models.outputs import find_scores, how_read, reader_of
-from underfire.models.tracing import Head, Located, trace, watching
+from underfire.models.second_order import twice_differentiable
+from underfire.models.tracing import Head, Located, watching
 
 HALF = (torch.float16, torch.bfloat16)
 IMAGENET_MEAN, IMAGENET_STD = NORMALISATIONS["imagenet"]
@@ -33,8 +36,9 @@ class Classifier(nn.Module):
 
     net maps normalised RGB N3HW, or its grey, to logits NK or to something that holds them (see `models.outputs`);
     where `outputs` is "probabilities", their logarithm is taken. `features` names the layer whose output CAM and
-    Grad-CAM read; by default it is found by tracing the first forward pass that needs it. `dtype` is the precision to
-    compute in: by default the network's own, but float32 where that is half of it.
+    Grad-CAM read, and `layout` where it has its channels (see `models.layout`); by default both are found by tracing
+    the first pass that needs them. `dtype` is the precision to compute in: by default the network's own, but float32
+    where that is half of it.
     """
 
     network: nn.Module  # the private copy, for code that looks at its layers; treat it as read-only
@@ -48,6 +52,7 @@ class Classifier(nn.Module):
         std: Sequence[float] = IMAGENET_STD,
         *,
         features: str | None = None,
+        layout: str | None = None,
         outputs: str | None = None,
         dtype: torch.dtype | None = None,
         device: torch.device | str = "cpu",
@@ -68,7 +73,10 @@ class Classifier(nn.Module):
         self._intake: Intake | None = None  # until the first pass
         self.origin: LoadedNetwork | None = None
         self._fingerprint: str | None = None
-        self._named, self._located = features, cast(Located | None, None)
+        self._named, self._layout = features, layout
+        self._located: Located | None = None
+        if layout is not None and layout not in LAYOUTS:
+            raise UnderfireError(f"There is no layout '{layout}'; a layer's output is {', '.join(LAYOUTS)}.")
         if features is not None:
             self._layer(features)
         super().train(False)
@@ -81,6 +89,7 @@ class Classifier(nn.Module):
         normalize: str | None = None,
         *,
         features: str | None = None,
+        layout: str | None = None,
         outputs: str | None = None,
         device: torch.device | str = "cpu",
     ) -> "Classifier":
@@ -90,7 +99,9 @@ class Classifier(nn.Module):
         else it is ImageNet's; `origin` tells. UnderfireError names what is wrong with any of them.
         """
         origin = load_network(reference, weights, normalize)
-        classifier = cls(origin.net, origin.mean, origin.std, features=features, outputs=outputs, device=device)
+        classifier = cls(
+            origin.net, origin.mean, origin.std, features=features, layout=layout, outputs=outputs, device=device
+        )
         classifier.origin = replace(origin, net=classifier.network)
         return classifier
 
@@ -122,13 +133,26 @@ class Classifier(nn.Module):
     def evidence(self, x: Images) -> Evidence:
         """Logits and features by one pass; differentiable in x. UnderfireError where there are no features."""
         located = self._locate(x)
-        logits, (features,) = self.tap(x, [located.layer])
-        if features.ndim != 4:
+        logits, (output,) = self.tap(x, [located.layer])
+        return Evidence(logits, self._features(located, output, x))
+
+    def sensitivity(self, x: Images, y: Labels, create_graph: bool) -> tuple[Evidence, Features]:
+        """The evidence, and d logit_y / d features, by one pass forward and one back; x must ask for a gradient."""
+        located = self._locate(x)
+        with twice_differentiable():
+            logits, (output,) = self.tap(x, [located.layer])
+        of_class = logits.gather(1, y[:, None]).sum()
+        (gradient,) = torch.autograd.grad(of_class, output, create_graph=create_graph, retain_graph=True)
+        return Evidence(logits, self._features(located, output, x)), self._features(located, gradient, x)
+
+    def _features(self, located: Located, output: Tensor, x: Images) -> Features:
+        features = located.features(output, (x.shape[2], x.shape[3]))
+        if features is None:
             raise UnderfireError(
                 f"Layer '{located.layer}' gives feature maps in some passes only; name another layer with "
                 "features= (--features)."
             )
-        return Evidence(logits, features.relu() if located.rectified else features)
+        return features
 
     def train(self, mode: bool = True) -> "Classifier":
         """Stay in evaluation mode, whatever is asked for."""
@@ -142,15 +166,17 @@ class Classifier(nn.Module):
 
     @property
     def assumed(self) -> tuple[str, ...]:
-        """In words, what was taken to hold of weights, precision, images and outputs; complete after the first pass."""
+        """In words, what was taken to hold of weights, precision, images, outputs and features, as far as is known."""
         of_weights = self.origin.assumed if self.origin else ()
         precision = (f"computed in {_name(self.dtype)}, its weights are {_name(self._own_dtype)}",)
         intake = self._intake or Intake()
+        spatial = self._located if self._located is not None and self._located.head is None else None
         return (
             *of_weights,
             *(precision if self.dtype != self._own_dtype else ()),
             *(("pictures as grey",) if intake.grey else ()),
             *how_read(intake.where, intake.columns, self.outputs),
+            *((f"Grad-CAM explains '{spatial.layer}'",) if spatial and self._named is None else ()),
         )
 
     def _normalised(self, x: Images) -> Images:
@@ -186,30 +212,9 @@ class Classifier(nn.Module):
         self._locate(x)
 
     def _locate(self, x: Images) -> Located:
-        if self._located is not None:
-            return self._located
-        try:
-            located, candidates = trace(self.network, lambda: self(x[:1]), self._named)
-        except (RuntimeError, AssertionError) as problem:
-            raise UnderfireError(
-                f"The model fails on a single image ({str(problem).splitlines()[0]}); it must take any number of them."
-            ) from problem
-        if self._named is not None:
-            if self.tap(x[:1], [self._named])[1][0].ndim != 4:
-                raise UnderfireError(f"Layer '{self._named}' gives no feature maps (N, D, h, w); name another layer.")
-            self._located = located or Located(self._named, False, None)
-        elif located is not None:
-            self._located = located
-        elif not candidates:
-            raise UnderfireError(
-                "No layer of the model shows what it computes, as in TorchScript and exported networks; CAM and "
-                "Grad-CAM need the network that it was made from."
-            )
-        else:
-            raise UnderfireError(
-                "No layer was found whose spatial mean feeds the last linear layer or the logits; name the "
-                f"layer to explain with features= (--features). Candidates: {', '.join(candidates)}."
-            )
+        if self._located is None:
+            self._settled(x)
+            self._located = locate(self.network, self, x[:1], self._named, self._layout)
         return self._located
 
     def find_head(self, x: Images) -> Head | None:
@@ -218,13 +223,13 @@ class Classifier(nn.Module):
 
     def locate_head(self, x: Images) -> Head:
         """The head behind the features; UnderfireError where the network is not built for CAM."""
-        head = self.find_head(x)
-        if head is None:
+        located = self._locate(x)
+        if located.head is None:
             raise UnderfireError(
-                f"CAM needs global average pooling and one linear layer behind '{self.features_layer}', which this "
-                "network does not have; use Grad-CAM (grad-cam), or name another layer with features= (--features)."
+                f"CAM needs {located.obstacle}; use Grad-CAM (grad-cam), which explains '{located.layer}', or name "
+                "another layer with features= (--features)."
             )
-        return head
+        return located.head
 
     def revised(self, change: Callable[[nn.Module], None]) -> "Classifier":
         """A copy, read at the same layer, whose network `change` has altered; this classifier stays as it is."""

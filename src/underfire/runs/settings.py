@@ -97,6 +97,9 @@ class Seen(Weighted):
     """What a network was trained to, what it returns, and what is read of it."""
 
     features: str | None = Field(default=None, description="Layer that CAM and Grad-CAM explain; default: found.")
+    layout: Literal["channels-first", "channels-last", "tokens"] | None = Field(
+        default=None, description="Where that layer's output has its channels; default: found."
+    )
     outputs: Literal["logits", "probabilities"] | None = Field(
         default=None, description="What the model returns: logits, or probabilities, whose logarithm is taken."
     )
@@ -106,7 +109,13 @@ class Seen(Weighted):
         from underfire.models.classifier import Classifier
 
         return Classifier.load(
-            model, self.weights, self.normalize, features=self.features, outputs=self.outputs, device=device
+            model,
+            self.weights,
+            self.normalize,
+            features=self.features,
+            layout=self.layout,
+            outputs=self.outputs,
+            device=device,
         )
 
 

@@ -1,5 +1,6 @@
 """Features and head are found in every anatomy, tiny or torchvision's; where there is none the error helps."""
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -11,9 +12,15 @@ from tiny_networks import NETWORKS, SMOOTH, VGGShaped, classifier, images, netwo
 from underfire.core.errors import UnderfireError
 from underfire.interpreters import CAM, GradCAM
 from underfire.models.classifier import Classifier
-from underfire.models.tracing import Located, trace
+from underfire.models.features import NO_HEAD, locate
+from underfire.models.tracing import Located, find_head, trace
 
 Y = torch.tensor([0, 1])
+
+
+def head_of(net: nn.Module) -> Located | None:
+    with torch.no_grad():
+        return find_head(trace(net, net, images(1)))
 
 
 @pytest.mark.parametrize(
@@ -29,8 +36,7 @@ Y = torch.tensor([0, 1])
 def test_tiny_networks(net: str, layer: str, rectified: bool) -> None:
     """In place, the ReLU that the network itself applies is already in the layer's output; copied, it is not."""
     own = network(net)
-    located, candidates = trace(own, lambda: own(images(1)))
-    assert candidates == []
+    located = head_of(own)
     assert located is not None
     assert (located.layer, located.rectified) == (layer, rectified)
     assert located.head is not None
@@ -44,14 +50,14 @@ def test_tiny_networks(net: str, layer: str, rectified: bool) -> None:
 @pytest.mark.parametrize("net", [*NETWORKS, *SMOOTH])
 def test_tracing_leaves_no_hook(net: str) -> None:
     own = network(net)
-    trace(own, lambda: own(images(1)))
+    trace(own, own, images(1))
     assert not any(module._forward_hooks for module in own.modules())
 
 
 def test_tracing_leaves_no_hook_when_the_network_fails() -> None:
     own = network("resnet")
     with pytest.raises(RuntimeError):
-        trace(own, lambda: own(images(1)[:, :2]))
+        trace(own, lambda x: own(x[:, :2]), images(1))
     assert not any(module._forward_hooks for module in own.modules())
 
 
@@ -102,7 +108,7 @@ class Sequenced(nn.Module):
 )
 def test_every_spelling_of_the_pool(between: Callable[[Tensor], Tensor]) -> None:
     net = seeded(lambda: Sequenced(between))
-    located, _ = trace(net, lambda: net(images(1)))
+    located = head_of(net)
     assert located is not None
     assert (located.layer, located.rectified) == ("features", False)
 
@@ -121,30 +127,34 @@ def test_every_spelling_of_the_pool(between: Callable[[Tensor], Tensor]) -> None
 )
 def test_what_is_no_pool_of_a_layer_is_not_taken_for_one(between: Callable[[Tensor], Tensor]) -> None:
     net = seeded(lambda: Sequenced(between))
-    assert trace(net, lambda: net(images(1))) == (None, ["features"])
+    assert head_of(net) is None
+    assert locate(net, net, images(1)) == Located("features", obstacle=NO_HEAD.format("its features"))
 
 
 def test_only_the_named_layer_is_considered() -> None:
     net = network("resnet")
-    assert trace(net, lambda: net(images(1)), only="bn1")[0] is None
-    found = trace(net, lambda: net(images(1)), only="relu")[0]
+    traced = trace(net, net, images(1))
+    assert find_head(traced.named("bn1")) is None
+    found = find_head(traced.named("relu"))
     assert isinstance(found, Located)
     assert found.layer == "relu"
 
 
-@pytest.mark.parametrize("interpreter", [CAM(), GradCAM()], ids=lambda g: g.name)
-def test_the_error_names_layers_that_could_be_named(interpreter: CAM | GradCAM) -> None:
+def test_grad_cam_takes_the_last_spatial_layer_where_cam_has_no_head() -> None:
+    model, x = classifier(seeded(VGGShaped)), images(2)
+    assert GradCAM().explain(model, x, Y, Y).shape == (2, 4, 4)
+    assert model.assumed == ("Grad-CAM explains 'features'",)
     with pytest.raises(
-        UnderfireError, match=r"features= .*Candidates: features\.0, features\.1, .*, features\.3, features"
+        UnderfireError, match=r"CAM needs global .*; use Grad-CAM \(grad-cam\), which explains 'features'"
     ):
-        interpreter.explain(classifier(seeded(VGGShaped)), images(2), Y, Y)
+        CAM().explain(model, x, Y, Y)
 
 
-def test_candidates_can_indeed_be_named() -> None:
+def test_the_error_names_layers_that_can_indeed_be_named() -> None:
     net = seeded(VGGShaped)
-    _, candidates = trace(net, lambda: net(images(1)))
+    with pytest.raises(UnderfireError, match=r"'classifier' gives no feature maps .* Candidates: (.*)\.") as problem:
+        GradCAM().explain(Classifier(net, features="classifier"), images(2), Y, Y)
+    candidates = re.findall(r"(\S+) \(\d+ × \d+\)", str(problem.value))
+    assert candidates == ["features.0", "features.1", "features.2", "features.3", "features"]
     for layer in candidates:
-        maps = GradCAM().explain(Classifier(net, features=layer), images(2), Y, Y)
-        assert maps.amax() == 1
-        with pytest.raises(UnderfireError, match=f"behind '{layer}'"):
-            CAM().explain(Classifier(net, features=layer), images(2), Y, Y)
+        assert GradCAM().explain(Classifier(net, features=layer), images(2), Y, Y).amax() == 1
