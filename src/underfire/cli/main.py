@@ -68,7 +68,7 @@ def list_names() -> None:
     say(f"detectors     {', '.join(DETECTORS)}")
     say(f"squeezers     {', '.join(SQUEEZERS)}")
     say(f"changes       {', '.join(CORRUPTIONS)}")
-    say("models        torchvision:NAME, path/file.py:builder, demo")
+    say("models        torchvision:NAME, timm:NAME, hf:ID-or-folder, path/file.py:builder, demo")
 
 
 def main() -> None:

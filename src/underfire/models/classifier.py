@@ -93,7 +93,7 @@ class Classifier(nn.Module):
         outputs: str | None = None,
         device: torch.device | str = "cpu",
     ) -> "Classifier":
-        """`torchvision:NAME`, `path/file.py:builder` or `demo`; weights are an enum name or a state-dict file.
+        """A model by its name (see `models.loading`); weights are a name of its library's, or a state-dict file.
 
         The normalisation comes from `normalize` ("imagenet", "none", "M,M,M/S,S,S"), else from the weights,
         else it is ImageNet's; `origin` tells. UnderfireError names what is wrong with any of them.

@@ -1,4 +1,4 @@
-"""Networks by name: `torchvision:NAME`, `path/file.py:builder` or `demo`, with weights and normalisation."""
+"""Networks by name: torchvision's, timm's, Hugging Face's, `path/file.py:builder` or `demo`, with their weights."""
 
 import inspect
 import math
@@ -24,6 +24,7 @@ NORMALISATIONS: Mapping[str, tuple[Triple, Triple]] = {
 }
 
 SMALLEST_DEVIATION, LARGEST_DEVIATION = 1e-6, 10.0
+NAMED = "torchvision:NAME, timm:NAME, hf:ID-or-folder, path/file.py:builder, or demo"
 AUXILIARY = ("AuxLogits", "aux1", "aux2")  # heads that only training looks at
 
 
@@ -80,7 +81,7 @@ def load_with_new_head(
             for name, value in known.items()
             if name in body or (name not in state and name.partition(".")[0] not in AUXILIARY)
         }
-        _with_state(net, {**kept, **{name: state[name] for name in state if name not in body}}, weights)
+        with_state(net, {**kept, **{name: state[name] for name in state if name not in body}}, weights)
     return _normalised(replace(start, net=net, classes=classes), normalize)
 
 
@@ -92,6 +93,15 @@ def _normalised(loaded: LoadedNetwork, normalize: str | None) -> LoadedNetwork:
 
 
 def _load(reference: str, weights: str | None) -> LoadedNetwork:
+    library, _, named = reference.partition(":")
+    if library == "timm":
+        from underfire.models.timm import from_timm
+
+        return from_timm(named, weights)
+    if library == "hf":
+        from underfire.models.huggingface import from_huggingface
+
+        return from_huggingface(named, weights)
     kind, _, name = reference.rpartition(":")
     if reference == "demo" and weights is not None:
         raise UnderfireError("The demo's classifier brings its own weights; leave out --weights.")
@@ -101,7 +111,7 @@ def _load(reference: str, weights: str | None) -> LoadedNetwork:
         return _from_torchvision(name, weights)
     if kind.endswith(".py"):
         return _from_file(Path(kind), name, weights)
-    raise UnderfireError(f"'{reference}' does not name a model; use torchvision:NAME, path/file.py:builder, or demo.")
+    raise UnderfireError(f"'{reference}' does not name a model; use {NAMED}.")
 
 
 def parse_normalization(text: str) -> tuple[Triple, Triple]:
@@ -180,8 +190,8 @@ def _with_file(builder: Callable[..., nn.Module], name: str, weights: Weights) -
             break
     last = list(names)[-1]
     classes = len(state[last]) if last in state and state[last].ndim == names[last].ndim else len(names[last])
-    net = _with_state(variant(num_classes=classes), state, str(weights.path))
-    loaded = replace(_as_its_own_weights(net, name), assumed=_said(part, weights.path))
+    net = with_state(variant(num_classes=classes), state, str(weights.path))
+    loaded = replace(_as_its_own_weights(net, name), assumed=said_of(part, weights.path))
     if getattr(net, "transform_input", False):
         loaded = replace(loaded, assumed=(*loaded.assumed, f"input transformed as by torchvision's {name} weights"))
     manifest = read_manifest(weights.path, ClassifierManifest)
@@ -221,7 +231,7 @@ def _as_its_own_weights(net: nn.Module, name: str) -> LoadedNetwork:
     return replace(loaded, interpolation=wants.interpolation.value)
 
 
-def _said(part: str, path: Path) -> tuple[str, ...]:
+def said_of(part: str, path: Path) -> tuple[str, ...]:
     return (f"weights are '{part}' of {path}",) if part else ()
 
 
@@ -255,7 +265,7 @@ def _with_enum(builder: Callable[..., nn.Module], name: str, weights: str) -> Lo
     )
 
 
-def _with_state(net: nn.Module, state: Mapping[str, Tensor], source: str) -> nn.Module:
+def with_state(net: nn.Module, state: Mapping[str, Tensor], source: str) -> nn.Module:
     versioned = OrderedDict(state)
     versioned._metadata = getattr(net.state_dict(), "_metadata", None)  # type: ignore[attr-defined]
     try:
@@ -287,4 +297,4 @@ def _from_file(path: Path, name: str, weights: str | None) -> LoadedNetwork:
         return LoadedNetwork(net)
     file, part = weight_file(weights) or (Path(weights), "")
     state, part = read_weights(file, part).of(net.state_dict())
-    return LoadedNetwork(_with_state(net, state, str(file)), assumed=_said(part, file))
+    return LoadedNetwork(with_state(net, state, str(file)), assumed=said_of(part, file))

@@ -46,7 +46,10 @@ def _argument_found(named: str, folder: str) -> str:
 
 
 def _model_found(named: str, folder: str) -> str:
-    """A model with the file of its builder, if it has one."""
+    """A model with its folder, or with the file of its builder, if it has one."""
+    library, _, of_it = named.partition(":")
+    if library in ("timm", "hf"):
+        return f"{library}:{_from(folder, of_it)}"
     file, colon, builder = named.rpartition(":")
     return f"{_from(folder, file)}:{builder}" if colon else named
 

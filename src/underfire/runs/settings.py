@@ -122,7 +122,7 @@ class Seen(Weighted):
 class Network(Weighted):
     """The classifier, as it is named on the command line."""
 
-    model: str = Field(description="torchvision:NAME, path/file.py:builder, or demo.")
+    model: str = Field(description="torchvision:NAME, timm:NAME, hf:ID-or-folder, path/file.py:builder, or demo.")
 
 
 class Photos(Settings):
