@@ -31,10 +31,12 @@ from .interpreters import (
     MonotoneGate as MonotoneGate,
     OneSidedDifferences as OneSidedDifferences,
     PaperGate as PaperGate,
+    Post as Post,
     Replay as Replay,
     Smooth as Smooth,
     SmoothedReLU as SmoothedReLU,
     Unrolled as Unrolled,
+    explainer as explainer,
 )
 from .models.classifier import Classifier as Classifier
 from .runs.folder import Run as Run, open_run as open_run

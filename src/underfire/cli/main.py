@@ -11,6 +11,7 @@ from underfire.attacks.names import ATTACKS, RECIPES, SOLVERS, TARGET_CLASSES, T
 from underfire.cli.attack import attack, demo
 from underfire.cli.detect import detect
 from underfire.cli.options import command
+from underfire.cli.probe import probe
 from underfire.cli.study import study_app
 from underfire.cli.terminal import forgive_output, say, say_written
 from underfire.cli.train import train_app
@@ -26,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-for each in (attack, demo, detect, transfer):
+for each in (attack, demo, detect, probe, transfer):
     command(app)(each)
 app.add_typer(train_app, name="train")
 app.add_typer(study_app, name="study")
@@ -60,6 +61,7 @@ def report(run: Annotated[Path, typer.Argument(help="A run folder, or a folder o
 def list_names() -> None:
     """What can be named on the command line."""
     say(f"interpreters  {', '.join(INTERPRETERS)}")
+    say("              captum:METHOD, gradcam:METHOD, zennit:COMPOSITE, path/file.py:function")
     say(f"solvers       {', '.join(SOLVERS)}")
     say(f"attacks       {', '.join(ATTACKS)}")
     say(f"recipes       {', '.join(RECIPES)}")

@@ -1,3 +1,5 @@
+from .adapters.adapter import explainer as explainer
+from .adapters.raw import Post as Post
 from .cam import CAM as CAM, GradCAM as GradCAM
 from .ensemble import Ensemble as Ensemble
 from .grad import GRAD as GRAD

@@ -48,11 +48,23 @@ INTERPRETERS: "Mapping[str, Callable[[str | None], Interpreter]]" = MappingProxy
 )
 
 
+LIBRARIES = ("captum", "gradcam", "zennit")  # whose explanations are named LIBRARY:METHOD
+
+
+def foreign(text: str) -> tuple[str, str] | None:
+    """Of LIBRARY:METHOD and file.py:function both parts; None of our own interpreters."""
+    library, _, method = text.rpartition(":")
+    ours = _bare(text.partition(":")[0]) in map(_bare, INTERPRETERS)
+    return (library, method) if library in LIBRARIES or (library.endswith(".py") and not ours) else None
+
+
 def canonical(text: str) -> str:
     """NAME or NAME:ARGUMENT with the name as we write it: CAM, Grad-CAM and gradcam are ours, too.
 
     UnderfireError, with what may have been meant, if there is no such interpreter.
     """
+    if foreign(text):
+        return text
     given, colon, argument = text.partition(":")
     names = {_bare(name): name for name in INTERPRETERS}
     if _bare(given) not in names:
@@ -65,6 +77,10 @@ def canonical(text: str) -> str:
 
 def interpreter_named(text: str) -> "Interpreter":
     """NAME or NAME:ARGUMENT, as on the command line; UnderfireError says what is wrong with either."""
+    if named := foreign(text):
+        from underfire.interpreters.adapters.adapter import adapter_named
+
+        return adapter_named(*named)
     name, colon, argument = canonical(text).partition(":")
     return INTERPRETERS[name](argument if colon else None)
 

@@ -134,7 +134,7 @@ class Classifier(nn.Module):
         """Logits and features by one pass; differentiable in x. UnderfireError where there are no features."""
         located = self._locate(x)
         logits, (output,) = self.tap(x, [located.layer])
-        return Evidence(logits, self._features(located, output, x))
+        return Evidence(logits, self.features_of(output, x))
 
     def sensitivity(self, x: Images, y: Labels, create_graph: bool) -> tuple[Evidence, Features]:
         """The evidence, and d logit_y / d features, by one pass forward and one back; x must ask for a gradient."""
@@ -143,9 +143,11 @@ class Classifier(nn.Module):
             logits, (output,) = self.tap(x, [located.layer])
         of_class = logits.gather(1, y[:, None]).sum()
         (gradient,) = torch.autograd.grad(of_class, output, create_graph=create_graph, retain_graph=True)
-        return Evidence(logits, self._features(located, output, x)), self._features(located, gradient, x)
+        return Evidence(logits, self.features_of(output, x)), self.features_of(gradient, x)
 
-    def _features(self, located: Located, output: Tensor, x: Images) -> Features:
+    def features_of(self, output: Tensor, x: Images) -> Features:
+        """What the located layer gave of images x, as NDhw."""
+        located = self._locate(x)
         features = located.features(output, (x.shape[2], x.shape[3]))
         if features is None:
             raise UnderfireError(

@@ -5,6 +5,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from underfire.interpreters.registry import foreign
+
 FILES = ("weights", "images", "labels", "masks", "target_class", "target_map")
 
 
@@ -40,6 +42,8 @@ def _found(name: str, value: Any, folder: str) -> Any:
 
 def _argument_found(named: str, folder: str) -> str:
     """An interpreter with the files that it is named with, as in smooth:rts:FILE or rts:FILE@FILE:BUILDER."""
+    if foreign(named):
+        return _model_found(named, folder)
     shown, at, encoder = named.partition("@")
     name, colon, file = shown.rpartition(":")
     return f"{name}{colon}{_from(folder, file)}{at}{_model_found(encoder, folder)}" if colon else named

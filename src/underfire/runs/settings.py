@@ -93,7 +93,7 @@ class Weighted(Settings):
     normalize: str | None = Field(default=None, description="imagenet, none, or M,M,M/S,S,S.")
 
 
-class Seen(Weighted):
+class Viewed(Weighted):
     """What a network was trained to, what it returns, and what is read of it."""
 
     features: str | None = Field(default=None, description="Layer that CAM and Grad-CAM explain; default: found.")
@@ -166,7 +166,7 @@ class Masked(Settings):
     )
 
 
-class Source(Photos, Seen, Network):
+class Source(Photos, Viewed, Network):
     """The classifier and the images of a run."""
 
     model_config = ConfigDict(title="Classifier")
@@ -180,7 +180,8 @@ class Explained(Settings):
     interpreters: Names = Field(
         default=("cam", "grad"),
         validation_alias="interpreter",
-        description=f"Comma-separated: {', '.join(INTERPRETERS)}; with its masker, rts:FILE; smoothed, smooth:NAME.",
+        description=f"Comma-separated: {', '.join(INTERPRETERS)}; with its masker, rts:FILE; smoothed, smooth:NAME; of "
+        "others, captum:METHOD, gradcam:METHOD, zennit:COMPOSITE or file.py:function.",
     )
 
     @field_validator("interpreters")
@@ -191,6 +192,14 @@ class Explained(Settings):
     def explainers(self) -> "list[Interpreter]":
         """The interpreters that the names mean."""
         return [interpreter_named(name) for name in self.interpreters]
+
+
+class ProbeSettings(Viewed, Network, Explained):
+    """Which explanations of which classifier, on pictures of the probe's own."""
+
+    model_config = ConfigDict(title="Classifier")
+
+    crop: int | None = Field(default=None, ge=8, description="Side of the pictures; default: the weights' own.")
 
 
 class Inputs(Source, Sampled, Explained):
@@ -302,10 +311,10 @@ class DetectSettings(Seeded):
     fpr: float = Field(default=0.05, gt=0, lt=1, description="False-positive rate to calibrate for.")
 
 
-class TransferSettings(Seen):
+class TransferSettings(Viewed):
     """By which other interpreters or classifier a run's images are seen."""
 
-    model_config = ConfigDict(title="Seen by")
+    model_config = ConfigDict(title="Viewed by")
 
     interpreters: Names | None = Field(
         default=None,
@@ -323,7 +332,7 @@ class TransferSettings(Seen):
 
     @model_validator(mode="after")
     def _of_another_model(self) -> "TransferSettings":
-        of_it = [name for name in Seen.model_fields if getattr(self, name) is not None]
+        of_it = [name for name in Viewed.model_fields if getattr(self, name) is not None]
         if self.model is None and of_it:
             raise UnderfireError(f"--{of_it[0]} is that of another --model; name it or leave --{of_it[0]} out.")
         return self

@@ -23,13 +23,14 @@ TAKES = {
     "demo": (settings.Sampled, settings.Machine),
     "detect": (settings.DetectSettings, settings.Batches),
     "transfer": (settings.TransferSettings, settings.Batches),
+    "probe": (settings.ProbeSettings, settings.Machine),
     "study gap": (settings.StudySettings, settings.Batches),
     "study all": (settings.StudySettings, settings.Batches),
     "train rts": (recipes.TrainingSource, EncoderSource, MaskerRecipe, settings.Machine),
     "train aid": (recipes.TrainingSource, AidRecipe, Turns, settings.Machine),
     "train classifier": (ClassifierSource, ClassifierRecipe, settings.Machine),
 }
-OWN = {"config", "quiet", "out", "help", "dry-run", "retrain", "init"}
+OWN = {"config", "quiet", "out", "help", "dry-run", "retrain", "init", "json"}
 every_command = pytest.mark.parametrize("name", TAKES)
 
 

@@ -1,0 +1,132 @@
+"""Anything a user calls an explanation as an interpreter, with the way in which an attacker follows it.
+
+mine = explainer(lambda model, x, y: occlusion(model, x, y))       # probed when it is first used
+result = adv2(model, mine)(images)
+"""
+
+import re
+from collections.abc import Callable, Mapping, MutableMapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+import torch
+
+from underfire.core.errors import UnderfireError
+from underfire.core.types import Images, Keys, Labels, Maps, Reading
+from underfire.interpreters.adapters.explanations import (
+    CaptumExplanation,
+    Explanation,
+    FileExplanation,
+    GradCamExplanation,
+    ZennitExplanation,
+)
+from underfire.interpreters.adapters.follow import ClosedFormGraph, Follow, Looked, Queries, SymmetricDifferences
+from underfire.interpreters.adapters.raw import Attributions, Post, attributions
+from underfire.interpreters.protocol import reading
+from underfire.models.classifier import Classifier
+
+FOLLOWS: Mapping[str, Follow | None] = MappingProxyType(
+    {
+        "auto": None,
+        "closed form": ClosedFormGraph(),
+        "input gradient": SymmetricDifferences(),
+        "queries": Queries(),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """The explanation's attributions, times the image where that is asked for, after `post`; both faces.
+
+    `follow` is None where a probe is to find out how it can be followed, on pictures of its own, once per classifier.
+    """
+
+    name: str
+    explanation: Explanation
+    post: Post = field(default_factory=Post)
+    follow: Follow | None = None
+    times_input: bool = False
+    draws: bool = False
+    found: MutableMapping[str, Follow] = field(default_factory=dict, compare=False, repr=False)
+
+    def check(self, classifier: Classifier, x: Images) -> None:
+        """UnderfireError where the explanation fails on the network."""
+        with torch.no_grad():
+            self.explain(classifier, x[:1], classifier(x[:1]).argmax(1), x.new_zeros(1).long())
+
+    def explain(self, classifier: Classifier, x: Images, y: Labels, keys: Keys) -> Maps:
+        with torch.no_grad():
+            return self.post(self._scaled(self.raw(classifier, x.detach(), y).detach(), x), x)
+
+    def begin(self, classifier: Classifier, x: Images, y: Labels, keys: Keys) -> Looked:
+        return Looked(keys, torch.zeros_like(keys))
+
+    def advance(self, classifier: Classifier, belief: Looked, x: Images, y: Labels) -> Looked:
+        return replace(belief, step=belief.step + 1)
+
+    def read(self, classifier: Classifier, belief: Looked, x: Images, y: Labels) -> Reading:
+        follow = self.follow or self._probed(classifier, x)
+        raw = follow(lambda images: self.raw(classifier, images, y), x, belief)
+        return reading(classifier(x), self.post(self._scaled(raw, x), x), y)
+
+    def raw(self, classifier: Classifier, x: Images, y: Labels) -> Attributions:
+        """What the explanation gives, in a graph of x where it has one; UnderfireError where it fails."""
+        with torch.inference_mode(False), torch.enable_grad():
+            inputs = x if x.requires_grad else x.detach().clone().requires_grad_()
+            try:
+                returned = self.explanation(classifier, inputs, y)
+            except (UnderfireError, MemoryError, torch.OutOfMemoryError):
+                raise
+            except Exception as problem:  # whatever others' code raises
+                said = next(iter(str(problem).splitlines()), "")
+                raise UnderfireError(f"'{self.name}' cannot explain: {type(problem).__name__}: {said}") from problem
+        raw = attributions(returned, x, self.name)
+        return raw if x.requires_grad else raw.detach()
+
+    def _scaled(self, raw: Attributions, x: Images) -> Attributions:
+        return raw * x if self.times_input else raw
+
+    def _probed(self, classifier: Classifier, x: Images) -> Follow:
+        from underfire.interpreters.adapters.probe import how_to_follow
+
+        network = f"{classifier.fingerprint()}, {classifier.dtype}, {tuple(x.shape[2:])}"
+        if network not in self.found:
+            self.found[network] = how_to_follow(self, classifier, (x.shape[2], x.shape[3]))
+        return self.found[network]
+
+
+def explainer(
+    explanation: Callable[[Any, Any, Any], Any],
+    *,
+    post: Post | None = None,
+    follow: str = "auto",
+    name: str | None = None,
+    draws: bool = False,
+) -> Adapter:
+    """A function (model, images N3HW in [0, 1], classes N) -> maps, torch or numpy, as an interpreter.
+
+    follow: "closed form", "input gradient" or "queries"; "auto" has a probe find out. UnderfireError for other words.
+    """
+    if follow not in FOLLOWS:
+        raise UnderfireError(f"An explanation is followed by {', '.join(FOLLOWS)}, not by '{follow}'.")
+    named = name or getattr(explanation, "__name__", type(explanation).__name__).strip("<>")
+    return Adapter(named, explanation, post or Post(), FOLLOWS[follow], draws=draws)
+
+
+def adapter_named(library: str, method: str) -> Adapter:
+    """LIBRARY:METHOD or file.py:function, as on the command line; UnderfireError if there is none."""
+    if library == "captum":
+        captum = CaptumExplanation(method)
+        follow = SymmetricDifferences() if captum.is_gradient else None
+        return Adapter(f"captum-{method}", captum, follow=follow, times_input=method in captum.times_input)
+    if library == "gradcam":
+        return Adapter(f"gradcam-{method}", GradCamExplanation(method), Post("positive"))
+    if library == "zennit":
+        zennit = ZennitExplanation(method)
+        if method == "Gradient":
+            return Adapter("zennit-Gradient", zennit, follow=SymmetricDifferences())
+        return Adapter(f"zennit-{method}", zennit, Post("absolute", "sum"))
+    stem = re.sub(r".*[/\\]|\.py$", "", library)
+    return Adapter(f"{stem}-{method}", FileExplanation.of(library, method))
