@@ -1,6 +1,5 @@
 """Law 7, resume: a run that was killed anywhere and run again is the run that was never killed, bit for bit."""
 
-import json
 import os
 import shutil
 import signal
@@ -14,10 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from safetensors import safe_open
 
+from compared_runs import contents, same
 from underfire.attacks import solvers
 from underfire.attacks.attack import StopRule
 from underfire.attacks.engine import Progress
@@ -67,25 +65,6 @@ def short_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
 def whole(short_recipe: None, start: Start, tmp_path: Path) -> Run:
     """The run that nobody interrupts."""
     return start(tmp_path / "whole")
-
-
-def contents(out: Path) -> dict[tuple[str, str, str], bytes]:
-    """Every row of every stage, bit by bit: {(stage, tensor, image): bytes}."""
-    rows = {}
-    for path in out.glob("stages/*/shard-*.safetensors"):
-        with safe_open(path, "np") as shard:
-            ids = json.loads(shard.metadata()["ids"])
-            for name in sorted(shard.keys()):
-                for id, row in zip(ids, shard.get_tensor(name), strict=True):
-                    assert (path.parent.name, name, id) not in rows, f"{id} was stored twice in {path.parent}"
-                    rows[path.parent.name, name, id] = np.ascontiguousarray(row).tobytes()
-    return rows
-
-
-def same(one: Run, other: Run) -> bool:
-    passing = {"command", "created", "folder", "wall_seconds"}
-    one_info, other_info = ({k: v for k, v in run.info.items() if k not in passing} for run in (one, other))
-    return contents(one.path) == contents(other.path) and one.outcomes() == other.outcomes() and one_info == other_info
 
 
 def shards(out: Path) -> int:

@@ -10,6 +10,7 @@ from underfire.cli.terminal import (
     chosen_device,
     command_line,
     console,
+    crews,
     one_bar,
     opened,
     say,
@@ -18,20 +19,23 @@ from underfire.cli.terminal import (
     table_of,
 )
 from underfire.core.text import counted
-from underfire.runs.settings import AttackSettings, Batches, Machine, Sampled
+from underfire.runs.settings import AttackSettings, Distributed, Machine, Sampled
 
 if TYPE_CHECKING:
     from underfire.data.image_set import ImageSet
     from underfire.models.classifier import Classifier
+    from underfire.runs.dispatch import Crew
     from underfire.runs.folder import Run
 
 
-def attack(settings: AttackSettings, machine: Batches, out: Out = Path("runs/attack")) -> None:
+def attack(settings: AttackSettings, machine: Distributed, out: Out = Path("runs/attack")) -> None:
     """Attack classifier and interpreters with PGD or StAdv and its ADV2; leaves a run folder and its report."""
     from underfire.data.class_names import for_classifier
 
     settings, classifier = opened(settings, machine.device)
-    _attack(settings, classifier, for_classifier(settings.open_images(), classifier), out, machine.batch)
+    image_set = for_classifier(settings.open_images(), classifier)
+    with crews(machine) as crew_of:
+        _attack(settings, classifier, image_set, out, machine.batch, crew_of(settings.model_dump(), classifier))
 
 
 def demo(
@@ -56,7 +60,14 @@ def demo(
     )
 
 
-def _attack(settings: AttackSettings, classifier: "Classifier", image_set: "ImageSet", out: Path, batch: int) -> None:
+def _attack(
+    settings: AttackSettings,
+    classifier: "Classifier",
+    image_set: "ImageSet",
+    out: Path,
+    batch: int,
+    crew: "Crew | None" = None,
+) -> None:
     """The results and their report are written before they are printed."""
     from underfire.data.class_names import outputs_of
     from underfire.report import write_report
@@ -77,6 +88,7 @@ def _attack(settings: AttackSettings, classifier: "Classifier", image_set: "Imag
             batch_size=batch,
             on_chosen=say,
             on_progress=on_progress,
+            crew=crew,
         )
     report = write_report(run, out / "report.html")
     _print_summary(run)

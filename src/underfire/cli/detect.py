@@ -10,13 +10,14 @@ from underfire.cli.terminal import (
     Column,
     chosen_device,
     command_line,
+    crews,
     print_columns,
     say,
     say_written,
     stage_bars,
 )
 from underfire.core.text import counted
-from underfire.runs.settings import Batches, DetectSettings
+from underfire.runs.settings import DetectSettings, Distributed
 
 if TYPE_CHECKING:
     from underfire.metrics.intervals import Estimate
@@ -27,10 +28,10 @@ if TYPE_CHECKING:
 def detect(
     run: Annotated[Path, typer.Argument(help="A run folder that underfire attack has left.")],
     settings: DetectSettings,
-    machine: Batches,
+    machine: Distributed,
 ) -> None:
     """Score a run's images by calibrated detectors; adds a table, a matrix and the detectors' thresholds to it."""
-    from underfire.runs.execute import reopen
+    from underfire.runs.execute import reopen, source_of
     from underfire.runs.folder import open_run
     from underfire.studies import detect as study
     from underfire.studies.detections import MATRIX
@@ -39,7 +40,7 @@ def detect(
     study.attacked(opened, settings.attacks)
     study.judgements(settings, opened)
     classifier, image_set = reopen(opened, chosen_device(machine.device))
-    with stage_bars() as on_progress:
+    with crews(machine) as crew_of, stage_bars() as on_progress:
         study.execute(
             settings,
             opened,
@@ -48,6 +49,7 @@ def detect(
             command=command_line(),
             batch_size=machine.batch,
             on_progress=on_progress,
+            crew=crew_of(source_of(opened), classifier),
         )
     _print(opened, settings)
     say("")

@@ -1,5 +1,6 @@
 """The command line: parse, call, print."""
 
+import signal
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -74,8 +75,12 @@ def list_names() -> None:
 
 
 def main() -> None:
-    """Entry point: errors become one sentence and a non-zero exit code, and what an output cannot show is replaced."""
+    """Entry point: errors become one sentence and a non-zero exit code, and what an output cannot show is replaced.
+
+    Whoever asks it to end (SIGTERM) is obeyed once temporary files and workers are gone.
+    """
     forgive_output()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         app()
     except UnderfireError as problem:

@@ -11,6 +11,7 @@ from underfire.cli.terminal import (
     Column,
     command_line,
     console,
+    crews,
     existing_folder,
     opened,
     print_columns,
@@ -21,11 +22,12 @@ from underfire.cli.terminal import (
 )
 from underfire.core.errors import UnderfireError
 from underfire.core.text import counted
-from underfire.runs.settings import SCALES, Batches, StudySettings
+from underfire.runs.settings import SCALES, Distributed, StudySettings
 from underfire.studies.catalogue import STUDIES, Entry, done
 
 if TYPE_CHECKING:
     from underfire.models.classifier import Classifier
+    from underfire.runs.dispatch import Crew
     from underfire.studies.base import Subject
     from underfire.studies.tables import Table
 
@@ -55,7 +57,9 @@ def list_studies() -> None:
 def _command(entries: tuple[Entry, ...]) -> Callable[..., None]:
     """The command that executes these studies in one folder."""
 
-    def run(settings: StudySettings, machine: Batches, dry_run: DryRun = False, out: Out = Path("runs/study")) -> None:
+    def run(
+        settings: StudySettings, machine: Distributed, dry_run: DryRun = False, out: Out = Path("runs/study")
+    ) -> None:
         from underfire.runs.suited import suited
 
         request, classifier = opened(_with_defaults(settings), machine.device)
@@ -66,7 +70,9 @@ def _command(entries: tuple[Entry, ...]) -> Callable[..., None]:
         feasible = _feasible(entries, request)
         impossible = _announce(feasible, request, subject, out)
         if not dry_run:
-            _execute(feasible, request, subject, out, machine.batch)
+            with crews(machine) as crew_of:
+                crew = crew_of(request.model_dump(), classifier)
+                _execute(feasible, request, subject, out, machine.batch, crew)
         elif impossible:
             raise UnderfireError(" ".join(impossible))
 
@@ -142,7 +148,9 @@ def _announce(entries: list[Entry], request: StudySettings, subject: "Subject", 
     return impossible
 
 
-def _execute(entries: list[Entry], request: StudySettings, subject: "Subject", out: Path, batch: int) -> None:
+def _execute(
+    entries: list[Entry], request: StudySettings, subject: "Subject", out: Path, batch: int, crew: "Crew | None"
+) -> None:
     """One study after another; one that cannot be done does not keep the others from it."""
     from underfire.report import write_report_of
     from underfire.studies.base import FIGURES, TABLES, Manner
@@ -151,7 +159,7 @@ def _execute(entries: list[Entry], request: StudySettings, subject: "Subject", o
     for entry in entries:
         try:
             with stage_bars() as on_progress:
-                manner = Manner(command_line(), batch, on_progress)
+                manner = Manner(command_line(), batch, on_progress, crew)
                 run = entry.study.execute(request, subject, out / entry.name, manner)
         except UnderfireError as problem:
             failed.append(f"{entry.name}: {problem}")

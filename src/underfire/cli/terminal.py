@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -18,7 +18,7 @@ from rich.table import Table
 
 from underfire.core.errors import UnderfireError
 from underfire.core.text import counted
-from underfire.runs.settings import Source
+from underfire.runs.settings import Distributed, Source
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from underfire.attacks import engine
     from underfire.models.classifier import Classifier
     from underfire.models.loading import LoadedNetwork
+    from underfire.runs.dispatch import Crew
     from underfire.runs.execute import Report
     from underfire.runs.plan import Planned
 
@@ -95,6 +96,27 @@ def sizes(origin: "LoadedNetwork | None", crop: int | None, resize: int | None) 
     if crop is not None or origin is None:
         return crop, resize
     return origin.crop, origin.resize if resize is None else resize
+
+
+@contextmanager
+def crews(machine: Distributed) -> "Iterator[Callable[[Mapping[str, Any], Classifier], Crew | None]]":
+    """Who computes with a classifier that was loaded by such settings: workers, or None for this process.
+
+    All of them, and this process, use as many threads, on which last bits depend.
+    """
+    import torch
+
+    if machine.threads is not None or not machine.alone:
+        torch.set_num_threads(machine.threads or 1)
+    if machine.alone:
+        yield lambda source, classifier: None
+        return
+    from underfire.runs.workers import Hiring, Reference, hired, seeing
+
+    device = "cpu" if chosen_device(machine.device).type == "cpu" else "cuda"
+    say(f"Starting {counted(machine.workers, 'worker')}.")
+    with hired(Hiring(machine.workers, machine.ray, machine.threads or 1, device)) as workers:
+        yield lambda source, classifier: seeing(workers, Reference.of(source, classifier))
 
 
 def say(text: str) -> None:

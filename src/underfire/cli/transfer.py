@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from underfire.cli.terminal import chosen_device, console, say, say_written, stage_bars, table_of
+from underfire.cli.terminal import chosen_device, console, crews, say, say_written, stage_bars, table_of
 from underfire.core.errors import UnderfireError
 from underfire.core.text import counted
 from underfire.interpreters.registry import interpreter_named
-from underfire.runs.settings import Batches, TransferSettings
+from underfire.runs.settings import Distributed, TransferSettings
 
 if TYPE_CHECKING:
     from underfire.metrics.intervals import Estimate
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 def transfer(
     run: Annotated[Path, typer.Argument(help="The run folder of an attack.")],
     settings: TransferSettings,
-    machine: Batches,
+    machine: Distributed,
 ) -> None:
     """Explain a run's images by other interpreters or another classifier: are these deceived too (Table 9)?"""
-    from underfire.runs.execute import reopen
+    from underfire.runs.execute import reopen, source_of
     from underfire.runs.folder import open_run
     from underfire.studies import transfer as study
     from underfire.studies.transfers import TABLE, summarise
@@ -35,8 +35,17 @@ def transfer(
     elsewhere = None
     if settings.model is not None:
         elsewhere = study.Elsewhere(settings.model, settings.load(settings.model, classifier.device))
-    with stage_bars() as on_progress:
-        table = study.execute(opened, classifier, shown, elsewhere, batch_size=machine.batch, on_progress=on_progress)
+    with crews(machine) as crew_of, stage_bars() as on_progress:
+        table = study.execute(
+            opened,
+            classifier,
+            shown,
+            elsewhere,
+            batch_size=machine.batch,
+            on_progress=on_progress,
+            crew=crew_of(source_of(opened), classifier),
+            crew_elsewhere=None if elsewhere is None else crew_of(settings.model_dump(), elsewhere.classifier),
+        )
     cells = summarise(table)
     _print_matrix(cells)
     _print_differences(cells)

@@ -15,6 +15,8 @@ from types import ModuleType
 
 from underfire.core.errors import UnderfireError
 
+PREFIX = "underfire_user_"  # of the names of users' modules
+
 
 @contextmanager
 def code_of(path: Path, failed: str) -> Iterator[None]:
@@ -35,12 +37,17 @@ def code_of(path: Path, failed: str) -> Iterator[None]:
 
 def imported(path: Path) -> ModuleType:
     """The file as a module of a name of its own."""
-    loader = SourceFileLoader(f"underfire_user_{path.stem}", str(path))
+    loader = SourceFileLoader(f"{PREFIX}{path.stem}", str(path))
     module = ModuleType(loader.name)
     module.__spec__, module.__file__ = importlib.util.spec_from_loader(loader.name, loader), str(path)
     sys.modules[loader.name] = module
     loader.exec_module(module)
     return module
+
+
+def modules_of_users() -> list[ModuleType]:
+    """All files that were imported so far; other processes cannot import them by their names."""
+    return [module for name, module in sys.modules.items() if name.startswith(PREFIX)]
 
 
 def _place(problem: BaseException, folder: Path, path: Path) -> str:

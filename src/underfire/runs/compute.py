@@ -32,7 +32,7 @@ from underfire.interpreters.randomize import DEPTHS, randomized, rebind
 from underfire.metrics.maps import compare_maps, linf
 from underfire.models.classifier import Classifier
 from underfire.models.noise import Trial, disturbed
-from underfire.runs.needs import Inputs
+from underfire.runs.needs import StageInputs
 from underfire.runs.specs import (
     Bound,
     CalibratedNoise,
@@ -93,25 +93,25 @@ def logits_of(classifier: Classifier, images: Images) -> Logits:
 
 
 @singledispatch
-def compute(spec: Any, inputs: Inputs, context: Context) -> Rows:
+def compute(spec: Any, inputs: StageInputs, context: Context) -> Rows:
     """The rows of the images at hand, as soon as some are there."""
     raise TypeError(f"{type(spec).__name__} cannot be computed from ids")
 
 
 @compute.register
-def _(spec: TargetClasses, inputs: Inputs, context: Context) -> Rows:
+def _(spec: TargetClasses, inputs: StageInputs, context: Context) -> Rows:
     samples = Samples(inputs.ids, inputs["image"], inputs["label"])
     yield inputs.ids, {"target": targets_of(spec, samples, context.classifier, context.batch_size)}
 
 
 @compute.register
-def _(spec: RandomPoints, inputs: Inputs, context: Context) -> Rows:
+def _(spec: RandomPoints, inputs: StageInputs, context: Context) -> Rows:
     keys = rng.image_keys(inputs.ids)
     yield inputs.ids, {"theta": random_points(spec.perturbation, inputs["image"], keys, spec.seed, spec.start)}
 
 
 @compute.register
-def _(spec: TargetMaps, inputs: Inputs, context: Context) -> Rows:
+def _(spec: TargetMaps, inputs: StageInputs, context: Context) -> Rows:
     keys = rng.image_keys(inputs.ids)
     pool = Pool(rng.image_keys(inputs.pool or inputs.ids), inputs["label"], inputs["benign"])
     maps, donors = spec.rule.maps(Wanted(keys, inputs["target"], pool), spec.seed)
@@ -119,12 +119,12 @@ def _(spec: TargetMaps, inputs: Inputs, context: Context) -> Rows:
 
 
 @compute.register
-def _(spec: Explain, inputs: Inputs, context: Context) -> Rows:
+def _(spec: Explain, inputs: StageInputs, context: Context) -> Rows:
     yield from _maps(spec.interpreter, context.classifier, _images(spec.of, inputs), spec.draw, inputs, context)
 
 
 @compute.register
-def _(spec: ExplainElsewhere, inputs: Inputs, context: Context) -> Rows:
+def _(spec: ExplainElsewhere, inputs: StageInputs, context: Context) -> Rows:
     images = _images(spec.of, inputs)
     maps = _maps(spec.interpreter, context.classifier, images, spec.draw, inputs, context)
     for chunk, (part, rows) in zip(_chunks(inputs.ids, context.batch_size), maps, strict=True):
@@ -132,18 +132,18 @@ def _(spec: ExplainElsewhere, inputs: Inputs, context: Context) -> Rows:
 
 
 @compute.register
-def _(spec: ExplainRandomised, inputs: Inputs, context: Context) -> Rows:
+def _(spec: ExplainRandomised, inputs: StageInputs, context: Context) -> Rows:
     classifier, x = context.classifier, inputs["image"][:1].to(context.classifier.device)
     with suppress(UnderfireError):  # found while the weights still mean something; not every interpreter needs them
         classifier.locate_features(x)
     randomized_model = randomized(classifier, DEPTHS[spec.depth](classifier, x), spec.seed)
     interpreter = rebind(spec.interpreter, randomized_model)
-    renamed = Inputs(inputs.ids, {"class": inputs["label"]})
+    renamed = StageInputs(inputs.ids, {"class": inputs["label"]})
     yield from _maps(interpreter, randomized_model, inputs["image"], 0, renamed, context)
 
 
 @compute.register
-def _(spec: Vary, inputs: Inputs, context: Context) -> Rows:
+def _(spec: Vary, inputs: StageInputs, context: Context) -> Rows:
     drawn, classifier = rng.image_keys(inputs.ids), context.classifier
 
     def of(chunk: slice) -> Mapping[str, Tensor]:
@@ -159,7 +159,7 @@ def _(spec: Vary, inputs: Inputs, context: Context) -> Rows:
 
 
 @compute.register
-def _(spec: SignNoise, inputs: Inputs, context: Context) -> Rows:
+def _(spec: SignNoise, inputs: StageInputs, context: Context) -> Rows:
     benign, crafted = inputs["benign"], inputs["image"]
     keys, shape = rng.image_keys(inputs.ids), benign.shape[1:]
     draws = rng.uniform(spec.seed, "noise", keys, torch.zeros_like(keys), shape.numel())
@@ -173,7 +173,7 @@ def _(spec: SignNoise, inputs: Inputs, context: Context) -> Rows:
 
 
 @compute.register
-def _(spec: CalibratedNoise, inputs: Inputs, context: Context) -> Rows:
+def _(spec: CalibratedNoise, inputs: StageInputs, context: Context) -> Rows:
     images, labels, pool = inputs["pool's image"], inputs["pool's label"], rng.image_keys(inputs.pool)
     trial = Trial(context.classifier, images, labels, pool, spec.kind, spec.seed, context.batch_size)
     sigma = trial.calibrate(spec.level)
@@ -188,7 +188,7 @@ def _(spec: CalibratedNoise, inputs: Inputs, context: Context) -> Rows:
 
 
 @compute.register
-def _(spec: Bound, inputs: Inputs, context: Context) -> Rows:
+def _(spec: Bound, inputs: StageInputs, context: Context) -> Rows:
     parts = [inputs[name] for name in ("image", "benign", "target")]
 
     def of(chunk: slice) -> Mapping[str, Tensor]:
@@ -199,7 +199,7 @@ def _(spec: Bound, inputs: Inputs, context: Context) -> Rows:
 
 
 @compute.register
-def _(spec: Saved, inputs: Inputs, context: Context) -> Rows:
+def _(spec: Saved, inputs: StageInputs, context: Context) -> Rows:
     images = _images(spec, inputs)
 
     def of(chunk: slice) -> Mapping[str, Tensor]:
@@ -210,7 +210,7 @@ def _(spec: Saved, inputs: Inputs, context: Context) -> Rows:
 
 
 @compute.register
-def _(spec: Reported, inputs: Inputs, context: Context) -> Rows:
+def _(spec: Reported, inputs: StageInputs, context: Context) -> Rows:
     keys = rng.image_keys(inputs.ids)
 
     def of(chunk: slice) -> Mapping[str, Tensor]:
@@ -221,7 +221,7 @@ def _(spec: Reported, inputs: Inputs, context: Context) -> Rows:
 
 
 @compute.register
-def _(spec: Detect, inputs: Inputs, context: Context) -> Rows:
+def _(spec: Detect, inputs: StageInputs, context: Context) -> Rows:
     keys, count = rng.image_keys(inputs.ids), len(spec.scorer.interpreters)
     maps = [(inputs[f"predicted {i}"], inputs[f"map {i}"]) for i in range(count)]
 
@@ -233,7 +233,7 @@ def _(spec: Detect, inputs: Inputs, context: Context) -> Rows:
 
 
 @compute.register
-def _(spec: Craft, inputs: Inputs, context: Context) -> Rows:
+def _(spec: Craft, inputs: StageInputs, context: Context) -> Rows:
     keys, image, target = rng.image_keys(inputs.ids), inputs["image"], inputs["target"]
     goal_map = Blind().explain(context.classifier, image, target, keys) if spec.goal is None else inputs["goal"]
     goal = Goal(keys, image, target, goal_map, inputs.tensors.get("anchor"))
@@ -242,13 +242,13 @@ def _(spec: Craft, inputs: Inputs, context: Context) -> Rows:
         yield tuple(inputs.ids[i] for i in index.tolist()), vars(outcome)
 
 
-def _images(of: Pictured, inputs: Inputs) -> Images:
+def _images(of: Pictured, inputs: StageInputs) -> Images:
     """The images at hand; those that were saved as their file gives them back."""
     return of.form(inputs["image"], rng.image_keys(inputs.ids)) if isinstance(of, Saved) else inputs["image"]
 
 
 def _maps(
-    interpreter: Explainer, classifier: Classifier, images: Images, draw: int, inputs: Inputs, context: Context
+    interpreter: Explainer, classifier: Classifier, images: Images, draw: int, inputs: StageInputs, context: Context
 ) -> Rows:
     drawn, ids = rng.image_keys(inputs.ids, draw), inputs.ids
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from underfire.attacks import engine
 from underfire.attacks.engine import Progress
 from underfire.runs.compute import Context, compute
-from underfire.runs.needs import Inputs, needs, pool_of, shards
+from underfire.runs.needs import StageInputs, needs, pool_of, shards
 from underfire.runs.specs import Craft, Spec, describe, key
 from underfire.runs.store import Store
 
@@ -21,7 +21,7 @@ def run_stage(spec: Spec, ids: tuple[str, ...], store: Store, context: Context) 
     missing = set(ids) - set(store.done(key(spec)))
     if missing:
         store.create(key(spec), describe(spec))
-        tally = Tally(context.on_step, len(missing))
+        tally = StageProgress(context.on_step, len(missing))
         for part in pieces(spec, ids, missing, context.batch_size):
             _run_piece(spec, part, store, replace(context, on_step=tally.of(len(part))))
         store.index(key(spec))
@@ -35,7 +35,7 @@ def pieces(spec: Spec, ids: tuple[str, ...], missing: Collection[str], batch_siz
             yield part
 
 
-def read_inputs(spec: Spec, ids: tuple[str, ...], store: Store) -> Inputs:
+def read_inputs(spec: Spec, ids: tuple[str, ...], store: Store) -> StageInputs:
     """What the store holds of all that these rows are computed from."""
     pool = pool_of(spec)
     pooled = () if pool is None else store.done(pool.stage)[: pool.n]
@@ -43,8 +43,8 @@ def read_inputs(spec: Spec, ids: tuple[str, ...], store: Store) -> Inputs:
         part: store.read(need.stage, need.tensor, pooled if need.pooled else ids) for part, need in needs(spec).items()
     }
     if not isinstance(spec, Craft):
-        return Inputs(ids, tensors, pooled)
-    return Inputs(ids, tensors, pooled, _paused(spec, ids, store))
+        return StageInputs(ids, tensors, pooled)
+    return StageInputs(ids, tensors, pooled, _paused(spec, ids, store))
 
 
 def _run_piece(spec: Spec, ids: tuple[str, ...], store: Store, context: Context) -> None:
@@ -65,7 +65,7 @@ def _paused(spec: Craft, ids: tuple[str, ...], store: Store) -> engine.Paused:
     return engine.Paused(tuple(ids.index(names[i]) for i in here), {name: leaf[here] for name, leaf in held.items()})
 
 
-class Tally:
+class StageProgress:
     """The progress of a stage of so many images, which is computed a part at a time."""
 
     def __init__(self, on_step: Callable[[Progress], None], total: int) -> None:

@@ -26,6 +26,7 @@ from underfire.data.image_set import ImageSet
 from underfire.interpreters.protocol import Explainer, check_maps, explained
 from underfire.models.classifier import Classifier
 from underfire.runs.compute import Context, in_one_sentence
+from underfire.runs.dispatch import Crew, dispatch
 from underfire.runs.driver import run_stage
 from underfire.runs.folder import CHOSEN, SHARED, Run, open_run
 from underfire.runs.lock import locked
@@ -35,6 +36,7 @@ from underfire.runs.settings import Inputs, Source
 from underfire.runs.specs import key
 from underfire.runs.store import Store
 
+TOGETHER = "all stages"  # the label of what workers do
 VERSIONED = ("underfire", "torch", "torchvision", "numpy", "safetensors", "pyarrow")
 
 
@@ -86,12 +88,13 @@ def execute(
     on_chosen: Callable[[str], None] = lambda sentence: None,
     on_progress: Report = lambda planned, progress: None,
     shared: bool = False,
+    crew: Crew | None = None,
 ) -> Run:
     """Compute what the folder `out` does not hold yet; UnderfireError if it holds a run with other settings.
 
     `on_chosen` is told how the images were found before anything is computed.
 
-    Shared stages are those of all runs in the folder around `out`.
+    Shared stages are those of all runs in the folder around `out`. A crew computes in place of this process.
     """
     begun = time.perf_counter()
     chosen = None if _is_complete(out, experiment) else experiment.choose()
@@ -107,23 +110,43 @@ def execute(
         if set(ids) - set(run.store.done(images)):
             (chosen or experiment.choose()).keep(run.store)
         context = Context(classifier, even_batch_size(len(ids), batch_size))
-        if perform(experiment.plan, ids, context, run, on_progress) or not (out / experiment.table).exists():
+        if perform(experiment.plan, ids, context, run, on_progress, crew) or not (out / experiment.table).exists():
             write_table(out / experiment.table, experiment.tabulate(ids, run.store))
     return run
 
 
-def perform(stages: Iterable[Planned], ids: tuple[str, ...], context: Context, run: Run, on_progress: Report) -> bool:
+def perform(
+    stages: Iterable[Planned],
+    ids: tuple[str, ...],
+    context: Context,
+    run: Run,
+    on_progress: Report,
+    crew: Crew | None = None,
+) -> bool:
     """Compute what stages lack and add each one's time to run.json; False if they lacked nothing."""
-    info, computed = run.info, False
+    stages = tuple(stages)
+    if crew is None:
+        computed = _one_by_one(stages, ids, context, run.store, on_progress)
+    else:
+        tracked = replace(context, on_step=partial(on_progress, replace(stages[0], label=TOGETHER, kind="step")))
+        computed = dispatch(stages, ids, run.store, tracked, crew)
+    info, any_computed = run.info, False
+    for planned, seconds in computed:
+        spent = info.get("wall_seconds", {})
+        seconds = round(spent.get(planned.label, 0.0) + seconds, 2)
+        info, any_computed = {**info, "wall_seconds": {**spent, planned.label: seconds}}, True
+        write_json(run.path / "run.json", info)
+    return any_computed
+
+
+def _one_by_one(
+    stages: Iterable[Planned], ids: tuple[str, ...], context: Context, store: Store, on_progress: Report
+) -> Iterator[tuple[Planned, float]]:
+    """The stages that lacked something, each with the seconds that it took."""
     for planned in stages:
         begun = time.perf_counter()
-        tracked = replace(context, on_step=partial(on_progress, planned))
-        if run_stage(planned.spec, ids, run.store, tracked):
-            spent = info.get("wall_seconds", {})
-            seconds = round(spent.get(planned.label, 0.0) + time.perf_counter() - begun, 2)
-            info, computed = {**info, "wall_seconds": {**spent, planned.label: seconds}}, True
-            write_json(run.path / "run.json", info)
-    return computed
+        if run_stage(planned.spec, ids, store, replace(context, on_step=partial(on_progress, planned))):
+            yield planned, time.perf_counter() - begun
 
 
 @contextmanager
@@ -157,6 +180,7 @@ def environment(settings: Inputs, classifier: Classifier, image_set: ImageSet) -
         "versions": {"python": sys.version.split()[0], **{name: version(name) for name in VERSIONED}},
         "seed": settings.seed,
         "device": str(classifier.device),
+        "threads": torch.get_num_threads(),
         "model": {
             "name": settings.model,
             "architecture": type(classifier.network).__name__,
@@ -240,14 +264,19 @@ def check_contents(run: Run, image_set: ImageSet) -> None:
         )
 
 
+def source_of(run: Run) -> dict[str, Any]:
+    """What run.json says of the settings, its files named so that they are found from here."""
+    spec = run.info.get("spec")
+    return found(dict[str, Any](spec) if isinstance(spec, Mapping) else {}, run.info.get("folder", ""))
+
+
 def reopen(run: Run, device: torch.device | str = "cpu") -> tuple[Classifier, ImageSet]:
     """The classifier of an earlier run and all the images that it chose from, found again by what run.json says.
 
     UnderfireError if run.json does not say it, or if either is gone or another one by now.
     """
-    spec = run.info.get("spec")
+    named = source_of(run)
     try:
-        named = found(dict[str, Any](spec) if isinstance(spec, Mapping) else {}, run.info.get("folder", ""))
         source = Source.model_validate({name: named[name] for name in Source.model_fields if name in named})
     except ValidationError as problem:
         where = problem.errors()[0]["loc"][0]

@@ -55,10 +55,10 @@ class Run:
         return self.stored(next(e["key"] for e in stages if (e["kind"], e["attack"]) == ("image", "benign")))
 
     def stored(self, key: str) -> tuple[str, ...]:
-        """Those of the run's images of which a stage holds rows; shared stages may hold other runs' as well."""
+        """Those of the run's images of which a stage holds rows, in the order of the choice."""
         done = self.store.done(key)
-        chosen = self.info.get(CHOSEN, done)
-        return tuple(name for name in done if name in chosen)
+        held = set(done)
+        return tuple(name for name in self.info.get(CHOSEN, done) if name in held)
 
     def outcomes(self) -> pa.Table:
         """One row per image x attack x interpreter; empty where nothing was measured yet."""

@@ -49,7 +49,7 @@ class Need:
 
 
 @dataclass(frozen=True)
-class Pool:
+class WholePool:
     """The first n images that the stage of that key holds."""
 
     stage: str
@@ -57,7 +57,7 @@ class Pool:
 
 
 @dataclass(frozen=True)
-class Inputs:
+class StageInputs:
     """The images at hand, what is needed of them by the part that it plays, and how far some of them are already."""
 
     ids: tuple[str, ...]
@@ -69,12 +69,12 @@ class Inputs:
         return self.tensors[part]
 
 
-def pool_of(spec: Spec) -> Pool | None:
+def pool_of(spec: Spec) -> WholePool | None:
     """The images that all rows of a stage depend on, if there are such."""
     if isinstance(spec, CalibratedNoise):
-        return Pool(key(spec.of), spec.among)
+        return WholePool(key(spec.of), spec.among)
     if isinstance(spec, TargetMaps) and spec.among is not None:
-        return Pool(key(spec.of.of), spec.among)
+        return WholePool(key(spec.of.of), spec.among)
     return None
 
 

@@ -70,6 +70,23 @@ class Batches(Machine):
     batch: int = Field(default=16, ge=1, description="Images worked on at a time.")
 
 
+class Distributed(Batches):
+    """Where it is computed, how much at a time, and by how many processes."""
+
+    workers: int = Field(default=1, ge=1, description="Processes that compute; more than one need Ray.")
+    ray: str | None = Field(
+        default=None, description="Ray cluster to compute on: auto, HOST:PORT or ray://HOST:PORT; default: none."
+    )
+    threads: int | None = Field(
+        default=None, ge=1, description="Threads of each process on a CPU; default: one for each worker, all for one."
+    )
+
+    @property
+    def alone(self) -> bool:
+        """Whether this process computes."""
+        return self.workers == 1 and self.ray is None
+
+
 class Seeded(Settings):
     """What is drawn."""
 

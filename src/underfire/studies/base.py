@@ -23,6 +23,7 @@ from underfire.data.image_set import ImageSet
 from underfire.data.selection import Selection
 from underfire.models.classifier import Classifier
 from underfire.runs.choosing import keep
+from underfire.runs.dispatch import Crew
 from underfire.runs.execute import Chosen, Experiment, Report, adding_to, environment
 from underfire.runs.execute import execute as execute_experiment
 from underfire.runs.folder import Run
@@ -50,11 +51,13 @@ class Subject:
 
 @dataclass(frozen=True)
 class Manner:
-    """The command that was typed, how many images are worked on at a time, and who hears of the progress."""
+    """The command that was typed, how many images are worked on at a time, who hears of the progress, and who computes
+    if not this process."""
 
     command: str
     batch_size: int = 16
     on_progress: Report = lambda planned, progress: None
+    crew: Crew | None = None
 
 
 @dataclass(frozen=True)

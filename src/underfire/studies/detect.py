@@ -23,6 +23,7 @@ from underfire.detection.registry import Judgement, judgements_named
 from underfire.detection.scores import Scorer
 from underfire.models.classifier import Classifier
 from underfire.runs.compute import Context
+from underfire.runs.dispatch import Crew
 from underfire.runs.execute import Report, adding_to, even_batch_size, perform, preflight
 from underfire.runs.folder import Run
 from underfire.runs.plan import Planned
@@ -63,6 +64,7 @@ def execute(
     command: str,
     batch_size: int = 16,
     on_progress: Report = lambda planned, progress: None,
+    crew: Crew | None = None,
 ) -> Run:
     """Add what the run folder lacks; detections of earlier settings make room for these, maps and scores are kept.
 
@@ -83,7 +85,7 @@ def execute(
         everything = [others, *pictured]
         context = Context(classifier, even_batch_size(max(len(each.ids) for each in everything), batch_size))
         for each in everything:
-            perform(plan(scorers, each), each.ids, context, run, on_progress)
+            perform(plan(scorers, each), each.ids, context, run, on_progress, crew)
         table = _table(settings, asked, benign, others, pictured, store)
         write_json(run.path / DETECTORS, _describe(settings, command, others.key, found, calibrations(table)))
         write_table(run.path / TABLE, table)

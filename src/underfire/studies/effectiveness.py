@@ -32,6 +32,7 @@ from underfire.metrics.maps import compare_draws, is_faint, judged, linf
 from underfire.models.classifier import Classifier
 from underfire.runs.choosing import choose
 from underfire.runs.compute import in_one_sentence, targets_of
+from underfire.runs.dispatch import Crew
 from underfire.runs.execute import Chosen, Experiment, Report, listed
 from underfire.runs.execute import execute as execute_experiment
 from underfire.runs.folder import Run
@@ -60,6 +61,7 @@ def execute(
     batch_size: int = 16,
     on_chosen: Callable[[str], None] = lambda sentence: None,
     on_progress: Report = lambda planned, progress: None,
+    crew: Crew | None = None,
 ) -> Run:
     """Compute what the folder `out` does not hold yet; UnderfireError if it holds a run with other settings."""
     made = experiment(settings, Subject(classifier, image_set), batch_size)
@@ -71,6 +73,7 @@ def execute(
         batch_size=batch_size,
         on_chosen=on_chosen,
         on_progress=on_progress,
+        crew=crew,
     )
 
 

@@ -25,6 +25,7 @@ from underfire.metrics.intervals import Estimate, mean_interval
 from underfire.metrics.maps import compare_maps
 from underfire.models.classifier import Classifier
 from underfire.runs.compute import Context
+from underfire.runs.dispatch import Crew
 from underfire.runs.execute import Report, adding_to, even_batch_size, perform
 from underfire.runs.folder import Run
 from underfire.runs.outcomes import OUTCOMES
@@ -56,13 +57,18 @@ SCHEMA = pa.schema(
 
 
 def add(
-    run: Run, classifier: Classifier, *, batch_size: int = 16, on_progress: Report = lambda planned, progress: None
+    run: Run,
+    classifier: Classifier,
+    *,
+    batch_size: int = 16,
+    on_progress: Report = lambda planned, progress: None,
+    crew: Crew | None = None,
 ) -> None:
     """Compute the losses that an attack's run lacks, and write their table and plot."""
     made, ids = effectiveness.recorded(run), run.ids
     context = Context(classifier, even_batch_size(len(ids), batch_size))
     with adding_to(run):
-        computed = perform(plan(made), ids, context, run, on_progress)
+        computed = perform(plan(made), ids, context, run, on_progress, crew)
         if computed or not ((run.path / TABLE).exists() and (run.path / PLOT).exists()):
             table = gap_table(made, ids, run.store)
             write_bytes(run.path / PLOT, scatter(table))
@@ -217,7 +223,7 @@ def _further(request: StudySettings, select: Select) -> Iterator[Planned]:
 
 
 def _add(run: Run, request: StudySettings, subject: Subject, manner: Manner) -> None:
-    add(run, subject.classifier, batch_size=manner.batch_size, on_progress=manner.on_progress)
+    add(run, subject.classifier, batch_size=manner.batch_size, on_progress=manner.on_progress, crew=manner.crew)
 
 
 STUDY = Study(effectiveness.attacking(), (OUTCOMES, TABLE), tables, further=_further, add=_add)

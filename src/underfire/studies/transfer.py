@@ -27,6 +27,7 @@ from underfire.interpreters import Interpreter
 from underfire.metrics.maps import compare_draws
 from underfire.models.classifier import Classifier
 from underfire.runs.compute import Context, in_one_sentence
+from underfire.runs.dispatch import Crew
 from underfire.runs.execute import Report, adding_to, even_batch_size, perform, preflight
 from underfire.runs.folder import CHOSEN, Run
 from underfire.runs.outcomes import OUTCOMES
@@ -74,6 +75,8 @@ def execute(
     *,
     batch_size: int = 16,
     on_progress: Report = lambda planned, progress: None,
+    crew: Crew | None = None,
+    crew_elsewhere: Crew | None = None,
 ) -> pa.Table:
     """Compute the maps that the run folder lacks and write the table; the rows of this call.
 
@@ -92,8 +95,9 @@ def execute(
     earlier = read_table(run.path / TABLE, SCHEMA) if (run.path / TABLE).exists() else SCHEMA.empty_table()
     at_once = even_batch_size(len(ids), batch_size)
     with adding_to(run):
-        perform([noise(made)], ids, Context(classifier, at_once), run, on_progress)
-        perform(plan(made, shown, elsewhere), ids, Context(used, at_once), run, on_progress)
+        perform([noise(made)], ids, Context(classifier, at_once), run, on_progress, crew)
+        seeing = crew if elsewhere is None else crew_elsewhere
+        perform(plan(made, shown, elsewhere), ids, Context(used, at_once), run, on_progress, seeing)
         table = transfer_table(made, shown, elsewhere, ids, store)
         everything = pa.concat_tables([_others(earlier, table), table])
         picture = heat_map(rows_where(everything, model_fingerprint=used.fingerprint()))
@@ -256,7 +260,7 @@ def _further(request: StudySettings, select: Select) -> Iterator[Planned]:
 
 
 def _add(run: Run, request: StudySettings, subject: Subject, manner: Manner) -> None:
-    execute(run, subject.classifier, batch_size=manner.batch_size, on_progress=manner.on_progress)
+    execute(run, subject.classifier, batch_size=manner.batch_size, on_progress=manner.on_progress, crew=manner.crew)
 
 
 STUDY = Study(effectiveness.attacking(), (OUTCOMES, TABLE), tables, figures, _further, _add)

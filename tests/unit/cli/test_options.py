@@ -19,13 +19,13 @@ from underfire.training import recipes
 from underfire.training.recipes import AidRecipe, ClassifierRecipe, ClassifierSource, EncoderSource, MaskerRecipe, Turns
 
 TAKES = {
-    "attack": (settings.AttackSettings, settings.Batches),
+    "attack": (settings.AttackSettings, settings.Distributed),
     "demo": (settings.Sampled, settings.Machine),
-    "detect": (settings.DetectSettings, settings.Batches),
-    "transfer": (settings.TransferSettings, settings.Batches),
+    "detect": (settings.DetectSettings, settings.Distributed),
+    "transfer": (settings.TransferSettings, settings.Distributed),
     "probe": (settings.ProbeSettings, settings.Machine),
-    "study gap": (settings.StudySettings, settings.Batches),
-    "study all": (settings.StudySettings, settings.Batches),
+    "study gap": (settings.StudySettings, settings.Distributed),
+    "study all": (settings.StudySettings, settings.Distributed),
     "train rts": (recipes.TrainingSource, EncoderSource, MaskerRecipe, settings.Machine),
     "train aid": (recipes.TrainingSource, AidRecipe, Turns, settings.Machine),
     "train classifier": (ClassifierSource, ClassifierRecipe, settings.Machine),

@@ -17,8 +17,8 @@ from underfire.models.classifier import Classifier
 from underfire.runs import needs as needs_module
 from underfire.runs.choosing import choose, keep
 from underfire.runs.compute import Context, compute
-from underfire.runs.driver import Tally, read_inputs, run_stage
-from underfire.runs.needs import Inputs, Need, needs, pool_of, shards
+from underfire.runs.driver import StageProgress, read_inputs, run_stage
+from underfire.runs.needs import Need, StageInputs, needs, pool_of, shards
 from underfire.runs.specs import CalibratedNoise, Craft, Explain, Saved, Select, TargetClasses, TargetMaps, key
 from underfire.runs.store import Store
 
@@ -75,7 +75,7 @@ def test_a_stage_can_be_computed_without_a_store(store: Store, context: Context)
     ids = store.done(key(SELECT))
     images, labels = (store.read(key(SELECT), name, ids) for name in ("image", "label"))
     run_stage(MAPS, ids, store, context)
-    inputs = Inputs(ids[2:4], {"image": images[2:4], "class": labels[2:4]})
+    inputs = StageInputs(ids[2:4], {"image": images[2:4], "class": labels[2:4]})
     ((computed, rows),) = compute(MAPS, inputs, context)
     assert computed == ids[2:4]
     assert torch.equal(rows["map"], store.read(key(MAPS), "map", computed))
@@ -116,7 +116,7 @@ def test_only_stages_that_look_at_all_images_have_a_pool() -> None:
 
 def test_the_progress_of_a_stage_is_that_of_its_parts_together() -> None:
     heard: list[Progress] = []
-    tally = Tally(heard.append, total=5)
+    tally = StageProgress(heard.append, total=5)
     for images in (2, 2, 1):
         on_step = tally.of(images)
         for step in range(1, 11):

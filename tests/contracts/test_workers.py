@@ -1,0 +1,247 @@
+"""Law 9, workers: one, two, and two of which one is lost give the bits of this process, on two nodes of Ray.
+
+Both are in this machine, their ports on loopback, and the cluster is started once for all tests.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compared_runs import same
+from underfire.attacks import solvers
+from underfire.attacks.engine import Progress
+from underfire.core.errors import UnderfireError
+from underfire.data.image_set import open_images
+from underfire.models.classifier import Classifier
+from underfire.runs.folder import Run, open_run
+from underfire.runs.plan import Planned
+from underfire.runs.settings import AttackSettings, DetectSettings, StudySettings
+from underfire.runs.workers import Hiring, Reference, Seeing, Workers, hired, seeing
+from underfire.studies import detect, effectiveness
+from underfire.studies.base import Manner, Subject
+from underfire.studies.catalogue import STUDIES
+
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # everything on loopback
+os.environ["RAY_USAGE_STATS_ENABLED"] = os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
+
+Report = Callable[[Planned, Progress], None]
+STORE = 80 << 20  # bytes of shared memory for each node, the least that Ray takes
+SOURCE: dict[str, Any] = {"model": "tiny.py:build", "normalize": "none"}
+
+
+def nothing(planned: Planned, progress: Progress) -> None:
+    """Nobody hears of the progress."""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, tiny_photos: Path) -> Iterator[Path]:
+    """The working folder: a model's file and photos, which go to the workers as they are; and a short recipe."""
+    folder, before = tmp_path_factory.mktemp("home"), Path.cwd()
+    shutil.copy(Path(__file__).parents[1] / "tiny.py", folder)
+    shutil.copytree(tiny_photos, folder / "photos")
+    os.chdir(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        short = replace(solvers.RECIPES["annealed"], warm_steps=3, plain_steps=6)
+        patch.setattr(solvers, "RECIPES", {**solvers.RECIPES, "annealed": short})
+        yield folder
+    os.chdir(before)
+
+
+@pytest.fixture(scope="module")
+def address(home: Path) -> Iterator[str]:
+    """A head and another node with one processor each."""
+    cluster_utils = pytest.importorskip("ray.cluster_utils")
+    node = {"num_cpus": 1, "object_store_memory": STORE, "node_ip_address": "127.0.0.1"}
+    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+    cluster.add_node(**node)
+    yield cluster.address
+    cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def workers(address: str) -> Iterator[Workers]:
+    with hired(Hiring(2, address)) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def classifier(home: Path) -> Classifier:
+    return Classifier.load("tiny.py:build", None, "none")
+
+
+@pytest.fixture(scope="module")
+def crew(workers: Workers, classifier: Classifier) -> Seeing:
+    return seeing(workers, Reference.of(SOURCE, classifier))
+
+
+@pytest.fixture(scope="module")
+def start(home: Path, classifier: Classifier) -> Callable[..., Run]:
+    """The same attack and detection in any folder."""
+
+    def run(name: str, crew: Seeing | None = None, on_progress: Report = nothing) -> Run:
+        settings = AttackSettings(**SOURCE, images="photos", n=4, steps=3, eps=0.02, interpreters=("cam",))
+        subject, how = open_images("photos"), {"command": "test", "batch_size": 2, "crew": crew}
+        made = effectiveness.execute(
+            settings, classifier, subject, home / "runs" / name, **how, on_progress=on_progress
+        )
+        return detect.execute(DetectSettings(benign=4, fpr=0.5), made, classifier, subject, **how)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def whole(start: Callable[..., Run]) -> Run:
+    """What this process computes alone."""
+    return start("alone")
+
+
+def same_detections(one: Run, other: Run) -> bool:
+    return (one.path / "detections.parquet").read_bytes() == (other.path / "detections.parquet").read_bytes()
+
+
+def test_two_workers_give_the_bits_of_this_process(start: Callable[..., Run], crew: Seeing, whole: Run) -> None:
+    made = start("two", crew)
+    assert same(made, whole)
+    assert same_detections(made, whole)
+
+
+def test_a_lost_worker_changes_no_bit(start: Callable[..., Run], crew: Seeing, whole: Run) -> None:
+    """Killed while both are at work; Ray starts another."""
+    import ray
+
+    lost = list[int]()
+
+    def lose(planned: Planned, progress: Progress) -> None:
+        if not lost and progress.steps > progress.planned_steps // 2:
+            lost.append(progress.steps)
+            ray.kill(crew.workers._actors[1], no_restart=False)
+
+    made = start("lost", crew, lose)
+    assert lost
+    assert same(made, whole)
+    assert same_detections(made, whole)
+
+
+def test_a_killed_driver_goes_on_with_or_without_workers(
+    start: Callable[..., Run], crew: Seeing, workers: Workers, classifier: Classifier, whole: Run
+) -> None:
+    def give_up(planned: Planned, progress: Progress) -> None:
+        if progress.steps > progress.planned_steps // 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        start("killed", crew, give_up)
+    assert not (whole.path.parent / "killed" / "outcomes.parquet").exists()
+    shutil.copytree(whole.path.parent / "killed", whole.path.parent / "killed alone")
+    assert same(start("killed", crew), whole)
+    assert same(start("killed alone"), whole)
+
+
+def test_a_study_is_the_same(home: Path, classifier: Classifier, crew: Seeing) -> None:
+    """One whose target maps are other images' benign maps."""
+    request = StudySettings(**SOURCE, images="photos", n=4, steps=3, interpreters=("cam",), seed=1)
+    subject, study = Subject(classifier, open_images("photos")), STUDIES["random-class"].study
+    made = [
+        study.execute(request, subject, home / "runs" / name / "random-class", Manner("test", 2, crew=who))
+        for name, who in (("study", None), ("study by workers", crew))
+    ]
+    tables = [{path.name: path.read_bytes() for path in (run.path / "tables").iterdir()} for run in made]
+    assert made[0].outcomes() == made[1].outcomes()
+    assert tables[0] == tables[1]
+
+
+def test_a_worker_with_another_model_or_none_is_refused(workers: Workers, classifier: Classifier, home: Path) -> None:
+    right = Reference.of(SOURCE, classifier)
+    with pytest.raises(UnderfireError, match=r"A worker on \S+ was refused: its model tiny\.py:build has the fingerpr"):
+        seeing(workers, replace(right, fingerprint="0123456789abcdef"))
+    without = replace(right, fingerprint="fedcba9876543210", source={**right.source, "weights": "gone.safetensors"})
+    with pytest.raises(UnderfireError, match=r"A worker on \S+ cannot load the model: .*gone\.safetensors"):
+        seeing(workers, without)
+
+
+def test_more_workers_than_the_cluster_has_room_for_are_refused(address: str, workers: Workers) -> None:
+    from underfire.runs import workers as module
+
+    with pytest.raises(UnderfireError, match="3 workers need 3 CPUs and the cluster has 2; ask for fewer"):
+        module._check_room(module._ray(), Hiring(3, address))
+
+
+# ------------------------------------------------------------------ the command line
+
+
+def underfire(*arguments: str, cwd: Path, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", "from underfire.cli.main import main; main()", *arguments],
+        cwd=cwd,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.extended  # `tests/unit/runs/test_workers.py` asks the function
+def test_an_address_where_nothing_listens_is_one_sentence(home: Path) -> None:
+    begun = time.monotonic()
+    options = "attack --model demo --images demo --out refused --ray 127.0.0.1:9"
+    process = underfire(*options.split(), cwd=home)
+    _, err = process.communicate(timeout=120)
+    assert time.monotonic() - begun < 60, "Python's start, on a busy machine, and no more than 10 seconds of waiting"
+    assert process.returncode == 1
+    assert err == (
+        "underfire: Nothing listens at 127.0.0.1:9 (Connection refused); start a cluster with: ray start --head\n"
+    )
+    assert not (home / "refused").exists()
+
+
+def left_behind(folder: Path) -> list[str]:
+    """What is in a folder for temporary files, and the processes that name it."""
+    found = [path.name for path in folder.iterdir()]
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        found += [line] if str(folder) in line else []
+    return found
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        signal.SIGTERM,
+        *(pytest.param(each, marks=pytest.mark.extended) for each in (signal.SIGINT, "success", "error")),
+    ],
+)
+def test_nothing_is_left_behind(home: Path, how: str | signal.Signals) -> None:
+    temporary = Path(tempfile.mkdtemp(prefix="u", dir="/tmp"))
+    options = "--model tiny.py:build --images photos --normalize none --n 4 --steps 3 --interpreter cam --workers 2"
+    out = home / "ended" / str(how)
+    if how == "error":
+        options += " --threads 500"
+    process = underfire("attack", *options.split(), "--out", str(out), cwd=home, TMPDIR=str(temporary))
+    if isinstance(how, signal.Signals):
+        while process.poll() is None and not list(out.glob("stages/*/shard-*")):
+            time.sleep(0.02)
+        process.send_signal(how)
+    _, err = process.communicate(timeout=120)
+    codes = {signal.SIGTERM: 143, signal.SIGINT: 130, "success": 0, "error": 0}
+    assert process.returncode == codes[how], err
+    for _ in range(50):
+        if not (left := left_behind(temporary)):
+            break
+        time.sleep(0.1)
+    assert left == []
+    temporary.rmdir()
+    if how == "success":
+        assert open_run(out).outcomes().num_rows == 8
