@@ -69,7 +69,7 @@ BENT: Mapping[str, Any] = {  # the same attacks on a flow
     "perturbation": Flow(),
     "rule": AdamStep(Cosine(0.1, 0.0, 6)),
     "weights": {"map": Linear(10.0, 20.0, 6), "cost": Constant(0.01)},
-    "warm_start": Attack("warm-start", Blind(), Flow(), AdamStep(Constant(0.1)), {"cost": Constant(0.01)}, steps=2),
+    "warm_start": Attack("warm-start", Blind(), Flow(), AdamStep(Constant(0.1)), {"cost": Constant(0.01)}, rungs=(2,)),
 }
 
 
@@ -80,13 +80,13 @@ def interpreter_of(name: str, model: Classifier) -> Interpreter:
 
 def attack(interpreter: Interpreter, **changes: Any) -> Attack:
     """Six steps of falling size in three quanta after a warm start, with a rising map weight and label smoothing."""
-    warm_start = Attack("warm-start", Blind(), rule=SignStep(Constant(1 / 255)), steps=2)
+    warm_start = Attack("warm-start", Blind(), rule=SignStep(Constant(1 / 255)), rungs=(2,))
     parameters: dict[str, Any] = {
         "perturbation": Pixels(8 / 255),
         "rule": SignStep(Cosine(2 / 255, 0.0, 6)),
         "weights": {"map": Linear(10.0, 20.0, 6)},
         "prediction": SmoothedCrossEntropy(Linear(0.05, 0.01, 6)),
-        "steps": 6,
+        "rungs": (6,),
         "quantum": 2,
         "confidence": 0.5,
         "warm_start": warm_start,

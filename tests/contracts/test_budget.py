@@ -49,7 +49,7 @@ def test_a_search_for_the_longest_step_ends_in_range_and_in_the_ball(name: str, 
 def assert_within_bounds_once_reached(
     model: Classifier, interpreter: Interpreter, pixels: Pixels, x0: Tensor, start: Tensor, **changes: Any
 ) -> None:
-    wild = attack(interpreter, perturbation=pixels, steps=3, quantum=3, **changes)
+    wild = attack(interpreter, perturbation=pixels, rungs=(3,), quantum=3, **changes)
     ((_, outcome),) = engine.stream(wild, model, a_goal(model, interpreter, x0), batch_size=2, start=start)
     assert outcome.image.min() >= 0
     assert outcome.image.max() <= 1

@@ -9,7 +9,7 @@ import torch
 
 from tiny_maskers import tiny_rts
 from tiny_networks import classifier
-from underfire.attacks import solvers
+from underfire.attacks import recipes, solvers
 from underfire.attacks.attack import Attack, CrossEntropy, SmoothedCrossEntropy
 from underfire.attacks.names import RECIPES, SOLVERS
 from underfire.attacks.perturbations import Flow, Pixels
@@ -73,7 +73,7 @@ def test_warm_start_is_400_steps_of_plain_pgd(interpreter: Interpreter) -> None:
             Blind(),
             CrossEntropy(),
         )
-        assert warm_start.stop is None
+        assert warm_start.rungs == (WARM_STEPS,)
         assert warm_start.warm_start is None
         assert step_sizes(warm_start) == {exactly(ALPHA)}
         assert budget(warm_start) == EPSILON
@@ -92,7 +92,7 @@ def test_pgd_row() -> None:
     assert attack.interpreter == Blind()
     assert attack.prediction == CrossEntropy()
     assert attack.steps + WARM_STEPS == PLAIN_STEPS
-    assert attack.stop is None, "all of its 1,000 iterations are taken"
+    assert len(attack.rungs) == 1, "all of its 1,000 iterations are taken"
     assert step_sizes(attack) == {exactly(ALPHA)}
     assert budget(attack) == EPSILON
 
@@ -100,8 +100,7 @@ def test_pgd_row() -> None:
 @pytest.mark.parametrize(("interpreter", "steps", "weight", "cells"), TABLE, ids=["grad", "cam"])
 def test_adv2_row(interpreter: Interpreter, steps: int, weight: float, cells: int) -> None:
     attack = solvers.adv2(interpreter, recipe="paper")
-    assert attack.steps == steps
-    assert attack.stop is None
+    assert attack.rungs == (steps,)
     assert step_sizes(attack) == {exactly(ALPHA)}
     assert budget(attack) == EPSILON
     assert set(attack.weights) == {"map"}
@@ -125,7 +124,7 @@ def test_mask_row() -> None:
     """Algorithm 1: 4 + 4 iterations a step, begun again every 50, no share of the prediction in the searched step."""
     solver = Solver(seed=3)
     attack = solvers.adv2(MASK(solver), recipe="paper")
-    assert (attack.steps, attack.quantum, attack.stop) == (1000, 50, None)
+    assert (attack.rungs, attack.quantum) == ((1000,), 50)
     assert attack.interpreter == MASK(solver, Unrolled(follow=4, lookahead=4))
     assert attack.rule == TwoPhaseStep(max_step=Constant(0.08), prediction_step=0.05, floor=0.95, bisections=12)
     assert attack.confidence == attack.rule.floor
@@ -189,7 +188,7 @@ def test_other_columns_differ_from_the_resnets_where_the_paper_does(recipe: str,
 
 def test_recipes_are_named_as_they_are_offered() -> None:
     """By the command line, in the settings, and of every solver."""
-    assert list(solvers.RECIPES) == list(solvers.FLOW_RECIPES) == list(RECIPES)
+    assert list(recipes.RECIPES) == list(recipes.FLOW_RECIPES) == list(RECIPES)
     assert set(get_args(RecipeName)) == set(RECIPES)
 
 
@@ -231,7 +230,7 @@ def test_every_stadv_attack_starts_from_400_plain_steps_on_the_flow() -> None:
 def test_stadv_row() -> None:
     attack = solvers.stadv(recipe="paper")
     assert (attack.interpreter, attack.prediction, attack.steps + 400) == (Blind(), CrossEntropy(), PLAIN_STEPS)
-    assert attack.stop is None
+    assert len(attack.rungs) == 1
     assert attack.weights == {"cost": Constant(0.0005)}
 
 
@@ -239,7 +238,7 @@ def test_stadv_row() -> None:
 def test_adv2_stadv_row(interpreter: Interpreter, steps: int, c: float, tau: float) -> None:
     attack = solvers.adv2_stadv(interpreter, recipe="paper", seed=7)
     on_pixels = solvers.adv2(interpreter, recipe="paper", seed=7)
-    assert (attack.steps, attack.quantum, attack.stop) == (steps, 50, None)
+    assert (attack.rungs, attack.quantum) == ((steps,), 50)
     assert attack.interpreter == on_pixels.interpreter
     assert set(attack.weights) == {"map", "cost"}
     ramp = attack.weights["map"](torch.arange(steps + 1)).double()

@@ -16,8 +16,7 @@ from typing import Any
 import pytest
 
 from compared_runs import contents, same
-from underfire.attacks import solvers
-from underfire.attacks.attack import StopRule
+from underfire.attacks import recipes, solvers
 from underfire.attacks.engine import Progress
 from underfire.core.errors import UnderfireError
 from underfire.data.image_set import open_images
@@ -52,12 +51,12 @@ def start(tiny_model: str, tiny_photos: Path) -> Start:
 
 @pytest.fixture
 def short_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few steps, and a stop rule so that images of one batch finish at different times."""
+    """Few steps, and two rungs, so that images of one batch finish at different times."""
     plain = solvers.plain
-    short = replace(solvers.RECIPES["annealed"], warm_steps=3, plain_steps=90)
-    monkeypatch.setattr(solvers, "RECIPES", {**solvers.RECIPES, "annealed": short})
+    short = replace(recipes.RECIPES["annealed"], warm_steps=3, plain_steps=90)
+    monkeypatch.setattr(recipes, "RECIPES", {**recipes.RECIPES, "annealed": short})
     monkeypatch.setattr(
-        solvers, "plain", lambda *args, **given: replace(plain(*args, **given), stop=StopRule(confidence=0.5))
+        solvers, "plain", lambda *args, **given: replace(plain(*args, **given), rungs=(50, 40), confidence=0.5)
     )
 
 
@@ -194,8 +193,8 @@ def test_an_attack_that_remembers_a_solver_goes_on_where_it_was(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: str
 ) -> None:
     """MASK by both recipes, killed when one batch of ADV2 is finished and another is at work."""
-    short = replace(solvers.RECIPES[recipe], warm_steps=2, plain_steps=2)
-    monkeypatch.setattr(solvers, "RECIPES", {recipe: short})
+    short = replace(recipes.RECIPES[recipe], warm_steps=2, plain_steps=2)
+    monkeypatch.setattr(recipes, "RECIPES", {recipe: short})
     monkeypatch.setattr(registry, "INTERPRETERS", {"mask": lambda argument: MASK(Solver(steps=2))})
     left, chosen = 6, {"recipe": recipe, "interpreters": ("mask",)}
 
@@ -215,8 +214,8 @@ def test_an_attack_with_moments_goes_on_where_it_was(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """StAdv, killed when one batch of the warm start, and then of ADV2, is finished and another is at work."""
-    short = replace(solvers.FLOW_RECIPES["annealed"], warm_steps=3, plain_steps=3)
-    monkeypatch.setattr(solvers, "FLOW_RECIPES", {"annealed": short})
+    short = replace(recipes.FLOW_RECIPES["annealed"], warm_steps=3, plain_steps=3)
+    monkeypatch.setattr(recipes, "FLOW_RECIPES", {"annealed": short})
     chosen = {"solvers": ("stadv",), "eps": None}
     for label in ("warm start of stadv", "adv2-stadv, cam"):
 
@@ -278,8 +277,8 @@ def test_a_grown_run_is_the_one_made_at_once(
     short_recipe: None, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, Any]
 ) -> None:
     """And keeps what was computed. Batches of two, so that they are as large in both."""
-    flow = replace(solvers.FLOW_RECIPES["annealed"], warm_steps=3, plain_steps=3)
-    monkeypatch.setattr(solvers, "FLOW_RECIPES", {"annealed": flow})
+    flow = replace(recipes.FLOW_RECIPES["annealed"], warm_steps=3, plain_steps=3)
+    monkeypatch.setattr(recipes, "FLOW_RECIPES", {"annealed": flow})
     small = contents(start(tmp_path / "grown", n=4).path)
     files = {name: file for name, file in snapshot(tmp_path / "grown" / "stages").items() if "index.json" not in name}
     grown = start(tmp_path / "grown", **{"n": 4, **more})

@@ -73,7 +73,7 @@ def in_use(name: str) -> nn.Module:
 def attacker(net: nn.Module, name: str) -> Attacker:
     model = Classifier(net, MEAN, STD)
     interpreter = interpreter_of(name, model)
-    return Attacker(model, attack(interpreter, **RULES.get(name, {}), steps=2), interpreter)
+    return Attacker(model, attack(interpreter, **RULES.get(name, {}), rungs=(2,)), interpreter)
 
 
 def assert_same(a: Result, b: Result) -> None:
@@ -95,7 +95,7 @@ def test_after_a_run_on_flows(name: str) -> None:
     before, pixels = state(user_net), x.clone()
     model = Classifier(user_net, MEAN, STD)
     interpreter = interpreter_of(name, model)
-    Attacker(model, attack(interpreter, **BENT, steps=2), interpreter)(x)
+    Attacker(model, attack(interpreter, **BENT, rungs=(2,)), interpreter)(x)
     assert state(user_net) == before
     assert torch.equal(x, pixels)
 

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from underfire import open_run
-from underfire.attacks import solvers
+from underfire.attacks import recipes
 from underfire.cli.main import main
 from underfire.data.demo import demo_images
 
@@ -52,8 +52,8 @@ def underfire(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
 
 @pytest.fixture
 def short_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    short = replace(solvers.RECIPES["annealed"], warm_steps=4, plain_steps=30)
-    monkeypatch.setattr(solvers, "RECIPES", {**solvers.RECIPES, "annealed": short})
+    short = replace(recipes.RECIPES["annealed"], warm_steps=4, plain_steps=30)
+    monkeypatch.setattr(recipes, "RECIPES", {**recipes.RECIPES, "annealed": short})
 
 
 @pytest.fixture

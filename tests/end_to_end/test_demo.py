@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from underfire import Classifier, open_run
-from underfire.attacks import solvers
+from underfire.attacks import recipes
 from underfire.cli.main import main
 from underfire.data.demo import EPS, demo_images
 from underfire.interpreters import MASK, registry
@@ -51,11 +51,11 @@ def test_scenes_are_the_same_every_time() -> None:
 @pytest.fixture(params=["short", pytest.param("as it is", marks=pytest.mark.extended)])
 def recipe(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The demo's recipe and masks, or the same with a third of the steps and a fifth of the solver's iterations."""
-    whole = solvers.RECIPES["annealed"]
+    whole = recipes.RECIPES["annealed"]
     if request.param == "short":
         attacks = {name: replace(each, steps=each.steps // 3) for name, each in whole.map_attacks.items()}
         short = replace(whole, map_attacks=attacks)
-        monkeypatch.setattr(solvers, "RECIPES", {**solvers.RECIPES, "annealed": short})
+        monkeypatch.setattr(recipes, "RECIPES", {**recipes.RECIPES, "annealed": short})
         masks = {"mask": lambda argument: MASK(Solver(steps=60))}
         monkeypatch.setattr(registry, "INTERPRETERS", {**registry.INTERPRETERS, **masks})
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from underfire import open_run
-from underfire.attacks import solvers
+from underfire.attacks import recipes
 from underfire.cli.main import main
 from underfire.core.io import read_json, write_json
 
@@ -24,8 +24,8 @@ def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "demo"
     command = f"underfire attack --model demo --images demo --interpreter cam,grad --n 3 --steps 4 --out {out}"
     with pytest.MonkeyPatch.context() as patch:
-        short = replace(solvers.RECIPES["annealed"], warm_steps=2, plain_steps=4)
-        patch.setattr(solvers, "RECIPES", {**solvers.RECIPES, "annealed": short})
+        short = replace(recipes.RECIPES["annealed"], warm_steps=2, plain_steps=4)
+        patch.setattr(recipes, "RECIPES", {**recipes.RECIPES, "annealed": short})
         patch.setattr(sys, "argv", command.split())
         with pytest.raises(SystemExit):
             main()

@@ -86,7 +86,7 @@ def test_the_table_has_one_row_per_image_attack_and_interpreter(run: Run) -> Non
     assert len(rows) == N * 2 * 2
     absent = {name for row in rows for name, value in row.items() if value is None}
     assert absent == {"evades", "target_map_of", "flow_mean", "flow_smoothness"}
-    assert {row["reason"] for row in rows} <= {"budget", "converged"}
+    assert {row["reason"] for row in rows} <= {"budget", "settled"}
     assert all(0 <= row[name] <= 1 for row in rows for name in ("confidence", "map_l1", "map_l2", "iou_mean"))
 
 

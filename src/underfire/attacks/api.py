@@ -22,8 +22,8 @@ from underfire.core.image_ops import check_images
 from underfire.core.types import Flags, Goal, Images, Labels, Maps, Outcome, Row
 from underfire.detection.squeezers import Squeezer
 from underfire.interpreters import Blind, Interpreter
-from underfire.interpreters.protocol import check_maps, draws, explained, scoring_draws
-from underfire.metrics.maps import compare_draws, linf
+from underfire.interpreters.protocol import REPEATED, check_maps, draws, explained, scoring_draws
+from underfire.metrics.maps import compare_draws, linf, map_l1
 from underfire.models.classifier import Classifier
 from underfire.models.outputs import check_logits
 
@@ -100,8 +100,9 @@ class Attacker:
             if isinstance(target_map, TargetMap):
                 target_map, _ = target_map.maps(Wanted(keys, target, Pool(keys, labels, benign)), self.seed)
             goal_map = benign if target_map is None else _check_maps(target_map, benign)
+            noise = map_l1(benign, self._explain(x0, labels, names, REPEATED)) if draws(self.interpreter) else None
             with torch.enable_grad():
-                goal = Goal(keys, x0, target, goal_map)
+                goal = Goal(keys, x0, target, goal_map, noise=noise)
                 outcome = engine.run(self.attack, self.classifier, goal, min(self.batch, len(x0)))
             unattacked = self._scored(x0, labels, names) if draws(self.interpreter) else [benign]
             wanted = unattacked if target_map is None else [goal_map]
@@ -162,15 +163,26 @@ def adv2(
     *,
     eps: float | None = None,
     recipe: str = "annealed",
+    effort: str | None = None,
     steps: int | None = None,
     map_weight: float | None = None,
     evade: Sequence[Squeezer] = (),
     seed: int = 0,
     batch: int = 16,
 ) -> Attacker:
-    """ADV2 on PGD against the classifier and one interpreter, or an Ensemble; it may evade squeezers, too."""
+    """ADV2 on PGD against the classifier and one interpreter, or an Ensemble; it may evade squeezers, too.
+
+    effort is quick, standard (the default) or thorough; `steps` are taken by every image instead.
+    """
     attack = solvers.adv2(
-        interpreter, eps=eps, recipe=recipe, steps=steps, map_weight=map_weight, evade=evade, seed=seed
+        interpreter,
+        eps=eps,
+        recipe=recipe,
+        effort=effort,
+        steps=steps,
+        map_weight=map_weight,
+        evade=evade,
+        seed=seed,
     )
     return Attacker(classifier, attack, attack.interpreter, seed, batch)
 
@@ -193,6 +205,7 @@ def adv2_stadv(
     interpreter: Interpreter,
     *,
     recipe: str = "annealed",
+    effort: str | None = None,
     steps: int | None = None,
     map_weight: float | None = None,
     evade: Sequence[Squeezer] = (),
@@ -200,7 +213,9 @@ def adv2_stadv(
     batch: int = 16,
 ) -> Attacker:
     """ADV2 on StAdv against the classifier and one interpreter, or an Ensemble; it may evade squeezers, too."""
-    attack = solvers.adv2_stadv(interpreter, recipe=recipe, steps=steps, map_weight=map_weight, evade=evade, seed=seed)
+    attack = solvers.adv2_stadv(
+        interpreter, recipe=recipe, effort=effort, steps=steps, map_weight=map_weight, evade=evade, seed=seed
+    )
     return Attacker(classifier, attack, attack.interpreter, seed, batch)
 
 

@@ -20,7 +20,7 @@ from underfire.core.checks import check_count, check_number, check_seed
 from underfire.core.errors import UnderfireError
 from underfire.core.losses import confidence, cross_entropy, log_odds, log_prob, map_distance, smoothed_cross_entropy
 from underfire.core.schedules import Constant, Schedule, check_schedule
-from underfire.core.types import Goal, Images, Labels, Logits, Reading, Row, Terms
+from underfire.core.types import Flags, Goal, Images, Labels, Logits, Reading, Row, Terms
 from underfire.interpreters.protocol import Interpreter, check_reading
 from underfire.models.classifier import Classifier
 
@@ -75,25 +75,18 @@ class Margin:
 
 @runtime_checkable
 class ExtraTerm(Protocol):
-    """A further per-image loss, such as the evasion of a detector; its weight goes by its name."""
+    """A further per-image loss, such as the evasion of a detector; its weight goes by its name.
+
+    At `settled` or below it has done its work.
+    """
 
     @property
     def name(self) -> str: ...
 
+    @property
+    def settled(self) -> float: ...
+
     def __call__(self, classifier: Classifier, reading: Reading, x: Images, goal: Goal, step: Labels) -> Row: ...
-
-
-@dataclass(frozen=True)
-class StopRule:
-    """Stop an image at the end of a quantum once its best iterate is this confident and its map this close."""
-
-    confidence: float
-    map_distance: float = math.inf
-
-    def __post_init__(self) -> None:
-        check_number("The confidence to stop at", self.confidence, least=0.0, most=1.0)
-        if not self.map_distance >= 0:
-            raise UnderfireError(f"The map distance to stop at is {self.map_distance}; it must be at least 0.")
 
 
 @dataclass(frozen=True)
@@ -102,6 +95,8 @@ class Attack:
 
     `weights` are schedules by term name; a term that is not named has weight 1. In the choice of the best
     iterate those that report the target class with p >= `confidence` come first.
+    Its effort is a ladder of `rungs`, each so many steps. After each the images leave that are settled: confident, with
+    a map as close as the interpreter's own noise or as `settled`; schedules count the steps of all rungs.
     `warm_start` is run first and its theta seeds this attack; interpreters share it where it is Blind.
     `anchor` is run first, too, and the class probabilities of its images become the goal's.
     """
@@ -113,19 +108,34 @@ class Attack:
     weights: Mapping[str, Schedule] = field(default_factory=dict)
     prediction: PredictionLoss = CrossEntropy()
     extra_terms: tuple[ExtraTerm, ...] = ()
-    steps: int = 100
+    rungs: tuple[int, ...] = (100,)
     quantum: int = 50
     confidence: float = 0.95
-    stop: StopRule | None = None
+    settled: float = 0.01
     warm_start: "Attack | None" = None
     anchor: "Attack | None" = None
 
     def __post_init__(self) -> None:
-        check_count("steps", self.steps, least=0)
+        check_rungs(self.rungs)
         check_count("quantum", self.quantum)
+        check_number("The map distance at which an image is settled", self.settled, least=0.0)
         check_number("The confidence of a success", self.confidence, least=0.0, most=1.0)
         for name, schedule in self.weights.items():
             check_schedule(f"The weight of the term '{name}'", schedule, least=-math.inf)
+
+    @property
+    def steps(self) -> int:
+        """The most that an image takes."""
+        return sum(self.rungs)
+
+    def end_of_rung(self, step: Labels) -> Labels:
+        """How many steps an image has done when the rung ends on which it takes this one."""
+        ends = torch.tensor(self.rungs, device=step.device).cumsum(0)
+        return ends[torch.searchsorted(ends, step, right=True).clamp_max(len(ends) - 1)]
+
+    def ends_rung(self, done: Labels) -> Flags:
+        """Whether a rung has just ended after so many steps."""
+        return (done > 0) & (self.end_of_rung(done - 1) == done)
 
     def objective(self, classifier: Classifier, goal: Goal, belief: Any, step: Labels) -> Objective:
         """The per-image loss as a function of theta."""
@@ -139,6 +149,15 @@ class Attack:
         of_success = torch.where(confident, map_distances, 1 + map_distances)
         rank = torch.where(logits.argmax(1) == target, of_success, 3 - p)
         return torch.where(p.isnan() | map_distances.isnan(), torch.inf, rank)
+
+
+def check_rungs(rungs: tuple[int, ...]) -> tuple[int, ...]:
+    """The same rungs, or UnderfireError unless they are one number of steps or several of at least one each."""
+    if not isinstance(rungs, tuple) or not rungs:
+        raise UnderfireError(f"rungs must be a tuple of numbers of steps, not {rungs!r}.")
+    for steps in rungs:
+        check_count("steps", steps, least=0 if len(rungs) == 1 else 1)
+    return rungs
 
 
 @dataclass(frozen=True)

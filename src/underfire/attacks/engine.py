@@ -2,8 +2,9 @@
 
 Only between quanta does the deployed interpreter judge: the best iterate of the quantum, by the
 attacker's own reading, is explained and kept if it beats the best one so far; beliefs begin anew;
-finished images leave their slots to waiting ones. The number of slots never changes within a run, so
-an image's result does not depend on which images share the batch.
+finished images leave their slots to waiting ones. Where a rung of the attack's effort ends, images that
+are settled are finished, and the others go on from the best iterate of all. The number of slots never changes
+within a run, so an image's result does not depend on which images share the batch.
 
 The dice of an interpreter that draws are the attacker's own: the loop derives them from the image's key, anew for
 every belief, so that no choice made here has seen the draws by which the result is scored.
@@ -21,6 +22,7 @@ from underfire.attacks.attack import Attack
 from underfire.core import rng, rows
 from underfire.core.losses import confidence, map_distance
 from underfire.core.types import Flags, Goal, Keys, Labels, Logits, Outcome, Row
+from underfire.metrics.maps import map_l1
 from underfire.models.classifier import Classifier
 
 
@@ -36,10 +38,15 @@ class Progress:
 
 @dataclass(frozen=True)
 class Iterate:
-    """A theta and its rank (see `Attack.rank`): row record."""
+    """A theta, its rank (see `Attack.rank`) and how far its deployed map is from the target, if known: row record."""
 
     theta: Tensor
     rank: Row
+    map_l1: Row
+
+
+def _unjudged(theta: Tensor, rank: Row) -> Iterate:
+    return Iterate(theta, rank, torch.full_like(rank, torch.inf))
 
 
 @dataclass(frozen=True)
@@ -110,15 +117,17 @@ def stream(
     while len(idle) < batch_size:
         working = [slot for slot in range(batch_size) if slot not in idle]
         slots = _quantum(attack, classifier, slots, partial(report.step, working))
-        slots = _judge(attack, classifier, slots)
-        finished, converged = _finished(attack, classifier, slots)
+        judged = _judge(attack, classifier, slots)
+        settled = _settled(attack, classifier, judged)
+        finished = (judged.step >= attack.steps) | (settled & attack.ends_rung(judged.step))
+        slots = _next(attack, classifier, judged)
         done = [slot for slot in finished.nonzero()[:, 0].tolist() if slot not in idle]
         if unfinished := [slot for slot in working if slot not in done]:
             on_quantum(_pause(slots, unfinished, image_in))
         if not done:
             continue
         index = torch.tensor(done, device=classifier.device)
-        outcome = rows.to(rows.take(_outcome(attack, classifier, slots, converged), index), goal.image.device)
+        outcome = rows.to(rows.take(_outcome(attack, classifier, judged, settled), index), goal.image.device)
         report.finish(outcome, attack.steps)
         yield torch.tensor([image_in[slot] for slot in done]), outcome
         refill = done[: len(waiting)]
@@ -157,7 +166,7 @@ def _fresh(attack: Attack, classifier: Classifier, goal: Goal, start: Tensor, ch
     goal = rows.to(rows.take(goal, index), classifier.device)
     theta = start[index].to(classifier.device)
     x = attack.perturbation.decode(goal.image, theta)
-    unranked = Iterate(theta, torch.full((len(index),), torch.inf, dtype=theta.dtype, device=theta.device))
+    unranked = _unjudged(theta, torch.full((len(index),), torch.inf, dtype=theta.dtype, device=theta.device))
     return Slots(
         goal=goal,
         theta=theta,
@@ -170,9 +179,10 @@ def _fresh(attack: Attack, classifier: Classifier, goal: Goal, start: Tensor, ch
 
 
 def _quantum(attack: Attack, classifier: Classifier, slots: Slots, on_step: Callable[[Flags], None]) -> Slots:
-    """Up to `attack.quantum` steps; an image whose budget is spent stays where it is."""
+    """Up to `attack.quantum` steps; an image whose rung ends stays where it is."""
+    end = attack.end_of_rung(slots.step)
     for _ in range(attack.quantum):
-        live = slots.step < attack.steps
+        live = slots.step < end
         if not bool(live.any()):
             break
         moved = _step(attack, classifier, slots)
@@ -194,26 +204,33 @@ def _step(attack: Attack, classifier: Classifier, slots: Slots) -> Slots:
         state=state,
         belief=belief,
         step=slots.step + 1,
-        candidate=_better(Iterate(theta, rank), slots.candidate),
+        candidate=_better(_unjudged(theta, rank), slots.candidate),
         best=slots.best,
     )
 
 
 def _judge(attack: Attack, classifier: Classifier, slots: Slots) -> Slots:
-    """Rank the quantum's candidates by the deployed interpreter; begin the beliefs of the next quantum."""
+    """Rank the quantum's candidates by the deployed interpreter."""
     goal, theta = slots.goal, slots.candidate.theta
     x = attack.perturbation.decode(goal.image, theta)
     with torch.no_grad():
         logits = classifier(x)
     maps = attack.interpreter.explain(classifier, x, goal.target, _dice(goal, "judge", torch.zeros_like(goal.key)))
     rank = attack.rank(logits, map_distance(maps[:, None], goal.target_map), goal.target).to(theta.dtype)
-    now = attack.perturbation.decode(goal.image, slots.theta)
+    judged = Iterate(theta, rank, map_l1(maps, goal.target_map).to(theta.dtype))
     return replace(
-        slots,
-        belief=attack.interpreter.begin(classifier, now, goal.target, _dice(goal, "belief", slots.step)),
-        candidate=Iterate(theta, torch.full_like(rank, torch.inf)),
-        best=_better(Iterate(theta, rank), slots.best),
+        slots, candidate=_unjudged(theta, torch.full_like(rank, torch.inf)), best=_better(judged, slots.best)
     )
+
+
+def _next(attack: Attack, classifier: Classifier, slots: Slots) -> Slots:
+    """The slots at the start of the next quantum: beliefs anew, and on a new rung the best theta and a rule at rest."""
+    best = slots.best.theta
+    at_rest = replace(slots, theta=best, state=attack.rule.init(best))
+    slots = rows.where(attack.ends_rung(slots.step), at_rest, slots)
+    x = attack.perturbation.decode(slots.goal.image, slots.theta)
+    belief = attack.interpreter.begin(classifier, x, slots.goal.target, _dice(slots.goal, "belief", slots.step))
+    return replace(slots, belief=belief)
 
 
 def _dice(goal: Goal, purpose: str, step: Labels) -> Keys:
@@ -226,19 +243,22 @@ def _better(new: Iterate, old: Iterate) -> Iterate:
     return rows.where(new.rank <= old.rank, new, old)
 
 
-def _finished(attack: Attack, classifier: Classifier, slots: Slots) -> tuple[Flags, Flags]:
-    """(spent or converged, converged)."""
-    spent = slots.step >= attack.steps
-    if attack.stop is None:
-        return spent, torch.zeros_like(spent)
-    x = attack.perturbation.decode(slots.goal.image, slots.best.theta)
-    with torch.no_grad():
-        p = confidence(classifier(x), slots.goal.target)
-    converged = (p >= attack.stop.confidence) & (slots.best.rank <= attack.stop.map_distance)
-    return spent | converged, converged
+def _settled(attack: Attack, classifier: Classifier, slots: Slots) -> Flags:
+    """Whether further steps have nothing to win: a confident success, its map as close as two deployed maps of one
+    image are, or as `attack.settled`, and each extra term at its own `settled`."""
+    distance, noise = slots.best.map_l1, slots.goal.noise
+    reach = torch.zeros_like(distance) if noise is None else noise.to(distance.dtype)
+    near = (slots.best.rank < 1) & (distance <= reach.clamp_min(attack.settled))
+    if attack.extra_terms:
+        objective = attack.objective(classifier, slots.goal, slots.belief, slots.step)
+        with torch.no_grad():
+            parts = objective(slots.best.theta).parts
+        for term in attack.extra_terms:
+            near &= parts[term.name] <= term.settled
+    return near
 
 
-def _outcome(attack: Attack, classifier: Classifier, slots: Slots, converged: Flags) -> Outcome:
+def _outcome(attack: Attack, classifier: Classifier, slots: Slots, settled: Flags) -> Outcome:
     image, last = (attack.perturbation.decode(slots.goal.image, each) for each in (slots.best.theta, slots.theta))
     with torch.no_grad():
         logits, final = classifier(image), classifier(last)
@@ -251,7 +271,7 @@ def _outcome(attack: Attack, classifier: Classifier, slots: Slots, converged: Fl
         success=_reports(logits, slots.goal.target),
         success_last=_reports(final, slots.goal.target),
         steps=slots.step,
-        converged=converged,
+        settled=settled,
     )
 
 

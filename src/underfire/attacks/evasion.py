@@ -24,6 +24,11 @@ class SqueezeConsistency:
     def name(self) -> str:
         return f"agreement {self.squeezer.name}"
 
+    @property
+    def settled(self) -> float:
+        """Where the squeezed image reports the class with p of .95 or so, as a confident one does."""
+        return 0.05
+
     def __call__(self, classifier: Classifier, reading: Reading, x: Images, goal: Goal, step: Labels) -> Row:
         squeezed = classifier(self.squeezer(x))
         return -(reading.logits.softmax(1) * squeezed.log_softmax(1)).sum(1)
@@ -36,6 +41,11 @@ class Likeness:
     @property
     def name(self) -> str:
         return "likeness"
+
+    @property
+    def settled(self) -> float:
+        """Where no more than .05 of the probability lies elsewhere."""
+        return 0.1
 
     def __call__(self, classifier: Classifier, reading: Reading, x: Images, goal: Goal, step: Labels) -> Row:
         if goal.anchor is None:

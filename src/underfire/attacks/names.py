@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from underfire.core.errors import UnderfireError
 
 if TYPE_CHECKING:
-    from underfire.attacks.solvers import Recipe
+    from underfire.attacks.recipes import Recipe
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,13 @@ class AttackSolver:
 
 
 def _of_pixels() -> "Mapping[str, Recipe]":
-    from underfire.attacks.solvers import RECIPES
+    from underfire.attacks.recipes import RECIPES
 
     return RECIPES
 
 
 def _of_flows() -> "Mapping[str, Recipe]":
-    from underfire.attacks.solvers import FLOW_RECIPES
+    from underfire.attacks.recipes import FLOW_RECIPES
 
     return FLOW_RECIPES
 
@@ -75,6 +75,7 @@ SOLVERS = {
 ATTACKS = {each.name: each.title for each in SOLVERS.values()}
 ATTACKS |= {each.map_aware: each.map_aware_title for each in SOLVERS.values()}
 ENSEMBLE = "ensemble"  # the detector that compares the maps of all interpreters
+EFFORTS = QUICK, STANDARD, THOROUGH = ("quick", "standard", "thorough")  # how many rungs the annealed attacks climb
 RECIPES = ("paper", "paper-densenet", "paper-isic", "annealed")
 TARGET_CLASSES = ("random", "least-likely", "next", "N", "CSV")
 TARGET_MAPS = ("benign", "patch", "random-class", "FILE")

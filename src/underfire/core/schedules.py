@@ -63,6 +63,30 @@ class Cosine:
         return self.end + (self.start - self.end) * (1 + torch.cos(math.pi * _fraction(step, self.steps))) / 2
 
 
+@dataclass(frozen=True)
+class InTurn:
+    """One schedule after another, each from its own step 0 for so many steps; the last goes on."""
+
+    schedules: tuple[Schedule, ...]
+    steps: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not self.schedules or len(self.schedules) != len(self.steps):
+            raise UnderfireError(
+                f"Schedules in turn must be one for each number of steps, not {len(self.schedules)} for {len(self.steps)}."
+            )
+        for schedule, steps in zip(self.schedules, self.steps, strict=True):
+            check_schedule("A schedule in turn", schedule, least=-math.inf)
+            check_count("The number of steps of a schedule", steps, least=0)
+
+    def __call__(self, step: Labels) -> Row:
+        value, begins = self.schedules[0](step), 0
+        for schedule, steps in zip(self.schedules[1:], self.steps, strict=False):
+            begins += steps
+            value = torch.where(step >= begins, schedule((step - begins).clamp_min(0)), value)
+        return value
+
+
 def check_schedule(name: str, schedule: Schedule, least: float = 0.0) -> Schedule:
     """The same schedule, or UnderfireError unless its first and last value are finite numbers from `least` on."""
     if not isinstance(schedule, Schedule):

@@ -39,6 +39,7 @@ class Goal:
     target: Labels  # the class ct to be reported
     target_map: Maps  # the map mt to be shown; unread by attacks that look at no map
     anchor: Float[Tensor, "n k"] | None = None  # class probabilities to come close to, for attacks that ask for them
+    noise: Row | None = None  # how far two deployed maps of the image are apart; None if an interpreter does not draw
 
 
 @dataclass(frozen=True)
@@ -84,4 +85,4 @@ class Outcome:
     success: Flags  # predicted == target
     success_last: Flags  # likewise at the last iterate, which need not be the best one
     steps: Labels  # steps spent on this image, warm start not counted
-    converged: Flags  # stopped by the stop rule before the budget was spent
+    settled: Flags  # further steps had nothing to win (see `attacks.attack.Attack`)

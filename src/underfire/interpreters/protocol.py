@@ -134,7 +134,8 @@ def check_suited(interpreter: Explainer, classifier: Classifier, x: Images) -> N
         check(classifier, x)
 
 
-SCORING_DRAWS = (1, 2, 3, 4)  # of `image_keys`; attacks see draw 0 of benign maps and dice of their own, see `engine`
+SCORING_DRAWS = (1, 2, 3, 4)  # of `image_keys`
+REPEATED = 5  # attacks see benign maps by draw 0, their noise by this one, and for all else have dice, see `engine`
 
 
 def scoring_draws(interpreter: Explainer) -> tuple[int, ...]:

@@ -30,7 +30,7 @@ DISTANCES = ("map_l1", "map_l2", "iou_mean", "iou_half", "iou_top15")
 Masks = Bool[Tensor, "n i j"]
 
 
-def map_l1(a: Maps, b: Maps) -> Row:
+def map_l1(a: Float[Tensor, "n #i #j"], b: Float[Tensor, "n #i #j"]) -> Row:
     """Mean absolute difference of two maps."""
     return (a - b).abs().mean((1, 2))
 

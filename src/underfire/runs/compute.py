@@ -29,7 +29,7 @@ from underfire.detection.scores import Seen, Shown, shown
 from underfire.interpreters.proposition import both_sides
 from underfire.interpreters.protocol import Blind, Explainer, check_maps, explained
 from underfire.interpreters.randomize import DEPTHS, randomized, rebind
-from underfire.metrics.maps import compare_maps, linf
+from underfire.metrics.maps import compare_maps, linf, map_l1
 from underfire.models.classifier import Classifier
 from underfire.models.noise import Trial, disturbed
 from underfire.runs.needs import StageInputs
@@ -43,6 +43,7 @@ from underfire.runs.specs import (
     ExplainRandomised,
     Pictured,
     RandomPoints,
+    Repeat,
     Reported,
     Saved,
     SignNoise,
@@ -129,6 +130,14 @@ def _(spec: ExplainElsewhere, inputs: StageInputs, context: Context) -> Rows:
     maps = _maps(spec.interpreter, context.classifier, images, spec.draw, inputs, context)
     for chunk, (part, rows) in zip(_chunks(inputs.ids, context.batch_size), maps, strict=True):
         yield part, {**rows, "predicted": logits_of(context.classifier, images[chunk]).argmax(1)}
+
+
+@compute.register
+def _(spec: Repeat, inputs: StageInputs, context: Context) -> Rows:
+    renamed = StageInputs(inputs.ids, {"class": inputs["label"]})
+    maps = _maps(spec.of.interpreter, context.classifier, inputs["image"], spec.draw, renamed, context)
+    for chunk, (part, rows) in zip(_chunks(inputs.ids, context.batch_size), maps, strict=True):
+        yield part, {"map_l1": map_l1(rows["map"].cpu(), inputs["benign"][chunk])}
 
 
 @compute.register
@@ -236,7 +245,7 @@ def _(spec: Detect, inputs: StageInputs, context: Context) -> Rows:
 def _(spec: Craft, inputs: StageInputs, context: Context) -> Rows:
     keys, image, target = rng.image_keys(inputs.ids), inputs["image"], inputs["target"]
     goal_map = Blind().explain(context.classifier, image, target, keys) if spec.goal is None else inputs["goal"]
-    goal = Goal(keys, image, target, goal_map, inputs.tensors.get("anchor"))
+    goal = Goal(keys, image, target, goal_map, *(inputs.tensors.get(name) for name in ("anchor", "noise")))
     running = (spec.attack, context.classifier, goal, context.batch_size, context.on_step, inputs.tensors.get("start"))
     for index, outcome in engine.stream(*running, inputs.paused, context.on_pause):
         yield tuple(inputs.ids[i] for i in index.tolist()), vars(outcome)

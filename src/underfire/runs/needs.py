@@ -24,6 +24,7 @@ from underfire.runs.specs import (
     ExplainRandomised,
     Pictured,
     RandomPoints,
+    Repeat,
     Reported,
     Saved,
     Select,
@@ -117,7 +118,7 @@ def _(spec: Explain | ExplainElsewhere) -> Mapping[str, Need]:
 
 
 @needs.register
-def _(spec: Vary) -> Mapping[str, Need]:
+def _(spec: Vary | Repeat) -> Mapping[str, Need]:
     return {**_rows(spec.of.of, "image", "label"), "benign": Need(key(spec.of), "map")}
 
 
@@ -157,6 +158,7 @@ def _(spec: Craft) -> Mapping[str, Need]:
     first = {
         "goal": spec.goal and Need(key(spec.goal), "map"),
         "anchor": spec.anchor and Need(key(spec.anchor), "probabilities"),
+        "noise": spec.noise and Need(key(spec.noise), "map_l1"),
         "start": spec.start and Need(key(spec.start), "theta"),
     }
     return {**_rows(spec.of.of, "image"), **_rows(spec.of, "target"), **{k: v for k, v in first.items() if v}}

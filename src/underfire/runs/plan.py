@@ -17,9 +17,21 @@ from underfire.attacks.target_maps import target_map_named
 from underfire.data.corruptions import FILES, PNG, Corruption
 from underfire.detection.registry import squeezing_named
 from underfire.interpreters import Ensemble, Interpreter
-from underfire.interpreters.protocol import ClosedForm, Explainer, scoring_draws
+from underfire.interpreters.protocol import ClosedForm, Explainer, draws, scoring_draws
 from underfire.runs.settings import AttackSettings
-from underfire.runs.specs import Craft, Explain, Pictured, Saved, Select, Spec, TargetClasses, TargetMaps, Vary, key
+from underfire.runs.specs import (
+    Craft,
+    Explain,
+    Pictured,
+    Repeat,
+    Saved,
+    Select,
+    Spec,
+    TargetClasses,
+    TargetMaps,
+    Vary,
+    key,
+)
 
 
 @dataclass(frozen=True)
@@ -38,13 +50,15 @@ class PlannedInterpreter:
     """An interpreter, its benign maps by each draw that scores, how far they move by nature, if that is asked for, and
     the maps that attacks are to show.
 
-    Unless other maps are wanted, `goal` holds benign maps, too: by a draw of which scores know nothing.
+    Unless other maps are wanted, `goal` holds benign maps, too: by a draw of which scores know nothing. `noise` is what
+    attacks know of the interpreter's own; None if it does not draw.
     """
 
     interpreter: Interpreter
     benign: tuple[Explain, ...]
     variation: Vary | None
     goal: Explain | TargetMaps
+    noise: Repeat | None
 
     @property
     def name(self) -> str:
@@ -129,7 +143,11 @@ def _interpreters(settings: AttackSettings, targets: TargetClasses) -> Iterator[
     for interpreter in settings.explainers():
         benign, attacked = scored_maps(targets.of, interpreter), Explain(targets.of, interpreter)
         goal = attacked if rule is None else TargetMaps(targets, attacked, rule, settings.seed)
-        yield PlannedInterpreter(interpreter, benign, _variation(settings, benign[0]), goal)
+        yield PlannedInterpreter(interpreter, benign, _variation(settings, benign[0]), goal, _noise(attacked))
+
+
+def _noise(benign: Explain) -> Repeat | None:
+    return Repeat(benign) if draws(benign.interpreter) else None
 
 
 def _variation(settings: AttackSettings, benign: Explain) -> Vary | None:
@@ -171,7 +189,8 @@ class _Planner:
         if evades is not None:
             attack = replace(attack, name=f"{attack.name}-evading-{evades}")
         before = self._first(attack.warm_start), self._first(attack.anchor)
-        return self._planned(Craft(self.targets, attack, shown.goal, *before), shown.interpreter, solver, evades)
+        craft = Craft(self.targets, attack, shown.goal, *before, shown.noise)
+        return self._planned(craft, shown.interpreter, solver, evades)
 
     def _on_all(self, solver: str) -> PlannedAttack:
         """ADV2 for all interpreters at once."""
@@ -179,7 +198,8 @@ class _Planner:
         attack = self._adv2(solver, Ensemble(members, (1.0,) * len(members)))
         attack = replace(attack, name=f"{attack.name}-{ENSEMBLE}")
         goal = Explain(self.targets.of, attack.interpreter)
-        return self._planned(Craft(self.targets, attack, goal, self._first(attack.warm_start)), None, solver, ENSEMBLE)
+        craft = Craft(self.targets, attack, goal, self._first(attack.warm_start), noise=_noise(goal))
+        return self._planned(craft, None, solver, ENSEMBLE)
 
     def _planned(self, craft: Craft, interpreter: Interpreter | None, solver: str, evades: str | None) -> PlannedAttack:
         judges = [each.interpreter for each in self.interpreters] if interpreter is None else [interpreter]
@@ -188,7 +208,8 @@ class _Planner:
         return PlannedAttack(craft, interpreter, solver, evades, scored, files)
 
     def _adv2(self, solver: str, interpreter: Interpreter, **further: Any) -> Attack:
-        given = {**self._recipe(solver), "steps": self.settings.steps, "seed": self.settings.seed}
+        length = {"effort": self.settings.effort, "steps": self.settings.steps}
+        given = {**self._recipe(solver), **length, "seed": self.settings.seed}
         return solvers.map_aware(SOLVERS[solver], interpreter, **given, **further)
 
     def _recipe(self, solver: str) -> dict[str, Any]:
@@ -227,6 +248,8 @@ def _stages(
             yield Planned(f"natural variation, {each.name}", each.variation, "step", "benign", each.name)
         seen = each.goal.benign if isinstance(each.goal, TargetMaps) else each.goal
         yield Planned(f"benign maps that attacks see, {each.name}", seen, "step", "benign", each.name)
+        if each.noise is not None:
+            yield Planned(f"own noise, {each.name}", each.noise, "step", "benign", each.name)
         if isinstance(each.goal, TargetMaps):
             yield Planned(f"target maps, {each.name}", each.goal, "map", "target", each.name)
     for attacked in attacks:
@@ -244,6 +267,8 @@ def _stages_of(attacked: PlannedAttack) -> Iterator[Planned]:
         yield Planned(f"first stage of {attack}", craft.anchor, "step", craft.anchor.attack.name, None)
     if isinstance(craft.attack.interpreter, Ensemble):
         yield Planned(f"benign maps for {attack}", cast(Explain, craft.goal), "step", "benign", None)
+        if craft.noise is not None:
+            yield Planned(f"own noise for {attack}", craft.noise, "step", "benign", None)
     yield Planned(f"{attack}{against}", craft, "image", attack, after)
     for name, maps in attacked.scored.maps.items():
         yield from planned_maps(f"{attack} maps, {name}", maps, attack, name)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from underfire.attacks.names import ENSEMBLE, SOLVERS, TARGET_CLASSES, TARGET_MAPS
+from underfire.attacks.names import ENSEMBLE, SOLVERS, STANDARD, TARGET_CLASSES, TARGET_MAPS
 from underfire.core.errors import UnderfireError
 from underfire.detection.names import DETECTORS
 from underfire.interpreters.registry import INTERPRETERS, canonical, interpreter_named
@@ -48,6 +48,7 @@ def budget_in(text: object) -> object:
 Names = Annotated[tuple[str, ...], BeforeValidator(names_in)]
 Budget = Annotated[float | None, Field(gt=0, le=1), BeforeValidator(budget_in)]
 RecipeName = Literal["annealed", "paper", "paper-densenet", "paper-isic"]
+EffortName = Literal["quick", "standard", "thorough"]
 
 
 class Settings(BaseModel):
@@ -240,7 +241,24 @@ class Prescribed(Settings):
         default="annealed", description="annealed, or the paper's: paper, paper-densenet, paper-isic."
     )
     eps: Budget = Field(default=None, description="L-infinity budget of pgd, such as 8/255; default: the recipe's.")
-    steps: int | None = Field(default=None, ge=1, description="ADV2 steps after the warm start; default: the recipe's.")
+    effort: EffortName | None = Field(
+        default=None, description="How long hard images are attacked: quick, standard (default) or thorough."
+    )
+    steps: int | None = Field(
+        default=None,
+        ge=1,
+        description="ADV2 steps after the warm start, as many for every image, in place of an effort.",
+    )
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "Prescribed":
+        if self.effort is not None and self.steps is not None:
+            raise UnderfireError("--effort and --steps both say how long an attack is; give one of them.")
+        if self.effort not in (None, STANDARD) and self.recipe != "annealed":
+            raise UnderfireError(
+                f"The recipe '{self.recipe}' has the paper's steps; leave out --effort, or give --steps."
+            )
+        return self
 
 
 class AttackSettings(Inputs, Prescribed):
@@ -408,4 +426,4 @@ class StudySettings(Source, Masked, Explained, Prescribed, Seeded):
 
     def recipe_given(self) -> dict[str, Any]:
         """What overrides an attack's parameters."""
-        return {"recipe": self.recipe, "eps": self.eps, "steps": self.steps}
+        return {"recipe": self.recipe, "eps": self.eps, "effort": self.effort, "steps": self.steps}

@@ -20,7 +20,7 @@ from underfire.attacks.target_maps import TargetMap
 from underfire.data.corruptions import HARMLESS, Corruption
 from underfire.detection.scores import Scorer
 from underfire.interpreters.integrated_gradients import Quadrature
-from underfire.interpreters.protocol import Explainer
+from underfire.interpreters.protocol import REPEATED, Explainer
 
 
 class Identified:
@@ -102,7 +102,8 @@ class RandomPoints(Identified):
 class Craft(Identified):
     """Adversarial images, found without the draws that `interpreters.protocol.scoring_draws` names; rows as in Outcome.
 
-    goal holds the target maps, start the thetas to begin from, anchor the class probabilities to come close to.
+    goal holds the target maps, start the thetas to begin from, anchor the class probabilities to come close to, noise
+    how near two deployed maps of an image are.
     """
 
     of: TargetClasses
@@ -110,7 +111,8 @@ class Craft(Identified):
     goal: "Explain | TargetMaps | None"
     start: "Craft | RandomPoints | None"
     anchor: "Craft | None" = None
-    version: int = 3
+    noise: "Repeat | None" = None
+    version: int = 4
 
 
 @dataclass(frozen=True)
@@ -166,6 +168,15 @@ class Explain(Identified):
     interpreter: Explainer
     draw: int = 0
     version: int = 2
+
+
+@dataclass(frozen=True)
+class Repeat(Identified):
+    """How far benign maps are from those by a further draw, which no score uses; rows: map_l1."""
+
+    of: Explain
+    draw: int = REPEATED
+    version: int = 1
 
 
 @dataclass(frozen=True)
@@ -269,6 +280,7 @@ Spec = (
     | SignNoise
     | CalibratedNoise
     | Explain
+    | Repeat
     | Vary
     | ExplainElsewhere
     | ExplainRandomised

@@ -29,7 +29,7 @@ from underfire.metrics.maps import compare_draws
 from underfire.models.noise import NOISES
 from underfire.runs.folder import Run
 from underfire.runs.plan import Planned, planned_maps, scored_maps
-from underfire.runs.settings import Inputs, RecipeName
+from underfire.runs.settings import EffortName, Inputs, RecipeName
 from underfire.runs.specs import (
     CalibratedNoise,
     Craft,
@@ -78,6 +78,7 @@ class AidSettings(Inputs):
     n: int = Field(default=64, ge=2)
     recipe: RecipeName = "annealed"
     eps: float | None = Field(default=None, gt=0, le=1)
+    effort: EffortName | None = None
     steps: int | None = Field(default=None, ge=1)
     masks: str | None = None
     located: int = Field(default=200, ge=2)  # images on which objects are to be found
@@ -164,7 +165,7 @@ def _plain(settings: AidSettings, select: Select) -> Craft:
 
 def _suite(settings: AidSettings, select: Select, interpreter: Interpreter) -> dict[str, Craft]:
     """ADV2 for the interpreter by every member of the suite."""
-    members = suite(interpreter, **_recipe(settings), steps=settings.steps, seed=settings.seed)
+    members = suite(interpreter, **_recipe(settings), effort=settings.effort, steps=settings.steps, seed=settings.seed)
     benign, targets = Explain(select, interpreter), _targets(settings, select)
     return {each.name: crafted(each, targets, benign, settings.seed) for each in members}
 

@@ -178,7 +178,7 @@ def _outcomes(attack: PlannedAttack, shown: PlannedInterpreter, select: Select, 
         "linf": linf(rows.of(craft, "image"), rows.of(select, "image")).tolist(),
         "success_last": rows.of(craft, "success_last").tolist(),
         "steps": rows.of(craft, "steps").tolist(),
-        "reason": ["converged" if c else "budget" for c in rows.of(craft, "converged").tolist()],
+        "reason": ["settled" if each else "budget" for each in rows.of(craft, "settled").tolist()],
     }
     for form, scored in attack.files.items():
         measured = _distances(rows.maps(scored.maps[shown.name]), wanted, benign)
@@ -231,8 +231,8 @@ def _preflight(plan: AttackPlan, classifier: Classifier, samples: Samples, batch
 
 def _briefly(attack: Attack) -> Attack:
     """One step of it, and of the anchor that it may need."""
-    anchor = attack.anchor and replace(attack.anchor, steps=1)
-    return replace(attack, steps=1, warm_start=None, anchor=anchor)
+    anchor = attack.anchor and replace(attack.anchor, rungs=(1,))
+    return replace(attack, rungs=(1,), warm_start=None, anchor=anchor)
 
 
 # --- the study --------------------------------------------------------------------------------
@@ -245,7 +245,8 @@ def attacking(**choices: Any) -> Callable[[StudySettings, Subject], Experiment]:
 
 def attack_settings(request: StudySettings, **choices: Any) -> AttackSettings:
     """What a study's request means for its attack; a budget is for solvers that have one."""
-    plain = AttackSettings(**request.inputs(), recipe=request.recipe, steps=request.steps, **choices)
+    given = {name: each for name, each in request.recipe_given().items() if name != "eps"}
+    plain = AttackSettings(**request.inputs(), **given, **choices)
     bound = any("eps" in SOLVERS[each].budget for each in plain.solvers)
     return plain.model_copy(update={"eps": request.eps}) if bound else plain
 

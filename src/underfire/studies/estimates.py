@@ -10,7 +10,7 @@ q quanta, per image that the store does not hold yet:
     attack  q t0 + T t1         t1 = (time of 3 steps - time of 1) / 2,    t0 = time of 1 step - t1
     others  their time on one image; maps that of the benign one
 
-Attacks that converge end sooner, and many images at once may take less time each.
+Images that are settled end sooner, and many images at once may take less time each.
 """
 
 import time
@@ -107,5 +107,5 @@ def shortened(spec: Any, steps: int) -> Any:
     inner = {f.name: shortened(getattr(spec, f.name), steps) for f in fields(spec) if f.init}
     changed = {name: value for name, value in inner.items() if value is not getattr(spec, name)}
     if isinstance(spec, Craft):
-        changed["attack"] = replace(spec.attack, steps=min(steps, spec.attack.steps))
+        changed["attack"] = replace(spec.attack, rungs=(min(steps, spec.attack.steps),))
     return replace(spec, **changed) if changed else spec

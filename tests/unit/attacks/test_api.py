@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import underfire as uf
 from tiny_attacks import INTERPRETERS, RULES, attack, interpreter_of
 from tiny_networks import CLASSES, MEAN, STD, classifier, images, network
-from underfire.attacks import solvers
+from underfire.attacks import recipes
 from underfire.attacks.api import Attacker, Result
 from underfire.core.types import Reading
 from underfire.interpreters import Blind
@@ -50,7 +50,7 @@ def test_results_are_measured_on_the_adversarial_images(
     model: uf.Classifier, interpreter: uf.CAM, recipe: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if recipe == "paper":
-        monkeypatch.setitem(solvers.RECIPES, "paper", replace(solvers.RECIPES["paper"], warm_steps=3))
+        monkeypatch.setitem(recipes.RECIPES, "paper", replace(recipes.RECIPES["paper"], warm_steps=3))
     x = images(3)
     result = uf.adv2(model, interpreter, eps=EPS, steps=3, recipe=recipe)(x)
     with torch.no_grad():
@@ -143,7 +143,7 @@ def test_parts_of_the_images_under_their_own_names_give_what_all_give(name: str)
     """Target classes, noise and jitter are drawn from the names, and every batch is of one size, the last one too."""
     model, x = classifier("densenet"), images(7)
     interpreter = interpreter_of(name, model)
-    attacker = Attacker(model, attack(interpreter, **RULES.get(name, {}), steps=2), interpreter, batch=2)
+    attacker = Attacker(model, attack(interpreter, **RULES.get(name, {}), rungs=(2,)), interpreter, batch=2)
     names = [f"{i}.png" for i in range(7)]
     whole = attacker(x, ids=names)
     for chunk in (slice(0, 2), slice(2, 6), slice(5, 7)):
@@ -306,7 +306,7 @@ def test_a_model_in_training_mode_gives_the_results_of_evaluation_mode(name: str
         net = network("mobilenet").train(training)
         model = uf.Classifier(net, MEAN, STD)
         interpreter = interpreter_of(name, model)
-        results.append(Attacker(model, attack(interpreter, steps=2), interpreter)(images(3)))
+        results.append(Attacker(model, attack(interpreter, rungs=(2,)), interpreter)(images(3)))
     assert differing(*results) == []
 
 

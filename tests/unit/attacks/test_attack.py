@@ -36,6 +36,7 @@ class Redness:
     """An extra term: the mean of the red channel."""
 
     name: str = "redness"
+    settled: float = 0.0
 
     def __call__(self, classifier: Classifier, reading: Reading, x: Images, goal: Goal, step: Labels) -> Row:
         return x[:, 0].mean((1, 2))

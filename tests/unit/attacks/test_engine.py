@@ -11,15 +11,16 @@ from torch import Tensor, nn
 from tiny_attacks import INTERPRETERS, a_goal, attack, differing_fields, interpreter_of
 from tiny_networks import classifier, images, network
 from underfire.attacks import engine
-from underfire.attacks.attack import Attack, StopRule
+from underfire.attacks.attack import Attack, CrossEntropy
 from underfire.attacks.engine import Progress
-from underfire.attacks.steps import NoState, Objective, SignStep
+from underfire.attacks.steps import MomentumSignStep, NoState, Objective, SignStep
 from underfire.core import rows
 from underfire.core.losses import confidence, map_distance
-from underfire.core.schedules import Constant
-from underfire.core.types import Goal, Images, Keys, Labels, Maps, Reading, Terms
+from underfire.core.schedules import Constant, InTurn
+from underfire.core.types import Goal, Images, Keys, Labels, Maps, Reading, Row, Terms
 from underfire.interpreters import CAM, GRAD, Blind
 from underfire.interpreters.protocol import NoBelief
+from underfire.metrics.maps import map_l1
 from underfire.models.classifier import Classifier
 
 N = 5
@@ -161,31 +162,84 @@ def test_numbers_are_measured_on_the_returned_images(model: Classifier, name: st
     assert not outcome.image.requires_grad
 
 
-def test_without_a_stop_rule_every_image_spends_its_budget(model: Classifier, goal: Goal) -> None:
-    outcome = engine.run(attack(CAM(), steps=5), model, goal, batch_size=2)
+def met(model: Classifier, goal: Goal, share: float = 0.5) -> Goal:
+    """The same but for the targets of the last images: they report them as they are."""
+    reported = model(goal.image).argmax(1)
+    at_once = torch.arange(len(goal.key)) >= (1 - share) * len(goal.key)
+    return replace(goal, target=torch.where(at_once, reported, goal.target))
+
+
+def test_on_one_rung_every_image_spends_its_budget(model: Classifier, goal: Goal) -> None:
+    outcome = engine.run(attack(CAM(), rungs=(5,), settled=1.0, confidence=0.0), model, goal, batch_size=2)
     assert outcome.steps.tolist() == [5] * N
-    assert not outcome.converged.any()
+    assert torch.equal(outcome.settled, outcome.success)
 
 
-@pytest.mark.parametrize("distance", [torch.inf, 0.02, 0.0])
-def test_the_stop_rule_ends_an_image_at_the_first_quantum_that_meets_it(
-    model: Classifier, goal: Goal, distance: float
+@pytest.mark.parametrize("noisy", [False, True])
+@pytest.mark.parametrize("settled", [0.0, 0.01, 1.0])
+def test_images_leave_after_the_first_rung_on_which_they_are_settled(
+    model: Classifier, goal: Goal, settled: float, noisy: bool
 ) -> None:
-    p = confidence(model(goal.image), goal.target).detach()
-    stop = StopRule(float(p.median()), distance)
-    stopping = attack(CAM(), confidence=0.0, stop=stop, warm_start=None)
-    outcome = engine.run(stopping, model, goal, batch_size=N)
-    maps = CAM().explain(model, outcome.image, goal.target, goal.key)
-    near = map_distance(maps[:, None], goal.target_map) + (~outcome.success).float() <= distance
-    assert torch.equal(outcome.converged, (outcome.confidence >= stop.confidence) & near)
-    assert torch.equal(outcome.converged | (outcome.steps == 6), torch.ones(N, dtype=torch.bool))
-    for i in outcome.converged.nonzero()[:, 0]:
-        steps = int(outcome.steps[i])
-        assert steps % stopping.quantum == 0
-        shorter = replace(stopping, steps=steps - stopping.quantum, stop=None)
-        if shorter.steps:
-            before = engine.run(shorter, model, rows.take(goal, i[None]), batch_size=N)
-            assert before.confidence < stop.confidence, "it must not have been met a quantum earlier"
+    """As shorter ladders tell: what they hold when they end is what the longer one judged there."""
+    goal = met(model, goal)
+    goal = replace(goal, noise=torch.linspace(0, 0.05, N)) if noisy else goal
+    ladder = attack(CAM(), rungs=(1, 2, 3), settled=settled, confidence=0.0, warm_start=None)
+    outcome = engine.run(ladder, model, goal, batch_size=N)
+    reach = torch.full((N,), settled) if goal.noise is None else goal.noise.clamp_min(settled)
+    left = torch.zeros(N, dtype=torch.bool)
+    for rungs in ((1,), (1, 2), (1, 2, 3)):
+        held = engine.run(replace(ladder, rungs=rungs, settled=0.0), model, goal, batch_size=N)
+        maps = CAM().explain(model, held.image, goal.target, goal.key)
+        near = held.success & (map_l1(maps, goal.target_map) <= reach)
+        leaving = (outcome.steps == sum(rungs)) & ~left
+        assert torch.equal(leaving, ~left & (near if sum(rungs) < ladder.steps else torch.ones_like(near)))
+        assert differing_fields(rows.take(outcome, leaving), rows.take(held, leaving)) in ([], ["settled"])
+        assert torch.equal(outcome.settled[leaving], near[leaving])
+        left |= leaving
+    assert left.all()
+
+
+@pytest.mark.parametrize("name", INTERPRETERS)
+def test_a_ladder_of_one_rung_is_the_attack_without_one(model: Classifier, name: str) -> None:
+    """Bit for bit, and whatever would settle its images."""
+    interpreter = interpreter_of(name, model)
+    goal = a_goal(model, interpreter, images(N))
+    plain = attack(interpreter, rungs=(6,))
+    alpha = InTurn((plain.rule.alpha,), (6,))
+    one = replace(plain, rule=SignStep(alpha), settled=1.0)
+    outcomes = [engine.run(each, model, goal, batch_size=2) for each in (plain, one)]
+    assert differing_fields(*outcomes) in ([], ["settled"])
+
+
+def test_a_rung_begins_at_the_best_theta_with_a_rule_at_rest(model: Classifier, goal: Goal) -> None:
+    """As an attack of its own would that starts there."""
+    steady = {"weights": {"map": Constant(20.0)}, "prediction": CrossEntropy(), "settled": 0.0, "warm_start": None}
+    ladder = attack(CAM(), rule=MomentumSignStep(Constant(2 / 255)), rungs=(4, 2), **steady)
+    second = replace(ladder, rungs=(2,))
+    first = engine.run(replace(ladder, rungs=(4,)), model, goal, batch_size=N)
+    ((_, expected),) = engine.stream(second, model, goal, batch_size=N, start=first.theta)
+    outcome = engine.run(ladder, model, goal, batch_size=N)
+    better = rank_of(second, model, goal, expected.theta) <= rank_of(second, model, goal, first.theta)
+    expected_theta = rows.where(better, expected.theta, first.theta)
+    assert torch.equal(outcome.theta, expected_theta)
+    assert not torch.equal(outcome.theta, first.theta)
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A term that has done its work on every other image."""
+
+    name: str = "unfinished"
+    settled: float = 0.5
+
+    def __call__(self, classifier: Classifier, reading: Reading, x: Images, goal: Goal, step: Labels) -> Row:
+        return (torch.arange(len(x)) % 2).to(x.dtype)
+
+
+def test_extra_terms_must_have_done_their_work_too(model: Classifier, goal: Goal) -> None:
+    ladder = attack(CAM(), rungs=(2, 2), settled=1.0, confidence=0.0, warm_start=None, extra_terms=(Unfinished(),))
+    outcome = engine.run(ladder, model, met(model, goal, 1.0), batch_size=N)
+    assert outcome.steps.tolist() == [2 if i % 2 == 0 else 4 for i in range(N)]
 
 
 def test_the_warm_starts_best_iterate_is_where_the_attack_begins(model: Classifier, goal: Goal) -> None:
@@ -196,7 +250,7 @@ def test_the_warm_starts_best_iterate_is_where_the_attack_begins(model: Classifi
 
 
 def test_no_steps_return_the_start(model: Classifier, goal: Goal) -> None:
-    outcome = engine.run(attack(CAM(), steps=0, warm_start=None), model, goal, batch_size=2)
+    outcome = engine.run(attack(CAM(), rungs=(0,), warm_start=None), model, goal, batch_size=2)
     assert torch.equal(outcome.image, goal.image)
     assert outcome.steps.tolist() == [0] * N
 
@@ -205,8 +259,8 @@ def test_no_steps_return_the_start(model: Classifier, goal: Goal) -> None:
 def test_the_stream_yields_every_image_once_as_soon_as_it_is_done(
     model: Classifier, goal: Goal, batch_size: int
 ) -> None:
-    p = confidence(model(goal.image), goal.target).detach()
-    stopping = attack(CAM(), stop=StopRule(float(p.median())), warm_start=None)
+    goal = met(model, goal)
+    stopping = attack(CAM(), rungs=(2, 2, 2), settled=1.0, confidence=0.0, warm_start=None)
     whole = engine.run(stopping, model, goal, batch_size)
     seen: list[int] = []
     for index, outcome in engine.stream(stopping, model, goal, batch_size):
@@ -247,7 +301,7 @@ class Counting:
 
 def test_beliefs_advance_every_step_and_begin_anew_every_quantum(model: Classifier, goal: Goal) -> None:
     interpreter = Counting()
-    engine.run(attack(interpreter, steps=5, quantum=3, warm_start=None), model, goal, batch_size=N)
+    engine.run(attack(interpreter, rungs=(5,), quantum=3, warm_start=None), model, goal, batch_size=N)
     assert interpreter.read_with == [[k] * N for k in (1, 2, 3, 1, 2)]
 
 
@@ -277,11 +331,10 @@ def test_an_image_without_numbers_disturbs_no_other() -> None:
 
 
 @pytest.mark.parametrize("batch_size", [2, 3, 4, 12])
-@pytest.mark.parametrize("quantile", [0.2, 0.7, 1.0])
-def test_progress_counts_what_was_done_and_what_is_left(model: Classifier, batch_size: int, quantile: float) -> None:
-    goal = a_goal(model, CAM(), images(9))
-    p = confidence(model(goal.image), goal.target).detach()
-    stopping = attack(CAM(), steps=5, stop=StopRule(float(p.quantile(quantile))), warm_start=None)
+@pytest.mark.parametrize("share", [0.2, 0.7, 1.0])
+def test_progress_counts_what_was_done_and_what_is_left(model: Classifier, batch_size: int, share: float) -> None:
+    goal = met(model, a_goal(model, CAM(), images(9)), share)
+    stopping = attack(CAM(), rungs=(2, 3), settled=1.0, confidence=0.0, warm_start=None)
     reports: list[Progress] = []
     outcome = engine.run(stopping, model, goal, batch_size, on_step=reports.append)
     last = reports[-1]

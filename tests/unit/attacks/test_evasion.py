@@ -62,7 +62,7 @@ def test_an_attack_that_evades_scores_lower_than_one_that_does_not(squeezer: Squ
     far: dict[str, Any] = {
         "perturbation": Pixels(0.4),
         "rule": SignStep(Constant(0.02)),
-        "steps": 40,
+        "rungs": (40,),
         "warm_start": None,
     }
     ways = [attack(Blind(), **far), attack(Blind(), **far, extra_terms=(term,))]
@@ -102,7 +102,7 @@ def test_the_first_stage_of_algorithm_2_stays_on_the_squeezed_grid_and_moves() -
     model, goal = classifier("resnet"), the_goal(4, torch.float32)
     first = solvers.adv2(CAM(), recipe="paper", evade=(BitDepth(2),)).anchor
     assert first is not None
-    outcome = engine.run(replace(first, steps=20), model, goal, batch_size=2)
+    outcome = engine.run(replace(first, rungs=(20,)), model, goal, batch_size=2)
     grid = BitDepth(2)
     torch.testing.assert_close(grid(outcome.image), outcome.image)
     assert bool((outcome.image != grid(goal.image)).flatten(1).any(1).all())
@@ -112,7 +112,7 @@ def test_the_first_stage_of_algorithm_2_stays_on_the_squeezed_grid_and_moves() -
 
 def test_an_attack_with_an_anchor_is_the_same_in_other_company() -> None:
     model, goal = classifier("resnet"), the_goal(5, torch.float32)
-    first = Attack("squeezed", Blind(), Levels(2), SignStep(Constant(1 / 4)), steps=4)
+    first = Attack("squeezed", Blind(), Levels(2), SignStep(Constant(1 / 4)), rungs=(4,))
     evading = attack(CAM(), extra_terms=(Likeness(), SqueezeConsistency(Median(3))), anchor=first)
     order = torch.tensor([3, 0, 4, 1, 2])
     together, reordered = (engine.run(evading, model, each, batch_size=3) for each in (goal, rows.take(goal, order)))
@@ -121,12 +121,12 @@ def test_an_attack_with_an_anchor_is_the_same_in_other_company() -> None:
 
 def test_a_likeness_draws_the_prediction_to_the_anchors() -> None:
     model, goal = classifier("resnet"), the_goal(4, torch.float32)
-    first = Attack("squeezed", Blind(), Levels(2), SignStep(Constant(1 / 4)), steps=10)
+    first = Attack("squeezed", Blind(), Levels(2), SignStep(Constant(1 / 4)), rungs=(10,))
     anchor = engine.run(first, model, goal, batch_size=4).probabilities
     strong = {"likeness": Constant(20.0)}
     ways = [
-        attack(Blind(), steps=40),
-        attack(Blind(), steps=40, extra_terms=(Likeness(),), anchor=first, weights=strong),
+        attack(Blind(), rungs=(40,)),
+        attack(Blind(), rungs=(40,), extra_terms=(Likeness(),), anchor=first, weights=strong),
     ]
     far, near = (
         (engine.run(each, model, goal, batch_size=4).probabilities - anchor).abs().sum(1).mean() for each in ways

@@ -7,7 +7,7 @@ import torch
 
 from tiny_maskers import tiny_rts
 from tiny_networks import classifier
-from underfire.attacks import solvers
+from underfire.attacks import recipes, solvers
 from underfire.attacks.names import SOLVERS, AttackSolver
 from underfire.attacks.perturbations import Pixels
 from underfire.attacks.steps import AdamStep, TwoPhaseStep
@@ -15,7 +15,7 @@ from underfire.core.errors import UnderfireError
 from underfire.interpreters import CAM, GRAD, MASK, Blind, FiniteDifferences, GradCAM, Replay, Unrolled
 from underfire.interpreters.mask.solver import Solver
 
-every_recipe = pytest.mark.parametrize("recipe", solvers.RECIPES)
+every_recipe = pytest.mark.parametrize("recipe", recipes.RECIPES)
 
 
 @every_recipe

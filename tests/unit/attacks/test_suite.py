@@ -30,7 +30,7 @@ def test_members_keep_all_of_the_recipe_but_what_they_are_named_for(interpreter:
         assert at_end[0] == pytest.approx(weight * at_end[1])
         assert member.attack.steps == (3 if "steps × 3" in member.name else 1) * preset.attack.steps
         assert (member.start > 0) == ("random start" in member.name)
-        same = {name: getattr(preset.attack, name) for name in ("weights", "steps", "rule", "prediction")}
+        same = {name: getattr(preset.attack, name) for name in ("weights", "rungs", "rule", "prediction")}
         assert replace(member.attack, **same) == preset.attack
 
 

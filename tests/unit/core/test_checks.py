@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from underfire.attacks.attack import Attack, Margin, SmoothedCrossEntropy, StopRule
+from underfire.attacks.attack import Attack, Margin, SmoothedCrossEntropy
 from underfire.attacks.perturbations import Flow, Levels, Pixels
 from underfire.attacks.steps import AdamStep, MomentumSignStep, SignStep, TwoPhaseStep
 from underfire.core.checks import check_budget, check_count, check_number, check_seed
 from underfire.core.errors import UnderfireError
-from underfire.core.schedules import Constant, Cosine, Linear
+from underfire.core.schedules import Constant, Cosine, InTurn, Linear
 from underfire.interpreters import CAM
 
 NAN, INF = float("nan"), float("inf")
@@ -62,11 +62,15 @@ def test_infinite_numbers_are_within_no_bounds(value: float) -> None:
         lambda: SmoothedCrossEntropy(Constant(0.1), seed=0.5),
         lambda: Margin(confidence=1.0),
         lambda: Margin(slope=-1.0),
-        lambda: StopRule(1.5),
-        lambda: StopRule(0.9, -1.0),
-        lambda: StopRule(0.9, NAN),
-        lambda: Attack("a", CAM(), steps=-1),
-        lambda: Attack("a", CAM(), steps=2.0),
+        lambda: Attack("a", CAM(), settled=-1.0),
+        lambda: Attack("a", CAM(), settled=NAN),
+        lambda: Attack("a", CAM(), rungs=(-1,)),
+        lambda: Attack("a", CAM(), rungs=(2.0,)),
+        lambda: Attack("a", CAM(), rungs=(2, 0)),
+        lambda: Attack("a", CAM(), rungs=()),
+        lambda: Attack("a", CAM(), rungs=2),
+        lambda: InTurn((), ()),
+        lambda: InTurn((Constant(1.0),), (1, 2)),
         lambda: Attack("a", CAM(), quantum=0),
         lambda: Attack("a", CAM(), confidence=NAN),
         lambda: Attack("a", CAM(), weights={"map": 3.0}),

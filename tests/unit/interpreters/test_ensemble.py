@@ -6,7 +6,7 @@ import torch
 from tiny_attacks import FIXED, a_goal
 from tiny_maskers import tiny_rts
 from tiny_networks import classifier, images
-from underfire.attacks import solvers
+from underfire.attacks import recipes, solvers
 from underfire.attacks.api import adv2
 from underfire.core.errors import UnderfireError
 from underfire.core.losses import map_distance
@@ -52,7 +52,7 @@ def test_one_member_is_no_ensemble() -> None:
         Ensemble((CAM(), GRAD()), (1.0,))
 
 
-@pytest.mark.parametrize("recipe", solvers.RECIPES)
+@pytest.mark.parametrize("recipe", recipes.RECIPES)
 def test_recipes_take_weights_steps_and_models_from_the_members(recipe: str) -> None:
     attack = solvers.adv2(Ensemble((CAM(), MASK()), (1.0, 1.0)), recipe=recipe)
     alone = [solvers.adv2(each, recipe=recipe) for each in (CAM(), MASK())]
@@ -68,7 +68,7 @@ def test_recipes_take_weights_steps_and_models_from_the_members(recipe: str) -> 
     assert isinstance(attack.interpreter.members[1].attacker, Unrolled) == recipe.startswith("paper")
 
 
-@pytest.mark.parametrize("recipe", solvers.RECIPES)
+@pytest.mark.parametrize("recipe", recipes.RECIPES)
 def test_a_member_keeps_the_weights_of_its_further_terms(recipe: str) -> None:
     """Those of 0, too: a term that is not named would count in full."""
     rts = tiny_rts(classifier("resnet"))

@@ -339,7 +339,7 @@ def test_crafting_from_a_stored_warm_start_is_what_the_engine_does_in_one_go(ben
 
 def test_an_attack_begins_at_the_random_point_of_its_image(bench: Bench) -> None:
     """One of no steps stays there, whichever images it is computed with."""
-    staying = Craft(TARGETS, replace(PLAIN, perturbation=Pixels(0.1), steps=0), None, POINTS)
+    staying = Craft(TARGETS, replace(PLAIN, perturbation=Pixels(0.1), rungs=(0,)), None, POINTS)
     third = ids_of(bench)[2:3]
     bench.run(POINTS, third)
     alone = bench.store.read(key(POINTS), "theta", third)
@@ -372,7 +372,7 @@ def test_saved_images_are_what_a_file_gives_back(
 
 
 def test_maps_of_failed_attacks_explain_the_reported_class(bench: Bench) -> None:
-    failing = Craft(TARGETS, replace(PLAIN, steps=0, warm_start=None), None, None)
+    failing = Craft(TARGETS, replace(PLAIN, rungs=(0,), warm_start=None), None, None)
     compute(bench, TARGETS, failing, Explain(failing, CAM()))
     reported, target = rows(bench, failing, "predicted"), rows(bench, TARGETS, "target")
     assert not (reported == target).any()

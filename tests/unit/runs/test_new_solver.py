@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from torch import Tensor
 
-from underfire.attacks import solvers
+from underfire.attacks import recipes
 from underfire.attacks.names import SOLVERS, AttackSolver, attack_name, attacker, in_order
 from underfire.attacks.perturbations import Added
 from underfire.core.errors import UnderfireError
@@ -38,7 +38,7 @@ class L2Ball(Added):
 
 @pytest.fixture
 def row(monkeypatch: pytest.MonkeyPatch) -> AttackSolver:
-    recipe = replace(solvers.RECIPES["annealed"], perturbation=L2Ball(), warm_steps=2, plain_steps=2)
+    recipe = replace(recipes.RECIPES["annealed"], perturbation=L2Ball(), warm_steps=2, plain_steps=2)
     titles = ("L2", "ADV² in L2", "ADV² in L2 on the ensemble")
     does = "changes pixel values within an L2 ball"
     row = AttackSolver("l2", "adv2-l2", *titles, does, lambda: {"annealed": recipe}, ("eps",), ("l2",))

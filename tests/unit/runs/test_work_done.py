@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from underfire.attacks import solvers
+from underfire.attacks import recipes
 from underfire.core import io
 from underfire.interpreters import rts
 from underfire.models.classifier import Classifier
@@ -46,8 +46,8 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 @pytest.fixture
 def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], None]:
-    short = replace(solvers.RECIPES["annealed"], warm_steps=1, plain_steps=1)
-    monkeypatch.setattr(solvers, "RECIPES", {**solvers.RECIPES, "annealed": short})
+    short = replace(recipes.RECIPES["annealed"], warm_steps=1, plain_steps=1)
+    monkeypatch.setattr(recipes, "RECIPES", {**recipes.RECIPES, "annealed": short})
 
     def run() -> None:
         settings = AttackSettings(model="demo", images="demo", interpreters=("cam", "rts"), n=4, steps=1)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from underfire.attacks import solvers
+from underfire.attacks import recipes
 from underfire.attacks.engine import Progress
 from underfire.core.errors import UnderfireError
 from underfire.core.io import read_json, write_json, write_table
@@ -65,8 +65,8 @@ def run(tiny_model: str, tiny_photos: Path, tmp_path_factory: pytest.TempPathFac
         normalize="none",
     )
     with pytest.MonkeyPatch.context() as patch:
-        short = replace(solvers.RECIPES["annealed"], warm_steps=2, plain_steps=5)
-        patch.setattr(solvers, "RECIPES", {**solvers.RECIPES, "annealed": short})
+        short = replace(recipes.RECIPES["annealed"], warm_steps=2, plain_steps=5)
+        patch.setattr(recipes, "RECIPES", {**recipes.RECIPES, "annealed": short})
         classifier = Classifier.load(tiny_model, None, "none")
         out = tmp_path_factory.mktemp("runs") / "attacked"
         return effectiveness.execute(settings, classifier, open_images(tiny_photos), out, command="test").path

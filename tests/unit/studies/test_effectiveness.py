@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from printed import DENSENET, by_name, held_run, names_of, numbers, printed
-from underfire.attacks import engine, solvers
+from underfire.attacks import engine, recipes
 from underfire.attacks.perturbations import Flow
 from underfire.attacks.target_maps import Patch, Pool, Wanted
 from underfire.core.errors import UnderfireError
@@ -36,8 +36,8 @@ from underfire.studies.effectiveness import execute
 @pytest.fixture(autouse=True)
 def short_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
     """Five steps where the annealed recipe has a hundred: what is computed matters here, not how well it works."""
-    short = replace(solvers.RECIPES["annealed"], warm_steps=4, plain_steps=5)
-    monkeypatch.setattr(solvers, "RECIPES", {**solvers.RECIPES, "annealed": short})
+    short = replace(recipes.RECIPES["annealed"], warm_steps=4, plain_steps=5)
+    monkeypatch.setattr(recipes, "RECIPES", {**recipes.RECIPES, "annealed": short})
 
 
 def settings(**changes: Any) -> AttackSettings:
@@ -188,8 +188,8 @@ def test_the_table_follows_from_the_stored_images(
 def test_flows_have_columns_that_other_attacks_leave_empty(
     classifier: Classifier, image_set: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    short = replace(solvers.FLOW_RECIPES["annealed"], warm_steps=4, plain_steps=5)
-    monkeypatch.setattr(solvers, "FLOW_RECIPES", {"annealed": short})
+    short = replace(recipes.FLOW_RECIPES["annealed"], warm_steps=4, plain_steps=5)
+    monkeypatch.setattr(recipes, "FLOW_RECIPES", {"annealed": short})
     bent = run_of(classifier, image_set, tmp_path / "bent", settings(solvers=("stadv",), interpreters=("cam",)))
     for attack in ("stadv", "adv2-stadv"):
         rows, theta = rows_of(bent, attack, "cam"), torch.from_numpy(bent.thetas(attack, "cam")[1])
@@ -221,7 +221,7 @@ def test_attacks_that_evade_have_images_and_rows_of_their_own(
 def test_algorithm_2_draws_on_the_images_that_its_first_stage_has_left(
     classifier: Classifier, image_set: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(solvers.RECIPES, "paper", replace(solvers.RECIPES["paper"], warm_steps=2, plain_steps=2))
+    monkeypatch.setitem(recipes.RECIPES, "paper", replace(recipes.RECIPES["paper"], warm_steps=2, plain_steps=2))
     wanted = settings(recipe="paper", interpreters=("cam",), evade=("fs:bits:2",))
     run = run_of(classifier, image_set, tmp_path / "run", wanted)
     stages = {each.label: each.spec for each in plan(wanted, Select(classifier.fingerprint(), image_set.digest, 5, 0))}
@@ -369,8 +369,8 @@ def test_a_run_whose_attacks_meant_something_else_is_refused(
     classifier: Classifier, image_set: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_of(classifier, image_set, tmp_path)
-    changed = replace(solvers.RECIPES["annealed"], warm_steps=3)
-    monkeypatch.setattr(solvers, "RECIPES", {**solvers.RECIPES, "annealed": changed})
+    changed = replace(recipes.RECIPES["annealed"], warm_steps=3)
+    monkeypatch.setattr(recipes, "RECIPES", {**recipes.RECIPES, "annealed": changed})
     with pytest.raises(
         UnderfireError, match=r"was begun by underfire 0\.\d+\.\d+, whose attacks are not those of this"
     ):
