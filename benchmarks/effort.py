@@ -13,7 +13,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from underfire.attacks import engine, solvers
 from underfire.attacks.attack import Attack
@@ -34,14 +34,15 @@ from underfire.models.classifier import Classifier
 PICTURES = Path(__file__).parents[1] / "docs" / "images"
 
 
-class Counting(Classifier):
-    """A classifier that counts the images that go through it."""
+class Counter:
+    """How many images have gone through a classifier."""
 
-    passes = 0
+    def __init__(self, classifier: Classifier) -> None:
+        self.passes = 0
+        classifier.network.register_forward_hook(self._count)
 
-    def logits_and_features(self, x: Images) -> tuple[Logits, Tensor | None]:
-        self.passes += len(x)
-        return super().logits_and_features(x)
+    def _count(self, network: nn.Module, given: tuple[Tensor, ...], logits: Tensor) -> None:
+        self.passes += len(given[0])
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ class Trial:
 class Bench:
     """The images and what is known of their benign maps."""
 
-    classifier: Counting
+    classifier: Classifier
+    counter: Counter
     interpreter: Interpreter
     samples: Samples
     batch: int
@@ -79,9 +81,9 @@ class Bench:
         return Goal(keys, x, random_class(labels, classes, keys, seed), maps, noise=noise)
 
     def measure(self, name: str, attack: Attack, goal: Goal, start: Tensor, benign: list[Maps]) -> Trial:
-        before = self.classifier.passes
+        before = self.counter.passes
         outcome = engine.run(replace(attack, warm_start=None), self.classifier, goal, self.batch, start=start)
-        passes = (self.classifier.passes - before) / len(goal.key)
+        passes = (self.counter.passes - before) / len(goal.key)
         maps = [self.explain(outcome.image, outcome.predicted, draw) for draw in scoring_draws(self.interpreter)]
         return Trial(name, passes, float(outcome.steps.float().mean()), compare_draws(maps, benign)["map_l1"])
 
@@ -112,7 +114,9 @@ def draw(found: list[Trial], title: str, path: Path) -> None:
         ("fixed steps", [each for each in found if each.name not in EFFORTS], "o--"),
         ("effort", [each for each in found if each.name in EFFORTS], "s-"),
     ):
-        panel.plot([each.passes for each in chosen], [float(each.map_l1.median()) for each in chosen], style, label=label)
+        panel.plot(
+            [each.passes for each in chosen], [float(each.map_l1.median()) for each in chosen], style, label=label
+        )
         for each in chosen:
             place = each.passes, float(each.map_l1.median())
             panel.annotate(each.name, place, textcoords="offset points", xytext=(4, 5), fontsize=7)
@@ -140,7 +144,7 @@ def main() -> None:
     parser.add_argument("--name", help="of the picture; default: the interpreter's")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    classifier = Counting.load(options.model, None, options.normalize)
+    classifier = Classifier.load(options.model, None, options.normalize)
     given = (options.labels, options.crop, options.resize)
     image_set = demo_images(200) if options.images == "demo" else open_images(options.images, *given)
 
@@ -150,7 +154,7 @@ def main() -> None:
 
     samples = select(classify, image_set, options.n, options.seed).samples
     interpreter = interpreter_named(options.interpreter)
-    bench = Bench(classifier, interpreter, samples, min(options.batch, options.n))
+    bench = Bench(classifier, Counter(classifier), interpreter, samples, min(options.batch, options.n))
     found = trials(bench, [int(steps) for steps in options.steps.split(",")], options.seed)
     title = f"{interpreter_name(interpreter.name)}, n = {options.n}"
     draw(found, title, PICTURES / f"effort-{options.name or interpreter.name}.svg")

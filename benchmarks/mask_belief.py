@@ -8,7 +8,6 @@ passes per image and point, which is why an attack cannot look at it all the tim
 """
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -47,12 +46,12 @@ def follow(attack: Attack, classifier: Classifier, goal: Goal, steps: int, every
     """The attack's first steps, looked at before every `every`-th one; beliefs begin anew as in the engine."""
     assert attack.warm_start is not None
     start = engine.run(attack.warm_start, classifier, goal, len(goal.key)).theta
-    slots = engine._fill(attack, classifier, goal, start, list(range(len(goal.key))))
+    slots = engine._fresh(attack, classifier, goal, start, list(range(len(goal.key))))
     curve: Curve = []
     for step in range(steps):
         x = attack.perturbation.decode(goal.image, slots.theta)
         if step and step % attack.quantum == 0:
-            slots = replace(slots, belief=attack.interpreter.begin(classifier, x, goal.target, goal.key))
+            slots = engine._next(attack, classifier, slots)
         slots = engine._step(attack, classifier, slots)
         if step % every == every - 1:
             shown = attack.interpreter.explain(classifier, x, goal.target, goal.key)

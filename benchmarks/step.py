@@ -108,14 +108,14 @@ class Bench:
             self.classifier, x.to(device), self.goal.target.to(device), self.goal.key.to(device)
         )
         goal = replace(self.goal, target_map=maps.cpu())
-        return engine._fill(attack, self.classifier, goal, attack.perturbation.init(x), list(range(len(x))))
+        return engine._fresh(attack, self.classifier, goal, attack.perturbation.init(x), list(range(len(x))))
 
     def step(self, attack: Attack, slots: engine.Slots) -> engine.Slots:
         return engine._quantum(attack, self.classifier, slots, lambda *_: None)
 
     def judge(self, attack: Attack, slots: engine.Slots) -> object:
         judged = engine._judge(attack, self.classifier, slots)
-        return judged, engine._finished(attack, self.classifier, judged)
+        return judged, engine._settled(attack, self.classifier, judged)
 
 
 def measure(network: str, batch: int, rounds: int, device: str) -> Timing:

@@ -72,9 +72,8 @@ class InTurn:
 
     def __post_init__(self) -> None:
         if not self.schedules or len(self.schedules) != len(self.steps):
-            raise UnderfireError(
-                f"Schedules in turn must be one for each number of steps, not {len(self.schedules)} for {len(self.steps)}."
-            )
+            pair = f"{len(self.schedules)} and {len(self.steps)}"
+            raise UnderfireError(f"Schedules in turn must be as many as numbers of steps, not {pair}.")
         for schedule, steps in zip(self.schedules, self.steps, strict=True):
             check_schedule("A schedule in turn", schedule, least=-math.inf)
             check_count("The number of steps of a schedule", steps, least=0)

@@ -165,7 +165,8 @@ def test_what_is_left_out_of_comparison_is_no_part_of_the_identity() -> None:
 
 def test_an_attack_is_described_by_its_parameters() -> None:
     described = describe(PLAIN)
-    assert described["rule"]["alpha"] == {"type": "Cosine", "start": 2 / 255, "end": 0.0, "steps": 3}
+    cosine = {"type": "Cosine", "start": 2 / 255, "end": 0.0, "steps": 3}
+    assert described["rule"]["alpha"] == {"type": "InTurn", "schedules": [cosine], "steps": [3]}
     assert described["perturbation"] == {"type": "Pixels", "eps": 8 / 255}
 
 
