@@ -11,7 +11,7 @@ from tiny_maskers import tiny_rts
 from tiny_networks import classifier
 from underfire.attacks import recipes, solvers
 from underfire.attacks.attack import Attack, CrossEntropy, SmoothedCrossEntropy
-from underfire.attacks.names import RECIPES, SOLVERS
+from underfire.attacks.names import EFFORTS, RECIPES, SOLVERS, AttackSolver
 from underfire.attacks.perturbations import Flow, Pixels
 from underfire.attacks.solvers import map_aware
 from underfire.attacks.steps import AdamStep, MomentumSignStep, SignStep, TwoPhaseStep
@@ -193,17 +193,40 @@ def test_recipes_are_named_as_they_are_offered() -> None:
 
 
 @whatever_the_interpreter
-def test_annealed_recipe_ends_where_it_stands(interpreter: Interpreter) -> None:
-    """Ours: 40 to 60 steps of warm start, then 100 to 300 whose size falls from 2/255 to 0."""
-    for attack in (solvers.pgd(), solvers.adv2(interpreter)):
+@pytest.mark.parametrize("effort", EFFORTS)
+def test_annealed_steps_fall_to_nothing_on_every_rung(interpreter: Interpreter, effort: str) -> None:
+    """Ours: 40 to 60 steps of warm start, then rungs of steps whose size falls from 2/255 to 0."""
+    for attack in (solvers.pgd(), solvers.adv2(interpreter, effort=effort)):
         assert attack.warm_start is not None
         assert 40 <= attack.warm_start.steps <= 60
         assert step_sizes(attack.warm_start) == {exactly(1 / 255)}
-        assert 100 <= attack.steps <= 300
         assert isinstance(attack.rule, SignStep | MomentumSignStep)
-        first, last = attack.rule.alpha(torch.tensor([0, attack.steps])).tolist()
-        assert (first, last) == (exactly(2 / 255), 0.0)
+        assert falls_on_every_rung(attack) == exactly(2 / 255)
         assert budget(attack) == budget(attack.warm_start) == 8 / 255
+
+
+@whatever_the_interpreter
+@pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS)
+def test_more_effort_is_more_rungs(solver: AttackSolver, interpreter: Interpreter) -> None:
+    quick, standard, thorough = (map_aware(solver, interpreter, effort=effort).rungs for effort in EFFORTS)
+    assert quick == standard[: len(quick)]
+    assert standard == thorough[: len(standard)]
+    assert len(quick) < len(standard) < len(thorough)
+    assert map_aware(solver, interpreter).rungs == standard
+    assert map_aware(solver, interpreter, steps=7).rungs == (7,)
+
+
+def falls_on_every_rung(attack: Attack) -> float:
+    """The size of the first step of each rung; the last one is next to nothing."""
+    first = set()
+    for place, steps in enumerate(attack.rungs):
+        begin = sum(attack.rungs[:place])
+        alpha = attack.rule.alpha(torch.arange(begin, begin + steps))
+        assert bool((alpha.diff() < 0).all())
+        assert float(alpha[-1]) < 0.01 * float(alpha[0])
+        first.add(float(alpha[0]))
+    (size,) = first
+    return size
 
 
 # ------------------------------------------------------------------ StAdv, Table 11
@@ -262,14 +285,13 @@ def test_rts_row_on_stadv() -> None:
 
 
 @whatever_the_interpreter
-def test_annealed_recipe_on_stadv_ends_where_it_stands(interpreter: Interpreter) -> None:
-    """Ours: a short warm start, then 100 to 300 steps of Adam whose size falls to 0; Table 11's tau."""
-    attacks = (solvers.stadv(), solvers.adv2_stadv(interpreter))
+@pytest.mark.parametrize("effort", EFFORTS)
+def test_annealed_steps_on_stadv_fall_to_nothing_on_every_rung(interpreter: Interpreter, effort: str) -> None:
+    """Ours: a short warm start, then Adam, whose size falls to 0 on each rung; Table 11's tau."""
+    attacks = (solvers.stadv(), solvers.adv2_stadv(interpreter, effort=effort))
     assert attacks[0].warm_start == attacks[1].warm_start
     for attack in attacks:
-        assert 100 <= attack.steps <= 300
         assert isinstance(attack.rule, AdamStep)
-        first, last = attack.rule.alpha(torch.tensor([0, attack.steps])).tolist()
-        assert (first, last) == (exactly(0.1), 0.0)
+        assert falls_on_every_rung(attack) == exactly(0.1)
         assert attack.weights["cost"] == Constant(0.0005)
         assert attack.perturbation == Flow()

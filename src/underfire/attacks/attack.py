@@ -21,7 +21,7 @@ from underfire.core.errors import UnderfireError
 from underfire.core.losses import confidence, cross_entropy, log_odds, log_prob, map_distance, smoothed_cross_entropy
 from underfire.core.schedules import Constant, Schedule, check_schedule
 from underfire.core.types import Flags, Goal, Images, Labels, Logits, Reading, Row, Terms
-from underfire.interpreters.protocol import Interpreter, check_reading
+from underfire.interpreters.protocol import Explainer, Interpreter, check_reading
 from underfire.models.classifier import Classifier
 
 
@@ -96,7 +96,9 @@ class Attack:
     `weights` are schedules by term name; a term that is not named has weight 1. In the choice of the best
     iterate those that report the target class with p >= `confidence` come first.
     Its effort is a ladder of `rungs`, each so many steps. After each the images leave that are settled: confident, with
-    a map as close as the interpreter's own noise or as `settled`; schedules count the steps of all rungs.
+    a map as close as the interpreter's own noise or as `settled`; the others go on from their best iterate or, if
+    rungs begin `afresh`, from where they started. Schedules count the steps of all rungs.
+    `judges` are the explainers by whose maps, on the mean, the best iterate is chosen; by default the interpreter.
     `warm_start` is run first and its theta seeds this attack; interpreters share it where it is Blind.
     `anchor` is run first, too, and the class probabilities of its images become the goal's.
     """
@@ -112,6 +114,8 @@ class Attack:
     quantum: int = 50
     confidence: float = 0.95
     settled: float = 0.01
+    afresh: bool = False
+    judges: tuple[Explainer, ...] = ()
     warm_start: "Attack | None" = None
     anchor: "Attack | None" = None
 

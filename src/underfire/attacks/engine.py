@@ -3,8 +3,8 @@
 Only between quanta does the deployed interpreter judge: the best iterate of the quantum, by the
 attacker's own reading, is explained and kept if it beats the best one so far; beliefs begin anew;
 finished images leave their slots to waiting ones. Where a rung of the attack's effort ends, images that
-are settled are finished, and the others go on from the best iterate of all. The number of slots never changes
-within a run, so an image's result does not depend on which images share the batch.
+are settled are finished, and the others go on from the best iterate of all, or begin afresh. The number of slots never
+changes within a run, so an image's result does not depend on which images share the batch.
 
 The dice of an interpreter that draws are the attacker's own: the loop derives them from the image's key, anew for
 every belief, so that no choice made here has seen the draws by which the result is scored.
@@ -38,15 +38,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class Iterate:
-    """A theta, its rank (see `Attack.rank`) and how far its deployed map is from the target, if known: row record."""
+    """A theta and its rank (see `Attack.rank`): row record."""
 
     theta: Tensor
     rank: Row
-    map_l1: Row
-
-
-def _unjudged(theta: Tensor, rank: Row) -> Iterate:
-    return Iterate(theta, rank, torch.full_like(rank, torch.inf))
 
 
 @dataclass(frozen=True)
@@ -54,6 +49,7 @@ class Slots:
     """Everything the loop remembers of the images at work: row record."""
 
     goal: Goal
+    start: Tensor  # the first theta
     theta: Tensor
     state: Any  # the step rule's
     belief: Any  # the interpreter's
@@ -119,7 +115,7 @@ def stream(
         slots = _quantum(attack, classifier, slots, partial(report.step, working))
         judged = _judge(attack, classifier, slots)
         settled = _settled(attack, classifier, judged)
-        finished = (judged.step >= attack.steps) | (settled & attack.ends_rung(judged.step))
+        finished = (judged.step >= attack.steps) | settled
         slots = _next(attack, classifier, judged)
         done = [slot for slot in finished.nonzero()[:, 0].tolist() if slot not in idle]
         if unfinished := [slot for slot in working if slot not in done]:
@@ -166,9 +162,10 @@ def _fresh(attack: Attack, classifier: Classifier, goal: Goal, start: Tensor, ch
     goal = rows.to(rows.take(goal, index), classifier.device)
     theta = start[index].to(classifier.device)
     x = attack.perturbation.decode(goal.image, theta)
-    unranked = _unjudged(theta, torch.full((len(index),), torch.inf, dtype=theta.dtype, device=theta.device))
+    unranked = Iterate(theta, torch.full((len(index),), torch.inf, dtype=theta.dtype, device=theta.device))
     return Slots(
         goal=goal,
+        start=theta,
         theta=theta,
         state=attack.rule.init(theta),
         belief=attack.interpreter.begin(classifier, x, goal.target, _dice(goal, "belief", torch.zeros_like(goal.key))),
@@ -198,35 +195,38 @@ def _step(attack: Attack, classifier: Classifier, slots: Slots) -> Slots:
     objective = attack.objective(classifier, goal, belief, slots.step)
     moved, state, terms = attack.rule.step(objective, theta, slots.state, slots.step)
     rank = attack.rank(terms.logits.detach(), terms.parts["map"].detach(), goal.target).to(theta.dtype)
-    return Slots(
-        goal=goal,
+    return replace(
+        slots,
         theta=attack.perturbation.project(goal.image, moved),
         state=state,
         belief=belief,
         step=slots.step + 1,
-        candidate=_better(_unjudged(theta, rank), slots.candidate),
-        best=slots.best,
+        candidate=_better(Iterate(theta, rank), slots.candidate),
     )
 
 
 def _judge(attack: Attack, classifier: Classifier, slots: Slots) -> Slots:
-    """Rank the quantum's candidates by the deployed interpreter."""
+    """Rank the quantum's candidates by the maps of the attack's judges."""
     goal, theta = slots.goal, slots.candidate.theta
     x = attack.perturbation.decode(goal.image, theta)
     with torch.no_grad():
         logits = classifier(x)
-    maps = attack.interpreter.explain(classifier, x, goal.target, _dice(goal, "judge", torch.zeros_like(goal.key)))
-    rank = attack.rank(logits, map_distance(maps[:, None], goal.target_map), goal.target).to(theta.dtype)
-    judged = Iterate(theta, rank, map_l1(maps, goal.target_map).to(theta.dtype))
+    distances = []
+    for number, judge in enumerate(attack.judges or (attack.interpreter,)):
+        dice = _dice(goal, "judge", torch.full_like(goal.key, number))
+        distances.append(map_distance(judge.explain(classifier, x, goal.target, dice)[:, None], goal.target_map))
+    rank = attack.rank(logits, torch.stack(distances).mean(0), goal.target).to(theta.dtype)
     return replace(
-        slots, candidate=_unjudged(theta, torch.full_like(rank, torch.inf)), best=_better(judged, slots.best)
+        slots,
+        candidate=Iterate(theta, torch.full_like(rank, torch.inf)),
+        best=_better(Iterate(theta, rank), slots.best),
     )
 
 
 def _next(attack: Attack, classifier: Classifier, slots: Slots) -> Slots:
-    """The slots at the start of the next quantum: beliefs anew, and on a new rung the best theta and a rule at rest."""
-    best = slots.best.theta
-    at_rest = replace(slots, theta=best, state=attack.rule.init(best))
+    """The slots at the start of the next quantum, with beliefs anew; on a new rung the rule is at rest."""
+    first = slots.start if attack.afresh else slots.best.theta
+    at_rest = replace(slots, theta=first, state=attack.rule.init(first))
     slots = rows.where(attack.ends_rung(slots.step), at_rest, slots)
     x = attack.perturbation.decode(slots.goal.image, slots.theta)
     belief = attack.interpreter.begin(classifier, x, slots.goal.target, _dice(slots.goal, "belief", slots.step))
@@ -244,18 +244,25 @@ def _better(new: Iterate, old: Iterate) -> Iterate:
 
 
 def _settled(attack: Attack, classifier: Classifier, slots: Slots) -> Flags:
-    """Whether further steps have nothing to win: a confident success, its map as close as two deployed maps of one
-    image are, or as `attack.settled`, and each extra term at its own `settled`."""
-    distance, noise = slots.best.map_l1, slots.goal.noise
-    reach = torch.zeros_like(distance) if noise is None else noise.to(distance.dtype)
-    near = (slots.best.rank < 1) & (distance <= reach.clamp_min(attack.settled))
+    """Whether an image is at the end of a rung which is not its last, and further ones have nothing to win.
+
+    Its best iterate is then a confident success, its deployed map as close as two maps of one image are, or as
+    `attack.settled`, and each extra term is at its own `settled`.
+    """
+    goal, best = slots.goal, slots.best
+    settled = attack.ends_rung(slots.step) & (slots.step < attack.steps) & (best.rank < 1)
+    if not bool(settled.any()):
+        return settled
+    x = attack.perturbation.decode(goal.image, best.theta)
+    maps = attack.interpreter.explain(classifier, x, goal.target, _dice(goal, "last look", slots.step))
+    noise = torch.zeros_like(best.rank) if goal.noise is None else goal.noise.to(best.rank.dtype)
+    settled &= map_l1(maps, goal.target_map) <= noise.clamp_min(attack.settled)
     if attack.extra_terms:
-        objective = attack.objective(classifier, slots.goal, slots.belief, slots.step)
         with torch.no_grad():
-            parts = objective(slots.best.theta).parts
+            parts = attack.objective(classifier, goal, slots.belief, slots.step)(best.theta).parts
         for term in attack.extra_terms:
-            near &= parts[term.name] <= term.settled
-    return near
+            settled &= parts[term.name] <= term.settled
+    return settled
 
 
 def _outcome(attack: Attack, classifier: Classifier, slots: Slots, settled: Flags) -> Outcome:

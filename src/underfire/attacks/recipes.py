@@ -38,7 +38,7 @@ from underfire.interpreters.grad import GRAD
 from underfire.interpreters.input_gradients import SmoothedReLU
 from underfire.interpreters.mask.attacker import Unrolled
 from underfire.interpreters.mask.interpreter import MASK
-from underfire.interpreters.protocol import Blind, Interpreter
+from underfire.interpreters.protocol import Blind, Explainer, Interpreter
 from underfire.interpreters.relu_gates import PaperGate
 
 Rungs = tuple[int, ...]
@@ -53,7 +53,9 @@ class MapAttack:
     further: Mapping[str, float] = field(default_factory=dict)  # weights of other terms, by name
     rule: Callable[[Rungs], StepRule] | None = None  # None for the recipe's own
     quantum: int = 50
+    afresh: bool = False  # see `Attack`
     model: Callable[[Interpreter], Interpreter] = lambda interpreter: interpreter  # the attacker's model of it
+    judges: Callable[[Interpreter], tuple[Explainer, ...]] = lambda interpreter: ()  # see `Attack`
     prediction: Callable[[int, int], PredictionLoss] = lambda steps, seed: CrossEntropy()
 
 
@@ -93,6 +95,13 @@ def _unrolled(interpreter: Interpreter) -> Interpreter:
     return replace(interpreter, attacker=Unrolled(follow=4, lookahead=4))
 
 
+def _hurried(interpreter: Interpreter) -> tuple[Explainer, ...]:
+    """Three draws of MASK after a third of its iterations, which tell more than one whole solution and cost as much."""
+    if not isinstance(interpreter, MASK):
+        raise UnderfireError(_taken("mask"))
+    return 3 * (replace(interpreter, solver=replace(interpreter.solver, steps=-(-interpreter.solver.steps // 3))),)
+
+
 def _taken(name: str) -> str:
     return f"An interpreter of your own is named '{name}', as one of underfire's is; give it a name of its own."
 
@@ -119,9 +128,9 @@ def _once(steps: int) -> Mapping[str, Rungs]:
     return {STANDARD: (steps,)}
 
 
-def _ladder(*rungs: int, quick: int = 1) -> Mapping[str, Rungs]:
-    """All of the rungs are thorough, all but the last are standard, the first ones are quick."""
-    return {QUICK: rungs[:quick], STANDARD: rungs[:-1], THOROUGH: rungs}
+def _ladder(*rungs: int) -> Mapping[str, Rungs]:
+    """The first rung is quick, all but the last are standard, all of them thorough."""
+    return {QUICK: rungs[:1], STANDARD: rungs[:-1], THOROUGH: rungs}
 
 
 def _margin(steps: int, seed: int) -> PredictionLoss:
@@ -186,10 +195,12 @@ RECIPES: Mapping[str, Recipe] = {
         rule=lambda rungs: SignStep(_annealed(2 / 255, rungs)),
         weight=lambda c, steps: Constant(c),
         map_attacks={
-            "cam": MapAttack(_once(100), 20.0, rule=_annealed_momentum, prediction=_margin),
-            "grad": MapAttack(_once(150), 20.0),
-            "mask": MapAttack(_once(240), 2.5, quantum=120),
-            "rts": MapAttack(_once(200), 20.0, {"encoder": 0.1}, rule=_annealed_momentum, prediction=_margin),
+            "cam": MapAttack(_ladder(50, 50, 200), 20.0, rule=_annealed_momentum, prediction=_margin),
+            "grad": MapAttack(_ladder(50, 100, 300), 20.0),
+            "mask": MapAttack(_ladder(240, 240, 480), 2.5, quantum=120, afresh=True, judges=_hurried),
+            "rts": MapAttack(
+                _ladder(50, 150, 300), 20.0, {"encoder": 0.1}, rule=_annealed_momentum, prediction=_margin
+            ),
         },
         evasion=_agreement,
     ),
@@ -225,10 +236,10 @@ FLOW_RECIPES: Mapping[str, Recipe] = {
         rule=_flowing,
         weight=lambda c, steps: Constant(c),
         map_attacks={
-            "cam": MapAttack(_once(200), 100.0, prediction=_margin),
-            "grad": MapAttack(_once(150), 50.0),
-            "mask": MapAttack(_once(240), 10.0, quantum=120),
-            "rts": MapAttack(_once(200), 100.0, {"encoder": 0.1}, prediction=_margin),
+            "cam": MapAttack(_ladder(50, 150, 300), 100.0, prediction=_margin),
+            "grad": MapAttack(_ladder(50, 100, 300), 50.0),
+            "mask": MapAttack(_ladder(240, 240, 480), 10.0, quantum=120, afresh=True, judges=_hurried),
+            "rts": MapAttack(_ladder(50, 150, 300), 100.0, {"encoder": 0.1}, prediction=_margin),
         },
         evasion=_agreement,
         further={"cost": 0.0005},
@@ -261,5 +272,6 @@ def map_attack(recipe: Recipe, interpreter: Interpreter) -> MapAttack:
         weight=len(weights) * max(weights),  # so that each member's loss has its own weight
         further={name: weight for row in rows for name, weight in row.further.items() if name != "prediction"},
         quantum=max(row.quantum for row in rows),
+        afresh=any(row.afresh for row in rows),
         model=lambda _: Ensemble(members, weights),
     )

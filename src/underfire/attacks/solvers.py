@@ -126,6 +126,8 @@ def map_aware(
         prediction=parameters.prediction(sum(rungs), seed),
         extra_terms=evasion.terms,
         rungs=rungs,
+        afresh=parameters.afresh,
+        judges=parameters.judges(interpreter),
         quantum=parameters.quantum,
         warm_start=_warm_start(own),
         anchor=evasion.anchor,

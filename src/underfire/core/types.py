@@ -85,4 +85,4 @@ class Outcome:
     success: Flags  # predicted == target
     success_last: Flags  # likewise at the last iterate, which need not be the best one
     steps: Labels  # steps spent on this image, warm start not counted
-    settled: Flags  # further steps had nothing to win (see `attacks.attack.Attack`)
+    settled: Flags  # left before the last rung: further ones had nothing to win

@@ -1,6 +1,7 @@
 """What can be asked of a recipe: another budget, length or map weight; the numbers are the fidelity law's."""
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -62,6 +63,21 @@ def test_rts_has_an_encoder_term_of_constant_weight(recipe: str) -> None:
     weight = 0.0 if recipe == "paper-isic" else 0.1
     assert set(attack.weights) == {"map", "encoder"}
     torch.testing.assert_close(attack.weights["encoder"](torch.tensor([0, 500])), torch.tensor([weight, weight]))
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"effort": "heroic"}, "no effort 'heroic'; the efforts are quick, standard, thorough"),
+        ({"effort": "quick", "steps": 5}, "give one of the two"),
+        ({"effort": "quick", "recipe": "paper"}, "recipe 'paper' has the paper's steps and no other effort"),
+    ],
+)
+@pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS)
+def test_efforts_that_there_are_not(solver: AttackSolver, given: dict[str, Any], told: str) -> None:
+    with pytest.raises(UnderfireError, match=told):
+        solvers.map_aware(solver, CAM(), **given)
+    assert solvers.map_aware(solver, CAM(), recipe="paper", effort="standard").rungs[1:] == ()
 
 
 @pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS)
