@@ -1,5 +1,7 @@
 """Options as they are typed and as Python gives them."""
 
+from typing import Any
+
 import pytest
 
 from underfire import UnderfireError
@@ -28,3 +30,19 @@ def test_lists_are_tuples_or_separated_by_commas() -> None:
     assert typed == AttackSettings(
         **given, interpreters=("cam", "grad-cam"), solvers=("pgd", "stadv"), evade=("fs", "fs:median:3")
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"effort": "quick", "steps": 5}, "--effort and --steps both say how long an attack is"),
+        ({"effort": "thorough", "recipe": "paper"}, "The recipe 'paper' has the paper's steps"),
+    ],
+)
+def test_an_attack_has_one_length(given: dict[str, Any], told: str) -> None:
+    with pytest.raises(UnderfireError, match=told):
+        AttackSettings(model="demo", images="demo", **given)
+
+
+def test_the_papers_effort_is_standard() -> None:
+    assert AttackSettings(model="demo", images="demo", recipe="paper", effort="standard").effort == "standard"
