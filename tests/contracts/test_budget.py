@@ -66,7 +66,7 @@ def test_bent_images_are_mixes_of_the_four_pixels_around_places_inside_the_image
     model, x0 = classifier("resnet"), images(2)
     interpreter = interpreter_of(name, model)
     start = Flow().project(x0, reach * (4 * images(2, seed=1)[:, :2] - 2))
-    wild = attack(interpreter, **(BENT | {"rule": AdamStep(Constant(reach)), "steps": 3, "quantum": 3}))
+    wild = attack(interpreter, **(BENT | {"rule": AdamStep(Constant(reach)), "rungs": (3,), "quantum": 3}))
     ((_, outcome),) = engine.stream(wild, model, a_goal(model, interpreter, x0), batch_size=2, start=start)
     assert torch.equal(Flow().decode(x0, outcome.theta), outcome.image)
     place = outcome.theta + torch.stack(torch.meshgrid(torch.arange(16.0), torch.arange(16.0), indexing="ij"))

@@ -331,7 +331,9 @@ def test_a_network_without_cam_is_refused_before_the_first_attack(image_set: Ima
     torch.manual_seed(0)
     net, out = Flattening().eval(), tmp_path / "run"
     images, wanted = recognising(net, image_set), settings(interpreters=("grad", "cam"))
-    with pytest.raises(UnderfireError, match=r"^CAM needs .*use Grad-CAM \(grad-cam\), which explains 'features'.*--features"):
+    with pytest.raises(
+        UnderfireError, match=r"^CAM needs .*use Grad-CAM \(grad-cam\), which explains 'features'.*--features"
+    ):
         run_of(Classifier(net), images, out, wanted)
     assert not out.exists()
     run_of(Classifier(net, features="features.2"), images, out, settings(interpreters=("grad-cam",)))
