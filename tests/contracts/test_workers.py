@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from compared_runs import same
-from underfire.attacks import solvers
+from underfire.attacks import recipes
 from underfire.attacks.engine import Progress
 from underfire.core.errors import UnderfireError
 from underfire.data.image_set import open_images
@@ -51,8 +51,8 @@ def home(tmp_path_factory: pytest.TempPathFactory, tiny_photos: Path) -> Iterato
     shutil.copytree(tiny_photos, folder / "photos")
     os.chdir(folder)
     with pytest.MonkeyPatch.context() as patch:
-        short = replace(solvers.RECIPES["annealed"], warm_steps=3, plain_steps=6)
-        patch.setattr(solvers, "RECIPES", {**solvers.RECIPES, "annealed": short})
+        short = replace(recipes.RECIPES["annealed"], warm_steps=3, plain_steps=6)
+        patch.setattr(recipes, "RECIPES", {**recipes.RECIPES, "annealed": short})
         yield folder
     os.chdir(before)
 
