@@ -21,23 +21,32 @@ QUANTILE = 0.95
 
 def partners(keys: Keys, labels: Labels, seed: int) -> Int[Tensor, " n"]:
     """Another image for each, of another class where there is one; itself where it is the only image."""
-    drawn = uniform(seed, "unrelated", keys, torch.zeros_like(keys), 1)[:, 0]
-    others = ~torch.eye(len(keys), dtype=torch.bool)
-    unlike = others & (labels[:, None] != labels)
-    fitting = torch.where(unlike.any(1, keepdim=True), unlike, others)
-    chosen = [
-        int(row.nonzero()[int(draw * row.sum()), 0]) if row.any() else place
-        for place, (row, draw) in enumerate(zip(fitting, drawn, strict=True))
-    ]
-    return torch.tensor(chosen)
+    drawn = uniform(seed, "unrelated", keys, torch.zeros_like(keys), 1)[:, 0].tolist()
+    return torch.tensor([_partner(place, draw, labels) for place, draw in enumerate(drawn)])
 
 
-def between_images(maps: Maps, partner: Int[Tensor, " n"]) -> dict[str, Row]:
+def _partner(place: int, draw: float, labels: Labels) -> int:
+    unlike = (labels != labels[place]).nonzero()[:, 0]
+    others = unlike if len(unlike) else torch.tensor([i for i in range(len(labels)) if i != place])
+    return int(others[int(draw * len(others))]) if len(others) else place
+
+
+def between_images(maps: Maps, partner: Int[Tensor, " n"], at_once: int = 64) -> dict[str, Row]:
     """Distance and overlap of each map with its partner's and with the mean of all others; NaN where it is alone."""
-    others = len(maps) - 1
-    mean = (maps.double().sum(0) - maps) / others if others else torch.full_like(maps, torch.nan)
-    unrelated = torch.where(partner[:, None, None] != torch.arange(len(maps))[:, None, None], maps[partner], torch.nan)
-    return {**_compared("unrelated", maps, unrelated), **_compared("mean_map", maps, mean.to(maps.dtype))}
+    total, everyone = maps.sum(0, dtype=torch.float64), torch.arange(len(maps))
+    parts = [_between(maps, total, partner, chunk) for chunk in torch.split(everyone, at_once)]
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def _between(
+    maps: Maps, total: Float[Tensor, "i j"], partner: Int[Tensor, " n"], chunk: Int[Tensor, " m"]
+) -> dict[str, Float[Tensor, " m"]]:
+    """The same of some of the images."""
+    others, own = len(maps) - 1, maps[chunk]
+    mean = (total - own) / others if others else torch.full_like(own, torch.nan)
+    alone = (partner[chunk] == chunk)[:, None, None]
+    unrelated = torch.where(alone, torch.nan, maps[partner[chunk]])
+    return {**_compared("unrelated", own, unrelated), **_compared("mean_map", own, mean.to(maps.dtype))}
 
 
 def natural(distances: Float[Tensor, "n changes"], overlaps: Float[Tensor, "n changes"]) -> dict[str, Row]:

@@ -14,6 +14,7 @@ from underfire.data.image_set import ImageSet
 from underfire.data.selection import Encounter, LocatedObjects, Selection, locate, meet, select
 from underfire.models.classifier import Classifier
 from underfire.runs.compute import in_one_sentence, logits_of
+from underfire.runs.needs import SHARD
 from underfire.runs.specs import Locate, Meet, Select, describe, key
 from underfire.runs.store import Store
 
@@ -36,13 +37,14 @@ def find(spec: Locate, image_set: ImageSet, masks: ImageSet, classifier: Classif
 
 
 def keep(spec: Select | Meet | Locate, samples: Samples, store: Store, **further: Tensor) -> None:
-    """Store the chosen images that the store lacks with their labels and further row tensors."""
+    """Store the chosen images that the store lacks with their labels and further row tensors, some at a time."""
     held = set(store.done(key(spec)))
     new = [i for i, name in enumerate(samples.ids) if name not in held]
-    if new:
+    store.create(key(spec), describe(spec))
+    for start in range(0, len(new), SHARD):
+        part = new[start : start + SHARD]
         rows = {"image": samples.images, "label": samples.labels, **further}
-        store.create(key(spec), describe(spec))
-        store.append(key(spec), [samples.ids[i] for i in new], {name: values[new] for name, values in rows.items()})
+        store.append(key(spec), [samples.ids[i] for i in part], {name: values[part] for name, values in rows.items()})
 
 
 def _classify(classifier: Classifier, images: Images) -> Logits:

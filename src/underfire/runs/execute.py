@@ -109,6 +109,7 @@ def execute(
         check_contents(run, experiment.image_set)
         if set(ids) - set(run.store.done(images)):
             (chosen or experiment.choose()).keep(run.store)
+        chosen = None  # its images are in the store
         context = Context(classifier, even_batch_size(len(ids), batch_size))
         if perform(experiment.plan, ids, context, run, on_progress, crew) or not (out / experiment.table).exists():
             write_table(out / experiment.table, experiment.tabulate(ids, run.store))

@@ -36,6 +36,7 @@ from underfire.runs.dispatch import Crew
 from underfire.runs.execute import Chosen, Experiment, Report, listed
 from underfire.runs.execute import execute as execute_experiment
 from underfire.runs.folder import Run
+from underfire.runs.needs import SHARD
 from underfire.runs.outcomes import ON_FILE, OUTCOMES, outcomes_schema
 from underfire.runs.plan import AttackPlan, Planned, PlannedAttack, PlannedInterpreter
 from underfire.runs.settings import AttackSettings, StudySettings
@@ -130,7 +131,7 @@ def _continued(spec: Mapping[str, Any], held: Mapping[str, Any]) -> tuple[Planne
 def outcome_table(plan: AttackPlan, ids: tuple[str, ...], store: Store) -> pa.Table:
     """One row per image x attack x interpreter, each attack's map against the target map and the benign one."""
     return pa.concat_tables(
-        _with_floors(_outcomes(attack, shown, plan.select, _Rows(ids, store)), shown, plan.select, store)
+        _with_floors(_outcomes(attack, shown, plan.select, ids, store), shown, plan.select, store)
         for shown in plan.interpreters
         for attack in plan.attacks
         if shown.name in attack.scored.maps
@@ -152,7 +153,33 @@ class _Rows:
         return [self.of(each, "map") for each in drawn]
 
 
-def _outcomes(attack: PlannedAttack, shown: PlannedInterpreter, select: Select, rows: _Rows) -> pa.Table:
+@dataclass(frozen=True)
+class _Measured:
+    """Some rows of the table but for their judgement, and what all rows of an attack are judged by."""
+
+    table: pa.Table
+    distance: Tensor
+    overlap: Tensor
+    noise: Tensor
+    faint: Tensor
+
+
+def _outcomes(
+    attack: PlannedAttack, shown: PlannedInterpreter, select: Select, ids: tuple[str, ...], store: Store
+) -> pa.Table:
+    """The rows of one attack; images and maps are read some at a time."""
+    parts = [ids[start : start + SHARD] for start in range(0, len(ids), SHARD)]
+    measured = [_measured(attack, shown, select, _Rows(part, store), ids) for part in parts]
+    table = pa.concat_tables(each.table for each in measured)
+    names = ("distance", "overlap", "noise", "faint")
+    judgement = judged(*(torch.cat([getattr(each, name) for each in measured]) for name in names))
+    place = table.column_names.index("judgement")
+    return table.set_column(place, table.schema.field(place), pa.array(judgement, pa.string()))
+
+
+def _measured(
+    attack: PlannedAttack, shown: PlannedInterpreter, select: Select, rows: _Rows, everyone: tuple[str, ...]
+) -> _Measured:
     craft, goal, drawn, ids = attack.craft, shown.goal, attack.scored.maps[shown.name], rows.ids
     target, wanted, benign = rows.of(craft.of, "target"), rows.maps(shown.wanted), rows.maps(shown.benign)
     distances, noise = _distances(rows.maps(drawn), wanted, benign), compare_draws(benign, benign)["map_l1"]
@@ -170,8 +197,7 @@ def _outcomes(attack: PlannedAttack, shown: PlannedInterpreter, select: Select, 
         "confidence": rows.of(craft, "confidence").tolist(),
         "success": rows.of(craft, "success").tolist(),
         **nullable(distances),
-        "judgement": judged(distances["map_l1"], distances["iou_mean"], noise, is_faint(wanted[0])),
-        "target_map_of": [None if donor == NO_DONOR else ids[donor] for donor in donors],
+        "target_map_of": [None if donor == NO_DONOR else everyone[donor] for donor in donors],
         "map_constant": rows.of(drawn[0], "constant").tolist(),
         "target_constant": rows.of(shown.wanted[0], "constant").tolist(),
         "repeat_l1": noise.tolist(),
@@ -189,7 +215,8 @@ def _outcomes(attack: PlannedAttack, shown: PlannedInterpreter, select: Select, 
         name: each.tolist() for name, each in craft.attack.perturbation.measures(rows.of(craft, "theta")).items()
     }
     schema = outcomes_schema()
-    return pa.table({**{name: pa.nulls(len(ids)) for name in schema.names}, **columns}, schema)
+    table = pa.table({**{name: pa.nulls(len(ids)) for name in schema.names}, **columns}, schema)
+    return _Measured(table, distances["map_l1"], distances["iou_mean"], noise, is_faint(wanted[0]))
 
 
 def _distances(maps: list[Tensor], wanted: list[Tensor], benign: list[Tensor]) -> dict[str, Tensor]:

@@ -48,3 +48,10 @@ def test_natural_variation_is_what_all_but_five_percent_of_the_changes_stay_with
     found = natural(distances, 1 - distances)
     assert float(found["natural_l1"]) == pytest.approx(0.95)
     assert float(found["natural_iou"]) == pytest.approx(0.05)
+
+
+def test_nothing_depends_on_how_many_maps_are_looked_at_at_once() -> None:
+    maps = torch.rand(60, 3, 3, generator=torch.Generator().manual_seed(0))
+    partner = partners(KEYS, LABELS, seed=0)
+    together, apart = (between_images(maps, partner, at_once) for at_once in (60, 7))
+    assert all(torch.equal(together[name], apart[name]) for name in together)
