@@ -323,11 +323,12 @@ def _check_room(ray: Any, hiring: Hiring) -> None:
 
 @contextmanager
 def _same_signals() -> Iterator[None]:
-    """Keep the handler of SIGTERM, which Ray takes for itself."""
+    """Keep the handler of SIGTERM, if there is one; Ray's own ends the process, too, and lets it clean up."""
     handler = signal.getsignal(signal.SIGTERM)
     yield
-    with suppress(ValueError):  # not in the main thread
-        signal.signal(signal.SIGTERM, handler)
+    if callable(handler):
+        with suppress(ValueError):  # not in the main thread
+            signal.signal(signal.SIGTERM, handler)
 
 
 def _first_line(problem: BaseException) -> str:

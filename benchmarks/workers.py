@@ -1,0 +1,82 @@
+"""What workers save, and what a run costs beside the passes of its network.
+
+    python benchmarks/workers.py --model models.py:resnet20 --weights w.safetensors --images test.npz --n 400
+
+Rounds alternate between one worker and two, each with one thread and an attack of the same images in a fresh folder;
+the ratio is taken within a round, so that other work on the machine slows both alike. What counts is the time from the
+first piece to the last, without the start of Ray. The last line is the peak memory of the process that drives.
+"""
+
+import argparse
+import resource
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from underfire.data.class_names import for_classifier
+from underfire.runs.settings import AttackSettings
+from underfire.runs.workers import Hiring, Reference, hired, seeing
+from underfire.studies import effectiveness
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("model", "images"):
+        parser.add_argument(f"--{name}", default="demo")
+    for name in ("weights", "normalize"):
+        parser.add_argument(f"--{name}")
+    parser.add_argument("--interpreter", default="cam,grad")
+    parser.add_argument("--n", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=None)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    print(f"{'round':>5} " + " ".join(f"{count:>9} w" for count in given.workers) + "    first / last")
+    ratios = []
+    for turn in range(given.rounds):
+        order = given.workers if turn % 2 == 0 else given.workers[::-1]
+        seconds = {count: timed(given, count) for count in order}
+        ratios.append(seconds[given.workers[0]] / seconds[given.workers[-1]])
+        print(
+            f"{turn + 1:>5} "
+            + " ".join(f"{seconds[count]:>9.1f} s" for count in given.workers)
+            + f" {ratios[-1]:>10.2f}"
+        )
+    print(f"median ratio {statistics.median(ratios):.2f}")
+    print(f"peak memory of the driver {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
+
+
+def timed(given: argparse.Namespace, count: int) -> float:
+    """Seconds that so many workers take for all stages."""
+    settings = AttackSettings(
+        model=given.model,
+        weights=given.weights,
+        normalize=given.normalize,
+        images=given.images,
+        interpreters=given.interpreter,
+        n=given.n,
+        steps=given.steps,
+    )
+    classifier = settings.load(settings.model, "cpu")
+    images, begun = for_classifier(settings.open_images(given.n * 2), classifier), list[float]()
+    with TemporaryDirectory() as folder, hired(Hiring(count)) as workers:
+        crew = seeing(workers, Reference.of(settings.model_dump(), classifier))
+        effectiveness.execute(
+            settings,
+            classifier,
+            images,
+            Path(folder) / "run",
+            command="benchmark",
+            crew=crew,
+            on_chosen=lambda sentence: begun.append(time.perf_counter()),
+        )
+        return time.perf_counter() - begun[0]
+
+
+if __name__ == "__main__":
+    main()
