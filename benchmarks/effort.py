@@ -3,8 +3,9 @@
     python benchmarks/effort.py --model my_model.py:build --images photos/ --normalize imagenet --interpreter cam
 
 Attacks the same images with every effort and with fixed numbers of steps, all from one warm start, prints a line each
-and draws docs/images/effort-NAME.svg. A pass is one image through the classifier, the deployed maps by which iterates
-are judged included; the warm start, which all share, is not. Distances are by draws that no attack has seen.
+beside that of PGD, and with --name draws docs/images/effort-NAME.svg. A pass is one image through the network; deployed
+maps by which iterates are judged are counted, the warm start, which all share, is not. Distances are by draws that no
+attack has seen.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from underfire.attacks import engine, solvers
 from underfire.attacks.attack import Attack
 from underfire.attacks.names import EFFORTS, interpreter_name
 from underfire.attacks.target_classes import random_class
+from underfire.attacks.target_maps import Pool, TargetMap, Wanted, target_map_named
 from underfire.core import rows
 from underfire.core.rng import image_keys
 from underfire.core.types import Goal, Images, Keys, Labels, Logits, Maps, Samples
@@ -28,9 +30,11 @@ from underfire.data.selection import select
 from underfire.interpreters import Interpreter
 from underfire.interpreters.protocol import REPEATED, draws, scoring_draws
 from underfire.interpreters.registry import interpreter_named
-from underfire.metrics.maps import compare_draws, map_l1
+from underfire.metrics.intervals import mean_interval
+from underfire.metrics.maps import PLAUSIBLE, compare_draws, map_l1
 from underfire.models.classifier import Classifier
 
+PGD = "PGD"
 PICTURES = Path(__file__).parents[1] / "docs" / "images"
 
 
@@ -47,12 +51,23 @@ class Counter:
 
 @dataclass(frozen=True)
 class Trial:
-    """One attack: passes and steps per image, and the distance that it left of each."""
+    """One attack: passes and steps per image; of each the distance and overlap that it left, and its success."""
 
     name: str
     passes: float
     steps: float
+    success: Tensor
     map_l1: Tensor
+    iou: Tensor
+
+    def __str__(self) -> str:
+        mean = mean_interval(self.map_l1.numpy())
+        return (
+            f"{self.name}: {self.passes:.0f} passes and {self.steps:.0f} steps an image, "
+            f"success {self.success.float().mean():.0%}, distance {mean.value:.4f} [{mean.low:.4f}, {mean.high:.4f}], "
+            f"median {self.map_l1.median():.4f}, IoU {self.iou.nanmean():.2f}, "
+            f"plausible {(self.iou > PLAUSIBLE).float().mean():.0%}"
+        )
 
 
 @dataclass(frozen=True)
@@ -71,47 +86,49 @@ class Bench:
 
         return rows.by_batch(explained, self.batch, x, y, image_keys(self.samples.ids, draw))
 
-    def goal(self, seed: int) -> Goal:
-        """Random targets and the benign maps."""
+    def goal(self, rule: TargetMap | None, seed: int) -> Goal:
+        """Random classes, and the benign maps or those of a rule."""
         x, labels, keys = self.samples.images, self.samples.labels, image_keys(self.samples.ids)
         with torch.no_grad():
             classes = self.classifier(x[:1]).shape[1]
-        maps = self.explain(x, labels, 0)
+        maps, target = self.explain(x, labels, 0), random_class(labels, classes, keys, seed)
         noise = map_l1(maps, self.explain(x, labels, REPEATED)) if draws(self.interpreter) else None
-        return Goal(keys, x, random_class(labels, classes, keys, seed), maps, noise=noise)
+        if rule is not None:
+            maps, _ = rule.maps(Wanted(keys, target, Pool(keys, labels, maps)), seed)
+        return Goal(keys, x, target, maps, noise=noise)
 
-    def measure(self, name: str, attack: Attack, goal: Goal, start: Tensor, benign: list[Maps]) -> Trial:
+    def measure(self, name: str, attack: Attack, goal: Goal, start: Tensor, wanted: list[Maps]) -> Trial:
         before = self.counter.passes
         outcome = engine.run(replace(attack, warm_start=None), self.classifier, goal, self.batch, start=start)
         passes = (self.counter.passes - before) / len(goal.key)
         maps = [self.explain(outcome.image, outcome.predicted, draw) for draw in scoring_draws(self.interpreter)]
-        return Trial(name, passes, float(outcome.steps.float().mean()), compare_draws(maps, benign)["map_l1"])
+        distances = compare_draws(maps, wanted)
+        steps = float(outcome.steps.float().mean())
+        return Trial(name, passes, steps, outcome.success, distances["map_l1"], distances["iou_mean"])
 
 
-def trials(bench: Bench, steps: list[int], seed: int) -> list[Trial]:
-    goal, interpreter = bench.goal(seed), bench.interpreter
+def trials(bench: Bench, rule: TargetMap | None, steps: list[int], efforts: list[str], seed: int) -> list[Trial]:
+    """PGD, then ADV2 of these lengths, a line of print each."""
+    goal, interpreter = bench.goal(rule, seed), bench.interpreter
     benign = [bench.explain(goal.image, bench.samples.labels, draw) for draw in scoring_draws(interpreter)]
-    attacks = {f"{n} steps": solvers.adv2(interpreter, steps=n, seed=seed) for n in steps}
-    attacks |= {effort: solvers.adv2(interpreter, effort=effort, seed=seed) for effort in EFFORTS}
-    warm_start = attacks[EFFORTS[0]].warm_start
-    assert warm_start is not None
-    start = engine.run(warm_start, bench.classifier, goal, bench.batch).theta
+    print(f"own noise {compare_draws(benign, benign)['map_l1'].mean():.4f}", flush=True)
+    plain = solvers.pgd()
+    attacks = {PGD: plain} | {f"{n} steps": solvers.adv2(interpreter, steps=n, seed=seed) for n in steps}
+    attacks |= {effort: solvers.adv2(interpreter, effort=effort, seed=seed) for effort in efforts}
+    assert plain.warm_start is not None
+    start = engine.run(plain.warm_start, bench.classifier, goal, bench.batch).theta
     found = []
     for name, attack in attacks.items():
-        found.append(bench.measure(name, attack, goal, start, benign))
-        distance = found[-1].map_l1
-        print(
-            f"{name}: {found[-1].passes:.0f} passes and {found[-1].steps:.0f} steps an image, "
-            f"distance {distance.mean():.4f} (median {distance.median():.4f})",
-            flush=True,
-        )
+        goal_of_it = replace(goal, target_map=torch.zeros(len(goal.key), 1, 1)) if name == PGD else goal
+        found.append(bench.measure(name, attack, goal_of_it, start, benign if rule is None else [goal.target_map]))
+        print(found[-1], flush=True)
     return found
 
 
 def draw(found: list[Trial], title: str, path: Path) -> None:
     figure, panel = plt.subplots(figsize=(5.5, 3.6), layout="constrained")
     for label, chosen, style in (
-        ("fixed steps", [each for each in found if each.name not in EFFORTS], "o--"),
+        ("fixed steps", [each for each in found if each.name not in (PGD, *EFFORTS)], "o--"),
         ("effort", [each for each in found if each.name in EFFORTS], "s-"),
     ):
         panel.plot(
@@ -137,11 +154,13 @@ def main() -> None:
     parser.add_argument("--crop", type=int)
     parser.add_argument("--resize", type=int)
     parser.add_argument("--interpreter", default="cam")
-    parser.add_argument("--steps", default="12,25,50,100,200", help="fixed numbers of steps, comma-separated")
+    parser.add_argument("--target-map", default="benign", help="as of underfire attack")
+    parser.add_argument("--steps", default="12,25,50,100,200", help="fixed numbers of steps, comma-separated, or none")
+    parser.add_argument("--efforts", default=",".join(EFFORTS))
     parser.add_argument("--n", type=int, default=16)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--name", help="of the picture; default: the interpreter's")
+    parser.add_argument("--name", help="of the picture, if one is wanted")
     options = parser.parse_args()
     torch.set_num_threads(1)
     classifier = Classifier.load(options.model, None, options.normalize)
@@ -155,9 +174,12 @@ def main() -> None:
     samples = select(classify, image_set, options.n, options.seed).samples
     interpreter = interpreter_named(options.interpreter)
     bench = Bench(classifier, Counter(classifier), interpreter, samples, min(options.batch, options.n))
-    found = trials(bench, [int(steps) for steps in options.steps.split(",")], options.seed)
-    title = f"{interpreter_name(interpreter.name)}, n = {options.n}"
-    draw(found, title, PICTURES / f"effort-{options.name or interpreter.name}.svg")
+    steps = [int(each) for each in options.steps.split(",") if each.isdigit()]
+    rule = target_map_named(options.target_map)
+    found = trials(bench, rule, steps, options.efforts.split(","), options.seed)
+    if options.name is not None:
+        title = f"{interpreter_name(interpreter.name)}, n = {options.n}"
+        draw(found, title, PICTURES / f"effort-{options.name}.svg")
 
 
 if __name__ == "__main__":
