@@ -147,6 +147,7 @@ def test_a_killed_driver_goes_on_with_or_without_workers(
     assert same(start("killed alone"), whole)
 
 
+@pytest.mark.extended  # a study runs the stages of an attack
 def test_a_study_is_the_same(home: Path, classifier: Classifier, crew: Seeing) -> None:
     """One whose target maps are other images' benign maps."""
     request = StudySettings(**SOURCE, images="photos", n=4, steps=3, interpreters=("cam",), seed=1)

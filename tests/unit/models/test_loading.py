@@ -133,7 +133,7 @@ def test_missing_files(tmp_path: Path) -> None:
         ("torchvision:resnet18", "IMAGENET9K", "no weights 'IMAGENET9K'; it has DEFAULT, IMAGENET1K_V1"),
         ("torchvision:resnet18", None, "torchvision:resnet18 needs weights"),
         ("resnet18", "DEFAULT", "'resnet18' does not name a model; use torchvision:NAME"),
-        ("timm:resnet18", None, "'timm:resnet18' does not name a model"),
+        ("keras:resnet18", None, "'keras:resnet18' does not name a model"),
         ("", None, "'' does not name a model"),
     ],
 )
