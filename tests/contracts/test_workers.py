@@ -225,6 +225,7 @@ def left_behind(folder: Path) -> list[str]:
     ],
 )
 def test_nothing_is_left_behind(home: Path, how: str | signal.Signals) -> None:
+    pytest.importorskip("ray")
     temporary = Path(tempfile.mkdtemp(prefix="u", dir="/tmp"))
     options = "--model tiny.py:build --images photos --normalize none --n 4 --steps 3 --interpreter cam --workers 2"
     out = home / "ended" / str(how)

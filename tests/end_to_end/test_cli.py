@@ -179,6 +179,7 @@ def test_list_names_what_attack_takes(underfire: Underfire) -> None:
     assert told.code == 0
     assert told.out.splitlines() == [
         "interpreters  cam, grad, grad-cam, ig, mask, rts, smooth",
+        "              captum:METHOD, gradcam:METHOD, zennit:COMPOSITE, path/file.py:function",
         "solvers       pgd, stadv",
         "attacks       pgd, stadv, adv2, adv2-stadv",
         "recipes       paper, paper-densenet, paper-isic, annealed",
@@ -188,7 +189,7 @@ def test_list_names_what_attack_takes(underfire: Underfire) -> None:
         "ensemble:INTERPRETER+…",
         "squeezers     bits:2, median:3, nlm:11-3-4",
         "changes       noise, jpeg, blur, crop",
-        "models        torchvision:NAME, path/file.py:builder, demo",
+        "models        torchvision:NAME, timm:NAME, hf:ID-or-folder, path/file.py:builder, demo",
     ]
 
 
@@ -311,11 +312,7 @@ class Returns(nn.Module):
 
 
 def a_dict():
-    return Returns(lambda x: {"logits": x.mean((2, 3))})
-
-
-def one_output():
-    return Returns(lambda x: x.mean((1, 2, 3))[:, None])
+    return Returns(lambda x: {"scores": x.mean((2, 3))})
 
 
 def a_number():
@@ -365,7 +362,8 @@ def refused(told: Told, sentence: str, tmp_path: Path) -> None:
     [
         (
             {"model": "resnet18"},
-            "'resnet18' does not name a model; use torchvision:NAME, path/file.py:builder, or demo.",
+            "'resnet18' does not name a model; use torchvision:NAME, timm:NAME, "
+            "hf:ID-or-folder, path/file.py:builder, or demo.",
         ),
         ({"model": "torchvision:resnet17", "weights": "DEFAULT"}, "torchvision has no model 'resnet17'"),
         ({"model": "torchvision:resnet18"}, "torchvision:resnet18 needs weights"),
@@ -415,10 +413,8 @@ def test_bad_options_are_one_sentence(
         ("absent", {}, "defines no function 'absent' that builds a model."),
         ("a_number", {}, "a_number in {file} returned a int, not a torch.nn.Module."),
         ("needs_an_argument", {}, "needs_an_argument in {file} must be callable without arguments."),
-        ("a_dict", {}, "The model returned a dict for 12 images; underfire needs logits of shape (N, K)."),
-        ("one_output", {}, "underfire needs at least two classes."),
+        ("a_dict", {}, "The model returned a dict for 12 images; underfire needs logits of shape (N, K), as a tensor"),
         ("for_64_pixels", {}, "The model failed on images of 16×16 pixels: "),
-        ("flattening", {"interpreter": "grad,cam"}, "Candidates: 0, 1."),
         ("flattening", {"interpreter": "cam", "features": "1"}, "CAM needs global average pooling"),
         ("colours", {"interpreter": "grad-cam"}, "No layer of the model shows what it computes"),
     ],

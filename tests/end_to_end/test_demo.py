@@ -53,7 +53,10 @@ def recipe(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
     """The demo's recipe and masks, or the same with a third of the steps and a fifth of the solver's iterations."""
     whole = recipes.RECIPES["annealed"]
     if request.param == "short":
-        attacks = {name: replace(each, steps=each.steps // 3) for name, each in whole.map_attacks.items()}
+        attacks = {
+            name: replace(each, efforts={"standard": (sum(each.efforts["standard"]) // 3,)})
+            for name, each in whole.map_attacks.items()
+        }
         short = replace(whole, map_attacks=attacks)
         monkeypatch.setattr(recipes, "RECIPES", {**recipes.RECIPES, "annealed": short})
         masks = {"mask": lambda argument: MASK(Solver(steps=60))}

@@ -152,7 +152,7 @@ def test_the_folder_holds_what_was_promised_and_no_pickle(run: Run) -> None:
     for file in files:
         if len(file.parts) > 1:
             assert file.parts[0] == "stages"
-            assert file.name == "spec.json" or file.match("shard-*.safetensors")
+            assert file.name in ("spec.json", "index.json") or file.match("shard-*.safetensors")
         beginning = (run.path / file).read_bytes()[:4]
         assert beginning[:1] != b"\x80", f"{file} begins like a pickle"
         assert beginning != b"PK\x03\x04", f"{file} begins like an archive of torch.save"

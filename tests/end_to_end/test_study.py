@@ -19,7 +19,7 @@ from PIL import Image
 from printed import numbers_of
 from tiny_report import Tags
 from underfire import open_run
-from underfire.attacks import solvers
+from underfire.attacks import recipes
 from underfire.attacks.suite import PRESET, suite
 from underfire.cli.main import main
 from underfire.data.image_set import open_images
@@ -99,9 +99,9 @@ def told(out: str) -> str:
 def _short_attacks_and_small_galleries() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("RECIPES", "FLOW_RECIPES"):
-            recipes = getattr(solvers, name)
-            short = replace(recipes["annealed"], warm_steps=2, plain_steps=3)
-            patch.setattr(solvers, name, {**recipes, "annealed": short})
+            known = getattr(recipes, name)
+            short = replace(known["annealed"], warm_steps=2, plain_steps=3)
+            patch.setattr(recipes, name, {**known, "annealed": short})
         patch.setattr(galleries, "SAMPLES", 1)
         patch.setattr(aid, "SHOWN", 1)
         yield

@@ -83,7 +83,7 @@ def strips(parts: dict[str, Points], label: str, mark: float | None) -> "Plot":
             _strip(axes, height, points)
         if mark is not None:
             axes.axvline(mark, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
-        axes.set(xlabel=label, ylim=(-0.5, len(parts) - 0.5), xlim=(-0.02, None if mark is None else 1.02))
+        axes.set(xlabel=label, ylim=(-0.5, max(1, len(parts)) - 0.5), xlim=(-0.02, None if mark is None else 1.02))
         axes.set_yticks(range(len(parts)), [in_lines(attack_name(attack), 20) for attack in reversed(parts)])
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x", color=INK, alpha=0.2, linewidth=0.6)
