@@ -275,7 +275,7 @@ def test_a_classifier_is_trained_told_and_attacked_on_lesions_it_has_not_seen(
     [
         ({"split": "val"}, "there is no split 'val' of these images: give 'test' or 'train'"),
         ({"model": "demo"}, "'demo' has no head that can be replaced: name a torchvision:NAME"),
-        ({"model": "models.py:build"}, "'models.py:build' has no head that can be replaced"),
+        ({"model": "models.py:build"}, "There is no file models.py to take the model builder 'build' from"),
         ({"model": "torchvision:nonet"}, "torchvision has no model 'nonet'"),
         ({"weights": "nowhere.pt"}, "There is no weight file nowhere.pt"),
         ({"images": "demo"}, "The demo's classifier comes trained; give --images a folder or an .npz"),

@@ -101,9 +101,9 @@ def aid(
 
 @command(train_app, "classifier")
 def train_a_classifier(source: ClassifierSource, recipe: ClassifierRecipe, machine: Machine, out: Out) -> None:
-    """Train a torchvision classifier on classes of one's own, all alike; one row of --out's .csv per check."""
+    """Train a classifier on classes of one's own, all alike; one row of --out's .csv per check."""
     from underfire.data.image_set import open_images
-    from underfire.models.loading import load_with_new_head
+    from underfire.models.new_head import load_with_new_head
     from underfire.training.classifier import labelled, train_classifier
 
     where = chosen_device(machine.device)

@@ -2,11 +2,9 @@
 
 import inspect
 import math
-import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,7 +14,7 @@ from underfire.core.errors import UnderfireError
 from underfire.models.demo import DEMO_MEAN, DEMO_STD, demo_classifier
 from underfire.models.files import ClassifierManifest, Triple, read_manifest
 from underfire.models.user_code import code_of, imported
-from underfire.models.weights import Weights, read_weights, weight_file
+from underfire.models.weights import read_weights, weight_file
 
 NORMALISATIONS: Mapping[str, tuple[Triple, Triple]] = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -25,7 +23,6 @@ NORMALISATIONS: Mapping[str, tuple[Triple, Triple]] = {
 
 SMALLEST_DEVIATION, LARGEST_DEVIATION = 1e-6, 10.0
 NAMED = "torchvision:NAME, timm:NAME, hf:ID-or-folder, path/file.py:builder, or demo"
-AUXILIARY = ("AuxLogits", "aux1", "aux2")  # heads that only training looks at
 
 
 @dataclass(frozen=True)
@@ -49,43 +46,11 @@ def load_network(reference: str, weights: str | None, normalize: str | None) -> 
     Torch's global generator, from which networks draw their first weights, is left as it was.
     """
     with torch.random.fork_rng(devices=[]):
-        return _normalised(_load(reference, weights), normalize)
+        return normalised(_load(reference, weights), normalize)
 
 
-def load_with_new_head(
-    reference: str, weights: str | None, normalize: str | None, classes: tuple[str, ...], seed: int
-) -> LoadedNetwork:
-    """A torchvision network whose head knows other classes, drawn from the seed; the rest is that of the weights.
-
-    The head is whatever changes its shape with the number of classes. Without weights the whole network is drawn.
-    """
-    kind, _, name = reference.rpartition(":")
-    if kind != "torchvision":
-        raise UnderfireError(
-            f"'{reference}' has no head that can be replaced: name a torchvision:NAME, or train the model where it "
-            "was made."
-        )
-    with torch.random.fork_rng(devices=[]):
-        start = LoadedNetwork(nn.Identity()) if weights is None else _from_torchvision(name, weights)
-        builder = next(_variants(_builder(name), aux=(False,)))
-        torch.default_generator.manual_seed(seed)
-        net = builder(num_classes=len(classes))
-        with torch.device("meta"):
-            wider = builder(num_classes=len(classes) + 1).state_dict()
-    state = net.state_dict()
-    body = {name for name, value in state.items() if value.shape == wider[name].shape}
-    if weights is not None:
-        known = start.net.state_dict()
-        kept = {
-            name: value
-            for name, value in known.items()
-            if name in body or (name not in state and name.partition(".")[0] not in AUXILIARY)
-        }
-        with_state(net, {**kept, **{name: state[name] for name in state if name not in body}}, weights)
-    return _normalised(replace(start, net=net, classes=classes), normalize)
-
-
-def _normalised(loaded: LoadedNetwork, normalize: str | None) -> LoadedNetwork:
+def normalised(loaded: LoadedNetwork, normalize: str | None) -> LoadedNetwork:
+    """With the normalisation that was asked for, if one was."""
     if normalize is None:
         return loaded
     mean, std = parse_normalization(normalize)
@@ -108,7 +73,9 @@ def _load(reference: str, weights: str | None) -> LoadedNetwork:
     if reference == "demo":
         return _demo()
     if kind == "torchvision":
-        return _from_torchvision(name, weights)
+        from underfire.models.torchvision import from_torchvision
+
+        return from_torchvision(name, weights)
     if kind.endswith(".py"):
         return _from_file(Path(kind), name, weights)
     raise UnderfireError(f"'{reference}' does not name a model; use {NAMED}.")
@@ -160,111 +127,6 @@ def _demo() -> LoadedNetwork:
     return LoadedNetwork(demo_classifier(), DEMO_MEAN, DEMO_STD, "the demo classifier's own")
 
 
-def _from_torchvision(name: str, weights: str | None) -> LoadedNetwork:
-    builder = _builder(name)
-    if weights is None:
-        raise UnderfireError(f"torchvision:{name} needs weights: --weights DEFAULT, another enum name, or a file.")
-    file = weight_file(weights)
-    return _with_enum(builder, name, weights) if file is None else _with_file(builder, name, read_weights(*file))
-
-
-def _builder(name: str) -> Callable[..., nn.Module]:
-    from torchvision.models import get_model_builder
-
-    try:
-        builder: Callable[..., nn.Module] = get_model_builder(name)
-    except ValueError:
-        raise UnderfireError(
-            f"torchvision has no model '{name}'; torchvision.models.list_models() lists them."
-        ) from None
-    return builder
-
-
-def _with_file(builder: Callable[..., nn.Module], name: str, weights: Weights) -> LoadedNetwork:
-    """The architecture as its own weights want it, and whatever the file says of itself."""
-    for variant in _variants(builder):
-        with torch.device("meta"):
-            names = variant().state_dict()
-        state, part = weights.of(names)
-        if set(names) <= set(state):
-            break
-    last = list(names)[-1]
-    classes = len(state[last]) if last in state and state[last].ndim == names[last].ndim else len(names[last])
-    net = with_state(variant(num_classes=classes), state, str(weights.path))
-    loaded = replace(_as_its_own_weights(net, name), assumed=said_of(part, weights.path))
-    if getattr(net, "transform_input", False):
-        loaded = replace(loaded, assumed=(*loaded.assumed, f"input transformed as by torchvision's {name} weights"))
-    manifest = read_manifest(weights.path, ClassifierManifest)
-    if manifest is None:
-        return loaded
-    mean, std = check_normalisation(manifest.mean, manifest.std)
-    loaded = replace(loaded, mean=mean, std=std, normalization=f"that of {weights.path}")
-    return replace(loaded, resize=manifest.resize, crop=manifest.crop, classes=manifest.classes)
-
-
-def _variants(
-    builder: Callable[..., nn.Module], aux: tuple[bool, ...] = (True, False)
-) -> Iterator[Callable[..., nn.Module]]:
-    """The builder with the options that its own weights are used with: some networks have auxiliary heads or none."""
-    with torch.device("meta"), warnings.catch_warnings(action="ignore", category=FutureWarning):
-        known = inspect.signature(type(builder())).parameters
-    options = {name: value for name, value in {"transform_input": True, "init_weights": False}.items() if name in known}
-    if "aux_logits" not in known:
-        yield partial(builder, **options)
-        return
-    for present in aux:
-        yield partial(builder, **options, aux_logits=present)
-
-
-def _as_its_own_weights(net: nn.Module, name: str) -> LoadedNetwork:
-    """Normalisation and interpolation as torchvision's default weights of the architecture want them."""
-    from torchvision.models import get_model_weights
-
-    loaded, known = LoadedNetwork(net), get_model_weights(name)
-    if not len(known):
-        return loaded
-    enum = known["DEFAULT"]
-    wants = enum.transforms()
-    if (tuple(wants.mean), tuple(wants.std)) != (loaded.mean, loaded.std):
-        of_enum = f"that of torchvision's {enum.name} weights, assumed"
-        loaded = replace(loaded, mean=tuple(wants.mean), std=tuple(wants.std), normalization=of_enum)
-    return replace(loaded, interpolation=wants.interpolation.value)
-
-
-def said_of(part: str, path: Path) -> tuple[str, ...]:
-    return (f"weights are '{part}' of {path}",) if part else ()
-
-
-def _with_enum(builder: Callable[..., nn.Module], name: str, weights: str) -> LoadedNetwork:
-    from torchvision.models import get_model_weights
-
-    known = get_model_weights(name)
-    try:
-        enum = known[weights]
-    except KeyError:
-        names = ", ".join(entry.name for entry in known)
-        raise UnderfireError(f"torchvision:{name} has no weights '{weights}'; it has DEFAULT, {names}.") from None
-    try:
-        net = builder(weights=enum)
-    except Exception as problem:  # of the network, the disk, or a damaged file in the cache
-        cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(enum.url).name
-        raise UnderfireError(
-            f"The weights of torchvision:{name} could not be downloaded or read ({problem}); give a file with "
-            f"--weights FILE, or put {enum.url} at {cached}, where torchvision looks first."
-        ) from problem
-    wants = enum.transforms()
-    return LoadedNetwork(
-        net,
-        tuple(wants.mean),
-        tuple(wants.std),
-        f"that of torchvision's {enum.name} weights",
-        wants.resize_size[0],
-        wants.crop_size[0],
-        tuple(enum.meta.get("categories", ())),
-        wants.interpolation.value,
-    )
-
-
 def with_state(net: nn.Module, state: Mapping[str, Tensor], source: str) -> nn.Module:
     versioned = OrderedDict(state)
     versioned._metadata = getattr(net.state_dict(), "_metadata", None)  # type: ignore[attr-defined]
@@ -279,22 +141,50 @@ def with_state(net: nn.Module, state: Mapping[str, Tensor], source: str) -> nn.M
     return net
 
 
-def _from_file(path: Path, name: str, weights: str | None) -> LoadedNetwork:
+def said_of(part: str, path: Path) -> tuple[str, ...]:
+    return (f"weights are '{part}' of {path}",) if part else ()
+
+
+def as_its_file_says(loaded: LoadedNetwork, path: Path) -> LoadedNetwork:
+    """With the classes, normalisation and sizes that are written in a weight file of our own training."""
+    manifest = read_manifest(path, ClassifierManifest)
+    if manifest is None:
+        return loaded
+    mean, std = check_normalisation(manifest.mean, manifest.std)
+    loaded = replace(loaded, mean=mean, std=std, normalization=f"that of {path}")
+    return replace(loaded, resize=manifest.resize, crop=manifest.crop, classes=manifest.classes)
+
+
+def builder_in(path: Path, name: str) -> Callable[..., nn.Module]:
+    """A function of the user's, called without arguments or, where it takes that, with `num_classes`."""
     if not path.is_file():
         raise UnderfireError(f"There is no file {path} to take the model builder '{name}' from.")
     with code_of(path, f"{path} could not be imported"):
         builder = getattr(imported(path), name, None)
     if not callable(builder):
         raise UnderfireError(f"{path} defines no function '{name}' that builds a model.")
-    with code_of(path, f"{name} in {path} failed to build the model"):
-        required = [p for p in inspect.signature(builder).parameters.values() if p.default is p.empty]
-        if any(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) for p in required):
-            raise UnderfireError(f"{name} in {path} must be callable without arguments.")
-        net = builder()
-    if not isinstance(net, nn.Module):
-        raise UnderfireError(f"{name} in {path} returned a {type(net).__name__}, not a torch.nn.Module.")
+
+    def build(num_classes: int | None = None) -> nn.Module:
+        with code_of(path, f"{name} in {path} failed to build the model"):
+            known = inspect.signature(builder).parameters
+            required = [p for p in known.values() if p.default is p.empty]
+            if any(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) for p in required):
+                raise UnderfireError(f"{name} in {path} must be callable without arguments.")
+            net = builder(num_classes=num_classes) if num_classes and "num_classes" in known else builder()
+        if not isinstance(net, nn.Module):
+            raise UnderfireError(f"{name} in {path} returned a {type(net).__name__}, not a torch.nn.Module.")
+        return net
+
+    return build
+
+
+def _from_file(path: Path, name: str, weights: str | None) -> LoadedNetwork:
+    build = builder_in(path, name)
     if weights is None:
-        return LoadedNetwork(net)
+        return LoadedNetwork(build())
     file, part = weight_file(weights) or (Path(weights), "")
-    state, part = read_weights(file, part).of(net.state_dict())
-    return LoadedNetwork(with_state(net, state, str(file)), assumed=said_of(part, file))
+    held = read_weights(file, part)
+    described = as_its_file_says(LoadedNetwork(nn.Identity()), file)
+    net = build(len(described.classes) or None)
+    state, part = held.of(net.state_dict())
+    return replace(described, net=with_state(net, state, str(file)), assumed=said_of(part, file))

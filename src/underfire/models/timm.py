@@ -17,7 +17,7 @@ from torch import nn
 
 from underfire.core.errors import UnderfireError
 from underfire.core.extras import extra
-from underfire.models.loading import LoadedNetwork, said_of, with_state
+from underfire.models.loading import LoadedNetwork, as_its_file_says, said_of, with_state
 from underfire.models.weights import read_weights, weight_file
 
 
@@ -39,6 +39,13 @@ def from_timm(name: str, weights: str | None) -> LoadedNetwork:
     tagged = f"{name}.{weights}"
     loaded = _pretrained(partial(timm.create_model, tagged), f"timm/{tagged}")
     return _described(timm, loaded, f"that of timm:{tagged}")
+
+
+def builder_of(name: str) -> Callable[..., nn.Module]:
+    """What makes the network of that name with random weights; UnderfireError if there is none."""
+    timm = extra("timm", "timm", "Models of timm")
+    _check_name(timm, name)
+    return partial(timm.create_model, name, pretrained=False)
 
 
 def _check_name(timm: Any, name: str) -> None:
@@ -74,7 +81,8 @@ def _with_file(timm: Any, builder: Callable[..., nn.Module], path: Path, part: s
     heads = [name for name in _heads(blank) if f"{name}.weight" in state]
     counts = {"num_classes": len(state[f"{heads[0]}.weight"])} if heads else {}
     net = with_state(builder(pretrained=False, **counts), state, str(path))
-    return _described(timm, net, "that of timm's weights of the architecture, assumed", said_of(part, path))
+    described = _described(timm, net, "that of timm's weights of the architecture, assumed", said_of(part, path))
+    return as_its_file_says(described, path)
 
 
 def _heads(net: nn.Module) -> tuple[str, ...]:

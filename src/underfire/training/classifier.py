@@ -1,4 +1,4 @@
-"""Train a torchvision classifier on classes of one's own, however unequal in size, such as kinds of skin lesions.
+"""Train a classifier on classes of one's own, however unequal in size, such as kinds of skin lesions.
 
     examples = labelled(read_training_set(photos), photos)
     start = load_with_new_head("torchvision:squeezenet1_1", "DEFAULT", None, photos.classes, seed=0)
@@ -12,9 +12,10 @@ best balanced accuracy on it is kept. One row of numbers per check goes to a CSV
 import copy
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -30,11 +31,17 @@ from underfire.metrics.classification import accuracy, balanced_accuracy, confus
 from underfire.models.files import ClassifierManifest, read_manifest, write_network
 from underfire.models.loading import LoadedNetwork
 from underfire.runs.compute import in_one_sentence
-from underfire.training.dataset import TrainingSet
+from underfire.training.dataset import Batch, TrainingSet, augmented
 from underfire.training.log import Curves
 from underfire.training.loop import Checkpoint, HeldOut, balanced, check_same_training, fit, seeded
 from underfire.training.recipes import ClassifierRecipe
 
+AUGMENTATIONS: Mapping[str, Callable[[Batch, int, int], Images]] = MappingProxyType(
+    {
+        "turned": lambda batch, step, seed: varied(batch.images, batch.keys, step, seed),
+        "upright": lambda batch, step, seed: augmented(batch, step, seed).images,
+    }
+)
 CURVES = ("step", "cross_entropy", "accuracy", "balanced_accuracy")
 
 
@@ -143,13 +150,13 @@ class ClassifierTask:
     def batches(self, fitted: Labels) -> Callable[[int], ClassifierBatch]:
         """Step -> its images, every class alike, varied at random."""
         labels, recipe = self.examples.labels, self.recipe
+        vary = AUGMENTATIONS[recipe.augment]
         order = balanced(labels[fitted], recipe.batch, recipe.seed)
 
         def batch(step: int) -> ClassifierBatch:
             index = fitted[order(step)]
             read = self.examples.images.batch(index, self.device)
-            images = varied(read.images, read.keys, step, recipe.seed)
-            return ClassifierBatch(images, labels[index].to(self.device), step)
+            return ClassifierBatch(vary(read, step, recipe.seed), labels[index].to(self.device), step)
 
         return batch
 
@@ -174,12 +181,13 @@ class ClassifierTask:
         }
 
     def logits(self, network: nn.Module, images: Images) -> Logits:
-        """UnderfireError where the network answers with more than logits, as those with auxiliary heads do."""
+        """UnderfireError where the network answers with more than logits, or with those of other classes."""
         mean, std = (torch.tensor(v, device=self.device).view(1, 3, 1, 1) for v in (self.start.mean, self.start.std))
         output: Any = network(((images - mean) / std).contiguous(memory_format=torch.channels_last))
         if not isinstance(output, Tensor) or output.shape != (len(images), len(self.examples.classes)):
             raise UnderfireError(
-                "This network does not answer with one logit per class; choose another torchvision:NAME."
+                f"This network does not answer with one logit for each of {len(self.examples.classes)} classes; choose "
+                "another, or let the function that builds it take num_classes."
             )
         return output
 

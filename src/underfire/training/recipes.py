@@ -28,7 +28,7 @@ class TrainingSource(Photos, Network, Masked):
 class ClassifierSource(Photos, Network):
     """A network to begin with, and images of one's own classes."""
 
-    model: str = Field(description="torchvision:NAME.")
+    model: str = Field(description="torchvision:NAME, timm:NAME, or file.py:builder, best with num_classes.")
     images: str = Field(description="Folder of images, or .npz with images and labels.")
     weights: str | None = Field(
         default=None, description="Where to begin: DEFAULT or a state-dict file of any task; else at random."
@@ -59,7 +59,12 @@ class ClassifierRecipe(TrainingRecipe):
     """What decides the outcome of a training, besides the network to begin with and the images."""
 
     lr: Rate = Field(default=3e-4, description=PEAK)
-    held_out: float = Field(default=0.15, gt=0, lt=1)  # share of each class's groups
+    augment: Literal["turned", "upright"] = Field(
+        default="turned", description="turned: no up and no down, as skin; upright: mirrored and shifted, as photos."
+    )
+    held_out: float = Field(
+        default=0.15, gt=0, lt=1, description="Share of each class by which networks are compared, not trained on."
+    )
     patience: int = Field(default=6, ge=1)  # judgements without a better network
 
 

@@ -18,7 +18,7 @@ from underfire.core.errors import UnderfireError
 from underfire.models.classifier import Classifier
 from underfire.models.demo import DEMO_MEAN, DEMO_STD
 from underfire.models.files import ClassifierManifest, write_network
-from underfire.models.loading import load_network, load_with_new_head, parse_normalization
+from underfire.models.loading import load_network, parse_normalization
 from underfire.models.weights import read_weights
 
 SQUEEZENET = "torchvision:squeezenet1_1"
@@ -246,63 +246,7 @@ def test_normalisation_comes_from_the_argument_else_from_the_weights_else_imagen
     ]
 
 
-# ------------------------------------------------------------------ heads for other classes
-
 LESIONS = ("bkl", "mel", "nv")
-
-
-@pytest.mark.parametrize("classes", [LESIONS, ("a", "b", "c", "d", "e")], ids=["another number", "as many as before"])
-def test_a_new_head_on_the_body_of_the_weights(classes: tuple[str, ...], tmp_path: Path) -> None:
-    body = squeezenet(5)
-    save_file(body.state_dict(), tmp_path / "body.safetensors")
-    loaded = load_with_new_head(SQUEEZENET, str(tmp_path / "body.safetensors"), None, classes, seed=0)
-    state, head = loaded.net.state_dict(), {"classifier.1.weight", "classifier.1.bias"}
-    assert loaded.classes == classes
-    assert len(state["classifier.1.weight"]) == len(classes)
-    assert all(torch.equal(value, state[name]) for name, value in body.state_dict().items() if name not in head)
-    assert not torch.equal(body.state_dict()["classifier.1.weight"][:3], state["classifier.1.weight"][:3])
-
-
-@pytest.mark.parametrize(
-    ("name", "head"),
-    [
-        ("resnet18", {"fc.weight", "fc.bias"}),
-        ("shufflenet_v2_x0_5", {"fc.weight", "fc.bias"}),
-        ("mobilenet_v2", {"classifier.1.weight", "classifier.1.bias"}),
-        ("densenet121", {"classifier.weight", "classifier.bias"}),
-    ],
-)
-def test_the_head_is_found_in_any_architecture(name: str, head: set[str], tmp_path: Path) -> None:
-    body = seeded(lambda: torchvision.models.get_model(name, weights=None, num_classes=4)).state_dict()
-    torch.save(body, tmp_path / "body.pt")
-    loaded = load_with_new_head(f"torchvision:{name}", str(tmp_path / "body.pt"), "none", LESIONS, seed=0)
-    state = loaded.net.state_dict()
-    assert {each for each in state if not torch.equal(state[each], body[each])} == head
-    assert loaded.mean == (0, 0, 0)
-
-
-def test_new_weights_depend_on_the_seed_alone() -> None:
-    before = torch.get_rng_state()
-    first, second, other = (
-        load_with_new_head(SQUEEZENET, None, None, LESIONS, seed).net.state_dict()["features.0.weight"]
-        for seed in (3, 3, 4)
-    )
-    assert torch.equal(first, second)
-    assert not torch.equal(first, other)
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-@pytest.mark.parametrize("reference", ["demo", "models.py:build", "squeezenet1_1"])
-def test_models_whose_head_cannot_be_replaced(reference: str) -> None:
-    complaint = f"'{reference}' has no head that can be replaced: name a torchvision:NAME, or train the model where"
-    with pytest.raises(UnderfireError, match=complaint):
-        load_with_new_head(reference, None, None, LESIONS, seed=0)
-
-
-def test_a_body_of_another_network_is_refused(tmp_path: Path) -> None:
-    save_file({"weight": torch.zeros(2, 3)}, tmp_path / "other.safetensors")
-    with pytest.raises(UnderfireError, match=r"The weights in .*other\.safetensors do not fit the network"):
-        load_with_new_head(SQUEEZENET, str(tmp_path / "other.safetensors"), None, LESIONS, seed=0)
 
 
 def test_a_trained_classifier_brings_what_its_file_says(tmp_path: Path) -> None:

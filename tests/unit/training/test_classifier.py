@@ -17,7 +17,8 @@ from underfire.data.decode import ArraySource
 from underfire.data.image_set import ImageSet
 from underfire.models.classifier import Classifier
 from underfire.models.files import ClassifierManifest, read_manifest
-from underfire.models.loading import LoadedNetwork, load_with_new_head
+from underfire.models.loading import LoadedNetwork
+from underfire.models.new_head import load_with_new_head
 from underfire.training import classifier
 from underfire.training.classifier import ClassifierRecipe, ClassifierTask, Examples, labelled, train_classifier
 from underfire.training.dataset import read_training_set
@@ -190,8 +191,8 @@ class Answering(nn.Module):
 @pytest.mark.parametrize(
     ("answer", "complaint"),
     [
-        (lambda x: (x.mean((2, 3)), x.mean((2, 3))), "does not answer with one logit per class"),
-        (lambda x: x.flatten(1), "does not answer with one logit per class"),
+        (lambda x: (x.mean((2, 3)), x.mean((2, 3))), "does not answer with one logit for each of 3 classes"),
+        (lambda x: x.flatten(1), "does not answer with one logit for each of 3 classes"),
         (lambda x: x @ torch.zeros(3, 3), "The model failed on images of 16×16 pixels: "),
     ],
 )
