@@ -22,7 +22,7 @@ thousands of times the others', so it is taken for c. tau multiplies a sum over 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from underfire.attacks.attack import Attack, CrossEntropy, ExtraTerm, Margin, PredictionLoss, SmoothedCrossEntropy
 from underfire.attacks.evasion import Likeness, SqueezeConsistency
@@ -42,6 +42,7 @@ from underfire.interpreters.protocol import Blind, Explainer, Interpreter
 from underfire.interpreters.relu_gates import PaperGate
 
 Rungs = tuple[int, ...]
+Own = TypeVar("Own")
 
 
 @dataclass(frozen=True)
@@ -84,26 +85,27 @@ class Recipe:
 
 
 def _with_paper_gate(interpreter: Interpreter) -> Interpreter:
-    if not isinstance(interpreter, GRAD):
-        raise UnderfireError(_taken("grad"))
-    return replace(interpreter, input_gradient=SmoothedReLU(PaperGate(tau=1e-4)))
+    return replace(_ours(interpreter, GRAD), input_gradient=SmoothedReLU(PaperGate(tau=1e-4)))
 
 
 def _unrolled(interpreter: Interpreter) -> Interpreter:
-    if not isinstance(interpreter, MASK):
-        raise UnderfireError(_taken("mask"))
-    return replace(interpreter, attacker=Unrolled(follow=4, lookahead=4))
+    return replace(_ours(interpreter, MASK), attacker=Unrolled(follow=4, lookahead=4))
 
 
 def _hurried(interpreter: Interpreter) -> tuple[Explainer, ...]:
     """Three draws of MASK after a third of its iterations, which tell more than one whole solution and cost as much."""
-    if not isinstance(interpreter, MASK):
-        raise UnderfireError(_taken("mask"))
-    return 3 * (replace(interpreter, solver=replace(interpreter.solver, steps=-(-interpreter.solver.steps // 3))),)
+    mask = _ours(interpreter, MASK)
+    return 3 * (replace(mask, solver=replace(mask.solver, steps=-(-mask.solver.steps // 3))),)
 
 
-def _taken(name: str) -> str:
-    return f"An interpreter of your own is named '{name}', as one of underfire's is; give it a name of its own."
+def _ours(interpreter: Interpreter, kind: type[Own]) -> Own:
+    """The interpreter; UnderfireError if it only has the name of one of that kind."""
+    if not isinstance(interpreter, kind):
+        raise UnderfireError(
+            f"An interpreter of your own is named '{interpreter.name}', as one of underfire's is; "
+            "give it a name of its own."
+        )
+    return interpreter
 
 
 def _search(rungs: Rungs) -> StepRule:

@@ -11,9 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from underfire.attacks.attack import (
-    Attack,
-)
+from underfire.attacks.attack import Attack
 from underfire.attacks.names import SOLVERS, AttackSolver
 from underfire.attacks.recipes import Recipe, map_attack, rungs_of
 from underfire.core.checks import check_count, check_number
@@ -39,15 +37,17 @@ def adv2(
     seed: int = 0,
 ) -> Attack:
     """ADV2 on PGD (Eq. 3 and 4): fools the classifier and shows the target map, benign by default."""
-    given: dict[str, Any] = {
-        "recipe": recipe,
-        "effort": effort,
-        "steps": steps,
-        "map_weight": map_weight,
-        "evade": evade,
-        "seed": seed,
-    }
-    return map_aware(SOLVERS["pgd"], interpreter, **given, eps=eps)
+    return map_aware(
+        SOLVERS["pgd"],
+        interpreter,
+        recipe=recipe,
+        effort=effort,
+        steps=steps,
+        map_weight=map_weight,
+        evade=evade,
+        seed=seed,
+        eps=eps,
+    )
 
 
 def stadv(*, recipe: str = "annealed", steps: int | None = None) -> Attack:
@@ -66,15 +66,16 @@ def adv2_stadv(
     seed: int = 0,
 ) -> Attack:
     """ADV2 on StAdv (Eq. 14): bends the image until it fools the classifier and shows the target map."""
-    given: dict[str, Any] = {
-        "recipe": recipe,
-        "effort": effort,
-        "steps": steps,
-        "map_weight": map_weight,
-        "evade": evade,
-        "seed": seed,
-    }
-    return map_aware(SOLVERS["stadv"], interpreter, **given)
+    return map_aware(
+        SOLVERS["stadv"],
+        interpreter,
+        recipe=recipe,
+        effort=effort,
+        steps=steps,
+        map_weight=map_weight,
+        evade=evade,
+        seed=seed,
+    )
 
 
 def plain(solver: AttackSolver, *, recipe: str = "annealed", steps: int | None = None, **budget: Any) -> Attack:

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from underfire.core.errors import UnderfireError
+from underfire.core.errors import UnderfireError, first_line
 from underfire.core.text import counted
 from underfire.runs.settings import Distributed, Source
 
@@ -78,7 +78,7 @@ def chosen_device(name: str) -> "torch.device":
         device = torch.device(name)
         torch.zeros(1, device=device).cpu()
     except (RuntimeError, AssertionError) as problem:
-        raise UnderfireError(f"The device '{name}' cannot be used: {str(problem).splitlines()[0]}") from problem
+        raise UnderfireError(f"The device '{name}' cannot be used: {first_line(problem)}") from problem
     return device
 
 

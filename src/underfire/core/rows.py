@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 def take(record: R, index: Tensor) -> R:
@@ -34,6 +35,11 @@ def by_batch(compute: Callable[..., Tensor], batch_size: int, *tensors: Tensor) 
     size = min(batch_size, total)
     indices = [torch.arange(start, start + size) % total for start in range(0, total, size)]
     return torch.cat([compute(*(tensor[index] for tensor in tensors)) for index in indices])[:total]
+
+
+def in_parts(items: tuple[T, ...], size: int) -> Iterator[tuple[T, ...]]:
+    """So many of them at a time, in their order; the last part may be smaller."""
+    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def where(condition: Tensor, yes: R, no: R) -> R:

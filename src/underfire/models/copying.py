@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from underfire.core.errors import UnderfireError
+from underfire.core.errors import UnderfireError, first_line
 
 AROUND = ("_orig_mod", "module")  # where torch.compile and DataParallel keep the network itself
 
@@ -43,7 +43,7 @@ def private_copy(net: nn.Module, device: torch.device) -> nn.Module:
         except Exception as problem:
             raise UnderfireError(
                 f"The model, a {type(net).__name__}, cannot be put into evaluation mode on {device} "
-                f"({_first_line(problem)}); give the network that it was made from."
+                f"({first_line(problem)}); give the network that it was made from."
             ) from problem
 
 
@@ -54,7 +54,7 @@ def copied(thing: Any, net: nn.Module) -> Any:
         return copy.deepcopy(thing, graphless)
     except Exception as problem:
         raise UnderfireError(
-            f"The model cannot be copied: {_culprit(net)} ({_first_line(problem)}). Give it without that, or "
+            f"The model cannot be copied: {_culprit(net)} ({first_line(problem)}). Give it without that, or "
             "define __deepcopy__."
         ) from problem
 
@@ -124,7 +124,3 @@ def _parts(name: str, value: Any) -> Iterator[bytes]:
         yield f"{name}{value!r}".encode()
     else:
         yield f"{name}{type(value).__name__}".encode()
-
-
-def _first_line(problem: Exception) -> str:
-    return next(iter(str(problem).splitlines()), "") or type(problem).__name__

@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from underfire.core.errors import UnderfireError
+from underfire.core.errors import UnderfireError, first_line
 from underfire.core.types import Images, Logits
 from underfire.models.layout import LAYOUTS, is_plausible
 from underfire.models.tracing import (
@@ -39,7 +39,7 @@ def locate(
             traced = trace(network, forward, x)
     except (RuntimeError, AssertionError) as problem:
         raise UnderfireError(
-            f"The model fails on a single image ({str(problem).splitlines()[0]}); it must take any number of them."
+            f"The model fails on a single image ({first_line(problem)}); it must take any number of them."
         ) from problem
     if not traced.outputs and named is None:
         raise UnderfireError(

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from underfire.core.errors import UnderfireError
+from underfire.core.errors import UnderfireError, first_line
 from underfire.core.io import write_atomically
 
 Triple = tuple[float, float, float]
@@ -96,7 +96,7 @@ def read_manifest(path: Path, kind: type[M]) -> M | None:
     except (SafetensorError, OSError) as problem:
         if path.suffix != ".safetensors":
             return None
-        raise UnderfireError(f"{path} cannot be read as weights: {str(problem).splitlines()[0]}.") from problem
+        raise UnderfireError(f"{path} cannot be read as weights: {first_line(problem)}.") from problem
     if text is None:
         return None
     try:

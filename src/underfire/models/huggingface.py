@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from underfire.core.errors import UnderfireError
+from underfire.core.errors import UnderfireError, first_line
 from underfire.core.extras import extra
 from underfire.models.loading import NORMALISATIONS, LoadedNetwork, said_of, with_state
 from underfire.models.weights import read_weights, weight_file
@@ -39,7 +39,7 @@ def from_huggingface(name: str, weights: str | None) -> LoadedNetwork:
 
 
 def _not_had(name: str, problem: Exception) -> str:
-    reason = next(iter(str(problem).splitlines()), "") or type(problem).__name__
+    reason = first_line(problem)
     if Path(name).is_dir():
         return f"The folder {name} holds no image classifier that transformers can read: {reason}"
     return (

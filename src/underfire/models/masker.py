@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from underfire.core.errors import UnderfireError
+from underfire.core.errors import UnderfireError, first_line
 from underfire.core.image_ops import resize
 from underfire.core.types import Features, Labels, Maps, Row
 from underfire.models.files import MaskerManifest, read_manifest
@@ -142,7 +142,7 @@ def read_masker(path: Path) -> Masker:
         with torch.inference_mode(False):
             tensors = load_file(path)
     except (SafetensorError, OSError) as problem:
-        raise UnderfireError(f"{path} cannot be read as a masker: {str(problem).splitlines()[0]}.") from problem
+        raise UnderfireError(f"{path} cannot be read as a masker: {first_line(problem)}.") from problem
     manifest = read_manifest(path, MaskerManifest)
     if manifest is None:
         raise UnderfireError(f"{path} holds tensors but no masker; train one with: underfire train rts --out {path}")

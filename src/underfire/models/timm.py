@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from underfire.core.errors import UnderfireError
+from underfire.core.errors import UnderfireError, first_line
 from underfire.core.extras import extra
 from underfire.models.loading import LoadedNetwork, as_its_file_says, said_of, with_state
 from underfire.models.weights import read_weights, weight_file
@@ -67,7 +67,7 @@ def _pretrained(builder: Callable[..., nn.Module], hub: str) -> nn.Module:
         return builder(pretrained=True)
     except Exception as problem:  # of the network, the disk, or a tag that does not exist
         raise UnderfireError(
-            f"The weights of {hub} could not be read from the cache or downloaded ({_first_line(problem)}). Bring them "
+            f"The weights of {hub} could not be read from the cache or downloaded ({first_line(problem)}). Bring them "
             f"from a machine with a connection: `hf download {hub} --local-dir FOLDER` there, and timm:FOLDER here; or "
             "give a state-dict file with --weights FILE."
         ) from problem
@@ -106,7 +106,3 @@ def _described(timm: Any, net: nn.Module, whose: str, assumed: tuple[str, ...] =
         wants["interpolation"] if wants["interpolation"] in ("bilinear", "bicubic") else None,
         assumed,
     )
-
-
-def _first_line(problem: Exception) -> str:
-    return next(iter(str(problem).splitlines()), "") or type(problem).__name__

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from underfire.core.errors import UnderfireError
+from underfire.core.errors import UnderfireError, first_line
 
 WRAPPED = re.compile(r"\.(?:module|_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)(?=\.)")
 OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(\d\.)")
@@ -89,7 +89,7 @@ def read_weights(path: Path, part: str = "") -> Weights:
     except Exception as problem:  # readers raise whatever a damaged file makes them stumble over
         raise UnderfireError(
             f"{path} cannot be read as weights (a damaged file, or one that holds more than tensors): "
-            f"{str(problem).splitlines()[0] if str(problem) else type(problem).__name__}"
+            f"{first_line(problem)}"
         ) from problem
     tensors = dict(_flattened(content)) if isinstance(content, dict) else {}
     if part and not _below(f"{part}.", tensors):

@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from underfire.core.rows import in_parts
 from underfire.core.types import Images, Labels, Logits, Samples
 from underfire.data.image_set import ImageSet
 from underfire.data.selection import Encounter, LocatedObjects, Selection, locate, meet, select
@@ -39,12 +40,13 @@ def find(spec: Locate, image_set: ImageSet, masks: ImageSet, classifier: Classif
 def keep(spec: Select | Meet | Locate, samples: Samples, store: Store, **further: Tensor) -> None:
     """Store the chosen images that the store lacks with their labels and further row tensors, some at a time."""
     held = set(store.done(key(spec)))
-    new = [i for i, name in enumerate(samples.ids) if name not in held]
+    new = tuple(i for i, name in enumerate(samples.ids) if name not in held)
     store.create(key(spec), describe(spec))
-    for start in range(0, len(new), SHARD):
-        part = new[start : start + SHARD]
+    for part in in_parts(new, SHARD):
         rows = {"image": samples.images, "label": samples.labels, **further}
-        store.append(key(spec), [samples.ids[i] for i in part], {name: values[part] for name, values in rows.items()})
+        store.append(
+            key(spec), [samples.ids[i] for i in part], {name: values[list(part)] for name, values in rows.items()}
+        )
 
 
 def _classify(classifier: Classifier, images: Images) -> Logits:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from underfire.attacks.engine import Progress
 from underfire.core.errors import UnderfireError
+from underfire.core.rows import in_parts
 from underfire.runs.compute import Context
 from underfire.runs.driver import pieces, read_inputs, run_stage
 from underfire.runs.needs import StageInputs, needs, pool_of
@@ -188,8 +189,8 @@ class _Shift:
 
     def _retry(self, piece: Piece, problem: str) -> None:
         """Before everything else, batch by batch, so that one image costs no more than its batch."""
-        left, size = [name for name in piece.ids if name not in self._rows_of(piece.stage)], self._context.batch_size
-        batches = [tuple(left[start : start + size]) for start in range(0, len(left), size)]
+        left = tuple(name for name in piece.ids if name not in self._rows_of(piece.stage))
+        batches = in_parts(left, self._context.batch_size)
         again = [Piece(piece.planned, batch, piece.failures + 1) for batch in batches]
         self._open[piece.stage] += len(again)
         if piece.failures + 1 < TRIES:

@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from underfire.attacks import engine
+from underfire.core.rows import in_parts
 from underfire.runs.specs import (
     Bound,
     CalibratedNoise,
@@ -82,7 +83,7 @@ def pool_of(spec: Spec) -> WholePool | None:
 def shards(ids: tuple[str, ...], batch_size: int) -> Iterable[tuple[str, ...]]:
     """The images in pieces that are computed one at a time: whole batches, however many workers there are."""
     size = max(1, SHARD // batch_size) * batch_size
-    return (ids[start : start + size] for start in range(0, len(ids), size))
+    return in_parts(ids, size)
 
 
 @singledispatch

@@ -349,7 +349,7 @@ class DetectSettings(Seeded):
 class TransferSettings(Viewed):
     """By which other interpreters or classifier a run's images are seen."""
 
-    model_config = ConfigDict(title="Viewed by")
+    model_config = ConfigDict(title="Seen by")
 
     interpreters: Names | None = Field(
         default=None,

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from underfire.attacks.engine import Progress
-from underfire.core.errors import UnderfireError
+from underfire.core.errors import UnderfireError, first_line
 from underfire.models.classifier import Classifier
 from underfire.models.user_code import modules_of_users
 from underfire.runs.compute import Context, compute
@@ -164,7 +164,7 @@ class Workers:
         try:
             said = self._ray.get([actor.greet.remote(reference) for actor in self._actors])
         except self._ray.exceptions.RayError as problem:
-            raise UnderfireError(f"A worker could not be started: {_first_line(problem)}") from problem
+            raise UnderfireError(f"A worker could not be started: {first_line(problem)}") from problem
         if refused := [each for each in said if each is not None]:
             raise UnderfireError(refused[0])
 
@@ -202,7 +202,7 @@ class Workers:
             found = [self._ray.get(next(work))] if self._streams else self._ray.get(work)
         except self._ray.exceptions.RayError as problem:
             self._lose(place)
-            return [Ended(f"the worker was lost ({_first_line(problem)})")]
+            return [Ended(f"the worker was lost ({first_line(problem)})")]
         if isinstance(found[-1], Ended):
             del self._at_work[place]
         return found
@@ -292,7 +292,7 @@ def _connect(ray: Any, hiring: Hiring, folder: str) -> None:
         shipped = {"working_dir": str(Path.cwd()), "excludes": list(LEFT_BEHIND)}
         ray.init(address=hiring.address, runtime_env=shipped, **quiet)
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as problem:
-        raise UnderfireError(f"There is no Ray cluster at {hiring.address}: {_first_line(problem)}") from problem
+        raise UnderfireError(f"There is no Ray cluster at {hiring.address}: {first_line(problem)}") from problem
 
 
 def _check_listening(address: str) -> None:
@@ -329,7 +329,3 @@ def _same_signals() -> Iterator[None]:
     if callable(handler):
         with suppress(ValueError):  # not in the main thread
             signal.signal(signal.SIGTERM, handler)
-
-
-def _first_line(problem: BaseException) -> str:
-    return next(iter(str(problem).splitlines()), "") or type(problem).__name__

@@ -25,6 +25,7 @@ from underfire.attacks.target_maps import NO_DONOR, Pool, Wanted
 from underfire.core.errors import UnderfireError
 from underfire.core.io import nullable
 from underfire.core.rng import image_keys
+from underfire.core.rows import in_parts
 from underfire.core.types import Samples
 from underfire.data.image_set import ImageSet
 from underfire.metrics.floors import between_images, natural, partners
@@ -168,8 +169,7 @@ def _outcomes(
     attack: PlannedAttack, shown: PlannedInterpreter, select: Select, ids: tuple[str, ...], store: Store
 ) -> pa.Table:
     """The rows of one attack; images and maps are read some at a time."""
-    parts = [ids[start : start + SHARD] for start in range(0, len(ids), SHARD)]
-    measured = [_measured(attack, shown, select, _Rows(part, store), ids) for part in parts]
+    measured = [_measured(attack, shown, select, _Rows(part, store), ids) for part in in_parts(ids, SHARD)]
     table = pa.concat_tables(each.table for each in measured)
     names = ("distance", "overlap", "noise", "faint")
     judgement = judged(*(torch.cat([getattr(each, name) for each in measured]) for name in names))

@@ -105,3 +105,8 @@ def test_leaves_go_by_their_path_and_come_back() -> None:
     partly = rows.with_leaves(other, {"0.images": held["0.images"]})[0]
     assert torch.equal(partly.images, nested[0].images)
     assert torch.equal(partly.inner.labels, other[0].inner.labels)
+
+
+def test_parts_hold_all_items_in_their_order() -> None:
+    assert list(rows.in_parts((1, 2, 3, 4, 5), 2)) == [(1, 2), (3, 4), (5,)]
+    assert list(rows.in_parts((), 2)) == []

@@ -1,11 +1,12 @@
 """Options as they are typed and as Python gives them."""
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from underfire import UnderfireError
-from underfire.runs.settings import AttackSettings, budget_in
+from underfire.attacks.names import EFFORTS, RECIPES
+from underfire.runs.settings import AttackSettings, EffortName, RecipeName, budget_in
 
 
 @pytest.mark.parametrize(
@@ -46,3 +47,8 @@ def test_an_attack_has_one_length(given: dict[str, Any], told: str) -> None:
 
 def test_the_papers_effort_is_standard() -> None:
     assert AttackSettings(model="demo", images="demo", recipe="paper", effort="standard").effort == "standard"
+
+
+def test_options_name_the_efforts_and_recipes_that_there_are() -> None:
+    assert get_args(EffortName) == EFFORTS
+    assert set(get_args(RecipeName)) == set(RECIPES)
