@@ -56,6 +56,8 @@ class Slots:
     step: Labels
     candidate: Iterate  # best of this quantum by the attacker's reading
     best: Iterate  # best of all quanta by the deployed interpreter
+    closest: Row  # the smallest rank by the attacker's reading, and that before the last fifth of the steps
+    closest_before: Row
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def run(
 ) -> Outcome:
     """Attack all N images, `batch_size` at a time, after what must be run first; outcomes in the order of the goals.
 
-    A `start` takes the place of the warm start.
+    A `start` takes the place of the warm start; it is projected into the budget first.
     """
     if start is None and attack.warm_start is not None:
         start = run(attack.warm_start, classifier, goal, batch_size, on_step).theta
@@ -160,7 +162,7 @@ def _fill(
 def _fresh(attack: Attack, classifier: Classifier, goal: Goal, start: Tensor, chosen: list[int]) -> Slots:
     index = torch.tensor(chosen)
     goal = rows.to(rows.take(goal, index), classifier.device)
-    theta = start[index].to(classifier.device)
+    theta = attack.perturbation.project(goal.image, start[index].to(classifier.device))
     x = attack.perturbation.decode(goal.image, theta)
     unranked = Iterate(theta, torch.full((len(index),), torch.inf, dtype=theta.dtype, device=theta.device))
     return Slots(
@@ -172,6 +174,8 @@ def _fresh(attack: Attack, classifier: Classifier, goal: Goal, start: Tensor, ch
         step=torch.zeros_like(goal.key),
         candidate=unranked,
         best=unranked,
+        closest=unranked.rank,
+        closest_before=unranked.rank,
     )
 
 
@@ -195,6 +199,7 @@ def _step(attack: Attack, classifier: Classifier, slots: Slots) -> Slots:
     objective = attack.objective(classifier, goal, belief, slots.step)
     moved, state, terms = attack.rule.step(objective, theta, slots.state, slots.step)
     rank = attack.rank(terms.logits.detach(), terms.parts["map"].detach(), goal.target).to(theta.dtype)
+    closest, early = torch.minimum(slots.closest, rank), slots.step < attack.steps - attack.steps // 5
     return replace(
         slots,
         theta=attack.perturbation.project(goal.image, moved),
@@ -202,6 +207,8 @@ def _step(attack: Attack, classifier: Classifier, slots: Slots) -> Slots:
         belief=belief,
         step=slots.step + 1,
         candidate=_better(Iterate(theta, rank), slots.candidate),
+        closest=closest,
+        closest_before=torch.where(early, closest, slots.closest_before),
     )
 
 
@@ -279,6 +286,8 @@ def _outcome(attack: Attack, classifier: Classifier, slots: Slots, settled: Flag
         success_last=_reports(final, slots.goal.target),
         steps=slots.step,
         settled=settled,
+        closest=slots.closest,
+        closest_before=slots.closest_before,
     )
 
 

@@ -8,7 +8,7 @@ A name that is not one of ours is shown as it is.
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 from underfire.core.errors import UnderfireError
 
@@ -75,7 +75,14 @@ SOLVERS = {
 ATTACKS = {each.name: each.title for each in SOLVERS.values()}
 ATTACKS |= {each.map_aware: each.map_aware_title for each in SOLVERS.values()}
 ENSEMBLE = "ensemble"  # the detector that compares the maps of all interpreters
-EFFORTS = QUICK, STANDARD, THOROUGH = ("quick", "standard", "thorough")  # how many rungs the annealed attacks climb
+Effort = Literal["quick", "standard", "thorough"]
+EFFORTS: tuple[Effort, ...] = get_args(Effort)  # how many rungs the annealed attacks climb
+QUICK, STANDARD, THOROUGH = EFFORTS
+SUITES: Mapping[str, tuple[Effort, tuple[str, ...]]] = {  # of an audit: the effort of its attacks, and their solvers
+    "quick": (QUICK, ("pgd",)),
+    "standard": (STANDARD, ("pgd", "stadv")),
+    "thorough": (THOROUGH, ("pgd", "stadv")),
+}
 RECIPES = ("paper", "paper-densenet", "paper-isic", "annealed")
 TARGET_CLASSES = ("random", "least-likely", "next", "N", "CSV")
 TARGET_MAPS = ("benign", "patch", "random-class", "FILE")

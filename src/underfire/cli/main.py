@@ -10,6 +10,7 @@ import typer
 
 from underfire.attacks.names import ATTACKS, RECIPES, SOLVERS, TARGET_CLASSES, TARGET_MAPS
 from underfire.cli.attack import attack, demo
+from underfire.cli.audit import audit
 from underfire.cli.detect import detect
 from underfire.cli.options import command
 from underfire.cli.probe import probe
@@ -28,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-for each in (attack, demo, detect, probe, transfer):
+for each in (audit, attack, demo, detect, probe, transfer):
     command(app)(each)
 app.add_typer(train_app, name="train")
 app.add_typer(study_app, name="study")

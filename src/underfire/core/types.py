@@ -86,3 +86,5 @@ class Outcome:
     success_last: Flags  # likewise at the last iterate, which need not be the best one
     steps: Labels  # steps spent on this image, warm start not counted
     settled: Flags  # left before the last rung: further ones had nothing to win
+    closest: Row  # the attacker's smallest rank of any iterate by its own reading, see `Attack.rank`
+    closest_before: Row  # that of the iterates before the last fifth of all steps

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+FEW = 100  # images below which a share carries a caution
 FEWEST = 8  # values below which a mean gets no interval: all that were tried cover less than 90 % there
 RESAMPLES = 2000
 LEVEL = 0.95

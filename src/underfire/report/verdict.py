@@ -21,12 +21,11 @@ import pyarrow.compute as pc
 from underfire.attacks.names import SOLVERS, attack_name, in_order, interpreter_name
 from underfire.core.io import rows_where
 from underfire.metrics.floors import INDISTINCT
-from underfire.metrics.intervals import images_to_decide, wilson
+from underfire.metrics.intervals import FEW, images_to_decide, wilson
 from underfire.metrics.maps import CHANGED, DECEIVING, FAINT, UNCHANGED, UNSEEN
 from underfire.report.wording import HIDING, VARYING, Words
 from underfire.runs.outcomes import completed, floors
 
-FEW = 100  # images below which the verdict carries a caution
 NEARLY_ALL, MOST, HARDLY_ANY = 0.9, 0.5, 0.1  # shares of plausible maps between which the headlines change
 
 

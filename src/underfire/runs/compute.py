@@ -32,8 +32,9 @@ from underfire.interpreters.randomize import DEPTHS, randomized, rebind
 from underfire.metrics.maps import compare_maps, linf, map_l1
 from underfire.models.classifier import Classifier
 from underfire.models.noise import Trial, disturbed
-from underfire.runs.needs import StageInputs
+from underfire.runs.needs import StageInputs, crafted
 from underfire.runs.specs import (
+    Believed,
     Bound,
     CalibratedNoise,
     Craft,
@@ -163,6 +164,23 @@ def _(spec: Vary, inputs: StageInputs, context: Context) -> Rows:
             maps = spec.of.interpreter.explain(classifier, x, y, keys).float().cpu()
             found.append(compare_maps(maps, change.moved(inputs["benign"][chunk])))
         return {name: torch.stack([each[name] for each in found], dim=1) for name in ("map_l1", "iou_mean")}
+
+    yield from _by_chunks(inputs.ids, context, of)
+
+
+@compute.register
+def _(spec: Believed, inputs: StageInputs, context: Context) -> Rows:
+    attack, classifier = crafted(spec.of).attack, context.classifier
+    drawn = rng.derived(rng.image_keys(inputs.ids), "belief", torch.zeros(len(inputs.ids), dtype=torch.int64))
+
+    def of(chunk: slice) -> Mapping[str, Tensor]:
+        x, y, keys = (rows[chunk].to(classifier.device) for rows in (inputs["image"], inputs["target"], drawn))
+        belief = attack.interpreter.begin(classifier, x, y, keys)
+        for _ in range(attack.quantum):
+            belief = attack.interpreter.advance(classifier, belief, x, y)
+        with torch.enable_grad():
+            maps = attack.interpreter.read(classifier, belief, x.requires_grad_(), y).maps.detach().mean(1)
+        return {"map_l1": map_l1(maps.cpu(), inputs["map"][chunk])}
 
     yield from _by_chunks(inputs.ids, context, of)
 

@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
@@ -41,6 +41,7 @@ VERSIONED = ("underfire", "torch", "torchvision", "numpy", "safetensors", "pyarr
 
 
 Report = Callable[[Planned, Progress], None]
+Perform = Callable[[Iterable[Planned], tuple[str, ...], Context, Run, Report, Crew | None], bool]
 
 
 def _begins_anew(held: Mapping[str, Any]) -> tuple[Planned, ...] | None:
@@ -53,7 +54,7 @@ class Experiment:
 
     `spec` is what two runs must share to be the same run. `choose` finds the images, and whatever cannot be done with
     them, before anything is written. `continues` gives the stages of a smaller run that this one goes on with, by that
-    run's spec; None if it is not such a run.
+    run's spec; None if it is not such a run. `perform` computes what the plan lacks; False if it lacked nothing.
     """
 
     spec: Mapping[str, Any]
@@ -63,6 +64,7 @@ class Experiment:
     tabulate: Callable[[tuple[str, ...], Store], pa.Table]
     image_set: ImageSet
     continues: Callable[[Mapping[str, Any]], tuple[Planned, ...] | None] = _begins_anew
+    perform: "Perform" = field(default_factory=lambda: perform)
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,10 @@ def execute(
             (chosen or experiment.choose()).keep(run.store)
         chosen = None  # its images are in the store
         context = Context(classifier, even_batch_size(len(ids), batch_size))
-        if perform(experiment.plan, ids, context, run, on_progress, crew) or not (out / experiment.table).exists():
+        if (
+            experiment.perform(experiment.plan, ids, context, run, on_progress, crew)
+            or not (out / experiment.table).exists()
+        ):
             write_table(out / experiment.table, experiment.tabulate(ids, run.store))
     return run
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from underfire.attacks import engine
 from underfire.core.rows import in_parts
 from underfire.runs.specs import (
+    Believed,
     Bound,
     CalibratedNoise,
     Craft,
@@ -124,6 +125,16 @@ def _(spec: Vary | Repeat) -> Mapping[str, Need]:
 
 
 @needs.register
+def _(spec: Believed) -> Mapping[str, Need]:
+    craft = crafted(spec.of)
+    return {
+        "image": Need(key(craft), "image"),
+        "target": Need(key(craft.of), "target"),
+        "map": Need(key(spec.of), "map"),
+    }
+
+
+@needs.register
 def _(spec: SignNoise) -> Mapping[str, Need]:
     return {"benign": Need(key(spec.of.of.of), "image"), "image": Need(key(spec.of), "image")}
 
@@ -163,6 +174,13 @@ def _(spec: Craft) -> Mapping[str, Need]:
         "start": spec.start and Need(key(spec.start), "theta"),
     }
     return {**_rows(spec.of.of, "image"), **_rows(spec.of, "target"), **{k: v for k, v in first.items() if v}}
+
+
+def crafted(maps: Explain) -> Craft:
+    """The attack whose images are explained; TypeError if it is none."""
+    if not isinstance(maps.of, Craft):
+        raise TypeError(f"{type(maps.of).__name__} holds no attack")
+    return maps.of
 
 
 def _rows(spec: Spec, *names: str) -> dict[str, Need]:

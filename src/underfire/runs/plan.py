@@ -7,6 +7,7 @@ plan.stages       # in the order in which they are computed; shared ones come on
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, cast
 
 from underfire.attacks import solvers
@@ -118,7 +119,8 @@ class AttackPlan:
         targets = TargetClasses(select, settings.seed, target_class_named(settings.target_class))
         interpreters = tuple(_interpreters(settings, targets))
         attacks = tuple(_Planner(settings, targets, interpreters).attacks())
-        stages = tuple(_once(_stages(targets, interpreters, attacks)))
+        everything = chain(before_attacks(targets, interpreters), *map(stages_of, attacks))
+        stages = tuple(once(everything))
         return cls(settings, select, targets, interpreters, attacks, stages)
 
     @property
@@ -229,7 +231,8 @@ def _saved(craft: Craft, form: Corruption, judges: Sequence[Interpreter]) -> Mea
     return MeasuredImages(saved, maps if lossless else {name: drawn[:1] for name, drawn in maps.items()})
 
 
-def _once(stages: Iterable[Planned]) -> Iterator[Planned]:
+def once(stages: Iterable[Planned]) -> Iterator[Planned]:
+    """Each stage where it first appears."""
     planned = set[str]()
     for each in stages:
         if key(each.spec) not in planned:
@@ -237,9 +240,8 @@ def _once(stages: Iterable[Planned]) -> Iterator[Planned]:
             yield each
 
 
-def _stages(
-    targets: TargetClasses, interpreters: tuple[PlannedInterpreter, ...], attacks: tuple[PlannedAttack, ...]
-) -> Iterator[Planned]:
+def before_attacks(targets: TargetClasses, interpreters: Iterable[PlannedInterpreter]) -> Iterator[Planned]:
+    """The images, their targets, and all that is known of benign maps."""
     yield Planned("images", targets.of, "image", "benign", None)
     yield Planned("targets", targets, "step", "benign", None)
     for each in interpreters:
@@ -252,11 +254,9 @@ def _stages(
             yield Planned(f"own noise, {each.name}", each.noise, "step", "benign", each.name)
         if isinstance(each.goal, TargetMaps):
             yield Planned(f"target maps, {each.name}", each.goal, "map", "target", each.name)
-    for attacked in attacks:
-        yield from _stages_of(attacked)
 
 
-def _stages_of(attacked: PlannedAttack) -> Iterator[Planned]:
+def stages_of(attacked: PlannedAttack) -> Iterator[Planned]:
     """What must be there before an attack, the attack, and what is measured on its images."""
     craft, attack = attacked.craft, attacked.name
     after = None if attacked.interpreter is None else attacked.interpreter.name

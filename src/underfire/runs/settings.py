@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from underfire.attacks.names import ENSEMBLE, SOLVERS, STANDARD, TARGET_CLASSES, TARGET_MAPS
+from underfire.attacks.names import ENSEMBLE, SOLVERS, STANDARD, SUITES, TARGET_CLASSES, TARGET_MAPS, Effort
 from underfire.core.errors import UnderfireError
 from underfire.detection.names import DETECTORS
 from underfire.interpreters.registry import INTERPRETERS, canonical, interpreter_named
@@ -45,10 +45,14 @@ def budget_in(text: object) -> object:
         raise UnderfireError(f"--eps {text} is not a number; write it like 8/255 or 0.031.") from None
 
 
+def can_be_evaded(detector: str) -> bool:
+    """Whether there are attacks that hide from a detector of that name."""
+    return detector.partition(":")[0] == "fs" or detector == ENSEMBLE
+
+
 Names = Annotated[tuple[str, ...], BeforeValidator(names_in)]
 Budget = Annotated[float | None, Field(gt=0, le=1), BeforeValidator(budget_in)]
 RecipeName = Literal["annealed", "paper", "paper-densenet", "paper-isic"]
-EffortName = Literal["quick", "standard", "thorough"]
 
 
 class Settings(BaseModel):
@@ -241,7 +245,7 @@ class Prescribed(Settings):
         default="annealed", description="annealed, or the paper's: paper, paper-densenet, paper-isic."
     )
     eps: Budget = Field(default=None, description="L-infinity budget of pgd, such as 8/255; default: the recipe's.")
-    effort: EffortName | None = Field(
+    effort: Effort | None = Field(
         default=None, description="How long hard images are attacked: quick, standard (default) or thorough."
     )
     steps: int | None = Field(
@@ -310,7 +314,7 @@ class AttackSettings(Inputs, Prescribed):
         for name in names:
             if name.partition(":")[0] == "fs":
                 squeezing_named(name)
-            elif name != ENSEMBLE:
+            elif not can_be_evaded(name):
                 raise UnderfireError(f"'{name}' cannot be evaded; name fs, fs:SQUEEZER+… or {ENSEMBLE}.")
         return names
 
@@ -329,6 +333,30 @@ class AttackSettings(Inputs, Prescribed):
                 "and no --target-map."
             )
         return self
+
+
+class AuditSettings(Inputs):
+    """What an audit attacks, with which suite, and the detector that is deployed beside the interpreters, if any."""
+
+    model_config = ConfigDict(title="Audit")
+
+    n: int = Field(default=100, ge=1, description="How many correctly classified images to attack.")
+    suite: Literal["quick", "standard", "thorough"] = Field(
+        default="standard", description="How much is tried: quick (PGD's ADV2, one rung), standard or thorough."
+    )
+    detector: str | None = Field(
+        default=None, description=f"Detector that is deployed as well: {', '.join(DETECTORS)}; default: none."
+    )
+    eps: Budget = Field(default=None, description="L-infinity budget, such as 8/255; default: the recipe's.")
+    benign: int = Field(default=200, ge=2, description="Benign images to calibrate the detector on.")
+    fpr: float = Field(default=0.05, gt=0, lt=1, description="False-positive rate of the detector.")
+
+    def attacks(self) -> AttackSettings:
+        """The attacks of the suite, those that evade the detector among them where there are such."""
+        effort, solvers = SUITES[self.suite]
+        given = {name: getattr(self, name) for name in (*Inputs.model_fields, "eps")}
+        evade = (self.detector,) if self.detector is not None and can_be_evaded(self.detector) else ()
+        return AttackSettings(**given, solvers=solvers, effort=effort, evade=evade, variation="all")
 
 
 class DetectSettings(Seeded):

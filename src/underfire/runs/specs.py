@@ -112,7 +112,7 @@ class Craft(Identified):
     start: "Craft | RandomPoints | None"
     anchor: "Craft | None" = None
     noise: "Repeat | None" = None
-    version: int = 4
+    version: int = 5
 
 
 @dataclass(frozen=True)
@@ -185,6 +185,17 @@ class Vary(Identified):
 
     of: Explain
     changes: tuple[Corruption, ...] = HARMLESS
+    version: int = 1
+
+
+@dataclass(frozen=True)
+class Believed(Identified):
+    """How far the attacker's maps of the images that an attack returned are from the deployed ones; rows: map_l1.
+
+    The attacker looks at each image for as long as between two judgements of its attack.
+    """
+
+    of: Explain
     version: int = 1
 
 
@@ -282,6 +293,7 @@ Spec = (
     | Explain
     | Repeat
     | Vary
+    | Believed
     | ExplainElsewhere
     | ExplainRandomised
     | TargetMaps

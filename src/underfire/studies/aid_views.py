@@ -16,6 +16,7 @@ import torch
 from pydantic import Field, field_validator
 
 from underfire.attacks import solvers
+from underfire.attacks.names import Effort
 from underfire.attacks.suite import PRESET, suite
 from underfire.attacks.target_classes import RandomClass
 from underfire.core.errors import UnderfireError
@@ -29,7 +30,7 @@ from underfire.metrics.maps import compare_draws
 from underfire.models.noise import NOISES
 from underfire.runs.folder import Run
 from underfire.runs.plan import Planned, planned_maps, scored_maps
-from underfire.runs.settings import EffortName, Inputs, RecipeName
+from underfire.runs.settings import Inputs, RecipeName
 from underfire.runs.specs import (
     CalibratedNoise,
     Craft,
@@ -78,7 +79,7 @@ class AidSettings(Inputs):
     n: int = Field(default=64, ge=2)
     recipe: RecipeName = "annealed"
     eps: float | None = Field(default=None, gt=0, le=1)
-    effort: EffortName | None = None
+    effort: Effort | None = None
     steps: int | None = Field(default=None, ge=1)
     masks: str | None = None
     located: int = Field(default=200, ge=2)  # images on which objects are to be found

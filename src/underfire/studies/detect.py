@@ -7,7 +7,7 @@ Thresholds are set and false-positive rates measured on benign images that the r
 `underfire.studies.calibration_images`).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -163,9 +163,9 @@ def _table(
     tables = []
     for judgement in asked:
         parts = {of: [scores(of, each) for each in judgement.parts] for of in (others, *pictured)}
-        scales, detector = _fitted(judgement, [each[benign.fitting] for each in parts[others]], settings.fpr)
+        calibrated = calibrate(judgement, [each[benign.fitting] for each in parts[others]], settings.fpr)
         for of, found in parts.items():
-            score = joint([scale(each) for scale, each in zip(scales, found, strict=True)])
+            score = calibrated.score(found)
             attacked = of.attack != "benign"
             scored = per_image(
                 COLUMNS,
@@ -176,8 +176,8 @@ def _table(
                 detector=judgement.name,
                 family=judgement.family,
                 score=score,
-                threshold=detector.threshold,
-                flagged=detector.flag(score),
+                threshold=calibrated.detector.threshold,
+                flagged=calibrated.detector.flag(score),
                 success=store.read(of.key, "success", of.ids) if attacked else None,
                 correct=benign.correct if of is others else None if attacked else True,
             )
@@ -185,11 +185,24 @@ def _table(
     return pa.concat_tables(tables)
 
 
-def _fitted(judgement: Judgement, benign: list[Row], fpr: float) -> tuple[list[Standardisation], Detector]:
-    """The scale of each part, and the threshold of their maximum."""
+@dataclass(frozen=True)
+class Calibrated:
+    """The scale of each part of a judgement, and the threshold of their maximum."""
+
+    scales: tuple[Standardisation, ...]
+    detector: Detector
+
+    def score(self, parts: Iterable[Row]) -> Row:
+        """Of images by what each part scores them."""
+        return joint([scale(each) for scale, each in zip(self.scales, parts, strict=True)])
+
+
+def calibrate(judgement: Judgement, benign: list[Row], fpr: float) -> Calibrated:
+    """By what each part scores benign images; UnderfireError if no threshold keeps that false-positive rate."""
     try:
-        scales = [judgement.scale.fit(each) for each in benign]
-        return scales, Detector.fit(joint([judgement.scale.left_out(each) for each in benign]), fpr)
+        scales = tuple(judgement.scale.fit(each) for each in benign)
+        detector = Detector.fit(joint([judgement.scale.left_out(each) for each in benign]), fpr)
+        return Calibrated(scales, detector)
     except UnderfireError as problem:
         raise UnderfireError(f"The detector {judgement.name} cannot be calibrated. {problem}") from problem
 

@@ -131,12 +131,15 @@ def _continued(spec: Mapping[str, Any], held: Mapping[str, Any]) -> tuple[Planne
 
 def outcome_table(plan: AttackPlan, ids: tuple[str, ...], store: Store) -> pa.Table:
     """One row per image x attack x interpreter, each attack's map against the target map and the benign one."""
-    return pa.concat_tables(
-        _with_floors(_outcomes(attack, shown, plan.select, ids, store), shown, plan.select, store)
-        for shown in plan.interpreters
-        for attack in plan.attacks
-        if shown.name in attack.scored.maps
-    )
+    tables = []
+    for shown in plan.interpreters:
+        beside = floors(shown, plan.select, ids, store)
+        tables += [
+            outcomes_of(attack, shown, plan.select, ids, beside, store)
+            for attack in plan.attacks
+            if shown.name in attack.scored.maps
+        ]
+    return pa.concat_tables(tables)
 
 
 @dataclass(frozen=True)
@@ -165,16 +168,30 @@ class _Measured:
     faint: Tensor
 
 
-def _outcomes(
-    attack: PlannedAttack, shown: PlannedInterpreter, select: Select, ids: tuple[str, ...], store: Store
+@dataclass(frozen=True)
+class Floors:
+    """What the distances of these images' maps are to be held against (see `metrics.floors`), by column."""
+
+    ids: tuple[str, ...]
+    columns: Mapping[str, pa.Array]
+
+
+def outcomes_of(
+    attack: PlannedAttack,
+    shown: PlannedInterpreter,
+    select: Select,
+    ids: tuple[str, ...],
+    beside: Floors,
+    store: Store,
 ) -> pa.Table:
-    """The rows of one attack; images and maps are read some at a time."""
-    measured = [_measured(attack, shown, select, _Rows(part, store), ids) for part in in_parts(ids, SHARD)]
+    """The rows of one attack on some or all of the images of `beside`, which are read some at a time."""
+    measured = [_measured(attack, shown, select, _Rows(part, store), beside.ids) for part in in_parts(ids, SHARD)]
     table = pa.concat_tables(each.table for each in measured)
     names = ("distance", "overlap", "noise", "faint")
     judgement = judged(*(torch.cat([getattr(each, name) for each in measured]) for name in names))
     place = table.column_names.index("judgement")
-    return table.set_column(place, table.schema.field(place), pa.array(judgement, pa.string()))
+    table = table.set_column(place, table.schema.field(place), pa.array(judgement, pa.string()))
+    return _with_floors(table, beside)
 
 
 def _measured(
@@ -225,15 +242,22 @@ def _distances(maps: list[Tensor], wanted: list[Tensor], benign: list[Tensor]) -
     return {**compare_draws(maps, wanted), "benign_l1": to_benign["map_l1"], "benign_iou": to_benign["iou_mean"]}
 
 
-def _with_floors(table: pa.Table, shown: PlannedInterpreter, select: Select, store: Store) -> pa.Table:
-    """The outcomes with what their distances are to be held against (see `metrics.floors`)."""
-    ids, variation = tuple(table["id"].to_pylist()), shown.variation
+def floors(shown: PlannedInterpreter, select: Select, ids: tuple[str, ...], store: Store) -> Floors:
+    """Of all images of a run."""
+    variation = shown.variation
     maps, labels = store.read(key(shown.benign[0]), "map", ids), store.read(key(select), "label", ids)
     found = between_images(maps, partners(image_keys(ids), labels, select.seed))
     if variation is not None:
         found |= natural(*(store.read(key(variation), name, ids) for name in ("map_l1", "iou_mean")))
-    columns = nullable(found)
-    if variation is not None:
+    return Floors(ids, nullable(found))
+
+
+def _with_floors(table: pa.Table, beside: Floors) -> pa.Table:
+    """The outcomes with the floors of their images."""
+    place_of = {name: place for place, name in enumerate(beside.ids)}
+    places = pa.array([place_of[name] for name in table["id"].to_pylist()], pa.int64())
+    columns = {name: values.take(places) for name, values in beside.columns.items()}
+    if "natural_l1" in columns:
         columns["within_natural"] = pc.less_equal(table["benign_l1"], columns["natural_l1"])
     for name, values in columns.items():
         place = table.column_names.index(name)

@@ -5,8 +5,8 @@ from typing import Any, get_args
 import pytest
 
 from underfire import UnderfireError
-from underfire.attacks.names import EFFORTS, RECIPES
-from underfire.runs.settings import AttackSettings, EffortName, RecipeName, budget_in
+from underfire.attacks.names import RECIPES
+from underfire.runs.settings import AttackSettings, RecipeName, budget_in
 
 
 @pytest.mark.parametrize(
@@ -50,5 +50,4 @@ def test_the_papers_effort_is_standard() -> None:
 
 
 def test_options_name_the_efforts_and_recipes_that_there_are() -> None:
-    assert get_args(EffortName) == EFFORTS
     assert set(get_args(RecipeName)) == set(RECIPES)

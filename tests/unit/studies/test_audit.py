@@ -1,0 +1,249 @@
+"""The audit: its worst case, its curve, who is attacked by what, its record, and what its flags are raised by."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from math import inf
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+
+from underfire.attacks import recipes
+from underfire.attacks.engine import Progress
+from underfire.core.errors import UnderfireError
+from underfire.core.types import Images, Keys, Labels, Maps, Reading
+from underfire.data.image_set import open_images
+from underfire.interpreters import registry
+from underfire.interpreters.protocol import ClosedForm, NoBelief, reading
+from underfire.metrics.betrayal import GRID, Curve, halved, plausible
+from underfire.metrics.intervals import wilson
+from underfire.models.classifier import Classifier
+from underfire.runs.folder import Run
+from underfire.runs.plan import AttackPlan, Planned
+from underfire.runs.settings import AuditSettings
+from underfire.studies.audit import Auditing, execute
+from underfire.studies.audit_walk import Trail
+from underfire.studies.audits import AUDIT, Audit, audit_of
+from underfire.studies.base import Manner, Subject, select_from
+
+SCHEMA = Path(__file__).parents[3] / "docs" / "audit.schema.json"
+EPS = 0.03
+
+
+@pytest.fixture(scope="module")
+def short_recipes() -> Iterator[None]:
+    """Few steps, so that some images are betrayed and others are not."""
+    short = {
+        name: replace(
+            recipe,
+            warm_steps=3,
+            plain_steps=4,
+            map_attacks={
+                each: replace(row, efforts=dict.fromkeys(row.efforts, (4,))) for each, row in recipe.map_attacks.items()
+            },
+        )
+        for name, recipe in (("annealed", recipes.RECIPES["annealed"]), ("flow", recipes.FLOW_RECIPES["annealed"]))
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recipes, "RECIPES", {"annealed": short["annealed"]})
+        patch.setattr(recipes, "FLOW_RECIPES", {"annealed": short["flow"]})
+        yield
+
+
+Start = Callable[..., Run]
+
+
+@pytest.fixture(scope="module")
+def start(short_recipes: None, tiny_model: str, tiny_photos: Path) -> Start:
+    """An audit in any folder, with other settings where they are named."""
+
+    def run(out: Path, on_progress: Any = lambda planned, progress: None, **changes: Any) -> Run:
+        given = {"model": tiny_model, "images": str(tiny_photos), "n": 5, "normalize": "none", "eps": EPS}
+        settings = AuditSettings(**{**given, "interpreters": ("cam", "grad"), **changes})
+        subject = Subject(Classifier.load(tiny_model, None, "none"), open_images(tiny_photos))
+        return execute(settings, subject, out, Manner("test", 2, on_progress))
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def run(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return start(tmp_path_factory.mktemp("audits") / "audit")
+
+
+@pytest.fixture(scope="module")
+def trails(run: Run, tiny_model: str, tiny_photos: Path) -> list[Trail]:
+    """What the walk finds once everything is in the store."""
+    spec = {name: run.info["spec"][name] for name in AuditSettings.model_fields}
+    settings, subject = (
+        AuditSettings(**spec),
+        Subject(Classifier.load(tiny_model, None, "none"), open_images(tiny_photos)),
+    )
+    plan = AttackPlan.of(settings.attacks(), select_from(settings, subject.classifier, subject.image_set))
+    return list(Auditing(settings, subject, plan).walk(run, run.ids, lambda stages, ids: None).trails())
+
+
+def test_the_worst_case_is_no_better_than_any_member_on_any_image(trails: list[Trail]) -> None:
+    for trail in trails:
+        for definition in ("natural", "overlap"):
+            betrayed = set(trail.betrayed_by(definition))
+            by_members = {name for each in trail.everything for name in each.betrays(definition)}
+            assert betrayed == by_members
+
+
+def test_joint_robust_accuracy_is_the_share_that_nothing_betrays_by_the_stricter_definition(run: Run) -> None:
+    for each in audit_of(run).interpreters:
+        n = len(run.ids)
+        assert each.robust.value == 1 - len(each.betrayed) / n
+        assert each.robust == each.robust_by[each.definition]
+        assert each.robust.value == max(share.value or 0 for share in each.robust_by.values())
+        assert (each.robust.low, each.robust.high) == wilson(n - len(each.betrayed), n)
+
+
+def test_later_members_meet_only_what_resisted_by_some_definition(trails: list[Trail], run: Run) -> None:
+    outcomes = run.outcomes().to_pylist()
+    for trail in trails:
+        assert trail.members[0].ids == run.ids
+        for place, member in enumerate(trail.members[1:], 1):
+            before = (trail.plain, *trail.members[:place])
+            betrayed = [{name for each in before for name in each.betrays(d)} for d in ("natural", "overlap")]
+            assert set(member.ids) == set(run.ids) - (betrayed[0] & betrayed[1])
+            rows = {
+                row["id"] for row in outcomes if (row["attack"], row["interpreter"]) == (member.name, trail.shown.name)
+            }
+            assert rows == set(member.ids)
+
+
+def test_the_curve_never_falls_and_ends_where_the_attack_itself_does(trails: list[Trail]) -> None:
+    for trail in trails:
+        shares = [each.share for each in trail.curve.points()]
+        assert shares == sorted(shares)
+        within = {name for name, eps in trail.smallest.items() if eps <= EPS}
+        assert within == set(trail.first.betrays(trail.definition))
+        assert set(trail.smallest.values()) <= {*trail.grid, inf}
+
+
+def test_a_killed_audit_goes_on_to_the_same_record(start: Start, tmp_path: Path) -> None:
+    class Killed(Exception):
+        pass
+
+    def kill(planned: Planned, progress: Progress) -> None:
+        if planned.label.startswith("within"):
+            raise Killed
+
+    small: dict[str, Any] = {"n": 3, "interpreters": ("cam",), "suite": "quick"}
+    with pytest.raises(Killed):
+        start(tmp_path / "killed", kill, **small)
+    assert not (tmp_path / "killed" / AUDIT).exists()
+    resumed, whole = start(tmp_path / "killed", **small), start(tmp_path / "whole", **small)
+    assert audit_of(resumed) == audit_of(whole)
+    assert resumed.outcomes().equals(whole.outcomes())
+
+
+def test_a_finished_audit_computes_nothing_anew_and_a_larger_one_goes_on(start: Start, tmp_path: Path) -> None:
+    begun = list[str]()
+    given: dict[str, Any] = {"interpreters": ("cam",), "suite": "quick"}
+    small = audit_of(start(tmp_path / "audit", n=3, **given))
+    start(tmp_path / "audit", lambda planned, progress: begun.append(planned.label), n=3, **given)
+    assert not begun
+    grown = audit_of(start(tmp_path / "audit", n=4, **given))
+    assert (small.n, grown.n) == (3, 4)
+    with pytest.raises(UnderfireError, match="other settings"):
+        start(tmp_path / "audit", n=4, interpreters=("cam",), suite="standard")
+    assert audit_of(Run(tmp_path / "audit")) == grown
+
+
+def test_the_schema_in_the_docs_is_that_of_the_record(run: Run) -> None:
+    assert json.loads(SCHEMA.read_text()) == Audit.model_json_schema()
+    written = json.loads((run.path / AUDIT).read_text())
+    assert set(written) == set(Audit.model_json_schema()["required"]) | {"version"}
+
+
+def test_flags_of_a_small_audit_name_their_numbers(run: Run) -> None:
+    for each in audit_of(run).interpreters:
+        flags = {flag.name: flag for flag in each.flags}
+        assert flags["few images"].raised
+        assert flags["few images"].number == 5
+        assert not flags["clipped selection"].raised
+        assert not flags["own noise"].raised
+        assert flags["own noise"].number == 0
+
+
+# ------------------------------------------------------------------ explanations that explain nothing
+
+
+@dataclass(frozen=True)
+class _Constant(ClosedForm):
+    """A map that is the same whatever the picture."""
+
+    draws: ClassVar[bool] = False
+    name: ClassVar[str] = "constant"
+
+    def explain(self, classifier: Classifier, x: Images, y: Labels, keys: Keys) -> Maps:
+        return x.new_full((len(x), 4, 4), 0.5)
+
+    def read(self, classifier: Classifier, belief: NoBelief, x: Images, y: Labels) -> Reading:
+        return reading(classifier(x), self.explain(classifier, x, y, y), y)
+
+
+@dataclass(frozen=True)
+class _Random(_Constant):
+    """Another map each time."""
+
+    draws: ClassVar[bool] = True
+    name: ClassVar[str] = "random"
+
+    def explain(self, classifier: Classifier, x: Images, y: Labels, keys: Keys) -> Maps:
+        return torch.stack([torch.rand(4, 4, generator=torch.Generator().manual_seed(int(key))) for key in keys])
+
+
+def _flags(start: Start, out: Path, patch: pytest.MonkeyPatch, kind: type[_Constant]) -> dict[str, bool]:
+    patch.setattr(registry, "INTERPRETERS", {**registry.INTERPRETERS, kind.name: lambda argument: kind()})
+    found = audit_of(start(out, interpreters=(kind.name,), n=4, suite="quick")).interpreters[0]
+    return {flag.name: flag.raised for flag in found.flags}
+
+
+def test_a_constant_map_is_called_insensitive(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flags = _flags(start, tmp_path / "audit", monkeypatch, _Constant)
+    assert flags["interpreter insensitive"]
+    found = audit_of(Run(tmp_path / "audit")).interpreters[0]
+    assert found.plausible_under_pgd.value == 1
+    assert found.robust.value is not None
+    assert found.robust.value <= (found.plain_robust.value or 0)
+
+
+def test_a_random_map_is_told_by_its_own_noise_and_by_its_weights_that_do_not_matter(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = _flags(start, tmp_path / "audit", monkeypatch, _Random)
+    assert flags["own noise"]
+
+
+# ------------------------------------------------------------------ definitions and curves
+
+
+def test_plausible_by_both_definitions_and_where_there_is_nothing_to_see() -> None:
+    found = plausible([0.1, 0.1, 0.3, 0.3], [0.6, 0.4, np.nan, 0.4], [0.2, 0.05, 0.2, 0.2], [False, False, False, True])
+    assert found["natural"].tolist() == [True, False, False, True]
+    assert found["overlap"].tolist() == [True, False, True, True]
+
+
+def test_the_median_budget_is_where_half_are_betrayed_and_none_beyond_the_grid() -> None:
+    curve = Curve((1.0, 2.0, 3.0), (1.0, 2.0, 2.0, inf))
+    assert [each.share for each in curve.points()] == [0.25, 0.75, 0.75]
+    assert curve.median[0] == 2.0
+    assert Curve((1.0, 2.0), (inf, inf, 2.0)).median[0] is None
+
+
+def test_bisection_tries_every_budget_of_the_grid_from_one_other() -> None:
+    def parents(budgets: Any, parent: float | None) -> dict[float, float | None]:
+        if not budgets:
+            return {}
+        below, eps, above = halved(budgets)
+        return {eps: parent, **parents(below, eps), **parents(above, eps)}
+
+    assert set(parents(GRID, None)) == set(GRID)
+    assert len(GRID) == len(parents(GRID, None))
