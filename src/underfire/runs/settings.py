@@ -351,6 +351,17 @@ class AuditSettings(Inputs):
     benign: int = Field(default=200, ge=2, description="Benign images to calibrate the detector on.")
     fpr: float = Field(default=0.05, gt=0, lt=1, description="False-positive rate of the detector.")
 
+    @model_validator(mode="after")
+    def _one_detector(self) -> "AuditSettings":
+        from underfire.detection.registry import judgements_named
+
+        if (
+            self.detector is not None
+            and len({each.family for each in judgements_named(self.detector, self.interpreters)}) > 1
+        ):
+            raise UnderfireError(f"--detector {self.detector} names several; an audit deploys one, such as fs.")
+        return self
+
     def attacks(self) -> AttackSettings:
         """The attacks of the suite, those that evade the detector among them where there are such."""
         effort, solvers = SUITES[self.suite]

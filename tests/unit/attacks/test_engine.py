@@ -13,14 +13,15 @@ from tiny_networks import classifier, images, network
 from underfire.attacks import engine
 from underfire.attacks.attack import Attack, CrossEntropy
 from underfire.attacks.engine import Progress
+from underfire.attacks.perturbations import Pixels
 from underfire.attacks.steps import MomentumSignStep, NoState, Objective, SignStep
 from underfire.core import rows
 from underfire.core.losses import confidence, map_distance
 from underfire.core.schedules import Constant, InTurn
-from underfire.core.types import Goal, Images, Keys, Labels, Maps, Reading, Row, Terms
+from underfire.core.types import Goal, Images, Keys, Labels, Maps, Outcome, Reading, Row, Terms
 from underfire.interpreters import CAM, GRAD, Blind
 from underfire.interpreters.protocol import NoBelief
-from underfire.metrics.maps import map_l1
+from underfire.metrics.maps import linf, map_l1
 from underfire.models.classifier import Classifier
 
 N = 5
@@ -380,3 +381,20 @@ def test_progress_counts_what_was_done_and_what_is_left(model: Classifier, batch
         assert before.images <= after.images
         assert before.steps <= after.steps
         assert before.planned_steps >= after.planned_steps
+
+
+def test_a_start_outside_the_budget_is_projected_into_it(model: Classifier, goal: Goal) -> None:
+    within = Attack("pgd", Blind(), Pixels(0.01), SignStep(Constant(0.001)), rungs=(1,))
+    outcome = engine.run(within, model, goal, batch_size=2, start=torch.full_like(goal.image, 0.5))
+    assert float(linf(outcome.image, goal.image).max()) <= 0.01 + 1e-6
+
+
+def test_the_last_fifth_of_the_steps_is_told_apart(model: Classifier, goal: Goal) -> None:
+    def after(steps: int) -> Outcome:
+        plain = Attack("pgd", Blind(), Pixels(0.1), SignStep(Constant(0.004)), rungs=(steps,), quantum=3)
+        return engine.run(plain, model, goal, batch_size=2)
+
+    whole = after(10)
+    assert torch.equal(whole.closest_before, after(8).closest)
+    assert (whole.closest <= whole.closest_before).all()
+    assert (whole.closest < whole.closest_before).any()

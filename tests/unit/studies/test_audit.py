@@ -1,19 +1,22 @@
 """The audit: its worst case, its curve, who is attacked by what, its record, and what its flags are raised by."""
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
+from torch import Tensor
 
 from underfire.attacks import recipes
 from underfire.attacks.engine import Progress
 from underfire.core.errors import UnderfireError
+from underfire.core.io import rows_where
 from underfire.core.types import Images, Keys, Labels, Maps, Reading
 from underfire.data.image_set import open_images
 from underfire.interpreters import registry
@@ -25,7 +28,8 @@ from underfire.runs.folder import Run
 from underfire.runs.plan import AttackPlan, Planned
 from underfire.runs.settings import AuditSettings
 from underfire.studies.audit import Auditing, execute
-from underfire.studies.audit_walk import Trail
+from underfire.studies.audit_flags import Evidence, flags
+from underfire.studies.audit_walk import Trail, Tried
 from underfire.studies.audits import AUDIT, Audit, audit_of
 from underfire.studies.base import Manner, Subject, select_from
 
@@ -75,15 +79,20 @@ def run(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.fixture(scope="module")
-def trails(run: Run, tiny_model: str, tiny_photos: Path) -> list[Trail]:
-    """What the walk finds once everything is in the store."""
+def audited(run: Run, tiny_model: str, tiny_photos: Path) -> Auditing:
     spec = {name: run.info["spec"][name] for name in AuditSettings.model_fields}
     settings, subject = (
         AuditSettings(**spec),
         Subject(Classifier.load(tiny_model, None, "none"), open_images(tiny_photos)),
     )
     plan = AttackPlan.of(settings.attacks(), select_from(settings, subject.classifier, subject.image_set))
-    return list(Auditing(settings, subject, plan).walk(run, run.ids, lambda stages, ids: None).trails())
+    return Auditing(settings, subject, plan)
+
+
+@pytest.fixture(scope="module")
+def trails(audited: Auditing, run: Run) -> list[Trail]:
+    """What the walk finds once everything is in the store."""
+    return list(audited.walk(run, run.ids, lambda stages, ids: None).trails())
 
 
 def test_the_worst_case_is_no_better_than_any_member_on_any_image(trails: list[Trail]) -> None:
@@ -247,3 +256,88 @@ def test_bisection_tries_every_budget_of_the_grid_from_one_other() -> None:
 
     assert set(parents(GRID, None)) == set(GRID)
     assert len(GRID) == len(parents(GRID, None))
+
+
+# ------------------------------------------------------------------ each flag both ways
+
+
+@dataclass(frozen=True)
+class _Stored(Evidence):
+    """Evidence of which some rows are given, by stage and tensor."""
+
+    given: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def read(self, spec: Any, name: str) -> Tensor:
+        return self.given.get(f"{type(spec).__name__}.{name}", super().read(spec, name))
+
+
+@pytest.fixture(scope="module")
+def evidence(audited: Auditing, run: Run, trails: list[Trail]) -> Callable[..., _Stored]:
+    """Of CAM, with other columns of the outcomes, other facts of the trail or other rows where they are named."""
+
+    def made(columns: Mapping[str, Any] | None = None, given: Any = None, n: int = 5, **facts: Any) -> _Stored:
+        trail = replace(trails[0], **facts)
+        table = rows_where(run.outcomes(), interpreter=trail.shown.name)
+        for name, value in (columns or {}).items():
+            place = table.column_names.index(name)
+            table = table.set_column(place, table.schema.field(place), pa.array([value] * table.num_rows))
+        walk = audited.walk(run, run.ids, lambda stages, ids: None)
+        settings = audited.settings.model_copy(update={"n": n})
+        return _Stored(trail, table, walk, settings, audited.subject.classifier, given or {})
+
+    return made
+
+
+N = 5
+CLOSE, FAR = torch.full((N,), 0.1), torch.full((N,), 0.2)
+FLAGS: Mapping[str, tuple[dict[str, Any], dict[str, Any]]] = {  # what raises each, and what does not
+    "interpreter insensitive": (
+        {"columns": {"benign_l1_png": 0.0, "benign_iou_png": 1.0}},
+        {"columns": {"benign_l1_png": 0.9, "benign_iou_png": 0.1}},
+    ),
+    "own noise": ({"columns": {"repeat_l1": 0.2, "benign_l1_png": 0.3}}, {"columns": {"repeat_l1": 0.0}}),
+    "stale belief": ({"given": {"Believed.map_l1": FAR}}, {"given": {"Believed.map_l1": torch.zeros(N)}}),
+    "budget not monotone": ({"lost": ("a",), "doubled": 3}, {"lost": (), "doubled": 3}),
+    "8 bits": (
+        {"columns": {"success": True, "benign_l1": 0.0, "benign_iou": 1.0, "success_png": False}},
+        {"columns": {"success_png": True, "benign_l1_png": 0.0, "benign_iou_png": 1.0}},
+    ),
+    "clipped selection": ({"n": 6}, {"n": 5}),
+    "steps not enough": (
+        {"given": {"Craft.closest": CLOSE, "Craft.closest_before": FAR, "Craft.settled": torch.zeros(N).bool()}},
+        {"given": {"Craft.closest": CLOSE, "Craft.closest_before": CLOSE, "Craft.settled": torch.zeros(N).bool()}},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FLAGS)
+def test_a_flag_is_raised_by_its_case_and_silent_on_a_healthy_one(name: str, evidence: Callable[..., _Stored]) -> None:
+    raising, healthy = FLAGS[name]
+    for given, expected in ((raising, True), (healthy, False)):
+        (flag,) = [each for each in flags(evidence(**given)) if each.name == name]
+        assert flag.raised is expected, flag.sentence
+
+
+def test_images_that_pgd_alone_betrays_show_that_white_box_attacks_are_weak(
+    evidence: Callable[..., _Stored], trails: list[Trail]
+) -> None:
+    trail = trails[0]
+
+    def betraying(tried: Tried, every: bool) -> Tried:
+        return replace(tried, betrayed={name: np.full(len(tried.ids), every) for name in tried.betrayed})
+
+    for aware, expected in ((False, True), (True, False)):
+        members = tuple(betraying(each, aware) for each in trail.members)
+        of = evidence(plain=betraying(trail.plain, True), members=members)
+        (flag,) = [each for each in flags(of) if each.name == "ignorance wins"]
+        assert flag.raised is expected
+
+
+def test_maps_that_random_weights_leave_alike_do_not_depend_on_what_was_learned(
+    evidence: Callable[..., _Stored],
+) -> None:
+    maps = torch.rand(N, 4, 4, generator=torch.Generator().manual_seed(0))
+    for random, expected in ((maps, True), (1 - maps, False)):
+        of = evidence(given={"Explain.map": maps, "ExplainRandomised.map": random})
+        (flag,) = [each for each in flags(of) if each.name == "weights do not matter"]
+        assert flag.raised is expected
