@@ -1,5 +1,6 @@
 """A run held in memory, and what a test asks of the page that shows it."""
 
+import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
@@ -180,6 +181,14 @@ class Tags(HTMLParser):
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
         return [attributes for name, attributes in self.found if name == tag]
+
+
+def drawn_from(page: str) -> dict[str, Any]:
+    """The data that the page's scripts draw cards from."""
+    found: dict[str, Any] = json.loads(
+        page.partition('<script type="application/json" id="data">')[2].partition("<")[0]
+    )
+    return found
 
 
 def render(run: RunView, folder: Path) -> str:

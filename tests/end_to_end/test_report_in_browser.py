@@ -1,6 +1,7 @@
 """The report in a real browser: its controls, its width on a phone, its silence on the network, whom it shuts out."""
 
 import csv
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
@@ -120,10 +122,9 @@ def quiet(browser: Any, report: str, scheme: str = "light") -> Iterator[Any]:
     assert noises == []
 
 
-def shown(page: Any) -> list[tuple[str, str]]:
-    """Interpreter and id of the visible cards, in their order on the page."""
-    cards = page.locator(".card:visible").all()
-    return [(card.get_attribute("data-interpreter"), card.get_attribute("data-id")) for card in cards]
+def shown(page: Any) -> list[str]:
+    """Ids of the cards, in their order on the page."""
+    return [card.get_attribute("data-id") for card in page.locator(".card").all()]
 
 
 def active(page: Any) -> str:
@@ -140,41 +141,76 @@ def violations(page: Any) -> list[Any]:
 
 def test_the_slider_fades_the_maps(page: Any) -> None:
     opacity = "getComputedStyle(document.querySelector('.card .heat')).opacity"
-    assert page.evaluate(opacity) == "0.55"
-    page.get_by_role("slider", name="Opacity").focus()
+    assert page.evaluate(opacity) == "0.8"
+    page.get_by_role("slider", name="Map").focus()
     page.keyboard.press("End")
     assert page.evaluate(opacity) == "1"
     assert page.locator(".toolbar output").inner_text() == "100 %"
 
 
 def test_sorting_reorders_the_cards(page: Any) -> None:
-    assert [id for _, id in shown(page)] == ["b.jpg", "b.jpg", HOSTILE, HOSTILE, "=a.jpg", "=a.jpg"]
-    page.get_by_label("Sort").select_option("ΔL1, lowest first")
-    assert [id for _, id in shown(page)] == ["=a.jpg", "=a.jpg", HOSTILE, HOSTILE, "b.jpg", "b.jpg"]
+    """The map distances of IDS fall in their order."""
+    assert shown(page) == [HOSTILE, "=a.jpg", "b.jpg"]
+    page.get_by_label("Sort").select_option("Nearest map first")
+    assert shown(page) == ["=a.jpg", HOSTILE, "b.jpg"]
+    page.get_by_label("Sort").select_option("Farthest map first")
+    assert shown(page) == ["b.jpg", HOSTILE, "=a.jpg"]
     page.get_by_label("Sort").select_option("Name")
-    assert [id for _, id in shown(page)][-2:] == ["b.jpg", "b.jpg"]
-    page.get_by_label("Sort").select_option("IoU, highest first")
-    page.get_by_label("Judged by").select_option("PGD")
-    assert [id for _, id in shown(page)] == ["=a.jpg", "=a.jpg", HOSTILE, HOSTILE, "b.jpg", "b.jpg"]
+    assert shown(page)[-1] == "b.jpg"
 
 
-def test_filters_hide_cards_and_say_how_many_remain(page: Any) -> None:
-    page.get_by_label("Interpreter").select_option("GRAD")
-    assert shown(page) == [("grad", "b.jpg"), ("grad", HOSTILE), ("grad", "=a.jpg")]
-    page.get_by_role("combobox", name="Map").select_option("changed")
-    assert shown(page) == [("grad", "=a.jpg")]
-    assert page.get_by_role("status").last.inner_text() == "1 of 6 cards"
+def test_filters_leave_cards_and_say_how_many(page: Any) -> None:
+    ending = page.get_by_role("combobox", name="Ending")
+    ending.select_option("fooled, nobody warned")
+    assert shown(page) == [HOSTILE, "b.jpg"]
+    ending.select_option("fooled, map changed")
+    assert shown(page) == ["=a.jpg"]
+    assert page.get_by_role("status").last.inner_text() == "1 of 1 images"
     page.get_by_role("button", name="Reset").click()
-    page.wait_for_function("document.getElementById('count').textContent === '6 of 6 cards'")
-    page.get_by_label("Judged by").select_option("PGD")
-    page.get_by_role("combobox", name="Classifier").select_option("not fooled")
-    assert shown(page) == [("cam", "=a.jpg"), ("grad", "=a.jpg")]
+    page.wait_for_function("document.getElementById('count').textContent === '3 of 3 images'")
+    page.get_by_role("combobox", name="Attack").select_option("PGD")
+    page.get_by_role("combobox", name="Interpreter").select_option("GRAD")
+    ending.select_option("classifier not fooled")
+    assert shown(page) == ["=a.jpg"]
+
+
+def test_a_number_leads_to_the_images_that_it_counts(page: Any) -> None:
+    page.locator(".number a").click()
+    assert shown(page) == [HOSTILE, "b.jpg"]
+    assert page.get_by_role("combobox", name="Interpreter").input_value() == "cam"
+    assert page.locator("#gallery").bounding_box()["y"] == pytest.approx(0, abs=2)
+    page.get_by_role("link", name="1 fooled, map changed").last.click()
+    page.wait_for_function("document.querySelectorAll('.card').length === 1")
+    assert shown(page) == ["=a.jpg"]
+    assert page.get_by_role("combobox", name="Interpreter").input_value() == "grad"
+
+
+def test_twelve_cards_are_drawn_and_more_are_asked_for(browser: Any, tmp_path: Path) -> None:
+    report = write_report(FakeRun(tuple(map(str, range(30))), side=16), tmp_path / "report.html").as_uri()
+    with quiet(browser, report) as page:
+        assert len(shown(page)) == 12
+        page.get_by_role("button", name="Show 12 more of 18").click()
+        assert len(shown(page)) == 24
+        assert active(page) == shown(page)[12]
+        page.get_by_role("button", name="Show 6 more of 6").click()
+        assert len(shown(page)) == 30
+        assert page.locator("#more").is_hidden()
+        page.get_by_label("Sort").select_option("Name")
+        assert len(shown(page)) == 12
+
+
+def test_the_first_screen_holds_the_verdict_and_its_pictures(page: Any) -> None:
+    for selector in ("h1", ".number", ".lead .picture", ".terms"):
+        box = page.locator(selector).last.bounding_box()
+        assert box["y"] + box["height"] < 900, selector
+    assert page.locator(".lead .picture").count() == 3 * 3
 
 
 def test_pictures_are_drawn_and_named(page: Any) -> None:
-    first = page.locator(".card .picture").first
-    assert first.get_attribute("aria-label") == "benign picture of b.jpg under its CAM map"
-    assert first.locator("use").first.bounding_box()["width"] > 100
+    first = page.locator(".card .picture").nth(3)
+    assert first.get_attribute("aria-label") == f"benign picture of {HOSTILE} under its CAM map"
+    assert [image.evaluate("each => each.naturalWidth > 0") for image in first.locator("img").all()] == [True, True]
+    assert first.bounding_box()["width"] > 60
 
 
 @pytest.mark.parametrize("width", [360, 700, 1280])
@@ -183,24 +219,16 @@ def test_nothing_scrolls_sideways(page: Any, width: int) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
-def test_print_opens_what_is_folded_and_folds_it_again(page: Any) -> None:
-    count = "document.querySelectorAll('details:not([open])').length"
-    page.evaluate("addEventListener('beforeprint', () => { window.folded = %s; })" % count)  # noqa: UP031
-    before = page.evaluate(count)
-    page.pdf()
-    assert (before, page.evaluate("window.folded"), page.evaluate(count)) == (1, 0, 1)
-
-
-def test_paper_is_white_and_shows_no_control(browser: Any, report: str) -> None:
+def test_paper_is_white_and_one_page_without_a_control(browser: Any, report: str) -> None:
     with quiet(browser, report, "dark") as page:
         background = "getComputedStyle(document.body).backgroundColor"
         assert page.evaluate(background) == "rgb(20, 19, 18)"
         page.emulate_media(media="print")
         assert page.evaluate(background) == "rgb(255, 255, 255)"
-        for control in ("input", "select", "button", "nav", ".skip", "dialog"):
+        for control in ("input", "select", "button", "nav", ".skip", "dialog", ".card"):
             assert page.locator(f"{control}:visible").count() == 0, control
-        assert page.locator(".card:visible").count() == 6
-        assert page.locator(".card").first.evaluate("each => getComputedStyle(each).breakInside") == "avoid"
+        assert page.locator("h1:visible, .number:visible, .terms:visible").count() == 3
+        assert len(re.findall(rb"/Type\s*/Page[^s]", page.pdf(format="A4"))) == 1
 
 
 def test_the_first_key_leads_past_the_index(page: Any) -> None:
@@ -209,7 +237,7 @@ def test_the_first_key_leads_past_the_index(page: Any) -> None:
     page.keyboard.press("Enter")
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.closest('nav')") is None
-    page.get_by_role("navigation", name="Sections").get_by_role("link", name="Gallery").click()
+    page.get_by_role("navigation", name="Sections").get_by_role("link", name="Image by image").click()
     assert page.locator("#gallery").bounding_box()["y"] == pytest.approx(0, abs=2)
 
 
@@ -217,47 +245,46 @@ def test_the_first_key_leads_past_the_index(page: Any) -> None:
 
 
 def test_an_image_is_viewed_by_mouse_and_left_by_key(page: Any) -> None:
-    """Its cards come in the order of interpreters with everything open, and the focus returns."""
-    page.get_by_label("Interpreter").select_option("GRAD")
-    page.locator("#cards .picture:visible").first.click()
+    """Its pictures and numbers are there, and the focus returns."""
+    page.locator(".card .picture").first.click()
     viewer = page.get_by_role("dialog")
-    assert viewer.get_by_role("heading", level=2).inner_text() == "b.jpg image 1 of 3"
-    assert viewer.get_by_role("heading", level=3).all_inner_texts() == ["CAM", "GRAD"]
-    assert viewer.locator(".sheet .picture").count() == 2 * (1 + 2 * 2)
-    assert viewer.locator(".plain .picture use").count() == 1
-    assert page.url.endswith("#image=b.jpg")
+    assert viewer.get_by_role("heading", level=2).inner_text() == f"{HOSTILE} image 1 of 3"
+    assert viewer.locator(".maps .picture").count() == 3 * 3
+    assert viewer.locator(".numbers tbody tr").count() == 2 * 2
+    assert viewer.get_by_text("amplified 16 times around grey").count() == 1
+    assert page.url.endswith(f"#image={quote(HOSTILE, safe='()')}")
     page.keyboard.press("Escape")
     assert viewer.count() == 0
     page.wait_for_function("!location.hash")
-    assert active(page) == "b.jpg"
+    assert active(page) == HOSTILE
 
 
 def test_keys_and_buttons_lead_through_the_images_that_the_filter_leaves(page: Any) -> None:
-    page.get_by_role("combobox", name="Map").select_option("map plausible")
-    page.locator("#cards a:visible").first.focus()
+    page.get_by_role("combobox", name="Ending").select_option("fooled, map plausible")
+    page.locator("#cards h3 a").first.focus()
     page.keyboard.press("Enter")
     page.get_by_role("dialog").wait_for()
     title = page.locator("#viewer-title")
-    assert title.inner_text() == "b.jpg image 1 of 2"
+    assert title.inner_text() == f"{HOSTILE} image 1 of 2"
     page.keyboard.press("ArrowRight")
-    assert title.inner_text() == f"{HOSTILE} image 2 of 2"
+    assert title.inner_text() == "b.jpg image 2 of 2"
     page.get_by_role("button", name="Next").click()
-    assert title.inner_text() == "b.jpg image 1 of 2"
+    assert title.inner_text() == f"{HOSTILE} image 1 of 2"
     page.keyboard.press("ArrowLeft")
-    assert title.inner_text() == f"{HOSTILE} image 2 of 2"
+    assert title.inner_text() == "b.jpg image 2 of 2"
     slider = page.get_by_role("dialog").get_by_role("slider")
     slider.focus()
     page.keyboard.press("ArrowRight")  # moves the slider alone
-    assert title.inner_text() == f"{HOSTILE} image 2 of 2"
-    assert slider.input_value() == "56"
+    assert title.inner_text() == "b.jpg image 2 of 2"
+    assert slider.input_value() == "81"
     page.get_by_role("button", name="Close").click()
-    assert page.locator(".toolbar .fader").input_value() == "56"
-    assert active(page) == "b.jpg"
+    assert page.locator(".toolbar .fader").input_value() == "81"
+    assert active(page) == HOSTILE
 
 
 def test_an_image_is_viewed_by_address(browser: Any, report: str) -> None:
     with quiet(browser, f"{report}#image=%3Da.jpg") as page:
-        assert page.locator("#viewer-title").inner_text() == "=a.jpg image 3 of 3"
+        assert page.locator("#viewer-title").inner_text() == "=a.jpg image 2 of 3"
         page.evaluate("location.hash = ''")
         page.get_by_role("dialog").wait_for(state="hidden")
     for nothing in ("#image=%E0%A4%A", "#image=javascript:alert(1)", "#image="):
@@ -267,11 +294,12 @@ def test_an_image_is_viewed_by_address(browser: Any, report: str) -> None:
 
 def test_attacks_without_pictures_are_listed_with_the_image(browser: Any, grown: str) -> None:
     with quiet(browser, f"{grown}#image=b.jpg") as page:
-        lines = page.get_by_role("dialog").get_by_role("table").first.get_by_role("row").all_inner_texts()
-        assert [line.split("\t")[0] for line in lines] == [
-            "Attack", "ADV² evading median 3×3", "ADV² evading 2 bits", "ADV² evading feature squeezing",
+        lines = page.get_by_role("dialog").locator(".numbers tbody tr").all_inner_texts()
+        assert [line.split("\t")[1] for line in lines if line.startswith("CAM")] == [
+            "PGD", "ADV²", "ADV² evading median 3×3", "ADV² evading 2 bits", "ADV² evading feature squeezing",
+            "ADV² on the ensemble",
         ]  # fmt: skip
-        assert lines[1].split("\t")[-2:] == ["0.900", "0.300"]
+        assert lines[4].split("\t")[4:] == ["0.900", "0.900", "0.300", "–"]
 
 
 # ------------------------------------------------------------------ blinded review
@@ -290,9 +318,10 @@ def test_a_review_does_not_tell_until_it_is_over(page: Any) -> None:
         picture = review.get_by_role("img")
         assert picture.get_attribute("aria-label") == f"Map {number + 1} of 6"
         markup = review.evaluate("each => each.querySelector('.item').outerHTML")
+        markup = re.sub('src="data:[^"]*"', "", markup)
         assert not any(word in markup for word in ("pgd", "adv2", "PGD", "ADV", ".jpg", "script", "data-", "title="))
         assert "#" not in page.url
-        seen.append(picture.locator("use.heat").get_attribute("href"))
+        seen.append(picture.locator("img.heat").get_attribute("src"))
         page.keyboard.press("b" if number % 2 else "a")
         if number == 3:
             page.keyboard.press("u")
@@ -322,8 +351,8 @@ def test_a_review_does_not_tell_until_it_is_over(page: Any) -> None:
     assert review.get_by_role("row").nth(1).inner_text().startswith(f"Benign\t{sum(benign)} of 3\t")
     names = page.evaluate(
         "rows => rows.map(({ image, interpreter, shown }) => [...document.querySelectorAll('#cards .card')]"
-        ".find(({ dataset }) => dataset.id === image.replace(/^'/, '') && dataset.interpreter === interpreter)"
-        ".querySelector(`[data-attack=${shown}] .heat`).getAttribute('href'))",
+        ".find(({ dataset }) => dataset.id === image.replace(/^'/, ''))"
+        ".querySelector(`[data-interpreter=${interpreter}] [data-attack=${shown}] .heat`).getAttribute('src'))",
         rows,
     )
     assert seen == names
@@ -339,8 +368,8 @@ def test_reviews_are_drawn_from_the_seed_whatever_the_gallery_shows(page: Any) -
         review.get_by_role("button", name="Start").click()
         seen = []
         while review.get_by_role("progressbar").count():
-            seen.append(review.locator(".shown use").last.get_attribute("href"))
-            assert review.locator(".shown use").count() == (1 if view == "maps alone" else 2)
+            seen.append(review.locator(".shown img").last.get_attribute("src"))
+            assert review.locator(".shown img").count() == (1 if view == "maps alone" else 2)
             page.keyboard.press("a")
         review.get_by_role("button", name="Start again").click()
         review.get_by_role("button", name="Close").click()
@@ -348,7 +377,7 @@ def test_reviews_are_drawn_from_the_seed_whatever_the_gallery_shows(page: Any) -
 
     first = drawn("7", "maps alone")
     page.get_by_label("Sort").select_option("Name")
-    page.get_by_label("Interpreter").select_option("CAM")
+    page.get_by_role("combobox", name="Interpreter").select_option("CAM")
     assert len(first) == 4
     assert drawn("7", "maps over their pictures") == first
     assert drawn("8", "maps over their pictures") != first
@@ -382,6 +411,9 @@ def test_runs_without_pictures_say_so(browser: Any, attacks: tuple[str, ...], tm
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_obstacle(browser: Any, grown: str, scheme: str) -> None:
     with quiet(browser, grown, scheme) as page:
+        assert violations(page) == []
+        page.get_by_text("Numbers and changes").first.click()
+        page.get_by_text("All metrics").click()
         assert violations(page) == []
         page.locator("#cards a").first.click()
         assert violations(page) == []

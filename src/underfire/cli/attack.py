@@ -98,6 +98,7 @@ def _attack(
 
 def _print_summary(run: "Run") -> None:
     from underfire.report.tables import heads, lines
+    from underfire.report.verdict import in_one_sentence, judge
     from underfire.report.wording import wording
     from underfire.runs.folder import is_targeted
     from underfire.runs.outcomes import quoted
@@ -105,11 +106,12 @@ def _print_summary(run: "Run") -> None:
     selection, skipped = run.info["selection"], run.info["skipped"]
     found = selection["examined"] - selection["misclassified"]
     title = f"{counted(found, 'image')} as PNG files; means, with their 95 % interval in brackets"
-    targeted = is_targeted(run.info)
-    table = table_of(title, ("interpreter", "attack"), heads(wording(run.info), targeted))
-    for line in lines(quoted(run.outcomes()), targeted):
+    targeted, words, outcomes = is_targeted(run.info), wording(run.info), quoted(run.outcomes())
+    table = table_of(title, ("interpreter", "attack"), heads(words, targeted))
+    for line in lines(outcomes, targeted):
         table.add_row(*line)
     console.print(table)
+    say(in_one_sentence(judge(outcomes, words)))
     if skipped:
         say(f"{counted(len(skipped), 'file')} could not be used; run.json lists them with the reasons.")
     if found < selection["requested"]:

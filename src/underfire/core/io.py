@@ -36,7 +36,7 @@ def read_table(path: Path, schema: pa.Schema) -> pa.Table:
     return table
 
 
-def rows_where(table: pa.Table, **wanted: str | bool | None) -> pa.Table:
+def rows_where(table: pa.Table, **wanted: str | int | None) -> pa.Table:
     """The rows whose columns hold these values; None stands for null."""
     for name, value in wanted.items():
         table = table.filter(pc.is_null(table[name]) if value is None else pc.equal(table[name], value))

@@ -2,6 +2,7 @@
 
 import re
 from base64 import b64encode
+from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, NamedTuple
@@ -14,10 +15,12 @@ from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
-from underfire.attacks.names import ENSEMBLE, attack_name
-from underfire.core.plots import INK, STYLE, in_lines, svg
+from underfire.attacks.names import ENSEMBLE
+from underfire.core.plots import HEAT, INK, STYLE, in_lines, svg
 from underfire.report.view import Array
 from underfire.studies.figures import DOTS
+
+SEEN = 0.6  # from this value on a map hides the picture
 
 
 class Points(NamedTuple):
@@ -65,26 +68,32 @@ def wheel(side: int = 64) -> str:
 
 
 def heat(values: Array, encoding: Encoding) -> str:
-    """A map (h, w) in [0, 1] interpolated bilinearly, then coloured."""
+    """A map (h, w) in [0, 1] interpolated bilinearly, then coloured; see-through where it is low."""
     side = encoding.side // 2
     size = (side, round(side * values.shape[0] / values.shape[1]))
     smooth = np.asarray(Image.fromarray(values).resize(size, Image.Resampling.BILINEAR))
-    colours = matplotlib.colormaps["inferno"](smooth, bytes=True)[..., :3]
-    return _encode(Image.fromarray(colours), side, 0, Image.Resampling.BILINEAR)
+    colours = HEAT(smooth, bytes=True)
+    colours[..., 3] = np.rint(255 * (smooth / SEEN).clip(0, 1))
+    data = BytesIO()
+    Image.fromarray(colours).save(data, "WEBP", quality=70, alpha_quality=60, method=4)
+    return _uri("image/webp", data.getvalue())
 
 
-def strips(parts: dict[str, Points], label: str, mark: float | None) -> "Plot":
-    """One strip of points per attack with its median; hollow where the classifier was not fooled."""
+def strips(parts: Mapping[str, Points], label: str, mark: float | None, most: float | None) -> "Plot":
+    """One strip of points per part with its median; hollow where the classifier was not fooled.
+
+    The axis ends at `most`, so that plots of several interpreters can be compared; a dashed line at `mark`.
+    """
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(4.4, 1.9 + 0.5 * max(0, len(parts) - 2)), layout="constrained")
+        figure = Figure(figsize=(4.6, 0.7 + 0.42 * max(1, len(parts))), layout="constrained")
         figure.patch.set_alpha(0)
         axes = figure.add_subplot(facecolor="none")
-        for height, points in enumerate(reversed(parts.values())):
+        for height, points in enumerate(reversed(list(parts.values()))):
             _strip(axes, height, points)
         if mark is not None:
             axes.axvline(mark, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
-        axes.set(xlabel=label, ylim=(-0.5, max(1, len(parts)) - 0.5), xlim=(-0.02, None if mark is None else 1.02))
-        axes.set_yticks(range(len(parts)), [in_lines(attack_name(attack), 20) for attack in reversed(parts)])
+        axes.set(xlabel=label, ylim=(-0.5, max(1, len(parts)) - 0.5), xlim=(-0.02 * (most or 1), most and 1.02 * most))
+        axes.set_yticks(range(len(parts)), [in_lines(name, 20) for name in reversed(list(parts))])
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x", color=INK, alpha=0.2, linewidth=0.6)
         return embedded(svg(figure))

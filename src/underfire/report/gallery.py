@@ -1,22 +1,18 @@
-"""The cards of the gallery, and the album of pictures that they show.
+"""The cards of the gallery, one for each image, and the album of pictures that they show.
 
-A picture is encoded once and drawn wherever it is needed: the benign image and that of the plain
-attack belong to the cards of every interpreter. Its name in the album does not tell what it shows, because the page
-also asks readers to guess that. Attacks that evade a detector are numbers without pictures: to the eye their
-images are those of the ADV² beside them, and a card would be unreadable.
+A picture is encoded once and drawn wherever it is needed: the benign image and that of the plain attack belong to the
+rows of every interpreter. The page gets cards and album as data and draws the few that are on display. Attacks that
+evade a detector are numbers without pictures: to the eye their images are those of the ADV² beside them.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from hashlib import blake2b
-from itertools import chain, groupby
-from operator import itemgetter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from underfire.attacks.names import ENSEMBLE, attack_name, in_order
+from underfire.attacks.names import ENSEMBLE, attack_name, in_order, interpreter_name
 from underfire.report import figures
 from underfire.report.changes import Change, changes_of
 from underfire.report.figures import Encoding
@@ -26,87 +22,103 @@ PAGE_BYTES = 14e6  # what the pictures may weigh together, roughly
 BYTES_PER_PIXEL = 0.35  # of a JPEG in base64; noise takes four times as much, and is stored at half the side
 LOSSLESS_BYTES_PER_PIXEL = 3.5
 SMALLEST = 64  # side of a photo
+PLACES = 4  # decimals of the numbers
 
 Key = tuple[str, ...]  # what a picture shows: its kind, attack, interpreter ("" for any) and image id
 
 
 @dataclass(frozen=True)
-class AttackedCard:
-    """What one attack did to one image; pictures are names in the album."""
-
-    attack: str
-    predicted: str
-    row: dict[str, Any]  # the outcome
-    picture: str | None
-    heat: str | None
-    change: str | None
-
-    @property
-    def basic(self) -> bool:
-        """Whether it is ADV² against one interpreter and no detector."""
-        return bool(self.row["map_aware"]) and self.row["evades"] is None
-
-    @property
-    def judgement(self) -> str:
-        """How the map is judged, see `metrics.maps`."""
-        return str(self.row["judgement"])
-
-    @property
-    def ending(self) -> str:
-        """failed, or how the map is judged"""
-        return self.judgement if self.row["success"] else "failed"
-
-
-@dataclass(frozen=True)
 class Card:
-    """One image and one interpreter; its attacks with pictures in rows, one per solver."""
+    """One image: an outcome for each attack and interpreter."""
 
     id: str
-    interpreter: str
-    true: str
-    target: str
-    picture: str | None
-    heat: str | None
-    wanted: str | None  # the target map, where it is not the benign one
-    attacked: tuple[tuple[AttackedCard, ...], ...]
-    numbers: tuple[AttackedCard, ...]  # the attacks without pictures
-
-    @property
-    def leading(self) -> AttackedCard:
-        """The one by which the page sorts: the first ADV² where there is one."""
-        everything = list(chain(*self.attacked))
-        return next((each for each in everything if each.basic), everything[-1])
-
-    @property
-    def columns(self) -> int:
-        """Pictures side by side: the benign one, the wanted map, and two per attack."""
-        return 1 + bool(self.wanted) + 2 * max(map(len, self.attacked))
+    rows: tuple[dict[str, Any], ...]
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """All cards, most plausible map first, and the album: (name, data URI) of every picture."""
+    """All cards, typical ones first, and every picture as a data URI."""
 
     cards: tuple[Card, ...]
-    album: tuple[tuple[str, str], ...]
+    pictures: Mapping[Key, str]
     size: tuple[int, int]  # width and height in which pictures are drawn
     changes: tuple[tuple[str, Change], ...]  # how changes are drawn, with the names of the attacks that it is meant for
+    classes: Sequence[str] = ()
 
     @property
     def attacks(self) -> list[str]:
-        """Those with pictures."""
-        return in_order(each.attack for card in self.cards for row in card.attacked for each in row)
+        return in_order(row["attack"] for card in self.cards for row in card.rows)
+
+    @property
+    def pictured(self) -> list[str]:
+        """The attacks with pictures."""
+        return in_order(row["attack"] for card in self.cards for row in card.rows if _has_pictures(row))
 
     @property
     def leading(self) -> str:
-        """The attack that sorts the cards at first."""
-        leading = {card.leading.attack for card in self.cards if card.leading.basic}
-        return next((attack for attack in self.attacks if attack in leading), self.attacks[-1])
+        """The attack by which cards are judged at first: the first ADV² where there is one."""
+        aware = {
+            row["attack"] for card in self.cards for row in card.rows if row["map_aware"] and row["evades"] is None
+        }
+        return next((each for each in self.pictured if each in aware), self.pictured[-1])
 
     @property
-    def left_out(self) -> bool:
-        """Whether attacks of the run are without pictures."""
-        return any(card.numbers for card in self.cards)
+    def interpreters(self) -> list[str]:
+        return list(dict.fromkeys(row["interpreter"] for card in self.cards for row in card.rows))
+
+    def photo(self, id: str, attack: str, interpreter: str) -> str | None:
+        """The picture that an attack made of an image."""
+        return self.pictures.get(("photo", attack, interpreter, id)) or self.pictures.get(("photo", attack, "", id))
+
+    def heat(self, id: str, attack: str, interpreter: str) -> str | None:
+        """The map of the picture that an attack made of an image."""
+        return self.pictures.get(("heat", attack, interpreter, id))
+
+    def data(self, endings: Sequence[str]) -> dict[str, Any]:
+        """What the page's scripts draw cards from: pictures, classes and endings are places in lists."""
+        places = {key: place for place, key in enumerate(self.pictures)}
+        attacks, interpreters = self.attacks, self.interpreters
+        classes = sorted({row[name] for card in self.cards for row in card.rows for name in _CLASSES})
+        return {
+            "album": list(self.pictures.values()),
+            "attacks": [{"name": each, "title": attack_name(each), "drawn": each in self.pictured} for each in attacks],
+            "interpreters": [{"name": each, "title": interpreter_name(each)} for each in interpreters],
+            "classes": [class_name(self.classes, each) for each in classes],
+            "cards": [
+                {
+                    "id": card.id,
+                    "true": classes.index(card.rows[0]["class_true"]),
+                    "target": classes.index(card.rows[0]["class_target"]),
+                    "photo": places.get(("photo", "benign", "", card.id)),
+                    "heats": [places.get(("heat", "benign", each, card.id)) for each in interpreters],
+                    "wanted": [places.get(("heat", "target", each, card.id)) for each in interpreters],
+                    "donor": card.rows[0].get("target_map_of"),
+                    "rows": [
+                        [
+                            attacks.index(row["attack"]),
+                            interpreters.index(row["interpreter"]),
+                            *(places.get((kind, row["attack"], _owner(row) or "", card.id)) for kind in _OF_ATTACKS),
+                            places.get(("heat", row["attack"], row["interpreter"], card.id)),
+                            endings.index(ending(row)),
+                            classes.index(row["class_predicted"]),
+                            *(_rounded(row.get(name)) for name in _NUMBERS),
+                        ]
+                        for row in card.rows
+                    ],
+                }
+                for card in self.cards
+            ],
+        }
+
+
+_CLASSES = ("class_true", "class_target", "class_predicted")
+_OF_ATTACKS = ("photo", "change")
+_NUMBERS = ("confidence", "iou_mean", "map_l1", "benign_l1")
+
+
+def ending(row: Mapping[str, Any]) -> str:
+    """failed, or how the map is judged (see `metrics.maps`)."""
+    return str(row["judgement"]) if row["success"] else "failed"
 
 
 def collect(
@@ -116,17 +128,18 @@ def collect(
     everything = outcomes.to_pylist()
     rows = [row for row in everything if _has_pictures(row)]
     if not rows:
-        return Gallery((), (), (1, 1), ())
+        return Gallery((), {}, (1, 1), ())
     ids, benign = run.images("benign")
     pairs = list(dict.fromkeys((row["attack"], row["interpreter"]) for row in rows))
     sources = list(dict.fromkeys((row["attack"], _owner(row)) for row in rows))
     changes = changes_of(run, rows, sources)
     pictures = dict(_pictures(run, pairs, sources, dict(zip(ids, benign, strict=True)), references, changes))
-    names = {key: _opaque(key) for key in pictures}
-    album = tuple(sorted((names[key], uri) for key, uri in pictures.items()))
-    cards = [card for card in _cards(everything, names, classes) if card.attacked]
-    cards.sort(key=_most_plausible_first)
-    return Gallery(tuple(cards), album, (benign.shape[3], benign.shape[2]), _told(changes))
+    grouped: dict[str, list[dict[str, Any]]] = {row["id"]: [] for row in rows}
+    for row in everything:
+        grouped.get(row["id"], []).append(row)
+    size = benign.shape[3], benign.shape[2]
+    found = Gallery(tuple(Card(id, tuple(its)) for id, its in grouped.items()), pictures, size, _told(changes), classes)
+    return replace(found, cards=_typical_first(found.cards, found.leading))
 
 
 def _pictures(
@@ -154,28 +167,22 @@ def _pictures(
             yield ("heat", attack, interpreter, id), figures.heat(values, encoding)
 
 
-def _cards(rows: list[dict[str, Any]], names: dict[Key, str], classes: Sequence[str]) -> Iterator[Card]:
-    """One card per image and interpreter."""
-    grouped: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
-    for row in rows:
-        grouped.setdefault((row["id"], row["interpreter"]), {})[row["attack"]] = row
-    for (id, interpreter), by_attack in grouped.items():
-        any_row = next(iter(by_attack.values()))
-        ordered = [by_attack[attack] for attack in in_order(by_attack)]
-        yield Card(
-            id=id,
-            interpreter=interpreter,
-            true=class_name(classes, any_row["class_true"]),
-            target=class_name(classes, any_row["class_target"]),
-            picture=names.get(("photo", "benign", "", id)),
-            heat=names.get(("heat", "benign", interpreter, id)),
-            wanted=names.get(("heat", "target", interpreter, id)),
-            attacked=tuple(
-                tuple(_attacked(row, names, classes) for row in its)
-                for _, its in groupby(filter(_has_pictures, ordered), itemgetter("solver"))
-            ),
-            numbers=tuple(_attacked(row, names, classes) for row in ordered if not _has_pictures(row)),
-        )
+def _typical_first(cards: Sequence[Card], leading: str) -> tuple[Card, ...]:
+    """By how far the distances of an image's maps under the leading attack are from the medians of all images.
+
+    A card for which no map of that attack is known comes last.
+    """
+    distances = {
+        card.id: {row["interpreter"]: row["map_l1"] for row in card.rows if row["attack"] == leading} for card in cards
+    }
+    names = dict.fromkeys(name for each in distances.values() for name in each)
+    medians = {name: np.nanmedian([each[name] for each in distances.values() if name in each]) for name in names}
+
+    def rank(card: Card) -> tuple[float, str]:
+        off = [abs(distance - medians[name]) for name, distance in distances[card.id].items()]
+        return (float(np.nan_to_num(np.mean(off), nan=np.inf)) if off else np.inf), card.id
+
+    return tuple(sorted(cards, key=rank))
 
 
 def _told(changes: dict[str, Change]) -> tuple[tuple[str, Change], ...]:
@@ -184,19 +191,6 @@ def _told(changes: dict[str, Change]) -> tuple[tuple[str, Change], ...]:
     for attack in in_order(changes):
         used.setdefault(changes[attack], []).append(attack_name(attack))
     return tuple((", ".join(names), change) for change, names in used.items())
-
-
-def _attacked(row: dict[str, Any], names: dict[Key, str], classes: Sequence[str]) -> AttackedCard:
-    attack, interpreter, id = row["attack"], row["interpreter"], row["id"]
-    owner = _owner(row) or ""
-    return AttackedCard(
-        attack=attack,
-        predicted=class_name(classes, row["class_predicted"]),
-        row=row,
-        picture=names.get(("photo", attack, owner, id)),
-        heat=names.get(("heat", attack, interpreter, id)),
-        change=names.get(("change", attack, owner, id)),
-    )
 
 
 def _has_pictures(row: dict[str, Any]) -> bool:
@@ -208,14 +202,8 @@ def _owner(row: dict[str, Any]) -> str | None:
     return row["interpreter"] if row["map_aware"] and row["evades"] != ENSEMBLE else None
 
 
-def _most_plausible_first(card: Card) -> tuple[float, float, str]:
-    row = card.leading.row
-    overlap = -1.0 if row["iou_mean"] is None else row["iou_mean"]
-    return (-overlap, row["map_l1"], card.id)
-
-
-def _opaque(key: Key) -> str:
-    return f"p{blake2b(repr(key).encode(), digest_size=8).hexdigest()}"
+def _rounded(value: float | None) -> float | None:
+    return None if value is None or np.isnan(value) else round(value, PLACES)
 
 
 def encoding_of(size: int, photos: int, maps: int) -> Encoding:

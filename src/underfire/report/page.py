@@ -1,4 +1,8 @@
-"""Assembling the page: everything the template shows is computed here."""
+"""Assembling the page: everything the template shows is computed here.
+
+write_report(run, path)                # the lead of a run of attacks, or a sentence that says what it lacks
+write_report(run, path, first=lead)    # what else a folder is about says first, see `underfire.report.lead`
+"""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,12 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
-from underfire.attacks.names import attack_name, in_order, interpreter_name
+from underfire.attacks.names import attack_name, interpreter_name
 from underfire.core.io import write_atomically
 from underfire.metrics.intervals import FEWEST
-from underfire.metrics.maps import PLAUSIBLE
-from underfire.report import figures, gallery, tables, verdict
-from underfire.report.sections import detection, gap, studies, transfer
+from underfire.report import gallery, lead, tables, tallies, verdict
+from underfire.report.lead import Lead
+from underfire.report.sections import classes, detection, distances, gap, studies, transfer
 from underfire.report.sections.part import part
 from underfire.report.sections.studies import Section
 from underfire.report.view import RunView, flatten
@@ -27,6 +31,7 @@ from underfire.studies.gap import TABLE as GAPS
 from underfire.studies.transfers import TABLE as TRANSFERS
 
 REPORT = "report.html"
+DATA = ("images", "labels", "split", "crop", "resize", "images_digest")
 RUN = ("underfire", "created", "seed", "device")
 NO_ATTACK = "Nothing was attacked here, so there is no verdict; what was studied follows."
 PARTS: Mapping[str, tuple[str, Callable[[Path], Any]]] = {  # by section: the table, and what the section makes of it
@@ -58,8 +63,11 @@ def write_report(
     path: Path,
     elsewhere: Mapping[str, Path] = MappingProxyType({}),
     sections: tuple[Section, ...] = (),
+    first: Lead | None = None,
 ) -> Path:
     """Write the report of a run, finished or partial, and return its path.
+
+    It leads with what its attacks came to, or with the given `first`.
 
     Tables of studies are looked for in the run's folder; `elsewhere` has the paths of those that lie elsewhere, by file
     name.
@@ -71,31 +79,38 @@ def write_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(attack_name=attack_name, interpreter_name=interpreter_name)
-    page = environment.get_template("page.html").render(_content(run, elsewhere, sections))
+    environment.globals.update(attack_name=attack_name, interpreter_name=interpreter_name, showing=lead.showing)
+    page = environment.get_template("page.html").render(_content(run, elsewhere, sections, first))
     write_atomically(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))
     return path
 
 
-def _content(run: RunView, elsewhere: Mapping[str, Path], sections: tuple[Section, ...]) -> dict[str, Any]:
+def _content(
+    run: RunView, elsewhere: Mapping[str, Path], sections: tuple[Section, ...], first: Lead | None
+) -> dict[str, Any]:
     """The names that the template knows."""
     info, outcomes = run.info, quoted(run.outcomes())
     summaries, targeted, words = summarise(outcomes), is_targeted(info), wording(info)
     shown = tables.metrics_of(summaries, targeted)
-    references = ("benign", "target") if targeted else ("benign",)
+    judged, verdicts = tallies.told_apart(outcomes, words), verdict.judge(outcomes, words)
+    cards = gallery.collect(run, judged, info.get("classes", ()), ("benign", "target") if targeted else ("benign",))
+    typical = cards.cards[0].id if cards.cards else None
     return {
         "model": info.get("model", {}).get("name", "model not recorded"),
         "created": str(info.get("created", "")).partition("T")[0],
         "images": len(pc.unique(outcomes["id"])),
         "words": words,
-        "verdicts": verdict.judge(outcomes, words),
+        "lead": first or lead.attacks_lead(verdicts, outcomes, info, words, typical),
+        "verdicts": verdicts,
         "missing": _missing(outcomes, info, sections),
         "studies": sections,
         "tables": tables.tabulate(outcomes, summaries, shown, words),
         "definitions": tables.definitions(shown, words),
         "fewest": FEWEST,
-        "plots": _plots(outcomes, words.wanted),
-        "gallery": gallery.collect(run, verdict.told_apart(outcomes, words), info.get("classes", ()), references),
+        "distances": distances.compose(outcomes, words),
+        "classes": classes.compose(judged, info.get("classes", ())),
+        "gallery": cards,
+        "data": {**cards.data(list(words.endings)), "endings": list(words.endings.items()), "targeted": targeted},
         "facts": _facts(info),
         "skipped": info.get("skipped", ()),
         "command": info.get("command"),
@@ -110,40 +125,16 @@ def _missing(outcomes: pa.Table, info: Mapping[str, Any], sections: tuple[Sectio
     return verdict.missing_parts(outcomes, info)
 
 
-def _plots(outcomes: pa.Table, wanted: str) -> dict[str, dict[str, figures.Plot]]:
-    """Two plots per interpreter and metric."""
-    plots = {}
-    for interpreter in dict.fromkeys(outcomes["interpreter"].to_pylist()):
-        rows = outcomes.filter(pc.equal(outcomes["interpreter"], interpreter))
-        plots[interpreter] = {
-            "ΔL1": figures.strips(_by_attack(rows, "map_l1"), f"ΔL1 to the {wanted} map", None),
-            "IoU": figures.strips(_by_attack(rows, "iou_mean"), f"IoU with the {wanted} map", PLAUSIBLE),
-        }
-    return plots
-
-
-def _by_attack(rows: pa.Table, metric: str) -> dict[str, figures.Points]:
-    """The values of a metric and the successes, for each attack for which it has any."""
-    rows = rows.filter(pc.is_finite(rows[metric]))
-    parts = {attack: rows.filter(pc.equal(rows["attack"], attack)) for attack in in_order(rows["attack"].to_pylist())}
-    return {attack: _points(its, metric) for attack, its in parts.items()}
-
-
-def _points(rows: pa.Table, metric: str) -> figures.Points:
-    """Of one attack."""
-    colour = figures.colour_of(rows["map_aware"][0].as_py(), rows["evades"][0].as_py())
-    return figures.Points(rows[metric].to_numpy(), rows["success"].to_numpy().astype(bool), colour)
-
-
 def _facts(info: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """How the run was made, in groups; a group that the run lacks is left out."""
+    """Where model and images come from and how the run was made, in groups; a group that the run lacks is left out."""
+    spec = info.get("spec", {})
     seconds = {stage: f"{value:.1f} s" for stage, value in info.get("wall_seconds", {}).items()}
     groups = {
-        "Run": flatten({name: info[name] for name in RUN if name in info}),
-        "Images": flatten(info.get("selection", {})),
         "Model": flatten(info.get("model", {})),
-        "Wall time": seconds,
-        "Parameters": flatten(info.get("spec", {})),
+        "Images": flatten({**{name: spec.get(name) for name in DATA}, **info.get("selection", {})}),
+        "Run": flatten({name: info[name] for name in RUN if name in info}),
+        "Parameters": flatten({name: value for name, value in spec.items() if name not in DATA}),
         "Versions": flatten(info.get("versions", {})),
+        "Wall time": seconds,
     }
     return {title: facts for title, facts in groups.items() if facts}

@@ -8,8 +8,8 @@ from math import isnan
 import pyarrow as pa
 
 from underfire.attacks.names import in_order
+from underfire.core.text import percent
 from underfire.metrics.intervals import Estimate
-from underfire.report.verdict import percent
 from underfire.report.wording import Words
 from underfire.runs.outcomes import AttackSummary, floors, summarise
 

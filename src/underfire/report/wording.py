@@ -8,6 +8,11 @@ from typing import Any
 from underfire.metrics.maps import CHANGED, LIKE, UNCHANGED, UNSEEN
 from underfire.runs.folder import is_targeted
 
+WARNED = (
+    "The map changed visibly. Only who knows the benign map can be warned by that, and nobody has it at hand when a "
+    "picture arrives."
+)
+
 
 @dataclass(frozen=True)
 class Words:
@@ -22,6 +27,8 @@ class Words:
     kept: str  # what ADV² did to the maps that count as plausible
     left: str  # what the plain attack did to them
     counted: str  # such maps
+    aim: str  # of the attack on both
+    terms: Mapping[str, str]  # what is meant by the words that the first screen uses
     unmoved: str  # said where most maps of the plain attack, which goes in the braces, are such maps
     limit: str
 
@@ -49,16 +56,31 @@ HIDING = Words(
     kept="kept the map plausible",
     left="left the map plausible",
     counted="plausible maps",
+    aim="a wrong class, and the map of the benign picture.",
+    terms=MappingProxyType(
+        {
+            "Plausible": "Map and benign map, each cut at its own mean, overlap by more than half (IoU above 0.5), or "
+            "differ by no more than the interpreter's own noise.",
+            "Warned": WARNED,
+        }
+    ),
     unmoved="{} ignores the map, and still most maps stay plausible: this interpreter hardly reacts, and "
     "hiding from it takes no effort.",
-    limit="A map counts as plausible if its IoU with the map of the benign picture exceeds 0.5. Nobody has that map at "
-    "hand when a picture arrives: a changed map warns only those who know what to expect.",
+    limit="A map that changed warns only those who know what to expect: when a picture arrives, nobody has the benign "
+    "map at hand.",
 )
 VARYING = replace(  # where "plausible" would say nothing, because maps of other images often are
     HIDING,
     kept="kept the map within natural variation",
     left="left the map within natural variation",
     counted="maps within natural variation",
+    terms=MappingProxyType(
+        {
+            "Natural variation": "A map is within it if it is no further from the benign one than harmless changes of "
+            "the picture move it: JPEG, a shift by one pixel, a crop, noise, brightness.",
+            "Warned": WARNED,
+        }
+    ),
     unmoved="{} ignores the map, and still most maps stay within natural variation: this interpreter hardly reacts, "
     "and hiding from it takes no effort.",
 )
@@ -84,6 +106,13 @@ SHOWING = Words(
     kept="made the map look like the wanted one",
     left="left the map like the wanted one",
     counted="maps that look like the wanted one",
+    aim="a wrong class, and a map that somebody wants.",
+    terms=MappingProxyType(
+        {
+            "As wanted": "Map and wanted map, each cut at its own mean, overlap by more than half (IoU above 0.5), or "
+            "differ by no more than the interpreter's own noise. Whether it would convince anyone is not measured.",
+        }
+    ),
     unmoved="{} ignores the map, and still most maps look like the wanted one: the wanted maps are too much like what "
     "this interpreter shows anyway, so that showing them proves little.",
     limit="A map counts as wanted if its IoU with the wanted map exceeds 0.5. Whether it would also convince anyone is "

@@ -20,11 +20,11 @@ from underfire.attacks.names import (
 from underfire.core.errors import UnderfireError
 from underfire.core.io import read_json, rows_where
 from underfire.core.plots import curves
+from underfire.core.text import capital, percent
 from underfire.detection.calibration import roc
 from underfire.metrics.intervals import Estimate
 from underfire.report.figures import Plot, embedded
 from underfire.report.sections.part import complete_table
-from underfire.report.verdict import percent
 from underfire.studies.detections import (
     CHECK,
     COLUMNS,
@@ -155,7 +155,7 @@ def _curves(
                 points[attack_name(attack), made_for] = (curve.fpr.numpy(), curve.tpr.numpy())
         if points:
             picture = curves(points, target, "benign images flagged", "attacked images flagged")
-            yield _capital(detector_name(combined)), embedded(picture)
+            yield capital(detector_name(combined)), embedded(picture)
 
 
 def _noticed(families: list[str], cells: list[DetectionRate], target: float | None) -> dict[str, tuple[str, ...]]:
@@ -215,8 +215,4 @@ def _target(path: Path) -> tuple[float | None, str]:
 
 
 def _title(family: str) -> str:
-    return _capital(family_name(family))
-
-
-def _capital(name: str) -> str:
-    return name[:1].upper() + name[1:]
+    return capital(family_name(family))

@@ -1,7 +1,10 @@
-// The gallery's toolbar: how strongly maps are drawn, and which cards are shown in which order.
+// The gallery's toolbar: how strongly maps are drawn, which images are shown in which order, twelve at a time.
+const AT_ONCE = 12;
 const toolbar = document.querySelector(".toolbar");
 const cards = document.getElementById("cards");
+const more = document.getElementById("more");
 const faders = document.querySelectorAll(".fader");
+let ordered = []; // what the filter leaves, in the order of the sorting
 
 const fade = (value) => {
   document.documentElement.style.setProperty("--opacity", value / 100);
@@ -11,27 +14,57 @@ const fade = (value) => {
   }
 };
 
-const panelOf = (card, attack) => [...card.querySelectorAll("[data-attack]")].find((each) => each.dataset.attack === attack);
-const byName = (a, b) => a.dataset.id.localeCompare(b.dataset.id, undefined, { numeric: true });
+// The outcomes by which a card is judged.
+const judged = (card, { attack, interpreter }) =>
+  card.rows.filter((row) => row.attack.name === attack && (!interpreter || row.interpreter.name === interpreter));
+
+const passes = (row, ending) => !ending || (ending === "deceived" ? deceiving.has(row.ending) : row.ending === ending);
+const mean = (rows) => rows.reduce((sum, row) => sum + row.l1, 0) / rows.length;
+const byName = (a, b) => a.id.localeCompare(b.id, undefined, { numeric: true });
+
+const sorted = (chosen, { sort, ...wanted }) => {
+  if (sort === "typical") return chosen;
+  if (sort === "id") return chosen.sort(byName);
+  const sign = Number(sort.split(":")[1]);
+  const distance = new Map(chosen.map((card) => [card, mean(judged(card, wanted))]));
+  return chosen.sort((a, b) => sign * (distance.get(a) - distance.get(b)) || byName(a, b));
+};
+
+const show = (count) => {
+  const from = cards.children.length;
+  cards.append(...ordered.slice(from, from + count).map(cardOf));
+  const left = ordered.length - cards.children.length;
+  more.hidden = left === 0;
+  more.firstElementChild.textContent = `Show ${Math.min(AT_ONCE, left)} more of ${left}`;
+  document.getElementById("count").textContent = `${cards.children.length} of ${ordered.length} images`;
+};
 
 const arrange = () => {
-  const { sort, attack, interpreter, ...wanted } = Object.fromEntries(new FormData(toolbar));
-  const [key, sign] = sort.split(":");
-  const found = new Map([...cards.children].map((card) => [card, panelOf(card, attack)?.dataset ?? {}]));
-  const rank = (card) => Number(found.get(card)[key] ?? NaN);
-  const compare = (a, b) => isNaN(rank(a)) - isNaN(rank(b)) || sign * (rank(a) - rank(b)) || byName(a, b);
-  cards.append(...[...found.keys()].sort(key === "id" ? byName : compare));
-  for (const [card, judged] of found) {
-    const passes = ([name, value]) => !value || judged[name] === value;
-    card.hidden = !Object.entries(wanted).every(passes) || (interpreter !== "" && card.dataset.interpreter !== interpreter);
-  }
-  const shown = [...cards.children].filter((card) => !card.hidden).length;
-  document.getElementById("count").textContent = `${shown} of ${cards.children.length} cards`;
+  const wanted = Object.fromEntries(new FormData(toolbar));
+  ordered = sorted(data.cards.filter((card) => judged(card, wanted).some((row) => passes(row, wanted.ending))), wanted);
+  cards.replaceChildren();
+  show(AT_ONCE);
+};
+
+// Links in the page name the images they mean by attack, interpreter and ending.
+const followed = () => {
+  const named = new URLSearchParams(location.hash.slice(1));
+  if (!named.has("ending")) return;
+  for (const name of ["attack", "interpreter", "ending"]) toolbar.elements[name].value = named.get(name) ?? "";
+  arrange();
+  document.getElementById("gallery").scrollIntoView();
 };
 
 faders.forEach((fader) => fader.addEventListener("input", () => fade(fader.value)));
-toolbar.addEventListener("change", arrange);
+toolbar.addEventListener("change", (event) => { if (event.target.matches("select")) arrange(); });
 toolbar.addEventListener("submit", (event) => event.preventDefault());
 toolbar.addEventListener("reset", () => setTimeout(arrange));
+more.firstElementChild.addEventListener("click", () => {
+  const next = cards.children.length;
+  show(AT_ONCE);
+  cards.children[next].querySelector("h3 a").focus();
+});
+addEventListener("hashchange", followed);
 toolbar.hidden = false;
 arrange();
+followed();

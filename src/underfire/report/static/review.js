@@ -4,12 +4,12 @@ const offer = document.getElementById("offer");
 const setup = review.querySelector(".setup");
 const item = review.querySelector(".item");
 const score = review.querySelector(".score");
-let shown = []; // the panels to be judged, in their order
+let shown = []; // the maps to be judged, in their order
 let answers = []; // of the first of them
 let since = 0;
 
 // Marsaglia's xorshift: whole numbers below a bound, the same in every browser.
-const drawing = (seed) => {
+const drawn = (seed) => {
   let state = Math.imul(seed + 1, 0x9e3779b1) || 1;
   return (bound) => {
     state ^= state << 13;
@@ -28,31 +28,40 @@ const shuffled = (list, draw) => {
   return mixed;
 };
 
-const cardOf = (panel) => panel.closest(".card").dataset;
-const isAttacked = (panel) => panel.dataset.attack !== "benign";
-const hasMap = (panel) => panel?.querySelector(".heat");
-const successes = (card) => [...card.querySelectorAll("[data-success=true]")].filter(hasMap);
+const isAttacked = (item) => item.attack !== "benign";
 
-// Cards with something to tell apart, in an order that neither sorting nor filtering changes.
-const pool = [...cards.children]
-  .filter((card) => hasMap(panelOf(card, "benign")) && successes(card).length)
-  .map((card) => [JSON.stringify([card.dataset.id, card.dataset.interpreter]), card])
+// What an interpreter shows of an image: the benign map, and those of attacks that succeeded and have one.
+const versions = (card, interpreter, place) => {
+  const made = { image: card.id, interpreter };
+  return {
+    benign: { ...made, attack: "benign", photo: card.photo, heat: card.heats[place] },
+    attacked: card.rows
+      .filter((row) => row.interpreter === interpreter && row.ending !== "failed" && row.heat !== null)
+      .map((row) => ({ ...made, attack: row.attack.name, photo: row.photo, heat: row.heat })),
+  };
+};
+
+// Maps with something to tell apart, in an order that neither sorting nor filtering changes.
+const pool = data.cards
+  .flatMap((card) => data.interpreters.map((interpreter, place) => versions(card, interpreter, place)))
+  .filter(({ benign, attacked }) => benign.heat !== null && attacked.length)
+  .map((each) => [JSON.stringify([each.benign.image, each.benign.interpreter.name]), each])
   .sort(([a], [b]) => (a < b ? -1 : 1))
-  .map(([, card]) => card);
+  .map(([, each]) => each);
 
-// One panel of each card: half of them benign, the others of each attack about equally often.
+// One version of each map: half of them benign, the others of each attack about equally often.
 const choose = (count, seed) => {
-  const draw = drawing(seed);
+  const draw = drawn(seed);
   const half = Math.floor(Math.min(count, pool.length) / 2);
   const chosen = shuffled(pool, draw).slice(0, 2 * half);
   const times = {};
-  const attacked = chosen.slice(half).map((card) => {
-    const least = (a, b) => (times[a.dataset.attack] ?? 0) - (times[b.dataset.attack] ?? 0);
-    const [panel] = shuffled(successes(card), draw).sort(least);
-    times[panel.dataset.attack] = (times[panel.dataset.attack] ?? 0) + 1;
-    return panel;
+  const attacked = chosen.slice(half).map((each) => {
+    const least = (a, b) => (times[a.attack] ?? 0) - (times[b.attack] ?? 0);
+    const [version] = shuffled(each.attacked, draw).sort(least);
+    times[version.attack] = (times[version.attack] ?? 0) + 1;
+    return version;
   });
-  return shuffled([...chosen.slice(0, half).map((card) => panelOf(card, "benign")), ...attacked], draw);
+  return shuffled([...chosen.slice(0, half).map((each) => each.benign), ...attacked], draw);
 };
 
 const turnTo = (part) => {
@@ -62,15 +71,10 @@ const turnTo = (part) => {
   }
 };
 
-// A copy that does not tell: what was done to the picture stays behind, and so do names.
-const blinded = (panel, label) => {
-  const picture = panel.querySelector(".picture").cloneNode(true);
-  picture.setAttribute("aria-label", label);
-  if (setup.elements.view.value === "maps-alone") {
-    picture.querySelector("use:not(.heat)")?.remove();
-    picture.querySelector(".heat").classList.remove("heat");
-  }
-  return picture;
+// A picture that does not tell: neither names nor what was done to it.
+const blinded = ({ photo, heat }, label) => {
+  const alone = setup.elements.view.value === "maps-alone";
+  return drawing(alone ? null : photo, heat, label);
 };
 
 const present = () => {
@@ -78,11 +82,10 @@ const present = () => {
     sum();
     return;
   }
-  const panel = shown[answers.length];
-  const interpreter = panel.closest(".card").querySelector("h3 b").textContent;
+  const version = shown[answers.length];
   const place = `Map ${answers.length + 1} of ${shown.length}`;
-  item.querySelector("[role=status]").textContent = `${place}, by ${interpreter}`;
-  item.querySelector(".shown").replaceChildren(blinded(panel, place));
+  item.querySelector("[role=status]").textContent = `${place}, by ${version.interpreter.title}`;
+  item.querySelector(".shown").replaceChildren(blinded(version, place));
   Object.assign(item.querySelector("progress"), { max: shown.length, value: answers.length });
   turnTo(item);
   since = performance.now();
@@ -94,7 +97,7 @@ const answer = (value) => {
   present();
 };
 
-const isRight = (panel, index) => (answers[index].value === "attacked") === isAttacked(panel);
+const isRight = (version, index) => (answers[index].value === "attacked") === isAttacked(version);
 
 // Wilson's 95 % interval, as in the tables of the page.
 const percentages = (right, n) => {
@@ -110,10 +113,10 @@ const sum = () => {
   const [share, low, high] = percentages(right, shown.length);
   score.querySelector("[role=status]").textContent =
     `You were right on ${right} of ${shown.length} maps: ${share} % (95 % interval ${low}–${high} %). Guessing gives 50 %.`;
-  const names = [["benign", "Benign"], ...[...toolbar.elements.attack.options].map((option) => [option.value, option.text])];
+  const names = [["benign", "Benign"], ...data.attacks.map((each) => [each.name, each.title])];
   score.querySelector("tbody").replaceChildren(...names.flatMap(([attack, name]) => {
-    const flags = shown.map((panel, index) => panel.dataset.attack === attack && isRight(panel, index));
-    const n = shown.filter((panel) => panel.dataset.attack === attack).length;
+    const flags = shown.map((version, index) => version.attack === attack && isRight(version, index));
+    const n = shown.filter((version) => version.attack === attack).length;
     return n ? [row(name, flags.filter(Boolean).length, n)] : [];
   }));
   turnTo(score);
@@ -122,10 +125,7 @@ const sum = () => {
 const row = (name, right, n) => {
   const [share, low, high] = percentages(right, n);
   const line = document.createElement("tr");
-  const head = document.createElement("th");
-  head.scope = "row";
-  head.textContent = name;
-  line.append(head);
+  line.append(make("th", { scope: "row" }, name));
   for (const text of [`${right} of ${n}`, `${share} % (${low}–${high})`]) line.insertCell().textContent = text;
   return line;
 };
@@ -134,12 +134,12 @@ const row = (name, right, n) => {
 const field = (value) => `"${String(value).replace(/^[=+\-@\t\r\n]/, "'$&").replaceAll('"', '""')}"`;
 
 const csv = () => {
-  const head = ["item", "image", "interpreter", "shown", "answer", "correct", "milliseconds"];
-  const lines = shown.map((panel, index) => [
-    index + 1, cardOf(panel).id, cardOf(panel).interpreter, panel.dataset.attack,
-    answers[index].value, isRight(panel, index), answers[index].milliseconds,
+  const names = ["item", "image", "interpreter", "shown", "answer", "correct", "milliseconds"];
+  const lines = shown.map((version, index) => [
+    index + 1, version.image, version.interpreter.name, version.attack,
+    answers[index].value, isRight(version, index), answers[index].milliseconds,
   ]);
-  return [head, ...lines].map((line) => `${line.map(field).join(",")}\r\n`).join("");
+  return [names, ...lines].map((line) => `${line.map(field).join(",")}\r\n`).join("");
 };
 
 const save = () => {

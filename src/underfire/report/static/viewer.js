@@ -1,57 +1,26 @@
-// All maps of one image: its cards, for as long as the page's address ends in #image=ID.
+// One image with its numbers unfolded, for as long as the page's address ends in #image=ID.
 const viewer = document.getElementById("viewer");
-const ADDRESS = "#image=";
-const addressOf = (id) => ADDRESS + encodeURIComponent(id);
 
-const addressed = () => {
-  if (!location.hash.startsWith(ADDRESS)) return null;
-  try {
-    return decodeURIComponent(location.hash.slice(ADDRESS.length));
-  } catch {
-    return null;
-  }
-};
-
-const idsOf = (chosen) => [...new Set(chosen.map((card) => card.dataset.id))];
+const addressed = () => new URLSearchParams(location.hash.slice(1)).get("image");
+const addressOf = (id) => `#image=${encodeURIComponent(id)}`;
 
 // In the order of the gallery, those that its filter leaves; all of them where it hides the one on display.
 const sequence = (id) => {
-  const all = [...cards.children];
-  const left = idsOf(all.filter((card) => !card.hidden));
-  return left.includes(id) ? left : idsOf(all);
-};
-
-const copyOf = (card) => {
-  const copy = card.cloneNode(true);
-  copy.hidden = false;
-  copy.querySelector("h3 a").remove();
-  copy.querySelectorAll("details").forEach((details) => { details.open = true; });
-  return copy;
-};
-
-const plain = (card) => {
-  const picture = card.querySelector(".picture").cloneNode(true);
-  picture.querySelector(".heat")?.remove();
-  picture.setAttribute("aria-label", `benign picture of ${card.dataset.id}`);
-  return picture;
+  const left = ordered.map((card) => card.id);
+  return left.includes(id) ? left : data.cards.map((card) => card.id);
 };
 
 const view = () => {
   const id = addressed();
-  const interpreters = [...toolbar.elements.interpreter.options].map((option) => option.value);
-  const rank = (card) => interpreters.indexOf(card.dataset.interpreter);
-  const found = [...cards.children].filter((card) => card.dataset.id === id).sort((a, b) => rank(a) - rank(b));
-  if (!found.length) {
+  const card = data.cards.find((each) => each.id === id);
+  if (!card) {
     viewer.close();
     return;
   }
   const ids = sequence(id);
-  const place = document.createElement("small");
-  place.textContent = `image ${ids.indexOf(id) + 1} of ${ids.length}`;
+  const place = make("small", {}, `image ${ids.indexOf(id) + 1} of ${ids.length}`);
   document.getElementById("viewer-title").replaceChildren(id, " ", place);
-  viewer.querySelector(".plain .picture")?.remove();
-  viewer.querySelector(".plain").prepend(plain(found[0]));
-  viewer.querySelector(".sheet").replaceChildren(...found.map(copyOf));
+  viewer.querySelector(".sheet").replaceChildren(classesOf(card), picturesOf(card), ...numbersOf(card));
   viewer.scrollTop = 0;
   if (!viewer.open) viewer.showModal();
 };
@@ -64,7 +33,7 @@ const step = (by) => {
 };
 
 cards.addEventListener("click", (event) => {
-  const link = event.target.closest(".picture")?.closest(".card").querySelector("h3 a");
+  const link = event.target.closest(".maps .picture")?.closest(".card").querySelector("h3 a");
   link?.focus({ preventScroll: true });
   link?.click();
 });
