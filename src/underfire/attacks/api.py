@@ -149,11 +149,12 @@ def pgd(
     eps: float | None = None,
     recipe: str = "annealed",
     steps: int | None = None,
+    on_grid: bool = False,
     seed: int = 0,
     batch: int = 16,
 ) -> Attacker:
     """Plain PGD; the interpreter, if given, only measures its maps."""
-    attack = solvers.pgd(eps=eps, recipe=recipe, steps=steps)
+    attack = solvers.pgd(eps=eps, recipe=recipe, steps=steps, on_grid=on_grid)
     return Attacker(classifier, attack, interpreter or Blind(), seed, batch)
 
 
@@ -167,12 +168,14 @@ def adv2(
     steps: int | None = None,
     map_weight: float | None = None,
     evade: Sequence[Squeezer] = (),
+    on_grid: bool = False,
     seed: int = 0,
     batch: int = 16,
 ) -> Attacker:
     """ADV2 on PGD against the classifier and one interpreter, or an Ensemble; it may evade squeezers, too.
 
-    effort is quick, standard (the default) or thorough; `steps` are taken by every image instead.
+    effort is quick, standard (the default) or thorough; `steps` are taken by every image instead. on_grid keeps every
+    iterate on the grid of 8 bits, so that the result is what a PNG file holds.
     """
     attack = solvers.adv2(
         interpreter,
@@ -182,6 +185,7 @@ def adv2(
         steps=steps,
         map_weight=map_weight,
         evade=evade,
+        on_grid=on_grid,
         seed=seed,
     )
     return Attacker(classifier, attack, attack.interpreter, seed, batch)

@@ -11,9 +11,12 @@ import torch
 from torch import Tensor
 
 from underfire.core.checks import check_budget, check_number
+from underfire.core.errors import UnderfireError
 from underfire.core.image_ops import sample
 from underfire.core.types import Flows, Images, Row
 from underfire.detection.squeezers import BitDepth
+
+ROUNDING = 1e-4  # in steps of 8 bits, by which a bound may miss the step that it means
 
 
 @runtime_checkable
@@ -75,6 +78,30 @@ class Pixels(Added):
 
     def project(self, x0: Images, theta: Tensor) -> Tensor:
         return (x0 + theta.clamp(-self.eps, self.eps)).clamp(0, 1) - x0
+
+
+@dataclass(frozen=True)
+class GridPixels(Pixels):
+    """The images of `Pixels` that 8 bits hold: every value is k / 255, the nearest to x0 + theta within the ball.
+
+    Rounding lets the gradient through. UnderfireError for an eps that leaves some values no such k.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if round(255 * self.eps, 6) < 0.5:
+            raise UnderfireError(
+                f"eps is {self.eps:g}, less than half a step of 8 bits; leave out on_grid (--on-grid)."
+            )
+
+    def decode(self, x0: Images, theta: Tensor) -> Images:
+        x = x0 + theta
+        return x + ((255 * x).round() / 255 - x).detach()
+
+    def project(self, x0: Images, theta: Tensor) -> Tensor:
+        low = (255 * (x0 - self.eps).clamp_min(0) - ROUNDING).ceil() / 255
+        high = (255 * (x0 + self.eps).clamp_max(1) + ROUNDING).floor() / 255
+        return (x0 + theta).clamp(low, high) - x0
 
 
 @dataclass(frozen=True)

@@ -13,16 +13,20 @@ from typing import Any
 
 from underfire.attacks.attack import Attack
 from underfire.attacks.names import SOLVERS, AttackSolver
+from underfire.attacks.perturbations import GridPixels, Pixels
 from underfire.attacks.recipes import Recipe, map_attack, rungs_of
 from underfire.core.checks import check_count, check_number
+from underfire.core.errors import UnderfireError
 from underfire.core.schedules import Constant, Schedule
 from underfire.detection.squeezers import Squeezer
 from underfire.interpreters.protocol import Blind, Interpreter
 
 
-def pgd(*, eps: float | None = None, recipe: str = "annealed", steps: int | None = None) -> Attack:
+def pgd(
+    *, eps: float | None = None, recipe: str = "annealed", steps: int | None = None, on_grid: bool = False
+) -> Attack:
     """Plain PGD (Eq. 1): fools the classifier and ignores the interpreter; the baseline of every table."""
-    return plain(SOLVERS["pgd"], recipe=recipe, steps=steps, eps=eps)
+    return plain(SOLVERS["pgd"], recipe=recipe, steps=steps, on_grid=on_grid, eps=eps)
 
 
 def adv2(
@@ -35,6 +39,7 @@ def adv2(
     map_weight: float | None = None,
     evade: Sequence[Squeezer] = (),
     seed: int = 0,
+    on_grid: bool = False,
 ) -> Attack:
     """ADV2 on PGD (Eq. 3 and 4): fools the classifier and shows the target map, benign by default."""
     return map_aware(
@@ -46,6 +51,7 @@ def adv2(
         map_weight=map_weight,
         evade=evade,
         seed=seed,
+        on_grid=on_grid,
         eps=eps,
     )
 
@@ -78,9 +84,16 @@ def adv2_stadv(
     )
 
 
-def plain(solver: AttackSolver, *, recipe: str = "annealed", steps: int | None = None, **budget: Any) -> Attack:
+def plain(
+    solver: AttackSolver,
+    *,
+    recipe: str = "annealed",
+    steps: int | None = None,
+    on_grid: bool = False,
+    **budget: Any,
+) -> Attack:
     """A solver's attack that ignores the map; `budget` overrides fields of its perturbation."""
-    own = _within(budget, solver.recipe(recipe))
+    own = _within(budget, solver.recipe(recipe), on_grid)
     steps = own.plain_steps if steps is None else check_count("steps", steps, least=0)
     return Attack(
         name=solver.name,
@@ -103,13 +116,14 @@ def map_aware(
     map_weight: float | None = None,
     evade: Sequence[Squeezer] = (),
     seed: int = 0,
+    on_grid: bool = False,
     **budget: Any,
 ) -> Attack:
     """A solver's ADV2; `budget` overrides fields of its perturbation.
 
     Its effort is quick, standard (the default) or thorough; `steps` are one rung, which every image takes whole.
     """
-    own = _within(budget, solver.recipe(recipe))
+    own = _within(budget, solver.recipe(recipe), on_grid)
     parameters = map_attack(own, interpreter)
     evasion = own.evasion(evade, own.perturbation)
     rungs = rungs_of(parameters, recipe, effort, steps)
@@ -146,11 +160,16 @@ def _warm_start(recipe: Recipe) -> Attack:
     )
 
 
-def _within(budget: Mapping[str, Any], recipe: Recipe) -> Recipe:
-    """The recipe with what is given of its perturbation's fields."""
+def _within(budget: Mapping[str, Any], recipe: Recipe, on_grid: bool) -> Recipe:
+    """The recipe with what is given of its perturbation's fields, on the grid of 8 bits if that is asked for."""
     given = {name: value for name, value in budget.items() if value is not None}
     perturbation: Any = recipe.perturbation
-    return replace(recipe, perturbation=replace(perturbation, **given)) if given else recipe
+    if on_grid and not isinstance(perturbation, Pixels):
+        raise UnderfireError(
+            "Only pixels that are changed can stay on the grid of 8 bits; leave out on_grid (--on-grid)."
+        )
+    changed = replace(perturbation, **given) if given else perturbation
+    return replace(recipe, perturbation=GridPixels(changed.eps) if on_grid else changed)
 
 
 def _constant(weights: Mapping[str, float]) -> Mapping[str, Schedule]:

@@ -152,11 +152,11 @@ def _is_given(context: Any, name: str) -> bool:
 
 
 def _type_of(field: FieldInfo) -> Any:
-    """A number where the field is one; anything else, and what is parsed from a text, is typed as text."""
+    """A switch or a number where the field is one; anything else, and what is parsed from a text, is typed as text."""
     if any(isinstance(each, BeforeValidator) for each in field.metadata):
         return str
     kinds = (field.annotation, *get_args(field.annotation))
-    return next((kind for kind in (int, float) if kind in kinds), str)
+    return next((kind for kind in (bool, int, float) if kind in kinds), str)
 
 
 def _panel(kind: type[Settings], name: str) -> str:

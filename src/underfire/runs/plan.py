@@ -217,7 +217,8 @@ class _Planner:
     def _recipe(self, solver: str) -> dict[str, Any]:
         """What the solver's two presets have in common."""
         budget = {name: getattr(self.settings, name) for name in SOLVERS[solver].budget}
-        return {"recipe": self.settings.recipe, **budget}
+        on_grid = self.settings.on_grid and "eps" in SOLVERS[solver].budget
+        return {"recipe": self.settings.recipe, "on_grid": on_grid, **budget}
 
     def _first(self, attack: Attack | None) -> Craft | None:
         """An attack that must be run before another one."""

@@ -283,6 +283,9 @@ class AttackSettings(Inputs, Prescribed):
     target_map: str = Field(
         default="benign", description=f"{', '.join(TARGET_MAPS)}: a picture, white where important."
     )
+    on_grid: bool = Field(
+        default=False, description="Keep pgd's images on the grid of 8 bits, so that they are what a PNG file holds."
+    )
     evade: Names = Field(  # further attacks of the first solver
         default=(),
         description="Detectors to hide from as well, such as fs:median:3,fs,ensemble: attacks of their own.",
@@ -320,9 +323,10 @@ class AttackSettings(Inputs, Prescribed):
 
     @model_validator(mode="after")
     def _budget_of_a_solver(self) -> "AttackSettings":
-        if self.eps is not None and not any("eps" in SOLVERS[each].budget for each in self.solvers):
+        wrong = "--eps" if self.eps is not None else "--on-grid" if self.on_grid else None
+        if wrong is not None and not any("eps" in SOLVERS[each].budget for each in self.solvers):
             first = self.solvers[0]
-            raise UnderfireError(f"Solver '{first}' {SOLVERS[first].does}; leave out --eps.")
+            raise UnderfireError(f"Solver '{first}' {SOLVERS[first].does}; leave out {wrong}.")
         return self
 
     @model_validator(mode="after")
@@ -348,6 +352,9 @@ class AuditSettings(Inputs):
         default=None, description=f"Detector that is deployed as well: {', '.join(DETECTORS)}; default: none."
     )
     eps: Budget = Field(default=None, description="L-infinity budget, such as 8/255; default: the recipe's.")
+    on_grid: bool = Field(
+        default=False, description="Keep pgd's images on the grid of 8 bits, so that they are what a PNG file holds."
+    )
     benign: int = Field(default=200, ge=2, description="Benign images to calibrate the detector on.")
     fpr: float = Field(default=0.05, gt=0, lt=1, description="False-positive rate of the detector.")
 
@@ -365,7 +372,7 @@ class AuditSettings(Inputs):
     def attacks(self) -> AttackSettings:
         """The attacks of the suite, those that evade the detector among them where there are such."""
         effort, solvers = SUITES[self.suite]
-        given = {name: getattr(self, name) for name in (*Inputs.model_fields, "eps")}
+        given = {name: getattr(self, name) for name in (*Inputs.model_fields, "eps", "on_grid")}
         evade = (self.detector,) if self.detector is not None and can_be_evaded(self.detector) else ()
         return AttackSettings(**given, solvers=solvers, effort=effort, evade=evade, variation="all")
 

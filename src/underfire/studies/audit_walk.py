@@ -16,6 +16,7 @@ from math import inf
 import numpy as np
 from torch import Tensor
 
+from underfire.attacks.attack import Attack
 from underfire.attacks.perturbations import Pixels
 from underfire.data.corruptions import PNG
 from underfire.detection.registry import Judgement
@@ -186,7 +187,7 @@ class _OneInterpreter:
         if not ids:
             return (), 0
         warm = root.craft.attack.warm_start
-        start = None if warm is None else Craft(root.craft.of, replace(warm, perturbation=Pixels(eps)), None, None)
+        start = None if warm is None else Craft(root.craft.of, _within(warm, eps), None, None)
         if start is not None:
             self._compute([self._stage("warm start within twice the budget", start)], ids)
         betrayed = self._within(eps, root.craft, start, ids).betrays(definition)
@@ -194,7 +195,7 @@ class _OneInterpreter:
 
     def _within(self, eps: float, root: Craft, start: Craft | None, ids: tuple[str, ...]) -> Tried:
         """The root's attack within another budget."""
-        craft = replace(root, attack=replace(root.attack, perturbation=Pixels(eps)), start=start)
+        craft = replace(root, attack=_within(root.attack, eps), start=start)
         saved = Saved(craft, PNG())
         measured = MeasuredImages(saved, {self.shown.name: scored_maps(saved, self.shown.interpreter)})
         label = f"within {255 * eps:.3g}/255"
@@ -240,6 +241,12 @@ def budget_of(craft: Craft) -> float:
     """The L-infinity budget; an attack without one has no curve."""
     assert isinstance(craft.attack.perturbation, Pixels)
     return craft.attack.perturbation.eps
+
+
+def _within(attack: Attack, eps: float) -> Attack:
+    """The attack within another budget."""
+    assert isinstance(attack.perturbation, Pixels)
+    return replace(attack, perturbation=replace(attack.perturbation, eps=eps))
 
 
 def _resisting(tried: Sequence[Tried], ids: tuple[str, ...]) -> tuple[str, ...]:

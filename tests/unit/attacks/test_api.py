@@ -406,3 +406,10 @@ def test_the_public_names_are_there() -> None:
 def test_a_bare_network_is_told_how_to_be_wrapped(attack: Any) -> None:
     with pytest.raises(uf.UnderfireError, match=r"which a \w+ does not say; wrap it: underfire\.Classifier\(net, mean"):
         attack(network("resnet"))
+
+
+def test_what_is_made_on_the_grid_is_what_a_png_file_holds(model: uf.Classifier) -> None:
+    x = images(3, dtype=torch.float32)
+    result = uf.adv2(model, uf.CAM(), steps=3, on_grid=True)(x)
+    assert torch.equal(result.adversarial, (255 * result.adversarial).round() / 255)
+    assert float(result.linf.max()) <= 8 / 255 + 1e-6

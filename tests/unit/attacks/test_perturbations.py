@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from tiny_networks import images
-from underfire.attacks.perturbations import Flow, Pixels
+from underfire.attacks.perturbations import Flow, GridPixels, Pixels
+from underfire.core.errors import UnderfireError
 from underfire.core.image_ops import sample
 
 every_eps = pytest.mark.parametrize("eps", [0.0, 1 / 255, 0.031, 0.5, 1.0])
@@ -152,3 +153,33 @@ def test_measures_of_a_flow_are_per_image() -> None:
     assert measures["flow_mean"].tolist() == [1.0, 5.0]
     assert measures["flow_smoothness"].tolist() == pytest.approx([160.0, 0.0], abs=1e-2)
     assert torch.equal(measures["flow_mean"], Flow().size(theta))
+
+
+# ------------------------------------------------------------------ the grid of 8 bits
+
+
+@pytest.mark.parametrize("eps", [0.5 / 255, 1 / 255, 8 / 255, 0.031])
+@pytest.mark.parametrize("rounded", [True, False])
+def test_images_on_the_grid_are_what_8_bits_hold_and_within_the_ball(eps: float, rounded: bool) -> None:
+    x0, within = images(3, dtype=torch.float32), GridPixels(eps)
+    x0 = (255 * x0).round() / 255 if rounded else x0
+    theta = within.project(x0, 0.1 * torch.randn(x0.shape, generator=torch.Generator().manual_seed(0)))
+    for each in (theta, within.project(x0, within.init(x0))):
+        x = within.decode(x0, each)
+        assert torch.equal(x, (255 * x).round() / 255)
+        assert float((x - x0).abs().max()) <= eps + 1e-6
+        assert float(x.min()) >= 0
+        assert float(x.max()) <= 1
+
+
+def test_rounding_to_the_grid_lets_the_gradient_through() -> None:
+    x0, within = images(2, dtype=torch.float32), GridPixels(8 / 255)
+    theta = (0.01 * torch.ones_like(x0)).requires_grad_()
+    weights = torch.randn(x0.shape, generator=torch.Generator().manual_seed(1))
+    (gradient,) = torch.autograd.grad((weights * within.decode(x0, theta)).sum(), theta)
+    assert torch.equal(gradient, weights)
+
+
+def test_a_budget_of_less_than_half_a_step_leaves_no_grid() -> None:
+    with pytest.raises(UnderfireError, match="less than half a step of 8 bits"):
+        GridPixels(0.4 / 255)

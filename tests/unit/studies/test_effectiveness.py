@@ -133,6 +133,7 @@ def test_settings_out_of_range_are_refused(changes: dict[str, Any]) -> None:
         ({"evade": ("ensemble",), "interpreters": ("cam",)}, "name two or more"),
         ({"evade": ("ensemble",), "target_map": "patch"}, "no --target-map"),
         ({"solvers": ("stadv",), "eps": 0.1}, "leave out --eps"),
+        ({"solvers": ("stadv",), "on_grid": True}, "leave out --on-grid"),
     ],
 )
 def test_attacks_that_make_no_sense_are_refused(changes: dict[str, Any], sentence: str) -> None:
