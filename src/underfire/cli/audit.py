@@ -70,18 +70,14 @@ def audit(
 
 def _print(found: "Audit") -> None:
     """The numbers of each interpreter, and the flags that were raised."""
-    from underfire.studies.audit_summary import budget, raised, shown
+    from underfire.studies.audit_summary import budget, median_of, raised, shown
 
-    columns = ("joint robust accuracy", "without PGD's class", "plausible under PGD", "median smallest ε")
-    table = table_of(
-        f"{found.n} images as PNG files, suite {found.suite}, ε = {budget(found.eps)}", ("interpreter",), columns
-    )
+    title = f"{found.n} images as PNG files, suite {found.suite}, ε = {budget(found.eps)}"
+    heads = ("joint robust", "plain robust", "plausible by PGD", "median ε")
+    table = table_of(title, ("interpreter",), heads)
     for each in found.interpreters:
-        median = (
-            budget(each.curve.median) if each.curve.median is not None else f"> {budget(each.curve.points[-1].eps)}"
-        )
         shares = (each.robust, each.plain_robust, each.plausible_under_pgd)
-        table.add_row(interpreter_name(each.interpreter), *map(shown, shares), median)
+        table.add_row(interpreter_name(each.interpreter), *map(shown, shares), median_of(each))
     console.print(table)
     for line in raised(found):
         say(line)

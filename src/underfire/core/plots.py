@@ -6,6 +6,7 @@ from textwrap import wrap
 from typing import Any
 
 import matplotlib
+import matplotlib.ticker
 import numpy as np
 import numpy.typing as npt
 from matplotlib.artist import Artist
@@ -83,6 +84,28 @@ def bound(points: Mapping[str, tuple[Numbers, Numbers]], bounded: str, bounding:
         axes.plot(line, line, color=INK, linewidth=0.9, linestyle=LINES[1], zorder=0)
         axes.set(xlabel=bounded, ylabel=bounding, yscale="log")
         _legend(figure, [*axes.collections, axes.lines[0]], [*points, "both equal"])
+        return svg(figure)
+
+
+def budgets(found: Mapping[str, tuple[Numbers, Numbers, Numbers, Numbers]], mark: float, x: str, y: str) -> bytes:
+    """For each name a share that grows with a budget, in steps, and its band: budgets, shares, low, high.
+
+    A dashed line stands at the budget `mark`, a dotted one where half is reached.
+    """
+    with matplotlib.rc_context({**STYLE, "axes.spines.left": True}):
+        figure, axes = _blank(4.6, 3.2 + 0.17 * len(found))
+        for (across, up, low, high), colour in zip(found.values(), np.resize(COLOURS[1:], len(found)), strict=True):
+            axes.fill_between(across, low, high, step="post", color=colour, alpha=0.18, linewidth=0)
+            axes.step(across, up, where="post", color=colour, linewidth=1.6)
+        lines = list(axes.lines)
+        axes.axvline(mark, color=INK, linewidth=0.8, linestyle=LINES[1], zorder=0)
+        axes.axhline(0.5, color=INK, linewidth=0.8, linestyle=LINES[2], zorder=0)
+        axes.set(xlabel=x, ylabel=y, xscale="log", ylim=(-0.02, 1.02))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
+        ticks = next(iter(found.values()))[0]
+        axes.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks])
+        _legend(figure, lines, list(found))
         return svg(figure)
 
 

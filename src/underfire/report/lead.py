@@ -17,7 +17,7 @@ from underfire.metrics.intervals import wilson
 from underfire.report.tallies import Tally
 from underfire.report.verdict import Verdict, in_one_sentence
 from underfire.report.view import as_text
-from underfire.report.wording import Words
+from underfire.report.wording import SHOWING, Words
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ class Lead:
     attacks: tuple[str, ...]
     rows: tuple[LeadRow, ...]
     definitions: tuple[tuple[str, str], ...]
+    shares: str  # what the numbers in the cells are shares of
     image: str | None = None
 
 
@@ -77,8 +78,13 @@ def attacks_lead(
         attacks=attacks,
         rows=tuple(_row(each, attacks) for each in verdicts),
         definitions=tuple(_definitions(attacks, verdicts)),
+        shares=f"share of maps, of the images on which the classifier was fooled, that {_wanted(words)}",
         image=image,
     )
+
+
+def _wanted(words: Words) -> str:
+    return "look as wanted" if words is SHOWING else "warn nobody"
 
 
 def showing(**chosen: str) -> str:

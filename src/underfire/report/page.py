@@ -18,13 +18,14 @@ from underfire.core.io import write_atomically
 from underfire.metrics.intervals import FEWEST
 from underfire.report import gallery, lead, tables, tallies, verdict
 from underfire.report.lead import Lead
-from underfire.report.sections import classes, detection, distances, gap, studies, transfer
+from underfire.report.sections import audit, classes, detection, distances, gap, studies, transfer
 from underfire.report.sections.part import part
 from underfire.report.sections.studies import Section
 from underfire.report.view import RunView, flatten
 from underfire.report.wording import wording
 from underfire.runs.folder import is_targeted, open_run
 from underfire.runs.outcomes import quoted, summarise
+from underfire.studies.audits import AUDIT
 from underfire.studies.catalogue import done
 from underfire.studies.detections import TABLE as DETECTIONS
 from underfire.studies.gap import TABLE as GAPS
@@ -34,7 +35,8 @@ REPORT = "report.html"
 DATA = ("images", "labels", "split", "crop", "resize", "images_digest")
 RUN = ("underfire", "created", "seed", "device")
 NO_ATTACK = "Nothing was attacked here, so there is no verdict; what was studied follows."
-PARTS: Mapping[str, tuple[str, Callable[[Path], Any]]] = {  # by section: the table, and what the section makes of it
+PARTS: Mapping[str, tuple[str, Callable[[Path], Any]]] = {  # by section: the file, and what the section makes of it
+    "audit": (AUDIT, audit.compose),
     "detection": (DETECTIONS, detection.compose),
     "transfer": (TRANSFERS, transfer.compose),
     "gap": (GAPS, gap.compose),
@@ -100,7 +102,7 @@ def _content(
         "created": str(info.get("created", "")).partition("T")[0],
         "images": len(pc.unique(outcomes["id"])),
         "words": words,
-        "lead": first or lead.attacks_lead(verdicts, outcomes, info, words, typical),
+        "lead": first or audit.lead(run.path, typical) or lead.attacks_lead(verdicts, outcomes, info, words, typical),
         "verdicts": verdicts,
         "missing": _missing(outcomes, info, sections),
         "studies": sections,

@@ -3,18 +3,18 @@
 from collections.abc import Iterator
 
 from underfire.attacks.names import interpreter_name
+from underfire.core.text import counted, enumerated
 from underfire.metrics.betrayal import DEFINITIONS
 from underfire.studies.audits import Audit, Audited, Share
 
 
 def verdict(audit: Audit) -> str:
     """What it comes to for the explanation that fares worst."""
-    worst = audit.worst
-    passing = f" and the detector {audit.detector.name}" if audit.detector is not None else ""
+    worst, detector = audit.worst, audit.detector
+    deceived = ("classifier", interpreter_name(worst.interpreter), *((detector.name,) if detector else ()))
     return (
-        f"Within ε = {budget(audit.eps)} an attacker deceives the classifier, {interpreter_name(worst.interpreter)}"
-        f"{passing} at once on {_complement(worst.robust)} of {audit.n} images: joint robust accuracy "
-        f"{shown(worst.robust)}."
+        f"Within ε = {budget(audit.eps)} an attacker deceives {enumerated(deceived)} at once on "
+        f"{_complement(worst.robust)} of {counted(audit.n, 'image')}: joint robust accuracy {shown(worst.robust)}."
     )
 
 
@@ -34,7 +34,7 @@ def markdown(audit: Audit) -> str:
             interpreter_name(each.interpreter),
             f"**{shown(each.robust)}**",
             shown(each.plain_robust),
-            _median(each),
+            median_of(each),
             shown(each.lasting[-1].betrayed),
         )
         for each in audit.interpreters
@@ -76,7 +76,8 @@ def budget(eps: float) -> str:
     return f"{255 * eps:.3g}/255"
 
 
-def _median(each: Audited) -> str:
+def median_of(each: Audited) -> str:
+    """The smallest budget that betrays half of the images, or a bound of it."""
     return f"> {budget(each.curve.points[-1].eps)}" if each.curve.median is None else budget(each.curve.median)
 
 

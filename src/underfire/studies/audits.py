@@ -143,9 +143,14 @@ class Audit(Record):
 
 def audit_of(run: Run) -> Audit:
     """What the run's audit found; UnderfireError if it holds none of this version."""
-    path: Path = run.path / AUDIT
+    path = run.path / AUDIT
     if not path.is_file():
         raise UnderfireError(f"{run.path} contains no finished audit; make one with: underfire audit --out {run.path}")
+    return read_audit(path)
+
+
+def read_audit(path: Path) -> Audit:
+    """What an audit.json says; UnderfireError if it is damaged or another version's."""
     try:
         return Audit.model_validate(read_json(path))
     except ValidationError as problem:
