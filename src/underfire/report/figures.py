@@ -20,7 +20,7 @@ from underfire.core.plots import HEAT, INK, STYLE, in_lines, svg
 from underfire.report.view import Array
 from underfire.studies.figures import DOTS
 
-SEEN = 0.6  # from this value on a map hides the picture
+UNSEEN, SEEN = 0.1, 0.65  # up to the one a map is see-through, from the other on it hides the picture
 
 
 class Points(NamedTuple):
@@ -73,7 +73,7 @@ def heat(values: Array, encoding: Encoding) -> str:
     size = (side, round(side * values.shape[0] / values.shape[1]))
     smooth = np.asarray(Image.fromarray(values).resize(size, Image.Resampling.BILINEAR))
     colours = HEAT(smooth, bytes=True)
-    colours[..., 3] = np.rint(255 * (smooth / SEEN).clip(0, 1))
+    colours[..., 3] = np.rint(255 * ((smooth - UNSEEN) / (SEEN - UNSEEN)).clip(0, 1))
     data = BytesIO()
     Image.fromarray(colours).save(data, "WEBP", quality=70, alpha_quality=60, method=4)
     return _uri("image/webp", data.getvalue())

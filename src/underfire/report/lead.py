@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from underfire.attacks.names import SOLVERS, attack_name, interpreter_name
-from underfire.core.text import counted, percent
+from underfire.core.text import capital, counted, percent
 from underfire.metrics.intervals import wilson
 from underfire.report.tallies import Tally
 from underfire.report.verdict import Verdict, in_one_sentence
@@ -122,7 +122,7 @@ def _interval(tally: Tally) -> str:
 def _row(verdict: Verdict, attacks: Sequence[str]) -> LeadRow:
     tallies = {each.attack: each for each in verdict.tallies}
     cells = tuple(_cell(tallies[each], verdict) if each in tallies else None for each in attacks)
-    return LeadRow(verdict.interpreter, verdict.claim.format("").strip(), cells)
+    return LeadRow(verdict.interpreter, capital(verdict.claim.format("it")), cells)
 
 
 def _cell(tally: Tally, verdict: Verdict) -> LeadCell:
@@ -137,15 +137,15 @@ def _conditions(outcomes: pa.Table, info: Mapping[str, Any]) -> Iterator[tuple[s
     """Budget, accuracy of the classifier, images."""
     budgets = [eps for each in info.get("recipe", ()) if (eps := each.get("perturbation", {}).get("eps"))]
     if budgets:
-        yield "Budget", f"ε = {as_text(max(budgets))}, the most that any pixel value changes"
+        yield "Budget", f"ε = {as_text(max(budgets))} for each pixel value"
     if "flow_mean" in outcomes.column_names and (flow := pc.mean(outcomes["flow_mean"]).as_py()) is not None:
         yield "Bending", f"{flow:.2f} pixels on average"
     selection = info.get("selection", {})
     if examined := selection.get("examined"):
         right = examined - selection.get("misclassified", 0)
-        yield "Classifier", f"right on {right} of {examined} images examined ({percent(right / examined)})"
+        yield "Classifier", f"{percent(right / examined)} right, on {right} of {examined} examined"
     if outcomes.num_rows:
-        yield "Attacked", f"{counted(len(pc.unique(outcomes['id'])), 'image')} that it classifies correctly"
+        yield "Attacked", f"{counted(len(pc.unique(outcomes['id'])), 'image')}, of those that are right"
 
 
 def _definitions(attacks: Sequence[str], verdicts: Sequence[Verdict]) -> Iterator[tuple[str, str]]:
@@ -157,3 +157,5 @@ def _definitions(attacks: Sequence[str], verdicts: Sequence[Verdict]) -> Iterato
             aware = solver.map_aware_title
             yield aware, f"{solver.title} on classifier and explanation at once: {verdicts[0].words.aim}"
     yield from {name: text for each in verdicts for name, text in each.words.terms.items()}.items()
+    if warned := verdicts and verdicts[0].words.warned:
+        yield "Warned", warned

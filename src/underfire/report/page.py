@@ -98,7 +98,7 @@ def _content(
     cards = gallery.collect(run, judged, info.get("classes", ()), ("benign", "target") if targeted else ("benign",))
     typical = cards.cards[0].id if cards.cards else None
     return {
-        "model": info.get("model", {}).get("name", "model not recorded"),
+        "model": _short(info.get("model", {}).get("name", "model not recorded")),
         "created": str(info.get("created", "")).partition("T")[0],
         "images": len(pc.unique(outcomes["id"])),
         "words": words,
@@ -125,6 +125,11 @@ def _missing(outcomes: pa.Table, info: Mapping[str, Any], sections: tuple[Sectio
     if sections and not outcomes.num_rows and not any(each.problem for each in sections):
         return [NO_ATTACK]
     return verdict.missing_parts(outcomes, info)
+
+
+def _short(model: str) -> str:
+    """A model without the folders of the file of its builder."""
+    return model.rpartition("/")[2] if ".py:" in model else model
 
 
 def _facts(info: Mapping[str, Any]) -> dict[str, dict[str, str]]:

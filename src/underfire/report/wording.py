@@ -8,11 +8,6 @@ from typing import Any
 from underfire.metrics.maps import CHANGED, LIKE, UNCHANGED, UNSEEN
 from underfire.runs.folder import is_targeted
 
-WARNED = (
-    "The map changed visibly. Only who knows the benign map can be warned by that, and nobody has it at hand when a "
-    "picture arrives."
-)
-
 
 @dataclass(frozen=True)
 class Words:
@@ -29,6 +24,7 @@ class Words:
     counted: str  # such maps
     aim: str  # of the attack on both
     terms: Mapping[str, str]  # what is meant by the words that the first screen uses
+    warned: str  # what a changed map is worth; nothing where that is not the question
     unmoved: str  # said where most maps of the plain attack, which goes in the braces, are such maps
     limit: str
 
@@ -61,9 +57,10 @@ HIDING = Words(
         {
             "Plausible": "Map and benign map, each cut at its own mean, overlap by more than half (IoU above 0.5), or "
             "differ by no more than the interpreter's own noise.",
-            "Warned": WARNED,
         }
     ),
+    warned="The map changed visibly. Only who knows the benign map can be warned by that, and nobody has it at hand "
+    "when a picture arrives.",
     unmoved="{} ignores the map, and still most maps stay plausible: this interpreter hardly reacts, and "
     "hiding from it takes no effort.",
     limit="A map that changed warns only those who know what to expect: when a picture arrives, nobody has the benign "
@@ -78,7 +75,6 @@ VARYING = replace(  # where "plausible" would say nothing, because maps of other
         {
             "Natural variation": "A map is within it if it is no further from the benign one than harmless changes of "
             "the picture move it: JPEG, a shift by one pixel, a crop, noise, brightness.",
-            "Warned": WARNED,
         }
     ),
     unmoved="{} ignores the map, and still most maps stay within natural variation: this interpreter hardly reacts, "
@@ -113,6 +109,7 @@ SHOWING = Words(
             "differ by no more than the interpreter's own noise. Whether it would convince anyone is not measured.",
         }
     ),
+    warned="",
     unmoved="{} ignores the map, and still most maps look like the wanted one: the wanted maps are too much like what "
     "this interpreter shows anyway, so that showing them proves little.",
     limit="A map counts as wanted if its IoU with the wanted map exceeds 0.5. Whether it would also convince anyone is "

@@ -314,7 +314,7 @@ def test_the_first_screen_has_sentence_number_conditions_and_a_row_for_each_inte
         "ADV² kept the map plausible on 10 of the 10 images on which it fooled the classifier, as shown by CAM, which "
         "is deceived most often of 2 interpreters.",
         "ε = 16/255",
-        "right on 12 of 15 images examined (80 %)",
+        "80 % right, on 12 of 15 examined",
         "nobody has it at hand when a picture arrives",
     ):
         assert said in text, said
@@ -338,7 +338,8 @@ def test_classes_and_pairs_are_counted_where_they_have_several_images(run: FakeR
     rows = [outcome(str(i), "adv2", "cam", class_true=i % 2, iou_mean=0.9 if i % 2 else 0.1) for i in range(8)]
     (found,) = classes.compose(table(rows), ["nevus", "melanoma", "bcc"])
     assert [(each.name, each.n, each.deceived) for each in found.classes] == [("melanoma", 4, 4), ("nevus", 4, 0)]
-    assert [(each.name, each.value) for each in found.pairs] == [("melanoma → bcc", "100 %")]
+    pairs = [(each.name, each.cells[0].deceived, each.cells[0].interval) for each in found.pairs]
+    assert pairs == [("melanoma → bcc", 4, "51–100 %"), ("nevus → bcc", 0, "0–49 %")]
     assert classes.compose(table(rows[:2]), []) == []
 
 
