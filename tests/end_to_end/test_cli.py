@@ -134,6 +134,22 @@ def test_the_same_command_again_changes_no_file(attack: Underfire, tmp_path: Pat
     assert again.out.splitlines()[-6:] == first.out.splitlines()[-6:]
 
 
+def test_the_config_of_a_run_repeats_it_elsewhere(
+    underfire: Underfire, attack: Underfire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bit for bit: outcomes, stages and the config itself."""
+    assert attack("--n", 3, "--batch", 2, "--eps", "12/255", "--interpreter", "cam").code == 0
+    first, second = tmp_path / "run", tmp_path / "again"
+    monkeypatch.chdir(first)
+    assert underfire("attack", "--config", first / "config.toml", "--out", second).code == 0
+    names = sorted(path.relative_to(first) for path in first.rglob("*") if path.suffix in (".safetensors", ".parquet"))
+    assert len(names) > 10
+    assert [name for name in names if (first / name).read_bytes() != (second / name).read_bytes()] == []
+    configs = [(folder / "config.toml").read_text(encoding="utf-8").splitlines()[1:] for folder in (first, second)]
+    assert configs[0] == configs[1]
+    assert {"batch = 2", 'interpreter = ["cam"]', 'recipe = "annealed"'} <= set(configs[0])
+
+
 def test_report_is_written_anew_from_the_folder(underfire: Underfire, attack: Underfire, tmp_path: Path) -> None:
     attack()
     report = tmp_path / "run" / "report.html"

@@ -51,6 +51,7 @@ def test_a_run_is_scored_by_every_squeezer_and_by_all_together(underfire: Underf
     held = read_json(run / "detectors.json")
     assert [each["name"] for each in held["detectors"]] == detectors
     assert held["benign"]["found"] == 40
+    assert "benign = 40\n" in (run / "config-detect.toml").read_text(encoding="utf-8")
     assert "Thresholds from 20 benign images classified right, for 5 % false positives;" in out
     assert f"checked on {20 + wrong} others, {wrong} of them wrong." in out
     told = [line for line in out.splitlines() if line and "/" not in line]

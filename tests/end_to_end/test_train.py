@@ -35,6 +35,7 @@ def test_a_masker_is_trained_told_and_attacked(
     assert (code, err) == (0, "")
     assert "3 steps; means over 1 held-out image:" in out
     assert f"Use it: --interpreter rts:{masker}" in out
+    assert "steps = 3\n" in masker.with_suffix(".config.toml").read_text(encoding="utf-8")
     common = ("--model", tiny_model, "--images", tiny_photos, "--normalize", "none", "--n", 2, "--steps", 2)
     code, out, err = underfire("attack", *common, "--interpreter", f"cam,rts:{masker}", "--out", tmp_path / "run")
     assert (code, err) == (0, "")

@@ -41,6 +41,7 @@ def test_gap_and_transfer_leave_tables_and_plots_and_print_them(
     assert all(f"\n {row} " in out for row in ("benign", "PGD", "ADV² for CAM", "random noise"))
     assert "Proposition 1" in out
 
+    assert 'scale = "standard"\n' in (folder / "config.toml").read_text(encoding="utf-8")
     code, out, err = underfire("transfer", folder, "--interpreter", "cam,grad,grad-cam,ig")
     assert (code, err) == (0, "")
     assert narrow(out)
@@ -49,6 +50,8 @@ def test_gap_and_transfer_leave_tables_and_plots_and_print_them(
     rows = pq.read_table(folder / "transfer.parquet")
     assert rows.schema == SCHEMA
     assert rows.num_rows == 3 * 3 * 4
+    used = (folder / "config-transfer.toml").read_text(encoding="utf-8")
+    assert 'interpreter = ["cam", "grad", "grad-cam", "ig"]\n' in used
 
     code, out, err = underfire("transfer", folder, "--model", tiny_model, "--normalize", "imagenet")
     assert (code, err) == (0, "")

@@ -31,6 +31,7 @@ def detect(
     machine: Distributed,
 ) -> None:
     """Score a run's images by calibrated detectors; adds a table, a matrix and the detectors' thresholds to it."""
+    from underfire.runs.config import write_config
     from underfire.runs.execute import reopen, source_of
     from underfire.runs.folder import open_run
     from underfire.studies import detect as study
@@ -51,6 +52,7 @@ def detect(
             on_progress=on_progress,
             crew=crew_of(source_of(opened), classifier),
         )
+    write_config(run / "config-detect.toml", settings, batch=machine.batch)
     _print(opened, settings)
     say("")
     say_written({"Matrix": run / MATRIX, "Run folder": run})

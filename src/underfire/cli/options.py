@@ -8,8 +8,7 @@ Every such command also takes --config and --quiet.
 """
 
 import inspect
-import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
@@ -21,7 +20,8 @@ from typer.core import TyperCommand
 
 from underfire.cli.terminal import console
 from underfire.core.errors import UnderfireError
-from underfire.runs.settings import Settings
+from underfire.runs.config import FOLDER, found_options, read_config
+from underfire.runs.settings import Settings, option_name, options_of
 
 S = TypeVar("S", bound=Settings)
 
@@ -51,7 +51,9 @@ class Configured(TyperCommand):
             option.removeprefix("--"): each for each in self.params for option in each.opts if option[:2] == "--"
         }
         known = [name for name in options if name not in ("config", "help")]
-        for key, value in _read_toml(path).items():
+        given = dict(read_config(path))
+        folder, fields = given.pop(FOLDER, ""), dict[str, Any]()
+        for key, value in given.items():
             name = key.replace("_", "-")
             if name not in known:
                 close = get_close_matches(name, known, n=1)
@@ -59,10 +61,13 @@ class Configured(TyperCommand):
                 raise UnderfireError(
                     f"{path} gives '{key}', which is not an option of this command{meant}; leave it out."
                 )
-            if value is True and getattr(options[name], "is_flag", False):
-                yield f"--{name}"
+            fields[options[name].name] = value
+        names = {options[name].name: name for name in known}
+        for field, value in found_options(fields, folder).items():
+            if value is True and getattr(options[names[field]], "is_flag", False):
+                yield f"--{names[field]}"
             elif value is not False:
-                yield f"--{name}={_as_typed(path, key, value)}"
+                yield f"--{names[field]}={_as_typed(path, names[field], value)}"
 
 
 def command(app: typer.Typer, name: str | None = None, help: str | None = None) -> Callable[..., Callable[..., None]]:
@@ -75,16 +80,6 @@ def command(app: typer.Typer, name: str | None = None, help: str | None = None) 
         return function
 
     return added
-
-
-def options_of(kind: type[Settings]) -> dict[str, FieldInfo]:
-    """The fields that are options."""
-    return {name: field for name, field in kind.model_fields.items() if field.description}
-
-
-def option_name(name: str, field: FieldInfo) -> str:
-    """A field as it is typed, without the dashes."""
-    return str(field.validation_alias or name).replace("_", "-")
 
 
 def checked(kind: Callable[..., S], **values: Any) -> S:
@@ -193,14 +188,6 @@ def _config_in(args: list[str]) -> Path | None:
         if option == "--config":
             return Path(value) if equals else Path(args[i + 1]) if i + 1 < len(args) else None
     return None
-
-
-def _read_toml(path: Path) -> Mapping[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as problem:
-        reason = getattr(problem, "strerror", None) or problem
-        raise UnderfireError(f"{path} cannot be read as TOML: {reason}.") from None
 
 
 def _as_typed(path: Path, key: str, value: Any) -> str:

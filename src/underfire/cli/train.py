@@ -12,6 +12,7 @@ from underfire.cli.options import command
 from underfire.cli.terminal import chosen_device, existing_folder, one_bar, say, say_written, sizes
 from underfire.core.errors import UnderfireError
 from underfire.core.text import counted
+from underfire.runs.config import write_config
 from underfire.runs.settings import Machine
 from underfire.training.recipes import (
     AidRecipe,
@@ -72,6 +73,7 @@ def rts(source: TrainingSource, through: EncoderSource, recipe: MaskerRecipe, ma
     extractor = FeatureExtractor(classifier, encoder, named)
     with _training_bar(recipe.steps, out) as on_step:
         masker = train_masker(extractor, training_set, recipe, out, on_step)
+    write_config(out.with_suffix(".config.toml"), source, through, recipe)
     _say_masker(masker, training_set, out)
 
 
@@ -96,6 +98,7 @@ def aid(
     training_set = _training_set(classifier, source)
     with _training_bar(recipe.steps, out) as on_step:
         masker = train_aid(classifier, undefended, training_set, recipe, out, on_step)
+    write_config(out.with_suffix(".config.toml"), source, recipe, turns, init=str(init))
     _say_masker(masker, training_set, out)
 
 
@@ -117,6 +120,7 @@ def train_a_classifier(source: ClassifierSource, recipe: ClassifierRecipe, machi
     examples = labelled(training_set, image_set)
     with _training_bar(recipe.steps, out) as on_step:
         manifest = train_classifier(start, examples, recipe, out, where, on_step)
+    write_config(out.with_suffix(".config.toml"), source, recipe)
     _say_classifier(manifest, training_set)
     say("")
     say_written({"Classifier": out})

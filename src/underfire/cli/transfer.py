@@ -22,6 +22,7 @@ def transfer(
     machine: Distributed,
 ) -> None:
     """Explain a run's images by other interpreters or another classifier: are these deceived too (Table 9)?"""
+    from underfire.runs.config import write_config
     from underfire.runs.execute import reopen, source_of
     from underfire.runs.folder import open_run
     from underfire.studies import transfer as study
@@ -46,6 +47,7 @@ def transfer(
             crew=crew_of(source_of(opened), classifier),
             crew_elsewhere=None if elsewhere is None else crew_of(settings.model_dump(), elsewhere.classifier),
         )
+    write_config(run / "config-transfer.toml", settings, batch=machine.batch)
     cells = summarise(table)
     _print_matrix(cells)
     _print_differences(cells)

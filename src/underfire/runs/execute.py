@@ -26,13 +26,14 @@ from underfire.data.image_set import ImageSet
 from underfire.interpreters.protocol import Explainer, check_maps, explained
 from underfire.models.classifier import Classifier
 from underfire.runs.compute import Context, in_one_sentence
+from underfire.runs.config import CONFIG, write_config
 from underfire.runs.dispatch import Crew, dispatch
 from underfire.runs.driver import run_stage
 from underfire.runs.folder import CHOSEN, SHARED, Run, open_run
 from underfire.runs.lock import locked
 from underfire.runs.paths import found, spelled_alike
 from underfire.runs.plan import Planned
-from underfire.runs.settings import Inputs, Source
+from underfire.runs.settings import Inputs, Settings, Source
 from underfire.runs.specs import key
 from underfire.runs.store import Store
 
@@ -55,6 +56,7 @@ class Experiment:
     `spec` is what two runs must share to be the same run. `choose` finds the images, and whatever cannot be done with
     them, before anything is written. `continues` gives the stages of a smaller run that this one goes on with, by that
     run's spec; None if it is not such a run. `perform` computes what the plan lacks; False if it lacked nothing.
+    `asked` is written as the folder's config.toml; None where another command is what repeats it.
     """
 
     spec: Mapping[str, Any]
@@ -65,6 +67,7 @@ class Experiment:
     image_set: ImageSet
     continues: Callable[[Mapping[str, Any]], tuple[Planned, ...] | None] = _begins_anew
     perform: "Perform" = field(default_factory=lambda: perform)
+    asked: Settings | None = None
 
 
 @dataclass(frozen=True)
@@ -102,10 +105,13 @@ def execute(
     chosen = None if _is_complete(out, experiment) else experiment.choose()
     seconds = round(time.perf_counter() - begun, 2)
     with locked(out.parent if shared else out):
-        if not _is_complete(out, experiment):
+        begins = not _is_complete(out, experiment)
+        if begins:
             chosen = chosen or experiment.choose()
             on_chosen(chosen.sentence)
             _write_start(experiment, chosen, out, command, shared, seconds)
+        if experiment.asked is not None and (begins or not (out / CONFIG).exists()):
+            write_config(out / CONFIG, experiment.asked, batch=batch_size)
         run = open_run(out)
         ids, images = tuple(run.info[CHOSEN]), key(experiment.plan[0].spec)
         check_contents(run, experiment.image_set)

@@ -7,7 +7,7 @@ from typing import Any
 
 from underfire.interpreters.registry import foreign
 
-FILES = ("weights", "images", "labels", "masks", "target_class", "target_map")
+FILES = ("weights", "images", "labels", "masks", "target_class", "target_map", "encoder_weights", "init")
 
 
 def spelled_alike(held: Any, given: Any, folder: str) -> bool:
@@ -33,7 +33,7 @@ def found(spec: Mapping[str, Any], folder: str) -> dict[str, Any]:
 def _found(name: str, value: Any, folder: str) -> Any:
     if name in FILES and isinstance(value, str):
         return _from(folder, value)
-    if name == "model" and isinstance(value, str):
+    if name in ("model", "encoder") and isinstance(value, str):
         return _model_found(value, folder)
     if name in ("interpreters", "defended") and isinstance(value, list):
         return [_argument_found(each, folder) if isinstance(each, str) else each for each in value]

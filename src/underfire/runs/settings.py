@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic.fields import FieldInfo
 
 from underfire.attacks.names import ENSEMBLE, SOLVERS, STANDARD, SUITES, TARGET_CLASSES, TARGET_MAPS, Effort
 from underfire.core.errors import UnderfireError
@@ -59,6 +60,16 @@ class Settings(BaseModel):
     """Frozen options; anything that is not an option is refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+def options_of(kind: type[Settings]) -> dict[str, FieldInfo]:
+    """The fields that are options."""
+    return {name: field for name, field in kind.model_fields.items() if field.description}
+
+
+def option_name(name: str, field: FieldInfo) -> str:
+    """A field as it is typed, without the dashes."""
+    return str(field.validation_alias or name).replace("_", "-")
 
 
 class Machine(Settings):

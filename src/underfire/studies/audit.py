@@ -80,6 +80,7 @@ class Auditing:
             tabulate=partial(_table, self.plan),
             continues=self._continues,
             perform=self._perform,
+            asked=self.settings,
         )
 
     def walk(self, run: Run, ids: tuple[str, ...], compute: Compute) -> Walk:

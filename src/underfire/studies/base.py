@@ -8,7 +8,7 @@ its run, and makes tables and figures of what is there.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -78,7 +78,7 @@ class Study:
 
     def execute(self, request: StudySettings, subject: Subject, out: Path, manner: Manner) -> Run:
         """Compute what the folder `out` and those beside it do not hold yet, and write tables and figures into it."""
-        experiment = self.experiment(request, subject)
+        experiment = replace(self.experiment(request, subject), asked=request)
         run = execute_experiment(experiment, out, subject.classifier, **vars(manner), shared=True)
         self.add(run, request, subject, manner)
         if run.info.get(ANCHORS) != request.anchors:

@@ -94,7 +94,7 @@ def experiment(settings: AttackSettings, subject: Subject, batch_size: int = 16)
 
     spec, table = identity(settings, select), partial(outcome_table, plan)
     smaller = partial(_continued, spec)
-    return Experiment(spec, choose_images, plan.stages, OUTCOMES, table, subject.image_set, smaller)
+    return Experiment(spec, choose_images, plan.stages, OUTCOMES, table, subject.image_set, smaller, asked=settings)
 
 
 def recorded(run: Run) -> AttackPlan:

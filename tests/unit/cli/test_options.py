@@ -1,7 +1,9 @@
 """Every option is defined once, in the settings: commands, files and the documentation follow from there."""
 
 import sys
+import tomllib
 from collections.abc import Iterator
+from inspect import Parameter, Signature
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,15 +14,17 @@ from typer.main import get_command
 
 from underfire import UnderfireError
 from underfire.cli.main import app, main
-from underfire.cli.options import command, option_name, options_of
+from underfire.cli.options import command
 from underfire.runs import settings
-from underfire.runs.settings import Settings
+from underfire.runs.config import write_config
+from underfire.runs.settings import Settings, option_name, options_of
 from underfire.training import recipes
 from underfire.training.recipes import AidRecipe, ClassifierRecipe, ClassifierSource, EncoderSource, MaskerRecipe, Turns
 
 TAKES = {
     "attack": (settings.AttackSettings, settings.Distributed),
     "demo": (settings.Sampled, settings.Machine),
+    "audit": (settings.AuditSettings, settings.Distributed),
     "detect": (settings.DetectSettings, settings.Distributed),
     "transfer": (settings.TransferSettings, settings.Distributed),
     "probe": (settings.ProbeSettings, settings.Machine),
@@ -30,7 +34,7 @@ TAKES = {
     "train aid": (recipes.TrainingSource, AidRecipe, Turns, settings.Machine),
     "train classifier": (ClassifierSource, ClassifierRecipe, settings.Machine),
 }
-OWN = {"config", "quiet", "out", "help", "dry-run", "retrain", "init", "json"}
+OWN = {"config", "quiet", "out", "help", "dry-run", "retrain", "init", "json", "fail-under", "summary"}
 every_command = pytest.mark.parametrize("name", TAKES)
 
 
@@ -123,6 +127,79 @@ def test_a_bad_value_is_named_with_its_option_and_bounds(burn, typed: tuple[str,
     assert str(refused.value) == sentence
 
 
+GIVEN = {
+    "model": "net.py:build", "images": "a b/ü \\ \"c\"", "labels": "labels.csv", "weights": "w.safetensors", "n": 7,
+    "seed": 3, "crop": 48, "interpreters": ("cam", "smooth:grad"), "solvers": ("pgd", "stadv"), "eps": 8 / 255,
+    "evade": ("fs", "ensemble"), "target_class": "next", "steps": 12, "lr": 1e-5, "held_out": 0.25, "area": 1.5,
+    "detector": "fs", "attacks": ("adv2",), "fpr": 0.1, "encoder": "other.py:build", "ratio": "2:1", "batch": 9,
+    "defended": ("rts:m.safetensors",), "scale": "quick", "masks": "masks", "on_grid": True,
+    "effort": "thorough", "suite": "quick",
+}  # fmt: skip
+
+
+def given(kind: type[Settings]) -> Settings:
+    """Settings that differ from the defaults where GIVEN has something else; effort and steps exclude each other."""
+    chosen = {name: GIVEN[name] for name in options_of(kind) if name in GIVEN}
+    if "effort" in chosen:
+        chosen.pop("steps", None)
+    return kind(**chosen)
+
+
+def taken(kinds: tuple[type[Settings], ...], file: Path, monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
+    """What a command that takes such settings is asked to do by a file alone."""
+    small, asked = typer.Typer(), list[Settings]()
+
+    def take(**settings: Settings) -> None:
+        asked.extend(settings.values())
+
+    parameters = [Parameter(f"part{i}", Parameter.KEYWORD_ONLY, annotation=kind) for i, kind in enumerate(kinds)]
+    take.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    command(small, "take", "Take.")(take)
+    monkeypatch.setattr(sys, "argv", ["take", "--config", str(file)])
+    with pytest.raises(SystemExit) as ended:
+        small()
+    assert not ended.value.code
+    return asked
+
+
+@every_command
+def test_settings_come_back_from_the_file_that_they_are_written_to(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As they were, of every command, without what is the machine's."""
+    kinds = tuple(kind for kind in TAKES[name] if not issubclass(kind, settings.Machine))
+    asked = [given(kind) for kind in kinds]
+    write_config(tmp_path / "config.toml", *asked)
+    assert taken(kinds, tmp_path / "config.toml", monkeypatch) == asked
+    defaults = [kind(**{name: GIVEN[name] for name, field in options_of(kind).items() if field.is_required()})
+                for kind in kinds]  # fmt: skip
+    write_config(tmp_path / "config.toml", *defaults)
+    assert taken(kinds, tmp_path / "config.toml", monkeypatch) == defaults
+    assert "device" not in (tmp_path / "config.toml").read_text()
+
+
+def test_files_that_a_config_names_are_found_from_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Relative paths start in the folder of the run, where they are not found from here."""
+    (home := tmp_path / "home").mkdir()
+    (away := tmp_path / "away").mkdir()
+    for name in ("net.py", "photos", "m.safetensors"):
+        (home / name).write_text("")
+    asked = settings.StudySettings(
+        model="net.py:build", images="photos", labels="gone.csv", defended=("rts:m.safetensors",)
+    )
+    monkeypatch.chdir(home)
+    write_config(away / "config.toml", asked)
+    monkeypatch.chdir(away)
+    (found,) = taken((settings.StudySettings,), away / "config.toml", monkeypatch)
+    assert (found.model, found.images, found.labels) == (f"{home}/net.py:build", f"{home}/photos", "gone.csv")
+    assert found.defended == (f"rts:{home}/m.safetensors",)
+
+
+def test_a_character_that_toml_forbids_is_escaped(tmp_path: Path) -> None:
+    write_config(tmp_path / "config.toml", Fire(wood="a\x7f\n\t\u2028"))
+    assert tomllib.loads((tmp_path / "config.toml").read_text(encoding="utf-8"))["wood"] == "a\x7f\n\t\u2028"
+
+
 def written(path: Path, text: str) -> Path:
     path.write_text(text, encoding="utf-8")
     return path
@@ -145,6 +222,7 @@ def test_a_file_gives_options_and_what_is_typed_wins(burn, tmp_path: Path) -> No
         ("log = 3", r"gives 'log', which is not an option of this command \(did you mean 'logs'\?\); leave it out\."),
         ("unseen = 3", r"gives 'unseen', which is not an option"),
         ("config = 'x.toml'", r"gives 'config', which is not an option"),
+        ("folder = 3", r"'folder' is where relative paths start; give it a text\."),
         ("[wood]\na = 1", r"gives 'wood' a dict; give it a text, a number or a list of them\."),
         ("wood = ", r"cannot be read as TOML: "),
         ("logs = 0", r"--logs 0: Input should be greater than or equal to 1\."),

@@ -325,7 +325,8 @@ def test_the_first_screen_has_sentence_number_conditions_and_a_row_for_each_inte
 
 def test_another_lead_takes_the_place_of_the_attacks(run: FakeRun, tmp_path: Path) -> None:
     row = LeadRow("cam", "holds", (LeadCell("adv2", "3 %", "1 of 31", "1–16 %", "#limits"),))
-    other = Lead("What can be believed?", "Nothing <b>.", None, (("Suite", "quick"),), ("adv2",), (row,), (), "share of images")
+    conditions, shares = (("Suite", "quick"),), "share of images"
+    other = Lead("What can be believed?", "Nothing <b>.", None, conditions, ("adv2",), (row,), (), shares)
     page = write_report(run, tmp_path / "report.html", first=other).read_text(encoding="utf-8")
     first = page[page.index('<section id="verdict"') :].partition("</section>")[0]
     assert "<h1>Nothing &lt;b&gt;.</h1>" in first
