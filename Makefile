@@ -9,6 +9,9 @@
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
+# install compiles nothing: what is imported is, once, unless the environment forbids it
+unexport PYTHONDONTWRITEBYTECODE
+
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .PHONY: demo test test-extended lint docs bench clean
@@ -43,5 +46,5 @@ clean:
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/pip || python3 -m venv .venv
-	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --no-compile -c constraints.txt -e '.[dev]'
 	touch $@

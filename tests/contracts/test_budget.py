@@ -22,7 +22,7 @@ ROUNDING = 2**-24  # half the spacing of float32 below 1, twice
 
 
 @pytest.mark.parametrize(("net", "name"), pairs(NETWORKS, INTERPRETERS))
-@pytest.mark.parametrize("eps", [0.0, 0.01, 0.031, 0.9])
+@pytest.mark.parametrize("eps", [0.0, pytest.param(0.01, marks=pytest.mark.extended), 0.031, 0.9])
 def test_images_stay_in_range_and_in_the_ball(net: str, name: str, eps: float) -> None:
     """Far starts and long steps push every pixel against its bounds; some pixels start on the bounds of [0, 1]."""
     model, pixels = classifier(net), Pixels(eps)

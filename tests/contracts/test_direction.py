@@ -1,6 +1,6 @@
 """Law 9, direction: ADV2 keeps PGD's success and brings the map closer, above all on its own interpreter.
 
-On the demo classifier and eight scenes, with the recipe and budget of the demo, in 60 steps where it takes 100 to 200;
+On the demo classifier and five scenes, with the recipe and budget of the demo, in 60 steps where it takes 100 to 200;
 everything here is a mean over images.
 """
 
@@ -41,7 +41,7 @@ class Attacked:
 @pytest.fixture(scope="module", params=[60, pytest.param(None, id="all", marks=pytest.mark.extended)])
 def attacked(request: pytest.FixtureRequest) -> Attacked:
     model = uf.Classifier.load("demo")
-    samples = select(model, demo_images(), n=8, seed=0).samples
+    samples = select(model, demo_images(), n=5, seed=0).samples
     pgd = uf.pgd(model, eps=EPS)(samples.images)
     adv2 = {
         name: uf.adv2(model, interpreter, eps=EPS, steps=request.param)(samples.images, target=pgd.target)
@@ -53,7 +53,7 @@ def attacked(request: pytest.FixtureRequest) -> Attacked:
 @pytest.mark.parametrize("name", INTERPRETERS)
 def test_adv2_keeps_the_success_of_pgd(attacked: Attacked, name: str) -> None:
     assert bool(attacked.pgd.success.all())
-    assert attacked.adv2[name].success.sum() >= 7
+    assert attacked.adv2[name].success.sum() >= 4
     assert attacked.adv2[name].confidence.mean() > 0.9
 
 
@@ -61,7 +61,7 @@ def test_adv2_keeps_the_success_of_pgd(attacked: Attacked, name: str) -> None:
 def test_adv2_brings_the_map_closer_than_pgd(attacked: Attacked, name: str) -> None:
     plain, dual = attacked.distance(name, attacked.pgd), attacked.distance(name, attacked.adv2[name])
     assert dual.mean() < 0.5 * plain.mean()
-    assert (dual < plain).sum() >= 7
+    assert (dual < plain).sum() >= 4
 
 
 @pytest.mark.parametrize(("source", "shown"), list(permutations(INTERPRETERS, 2)))

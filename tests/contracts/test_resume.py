@@ -34,7 +34,7 @@ Report = Callable[[Planned, Progress], None]
 Start = Callable[..., Run]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def start(tiny_model: str, tiny_photos: Path) -> Start:
     """The same command in any folder, with other settings where they are named."""
 
@@ -49,21 +49,32 @@ def start(tiny_model: str, tiny_photos: Path) -> Start:
     return run
 
 
-@pytest.fixture
-def short_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+def shorten(patch: pytest.MonkeyPatch) -> None:
     """Few steps, and two rungs, so that images of one batch finish at different times."""
     plain = solvers.plain
     short = replace(recipes.RECIPES["annealed"], warm_steps=3, plain_steps=90)
-    monkeypatch.setattr(recipes, "RECIPES", {**recipes.RECIPES, "annealed": short})
-    monkeypatch.setattr(
+    patch.setattr(recipes, "RECIPES", {**recipes.RECIPES, "annealed": short})
+    patch.setattr(
         solvers, "plain", lambda *args, **given: replace(plain(*args, **given), rungs=(50, 40), confidence=0.5)
     )
 
 
 @pytest.fixture
-def whole(short_recipe: None, start: Start, tmp_path: Path) -> Run:
+def short_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    shorten(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def finished(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    with pytest.MonkeyPatch.context() as patch:
+        shorten(patch)
+        return start(tmp_path_factory.mktemp("finished") / "whole")
+
+
+@pytest.fixture
+def whole(short_recipe: None, finished: Run, tmp_path: Path) -> Run:
     """The run that nobody interrupts."""
-    return start(tmp_path / "whole")
+    return open_run(shutil.copytree(finished.path, tmp_path / "whole"))
 
 
 def shards(out: Path) -> int:
@@ -84,8 +95,14 @@ def test_images_of_one_stage_are_stored_as_they_finish(whole: Run) -> None:
     assert len(list((whole.path / "stages" / pgd).glob("shard-*"))) >= 3
 
 
-@pytest.mark.parametrize("target_map", ["patch", "random-class"])
-@pytest.mark.parametrize("killed_after", [5, 10])
+@pytest.mark.parametrize(
+    ("target_map", "killed_after"),
+    [
+        ("patch", 5),
+        ("random-class", 10),
+        *(pytest.param(*each, marks=pytest.mark.extended) for each in (("patch", 10), ("random-class", 5))),
+    ],
+)
 def test_target_maps_and_classes_resume(
     short_recipe: None, start: Start, tmp_path: Path, target_map: str, killed_after: int
 ) -> None:
@@ -104,8 +121,14 @@ def test_target_maps_and_classes_resume(
     assert same(start(tmp_path / "killed", **wanted), uninterrupted)
 
 
-@pytest.mark.parametrize("killed_after", [1, 4, 40, 140])
-@pytest.mark.parametrize("problem", [KeyboardInterrupt, RuntimeError])
+@pytest.mark.parametrize(
+    ("killed_after", "problem"),
+    [
+        *((steps, KeyboardInterrupt) for steps in (1, 4, 40, 140)),
+        (40, RuntimeError),
+        *(pytest.param(steps, RuntimeError, marks=pytest.mark.extended) for steps in (1, 4, 140)),
+    ],
+)
 def test_a_run_killed_between_steps_and_run_again_is_the_uninterrupted_one(
     start: Start, whole: Run, tmp_path: Path, killed_after: int, problem: type[BaseException]
 ) -> None:
@@ -171,7 +194,7 @@ def test_a_process_killed_without_warning_goes_on_where_it_was(
     start: Start, tiny_model: str, tiny_photos: Path, tmp_path: Path
 ) -> None:
     killed = tmp_path / "killed"
-    options = "--n 5 --steps 3 --normalize none --eps 0.02 --interpreter cam --batch 2"
+    options = "--n 3 --steps 3 --normalize none --eps 0.02 --interpreter cam --batch 2"
     command = ["attack", "--model", tiny_model, "--images", str(tiny_photos), "--out", str(killed), *options.split()]
     process = subprocess.Popen(
         [sys.executable, "-c", "from underfire.cli.main import main; main()", *command],
@@ -183,9 +206,9 @@ def test_a_process_killed_without_warning_goes_on_where_it_was(
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    assert 6 <= shards(killed) < shards(start(tmp_path / "whole").path)
+    assert 6 <= shards(killed) < shards(start(tmp_path / "whole", n=3).path)
     assert not (killed / "outcomes.parquet").exists()
-    assert same(start(killed), open_run(tmp_path / "whole"))
+    assert same(start(killed, n=3), open_run(tmp_path / "whole"))
 
 
 @pytest.mark.parametrize("recipe", ["annealed", "paper"])

@@ -37,7 +37,7 @@ Underfire = Callable[..., Told]
 
 
 @pytest.fixture
-def underfire(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Underfire:
+def underfire(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], no_plots: None) -> Underfire:
     """Run one command in this process."""
 
     def run(*arguments: object) -> Told:

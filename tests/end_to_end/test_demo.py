@@ -42,24 +42,23 @@ def test_the_packaged_classifier_recognises_the_packaged_scenes() -> None:
     assert (model(images).argmax(1) == scenes.labels).float().mean() > 0.9
 
 
-def test_scenes_are_the_same_every_time() -> None:
-    assert demo_images().digest == demo_images().digest
+def test_scenes_are_the_same_however_many_there_are() -> None:
     assert demo_images(3).ids == demo_images().ids[:3]
     assert torch.equal(demo_images(3).read(2), demo_images().read(2))
 
 
 @pytest.fixture(params=["short", pytest.param("as it is", marks=pytest.mark.extended)])
 def recipe(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The demo's recipe and masks, or the same with a third of the steps and a fifth of the solver's iterations."""
+    """The demo's recipe and masks, or the same with a third of the steps, for MASK few of a tenth of the iterations."""
     whole = recipes.RECIPES["annealed"]
     if request.param == "short":
+        steps = {name: sum(each.efforts["standard"]) // 3 for name, each in whole.map_attacks.items()} | {"mask": 10}
         attacks = {
-            name: replace(each, efforts={"standard": (sum(each.efforts["standard"]) // 3,)})
-            for name, each in whole.map_attacks.items()
+            name: replace(each, efforts={"standard": (steps[name],)}) for name, each in whole.map_attacks.items()
         }
         short = replace(whole, map_attacks=attacks)
         monkeypatch.setattr(recipes, "RECIPES", {**recipes.RECIPES, "annealed": short})
-        masks = {"mask": lambda argument: MASK(Solver(steps=60))}
+        masks = {"mask": lambda argument: MASK(Solver(steps=30))}
         monkeypatch.setattr(registry, "INTERPRETERS", {**registry.INTERPRETERS, **masks})
 
 

@@ -4,11 +4,13 @@ import re
 import runpy
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from underfire import Classifier, open_run
+from underfire.attacks import recipes
 from underfire.data.demo import EPS, demo_images
 from underfire.runs.settings import AttackSettings
 from underfire.studies.effectiveness import execute
@@ -18,9 +20,17 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 Run = Callable[..., list[str]]
 
 
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """The lines that an example prints."""
+def halved(recipe: recipes.Recipe) -> recipes.Recipe:
+    efforts = {name: {"standard": (sum(each.efforts["standard"]) // 2,)} for name, each in recipe.map_attacks.items()}
+    attacks = {name: replace(each, efforts=efforts[name]) for name, each in recipe.map_attacks.items()}
+    return replace(recipe, warm_steps=30, plain_steps=50, map_attacks=attacks)
+
+
+@pytest.fixture(params=["short", pytest.param("as it is", marks=pytest.mark.extended)])
+def run(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """The lines that an example prints, by attacks of half the steps or of all."""
+    if request.param == "short":
+        monkeypatch.setattr(recipes, "RECIPES", {**recipes.RECIPES, "annealed": halved(recipes.RECIPES["annealed"])})
 
     def script(name: str, *arguments: object) -> list[str]:
         monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])

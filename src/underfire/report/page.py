@@ -5,13 +5,14 @@ write_report(run, path, first=lead)    # what else a folder is about says first,
 """
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, Template
 
 from underfire.attacks.names import attack_name, interpreter_name
 from underfire.core.io import write_atomically
@@ -74,6 +75,14 @@ def write_report(
     Tables of studies are looked for in the run's folder; `elsewhere` has the paths of those that lie elsewhere, by file
     name.
     """
+    page = _template().render(_content(run, elsewhere, sections, first))
+    write_atomically(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))
+    return path
+
+
+@cache
+def _template() -> Template:
+    """The page, whose parts are compiled once."""
     environment = Environment(
         loader=ChoiceLoader([PackageLoader("underfire.report", folder) for folder in ("templates", "static")]),
         autoescape=True,
@@ -82,9 +91,7 @@ def write_report(
         lstrip_blocks=True,
     )
     environment.globals.update(attack_name=attack_name, interpreter_name=interpreter_name, showing=lead.showing)
-    page = environment.get_template("page.html").render(_content(run, elsewhere, sections, first))
-    write_atomically(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))
-    return path
+    return environment.get_template("page.html")
 
 
 def _content(

@@ -1,5 +1,6 @@
 """Attacks on tensors: what comes back, what repeats, and a sentence for every argument that does not fit."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,6 +19,15 @@ from underfire.interpreters.protocol import ClosedForm
 from underfire.metrics.maps import map_l1
 
 EPS = 0.02
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _short_warm_starts() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("RECIPES", "FLOW_RECIPES"):
+            known = getattr(recipes, name)
+            patch.setattr(recipes, name, {**known, "annealed": replace(known["annealed"], warm_steps=3)})
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +89,9 @@ def test_pgd_without_an_interpreter_shows_blank_maps(model: uf.Classifier) -> No
 def test_an_interpreter_only_measures_pgd(model: uf.Classifier) -> None:
     blank, measured = uf.pgd(model, steps=3)(images(2)), uf.pgd(model, uf.CAM(), steps=3)(images(2))
     assert torch.equal(blank.adversarial, measured.adversarial)
-    assert torch.equal(measured.maps, uf.CAM().explain(model, measured.adversarial, measured.target, measured.target))
+    assert torch.equal(
+        measured.maps, uf.CAM().explain(model, measured.adversarial, measured.predicted, blank.predicted)
+    )
 
 
 def test_bent_images_are_measured_like_the_others(model: uf.Classifier) -> None:

@@ -90,7 +90,7 @@ def test_a_start_stands_in_for_the_warm_start(model: Classifier, goal: Goal) -> 
 
 
 @pytest.mark.parametrize("name", [name for name in INTERPRETERS if not name.startswith("mask")])
-@pytest.mark.parametrize("threshold", [0.0, 0.5, 0.99])
+@pytest.mark.parametrize("threshold", [0.0, pytest.param(0.5, marks=pytest.mark.extended), 0.99])
 def test_the_best_iterate_is_returned(model: Classifier, name: str, threshold: float) -> None:
     """The attacker proposes one iterate per quantum, the deployed interpreter chooses: the best of the whole path
     where the two agree. Ranks are equal to float32's rounding, about 1e-6. What is read of MASK depends on the path
@@ -235,7 +235,7 @@ def test_a_ladder_of_one_rung_is_the_attack_without_one(model: Classifier, name:
     plain = attack(interpreter, rungs=(6,))
     alpha = InTurn((plain.rule.alpha,), (6,))
     one = replace(plain, rule=SignStep(alpha), settled=1.0)
-    outcomes = [engine.run(each, model, goal, batch_size=2) for each in (plain, one)]
+    outcomes = [engine.run(each, model, goal, batch_size=N) for each in (plain, one)]
     assert differing_fields(*outcomes) in ([], ["settled"])
 
 
