@@ -34,8 +34,8 @@ LATE = 0.1  # by which the last fifth of the steps brought the median closer
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """What flags are raised by: the walk before one interpreter, and its rows of the outcomes."""
+class Case:
+    """One interpreter before its flags: the walk before it, and its rows of the outcomes."""
 
     trail: Trail
     outcomes: pa.Table
@@ -70,29 +70,29 @@ def plausible_maps(rows: pa.Table, form: str = "") -> dict[Definition, npt.NDArr
     return plausible(moved, overlap, rows["natural_l1"].to_numpy(), unseen)
 
 
-def flags(evidence: Evidence) -> Iterator[Flag]:
+def flags(case: Case) -> Iterator[Flag]:
     """All of them, raised or not."""
-    yield _insensitive(evidence)
-    yield _unlearned(evidence)
-    yield _own_noise(evidence)
-    yield _stale_belief(evidence)
-    yield from _truncated(evidence)
-    yield _ignorance_wins(evidence)
-    yield _not_monotone(evidence)
-    yield _eight_bits(evidence)
-    yield _few_images(evidence)
-    yield _clipped_selection(evidence)
-    yield _steps_not_enough(evidence)
+    yield _insensitive(case)
+    yield _unlearned(case)
+    yield _own_noise(case)
+    yield _stale_belief(case)
+    yield from _truncated(case)
+    yield _ignorance_wins(case)
+    yield _not_monotone(case)
+    yield _eight_bits(case)
+    yield _few_images(case)
+    yield _clipped_selection(case)
+    yield _steps_not_enough(case)
 
 
-def _insensitive(of: Evidence) -> Flag:
+def _insensitive(of: Case) -> Flag:
     left = float(plausible_maps(of.plain)[of.trail.definition].mean())
     says = f"PGD, which ignores the map, leaves {left:.0%} of {of.name}'s maps plausible"
     more = ": it hardly reacts, and hiding from it takes no effort" if left > INSENSITIVE else ""
     return _over("interpreter insensitive", left, INSENSITIVE, f"{says}{more}.")
 
 
-def _unlearned(of: Evidence) -> Flag:
+def _unlearned(of: Case) -> Flag:
     """Sanity check (Adebayo et al. 2018): maps of a classifier with random weights, and those of other images."""
     shown = of.trail.shown
     maps = of.read(shown.benign[0], "map")
@@ -102,13 +102,13 @@ def _unlearned(of: Evidence) -> Flag:
     return _over("weights do not matter", alike, floor, f"{says}, those of other images by {floor:.2f}.")
 
 
-def _own_noise(of: Evidence) -> Flag:
+def _own_noise(of: Case) -> Flag:
     limit = NOISY * float(np.mean(of.first["benign_l1"].to_numpy()))
     says = f"two maps of one image are {of.noise:.3f} apart, a quarter of what ADV² leaves is {limit:.3f}"
     return _over("own noise", of.noise, limit, f"{says}.")
 
 
-def _stale_belief(of: Evidence) -> Flag:
+def _stale_belief(of: Case) -> Flag:
     maps = next(
         each.scored.maps[of.trail.shown.name] for each in of.walk.plan.attacks if each.craft == of.trail.first.craft
     )
@@ -118,7 +118,7 @@ def _stale_belief(of: Evidence) -> Flag:
     return _over("stale belief", apart, limit, f"{says}{more}.")
 
 
-def _truncated(of: Evidence) -> Iterator[Flag]:
+def _truncated(of: Case) -> Iterator[Flag]:
     """Of explanations that are not ours."""
     interpreter = of.trail.shown.interpreter
     if isinstance(interpreter, Adapter):
@@ -135,7 +135,7 @@ def _truncated(of: Evidence) -> Iterator[Flag]:
         )
 
 
-def _ignorance_wins(of: Evidence) -> Flag:
+def _ignorance_wins(of: Case) -> Flag:
     """White box must do what an attack does that knows nothing of the interpreter."""
     trail = of.trail
     aware = {name for each in trail.members for name in each.betrays(trail.definition)}
@@ -144,12 +144,12 @@ def _ignorance_wins(of: Evidence) -> Flag:
     return _over("ignorance wins", len(only), 0, f"{says}.")
 
 
-def _not_monotone(of: Evidence) -> Flag:
+def _not_monotone(of: Case) -> Flag:
     lost, n = len(of.trail.lost), of.trail.doubled
     return _over("budget not monotone", lost, 0, f"{lost} of {n} betrayed images are not within twice the budget.")
 
 
-def _eight_bits(of: Evidence) -> Flag:
+def _eight_bits(of: Case) -> Flag:
     rows, definition = rows_where(of.outcomes, attack=of.trail.first.name), of.trail.definition
     unrounded = rows["success"].to_numpy().astype(bool) & plausible_maps(rows)[definition]
     rounded = of.first["success"].to_numpy().astype(bool) & plausible_maps(of.first)[definition]
@@ -157,18 +157,18 @@ def _eight_bits(of: Evidence) -> Flag:
     return _over("8 bits", lost, 0, f"{counted(lost, 'image')} betrayed as numbers and not as a PNG file.")
 
 
-def _few_images(of: Evidence) -> Flag:
+def _few_images(of: Case) -> Flag:
     n = len(of.trail.ids)
     return Flag(name="few images", raised=n < FEW, number=n, limit=FEW, sentence=f"Judged on {counted(n, 'image')}.")
 
 
-def _clipped_selection(of: Evidence) -> Flag:
+def _clipped_selection(of: Case) -> Flag:
     n, asked = len(of.trail.ids), of.settings.n
     sentence = f"{counted(n, 'image')} of {asked} asked for were found."
     return Flag(name="clipped selection", raised=n < asked, number=n, limit=asked, sentence=sentence)
 
 
-def _steps_not_enough(of: Evidence) -> Flag:
+def _steps_not_enough(of: Case) -> Flag:
     """Over the images that took all steps and were fooled before the last fifth of them, by the attacker's reading."""
     craft = of.trail.first.craft
     closest, before = (of.read(craft, name).double() for name in ("closest", "closest_before"))

@@ -18,7 +18,7 @@ from underfire.models.classifier import Classifier
 from underfire.runs.folder import Run
 from underfire.runs.outcomes import quoted
 from underfire.runs.settings import AuditSettings
-from underfire.studies.audit_flags import Evidence, flags, plausible_maps
+from underfire.studies.audit_flags import Case, flags, plausible_maps
 from underfire.studies.audit_walk import Trail, Tried, Walk, budget_of
 from underfire.studies.audits import (
     Audit,
@@ -28,9 +28,9 @@ from underfire.studies.audits import (
     DeployedDetector,
     Distances,
     Lasting,
-    Member,
     SecurityCurve,
     Share,
+    SuiteMember,
 )
 
 
@@ -87,7 +87,7 @@ def _audited(trail: Trail, outcomes: pa.Table, walk: Walk, settings: AuditSettin
             median_high=high,
         ),
         distances=list(_distances(trail, ours)),
-        flags=list(flags(Evidence(trail, ours, walk, settings, classifier))),
+        flags=list(flags(Case(trail, ours, walk, settings, classifier))),
         betrayed=trail.betrayed_by(trail.definition),
     )
 
@@ -97,8 +97,8 @@ def _quoted(ours: pa.Table, tried: Tried) -> pa.Table:
     return quoted(rows_where(ours, attack=tried.name))
 
 
-def _member(tried: Tried) -> Member:
-    return Member(
+def _member(tried: Tried) -> SuiteMember:
+    return SuiteMember(
         attack=tried.name,
         title=attack_name(tried.name),
         attacked=len(tried.ids),

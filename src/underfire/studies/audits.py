@@ -35,7 +35,7 @@ class Share(Record):
     n: int
 
 
-class Member(Record):
+class SuiteMember(Record):
     """One attack of the suite: on how many images it was tried, and of how many it deceived what."""
 
     attack: str
@@ -96,7 +96,7 @@ class Audited(Record):
     robust_by: dict[Definition, Share]
     plain_robust: Share = Field(description="Images that PGD does not fool, whatever the map shows.")
     plausible_under_pgd: Share = Field(description="Maps that PGD leaves plausible though it ignores them.")
-    members: list[Member]
+    members: list[SuiteMember]
     lasting: list[Lasting]
     curve: SecurityCurve
     distances: list[Distances]

@@ -28,7 +28,7 @@ from underfire.runs.folder import Run
 from underfire.runs.plan import AttackPlan, Planned
 from underfire.runs.settings import AuditSettings
 from underfire.studies.audit import Auditing, execute
-from underfire.studies.audit_flags import Evidence, flags
+from underfire.studies.audit_flags import Case, flags
 from underfire.studies.audit_walk import Trail, Tried
 from underfire.studies.audits import AUDIT, Audit, audit_of
 from underfire.studies.base import Manner, Subject, select_from
@@ -262,8 +262,8 @@ def test_bisection_tries_every_budget_of_the_grid_from_one_other() -> None:
 
 
 @dataclass(frozen=True)
-class _Stored(Evidence):
-    """Evidence of which some rows are given, by stage and tensor."""
+class _Stored(Case):
+    """Case of which some rows are given, by stage and tensor."""
 
     given: Mapping[str, Tensor] = field(default_factory=dict)
 

@@ -14,7 +14,7 @@ from underfire.metrics.intervals import wilson
 from underfire.report.figures import Plot, embedded
 from underfire.report.lead import Lead, LeadCell, LeadNumber, LeadRow, showing
 from underfire.studies.audit_summary import budget, median_of, shown, verdict
-from underfire.studies.audits import AUDIT, Audit, Audited, Member, read_audit
+from underfire.studies.audits import AUDIT, Audit, Audited, SuiteMember, read_audit
 
 FORMS = {"png": "PNG", "jpeg95": "JPEG, quality 95", "jpeg75": "JPEG, quality 75"}
 DEFINITIONS = {
@@ -89,7 +89,7 @@ def lead(folder: Path, image: str | None) -> Lead | None:
 
 
 def _conditions(audit: Audit) -> Iterator[tuple[str, str]]:
-    yield "Budget", f"ε = {budget(audit.eps)}, the most that any pixel value changes"
+    yield "Budget", f"ε = {budget(audit.eps)} for each pixel value"
     yield "Classifier", f"accuracy {shown(audit.model.accuracy)} on the images examined"
     yield "Plain robust accuracy", shown(audit.worst.plain_robust)
     yield "Attacked", f"{counted(audit.n, 'image')}, suite {audit.suite}"
@@ -108,7 +108,7 @@ def _row(each: Audited, attacks: tuple[str, ...]) -> LeadRow:
     )
 
 
-def _cell(member: Member, of: Audited) -> LeadCell:
+def _cell(member: SuiteMember, of: Audited) -> LeadCell:
     betrayed = member.betrayed[of.definition]
     low, high = wilson(betrayed, member.attacked)
     return LeadCell(
