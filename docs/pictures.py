@@ -1,12 +1,13 @@
-"""Draw the pictures of the demo in these pages anew: python docs/pictures.py (about three minutes on one core).
+"""Draw the pictures of the demo in these pages anew: python docs/pictures.py (about ten minutes on one core).
 
 Two synthetic scenes, the demo's classifier and its masker, ε = 16/255, the recipe `annealed`, the next class as target.
-The attacks stay in runs/pictures; delete that folder to run them anew, too.
+The attacks stay in runs/pictures; delete that folder to run them anew, too. Rollouts are of the transformer in
+examples/, trained on scenes of half their size.
 """
 
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from io import BytesIO
 from pathlib import Path
@@ -18,18 +19,25 @@ import numpy.typing as npt
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch.nn.functional import avg_pool2d
 
 import underfire as uf
 from underfire.attacks.names import attack_name, interpreter_name
 from underfire.core.image_ops import blur
-from underfire.core.losses import confidence
+from underfire.core.losses import confidence, cross_entropy, log_prob
 from underfire.core.plots import COLOURS, STYLE, svg
-from underfire.data.demo import EPS, demo_images
-from underfire.data.scenes import CLASSES
+from underfire.core.types import Samples
+from underfire.data.demo import EPS, SEED, demo_images
+from underfire.data.scenes import CLASSES, scenes
 from underfire.interpreters.relu_gates import LogisticGate, MonotoneGate, PaperGate
+from underfire.models.demo import DEMO_MEAN, DEMO_STD
+from underfire.models.loading import builder_in
 from underfire.report import figures
 from underfire.runs.settings import AttackSettings
 from underfire.studies.effectiveness import execute
+from underfire.training.demo import BATCH, FITTED, normalise
+from underfire.training.loop import fit, initialised
 from underfire.training.rts import BLUR, blended
 
 IMAGES = Path(__file__).parent / "images"
@@ -38,6 +46,7 @@ INTERPRETERS = ("grad", "cam", "grad-cam", "ig", "mask", "rts", "smooth:cam")
 PAPER = ("grad", "cam", "mask", "rts")
 EVADED = "fs:bits:2"
 SIDE, GAP, LINE = 128, 16, 20  # of a tile, between tiles, and of a line of text, in pixels
+KEPT = figures.Encoding(SIDE)
 INK = "#808080"  # reads on white and on black
 AMPLIFIED = 8  # times, where changes of pixels are shown
 REACH = 1.5  # pixels, from which on the colours of a flow are pure
@@ -121,6 +130,7 @@ def grids(folder: Path) -> Iterator[tuple[str, Grid]]:
     yield "stadv", of_stadv(attacked(folder / "bent", interpreters=("cam",), solvers=("stadv",)))
     yield "led", of_led_maps(attacked(folder / "led", interpreters=("cam", "rts"), target_map="patch"))
     yield "masker", of_masker(hidden)
+    yield "rollout", of_rollouts(transformer(folder / "transformer.safetensors"))
 
 
 def attacked(out: Path, **settings: Any) -> uf.Run:
@@ -183,7 +193,7 @@ def of_stadv(run: uf.Run) -> Grid:
     rows: list[list[Tile | None]] = [[Tile(scene(original).source, "benign"), None, Tile(heat(benign), "")]]
     for attack in ("stadv", "adv2-stadv"):
         image, field = run.images(attack, "cam")[1][0], run.thetas(attack, "cam")[1][0]
-        flow = Tile(figures.flow(field, REACH, SIDE), f"mean {np.hypot(*field).mean():.2f} pixels")
+        flow = Tile(figures.flow(field, REACH, KEPT), f"mean {np.hypot(*field).mean():.2f} pixels")
         bent = Tile(scene(image).source, attack_name(attack))
         rows.append([bent, flow, compared(run.maps(attack, "cam")[1][0], benign)])
     return Grid(("image", "flow", "CAM"), rows)
@@ -209,6 +219,43 @@ def of_masker(run: uf.Run) -> Grid:
     return Grid(("image", "its mask", "kept", "left"), rows)
 
 
+def transformer(path: Path) -> uf.Classifier:
+    """Trained where the file is not there yet."""
+    build = builder_in(Path(__file__).parents[1] / "examples" / "compact_transformer.py", "build")
+    network = initialised(build, 0)
+    if path.exists():
+        network.load_state_dict(load_file(path))
+    else:
+        fit(network, small_scenes, small_loss, steps=700, lr=2e-3)
+        save_file(network.state_dict(), path)
+    return uf.Classifier(network, DEMO_MEAN, DEMO_STD)
+
+
+def small_scenes(step: int) -> Samples:
+    return halved(scenes(BATCH, FITTED, first=step * BATCH).samples)
+
+
+def small_loss(network: torch.nn.Module, samples: Samples) -> torch.Tensor:
+    return cross_entropy(log_prob(network(normalise(samples.images)), samples.labels))
+
+
+def halved(samples: Samples) -> Samples:
+    return replace(samples, images=avg_pool2d(samples.images, 2))
+
+
+def of_rollouts(model: uf.Classifier) -> Grid:
+    """Two scenes, each by both rollouts: the benign map, and those under PGD and ADV²."""
+    images = halved(scenes(2, SEED).samples).images
+    rows = []
+    for explainer in (uf.Rollout(), uf.GradRollout()):
+        plain, aware = (make(model, explainer, eps=EPS)(images, target=uf.NextClass()) for make in (uf.pgd, uf.adv2))
+        for image, benign, *shown in zip(images, plain.target_map, plain.maps, aware.maps, strict=True):
+            name, own = interpreter_name(explainer.name), benign.numpy()
+            tiles = (compared(each.numpy(), own) for each in shown)
+            rows.append([Tile(figures.photo(image.numpy(), KEPT), name), Tile(heat(own), ""), *tiles])
+    return Grid(("benign image", "its map", "map under PGD", "map under ADV²"), rows)
+
+
 def shown_by(explainer: uf.CAM | uf.GRAD, image: Array) -> Array:
     """The map of the class that is reported; neither interpreter draws random numbers."""
     x = torch.from_numpy(image)
@@ -219,7 +266,7 @@ def scene(image: Array) -> Tile:
     """An image and the class that is reported for it."""
     logits = MODEL(torch.from_numpy(image)[None])
     label = logits.argmax(1)
-    return Tile(figures.photo(image, SIDE), f"{CLASSES[label]}, p {confidence(logits, label).item():.2f}")
+    return Tile(figures.photo(image, KEPT), f"{CLASSES[label]}, p {confidence(logits, label).item():.2f}")
 
 
 def heat(values: Array) -> str:
@@ -236,7 +283,7 @@ def compared(shown: Array, wanted: Array) -> Tile:
 
 def changed(image: Array, benign: Array) -> Tile:
     largest = f"at most {255 * np.abs(image - benign).max():.0f}/255"
-    return Tile(figures.change(image, benign, AMPLIFIED, SIDE), largest)
+    return Tile(figures.change(image, benign, AMPLIFIED, KEPT), largest)
 
 
 def _tile(x: int, y: int, tile: Tile) -> Iterator[str]:

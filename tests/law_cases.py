@@ -8,16 +8,20 @@ from typing import Any
 
 import pytest
 
+ON_TRANSFORMERS = (("transformer", "rollout"), ("transformer", "grad-rollout"))
+
 
 def pairs(networks: Iterable[str], interpreters: Iterable[str]) -> list[Any]:
     """(net, name) of the whole product, all marked `extended` but two networks for each interpreter.
 
+    Beside it those that take a transformer, on the one that they can explain.
     Interpreters take networks in turn; with as many interpreters as networks or more, each network has two or more.
     """
     nets, names = list(networks), list(interpreters)
     assert len(names) >= len(nets), "some network would have fewer than two interpreters"
-    return [
+    of_any = [
         pytest.param(net, name, id=f"{net}-{name}", marks=[pytest.mark.extended] if (j - 2 * i) % len(nets) > 1 else [])
         for i, name in enumerate(names)
         for j, net in enumerate(nets)
     ]
+    return [*of_any, *(pytest.param(net, name, id=f"{net}-{name}") for net, name in ON_TRANSFORMERS)]

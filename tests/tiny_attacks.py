@@ -29,9 +29,11 @@ from underfire.interpreters import (
     FiniteDifferences,
     GaussLegendre,
     GradCAM,
+    GradRollout,
     Interpreter,
     OneSidedDifferences,
     Replay,
+    Rollout,
     Smooth,
     SmoothedReLU,
     Unrolled,
@@ -53,6 +55,7 @@ FIXED: Mapping[str, Interpreter] = {
     "mask-unrolled": MASK(Solver(steps=2), Unrolled(follow=1, lookahead=2)),
     "ensemble": Ensemble((CAM(), GRAD(FiniteDifferences())), (2.0, 1.0)),
 }
+OF_TRANSFORMERS: Mapping[str, Interpreter] = {"rollout": Rollout(), "grad-rollout": GradRollout()}
 TRAINED: Mapping[str, Callable[[Classifier], Interpreter]] = {"rts": tiny_rts}
 INTERPRETERS = (*FIXED, *TRAINED)
 ALGORITHM_1: Mapping[str, Any] = {
@@ -75,7 +78,8 @@ BENT: Mapping[str, Any] = {  # the same attacks on a flow
 
 def interpreter_of(name: str, model: Classifier) -> Interpreter:
     """The interpreter of that name; one that is trained per classifier is made for this one."""
-    return FIXED[name] if name in FIXED else TRAINED[name](model)
+    fixed = FIXED | OF_TRANSFORMERS
+    return fixed[name] if name in fixed else TRAINED[name](model)
 
 
 def attack(interpreter: Interpreter, **changes: Any) -> Attack:

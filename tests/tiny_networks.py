@@ -114,6 +114,26 @@ class VGGShaped(nn.Module):
         return self.classifier(self.features(x).flatten(1))
 
 
+class TransformerShaped(nn.Module):
+    """Convolutions make 4 × 4 tokens of 16 × 16 pixels; behind a class token they look at each other twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 2, 2), nn.GELU(), nn.Conv2d(8, 12, 2, 2))
+        self.token, self.places = nn.Parameter(torch.randn(1, 1, 12)), nn.Parameter(torch.randn(1, 17, 12) / 2)
+        self.layers = nn.Sequential(*(_layer() for _ in range(2)))
+        self.norm, self.head = nn.LayerNorm(12), nn.Linear(12, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        patches = self.stem(x).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.token.expand(len(x), -1, -1), patches], 1) + self.places
+        return self.head(self.norm(self.layers(tokens))[:, 0])
+
+
+def _layer() -> nn.Module:
+    return nn.TransformerEncoderLayer(12, 2, 24, activation="gelu", batch_first=True, norm_first=True)
+
+
 NETWORKS: Mapping[str, Callable[[], nn.Module]] = {
     "squeezenet": SqueezeNetShaped,
     "resnet": lambda: ResNetShaped(nn.ReLU(inplace=True)),
@@ -126,6 +146,9 @@ SMOOTH: Mapping[str, Callable[[], nn.Module]] = {
     "softplus": lambda: ResNetShaped(nn.Softplus()),
     "silu": lambda: ResNetShaped(nn.SiLU()),
 }
+
+
+TRANSFORMERS: Mapping[str, Callable[[], nn.Module]] = {"transformer": TransformerShaped}
 
 
 def seeded(build: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
@@ -146,7 +169,7 @@ def seeded(build: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
 
 
 def network(name: str) -> nn.Module:
-    return seeded((NETWORKS | SMOOTH)[name])
+    return seeded((NETWORKS | SMOOTH | TRANSFORMERS)[name])
 
 
 def classifier(net: str | nn.Module, dtype: torch.dtype = torch.float32) -> Classifier:

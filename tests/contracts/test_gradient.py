@@ -29,11 +29,13 @@ from underfire.interpreters import (
     FiniteDifferences,
     GaussLegendre,
     GradCAM,
+    GradRollout,
     Interpreter,
     LogisticGate,
     MonotoneGate,
     OneSidedDifferences,
     PaperGate,
+    Rollout,
     Smooth,
     SmoothedReLU,
     Unrolled,
@@ -101,6 +103,13 @@ def slopes(model: Classifier, interpreter: Interpreter, h: float, kind: Kind = P
     losses = objective(model, interpreter, repeated, kind, map=20.0)(moved).total.detach()
     above, below = losses.view(2, len(directions), N)
     return (directions * gradient(model, interpreter, kind, map=20.0)).sum((2, 3, 4)), (above - below) / (2 * h)
+
+
+@pytest.mark.parametrize("interpreter", [Rollout(), GradRollout(), GradCAM()], ids=lambda each: each.name)
+def test_transformers(interpreter: Interpreter) -> None:
+    analytic, numeric = slopes(classifier("transformer", torch.float64), interpreter, h=1e-6)
+    assert numeric.abs().max() > 0.01
+    torch.testing.assert_close(analytic, numeric, rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize("net", SMOOTH)

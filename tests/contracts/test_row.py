@@ -6,7 +6,7 @@ from functools import cache
 import pytest
 import torch
 
-from law_cases import pairs
+from law_cases import ON_TRANSFORMERS, pairs
 from tiny_attacks import BENT, INTERPRETERS, RULES, a_goal, attack, differing_fields, interpreter_of
 from tiny_networks import NETWORKS, classifier, images
 from tiny_scorers import score, scorers_of
@@ -24,6 +24,7 @@ CASES = [
     *pairs(NETWORKS, INTERPRETERS),
     *(("resnet", name + ON_FLOWS) for name in INTERPRETERS),
     ("densenet", "cam" + ON_FLOWS),
+    *((net, name + ON_FLOWS) for net, name in ON_TRANSFORMERS),
 ]
 pytestmark = pytest.mark.parametrize(("net", "name"), CASES, ids=lambda part: part)
 

@@ -194,7 +194,7 @@ def test_list_names_what_attack_takes(underfire: Underfire) -> None:
     told = underfire("list")
     assert told.code == 0
     assert told.out.splitlines() == [
-        "interpreters  cam, grad, grad-cam, ig, mask, rts, smooth",
+        "interpreters  cam, grad, grad-cam, grad-rollout, ig, mask, rollout, rts, smooth",
         "              captum:METHOD, gradcam:METHOD, zennit:COMPOSITE, path/file.py:function",
         "solvers       pgd, stadv",
         "attacks       pgd, stadv, adv2, adv2-stadv",
@@ -389,7 +389,8 @@ def refused(told: Told, sentence: str, tmp_path: Path) -> None:
         ({"labels": "absent.csv"}, "absent.csv cannot be read"),
         (
             {"interpreter": "cam,lime"},
-            "There is no interpreter 'lime'; there are cam, grad, grad-cam, ig, mask, rts, smooth.",
+            "There is no interpreter 'lime'; there are cam, grad, grad-cam, grad-rollout, ig, mask, rollout, rts, "
+            "smooth.",
         ),
         ({"interpreter": ""}, "There is no interpreter ''"),
         ({"interpreter": "cam,cam"}, "Interpreter 'cam' is named twice"),

@@ -8,10 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from underfire import Classifier, open_run
 from underfire.attacks import recipes
 from underfire.data.demo import EPS, demo_images
+from underfire.interpreters import Rollout
+from underfire.models.new_head import load_with_new_head
 from underfire.runs.settings import AttackSettings
 from underfire.studies.effectiveness import execute
 
@@ -105,6 +108,15 @@ def test_a_run_read(run: Run, tmp_path: Path) -> None:
         assert line.endswith(f"map distance {sum(row['map_l1'] for row in chosen) / 2:.3f}")
     best = min((row for row in rows if row["attack"] == "adv2"), key=lambda row: row["map_l1"])
     assert closest == f"closest map: {best['id']} on {best['interpreter']}, largest change {255 * best['linf']:.1f}/255"
+
+
+def test_a_transformer_to_train(run: Run) -> None:
+    assert run("compact_transformer.py") == []
+    start = load_with_new_head(f"{EXAMPLES / 'compact_transformer.py'}:build", None, "none", ("cat", "dog"), seed=0)
+    x, y = torch.rand(2, 3, 32, 32), torch.tensor([0, 1])
+    model = Classifier(start.net)
+    assert model(x).shape == (2, 2)
+    assert Rollout().explain(model, x, y, y).shape == (2, 8, 8)
 
 
 def test_every_example_is_tested() -> None:

@@ -53,6 +53,33 @@ def test_an_interpreter_that_the_network_is_not_made_for_is_left_out(tiny_photos
     assert "use Grad-CAM (grad-cam), which explains '1'" in str(alone.exception)
 
 
+TRANSFORMER = """
+from torch import nn
+from tiny_networks import network
+
+def build():
+    net = network("transformer")
+    net.head = nn.Linear(12, 3)
+    return net
+"""
+
+
+def test_rollouts_of_a_transformer_and_what_is_said_of_the_one_that_explains_no_class(
+    tiny_photos: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "transformer.py").write_text(TRANSFORMER)
+    command = ["attack", "--model", f"{tmp_path}/transformer.py:build", "--images", str(tiny_photos), "--n", "3"]
+    options = ["--normalize", "none", "--steps", "2", "--out", str(tmp_path / "run")]
+    result = CliRunner().invoke(app, [*command, *options, "--interpreter", "Rollout,grad-rollout,cam"])
+    assert result.exit_code == 0, result.output
+    said, note = " ".join(result.output.split()), "Rollout explains no class in particular: its map is the same for all"
+    assert said.count(note) == 1
+    assert "Left out: cam. CAM needs global average pooling" in said
+    info = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert info["spec"]["interpreters"] == ["rollout", "grad-rollout"]
+    assert (tmp_path / "run" / "report.html").read_text(encoding="utf-8").count(note) == 1
+
+
 def attacked(model: str, photos: Path, out: Path) -> str:
     options = ["--model", model, "--images", str(photos), "--normalize", "none", "--n", "4", "--steps", "2"]
     result = CliRunner().invoke(app, ["attack", *options, "--interpreter", "cam", "--out", str(out)])

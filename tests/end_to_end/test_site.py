@@ -29,6 +29,8 @@ PAGES = {
     "cam": "cam",
     "grad-cam": "cam",
     "ig": "ig",
+    "rollout": "rollout",
+    "grad-rollout": "rollout",
     "mask": "mask",
     "rts": "rts",
     "smooth": "smooth",

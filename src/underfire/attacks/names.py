@@ -6,7 +6,7 @@
 A name that is not one of ours is shown as it is.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -88,6 +88,8 @@ TARGET_CLASSES = ("random", "least-likely", "next", "N", "CSV")
 TARGET_MAPS = ("benign", "patch", "random-class", "FILE")
 OTHERS = {"benign": "benign", "target": "target", "noise": "random noise"}
 INTERPRETERS = {"grad": "GRAD", "cam": "CAM", "grad-cam": "Grad-CAM", "ig": "IG", "mask": "MASK", "rts": "RTS"}
+INTERPRETERS |= {"rollout": "Rollout", "grad-rollout": "Grad-rollout"}
+OF_NO_CLASS = ("rollout", "smooth-rollout", "smooth:rollout")
 FAMILIES = {"fs": "feature squeezing", "consistency": "self-consistency", "ensemble": "ensemble disagreement"}
 
 
@@ -156,6 +158,15 @@ def made_for(attack: str, interpreter: str | None) -> str:
 def interpreter_name(interpreter: str) -> str:
     """The name the field writes, or the given one."""
     return INTERPRETERS.get(interpreter, interpreter)
+
+
+def class_blindness(interpreter: str) -> Iterator[str]:
+    """A sentence on an interpreter whose map is the same for every class; none on any other."""
+    if interpreter in OF_NO_CLASS:
+        yield (
+            f"{interpreter_name(interpreter)} explains no class in particular: its map is the same for all of them, so "
+            "that it cannot tell why this one was reported."
+        )
 
 
 def detector_name(detector: str) -> str:

@@ -13,5 +13,6 @@ from .mask.attacker import Replay as Replay, Unrolled as Unrolled
 from .mask.interpreter import MASK as MASK
 from .protocol import Blind as Blind, Interpreter as Interpreter
 from .relu_gates import LogisticGate as LogisticGate, MonotoneGate as MonotoneGate, PaperGate as PaperGate
+from .rollout import GradRollout as GradRollout, Rollout as Rollout
 from .rts import RTS as RTS
 from .smooth import Smooth as Smooth

@@ -40,8 +40,10 @@ INTERPRETERS: "Mapping[str, Callable[[str | None], Interpreter]]" = MappingProxy
         "cam": _plain("CAM"),
         "grad": _plain("GRAD"),
         "grad-cam": _plain("GradCAM"),
+        "grad-rollout": _plain("GradRollout"),
         "ig": _plain("IG"),
         "mask": _plain("MASK"),
+        "rollout": _plain("Rollout"),
         "rts": _rts,
         "smooth": _smooth,
     }

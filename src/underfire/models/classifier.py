@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from underfire.core.errors import UnderfireError
 from underfire.core.types import Evidence, Features, Images, Labels, Logits
+from underfire.models.attention import Attention, watching_attention
 from underfire.models.copying import copied, fingerprint, private_copy
 from underfire.models.features import locate
 from underfire.models.intake import Intake, find_intake
@@ -144,6 +145,16 @@ class Classifier(nn.Module):
         of_class = logits.gather(1, y[:, None]).sum()
         (gradient,) = torch.autograd.grad(of_class, output, create_graph=create_graph, retain_graph=True)
         return Evidence(logits, self.features_of(output, x)), self.features_of(gradient, x)
+
+    def attention(self, x: Images) -> tuple[Logits, list[Attention]]:
+        """Logits and each layer's attention by one pass; differentiable in x, twice.
+
+        UnderfireError unless every layer attends from all tokens to all.
+        """
+        self._settled(x)
+        with twice_differentiable(), watching_attention() as watched:
+            logits = self(x)
+        return logits, watched.of_tokens(len(x))
 
     def features_of(self, output: Tensor, x: Images) -> Features:
         """What the located layer gave of images x, as NDhw."""

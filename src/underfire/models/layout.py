@@ -28,14 +28,9 @@ def channels_last(output: Tensor, sides: Sides) -> Features | None:
 
 
 def tokens(output: Tensor, sides: Sides) -> Features | None:
-    """The cells lie row by row behind as few other tokens as leave a grid of the image's proportions."""
-    if output.ndim != 3:
-        return None
-    for others in range(MOST_PREFIXES + 1):
-        grid = _grid(output.shape[1] - others, sides)
-        if grid is not None:
-            return output[:, others:].transpose(1, 2).reshape(len(output), -1, *grid)
-    return None
+    """The cells lie row by row behind other tokens, see `token_grid`."""
+    found = token_grid(output.shape[1], sides) if output.ndim == 3 else None
+    return None if found is None else output[:, found[0] :].transpose(1, 2).reshape(len(output), -1, *found[1])
 
 
 LAYOUTS: Mapping[str, Callable[[Tensor, Sides], Features | None]] = MappingProxyType(
@@ -61,6 +56,15 @@ def is_plausible(features: Features, sides: Sides) -> bool:
     if min(rows, columns) < 2 or rows > height or columns > width:
         return False
     return abs(rows * width - columns * height) <= max(sides)
+
+
+def token_grid(tokens: int, sides: Sides) -> tuple[int, Sides] | None:
+    """As few other tokens as leave a grid of the image's proportions, and its rows and columns; None if none does."""
+    for others in range(MOST_PREFIXES + 1):
+        grid = _grid(tokens - others, sides)
+        if grid is not None:
+            return others, grid
+    return None
 
 
 def _grid(cells: int, sides: Sides) -> Sides | None:

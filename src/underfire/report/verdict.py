@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from underfire.attacks.names import SOLVERS, attack_name, interpreter_name
+from underfire.attacks.names import SOLVERS, attack_name, class_blindness, interpreter_name
 from underfire.core.text import capital, counted, enumerated, percent
 from underfire.metrics.floors import INDISTINCT
 from underfire.metrics.intervals import FEW, images_to_decide, wilson
@@ -86,7 +86,7 @@ def _judge(outcomes: pa.Table, interpreter: str, words: Words) -> Verdict:
         claim=claim,
         headline=f"{capital(claim.format(interpreter_name(interpreter)))}{_open_question(leading)}.",
         sentences=tuple(_sentence(each, words) for each in told),
-        cautions=(*_indistinct(unrelated, words), *_cautions(tallies, leading, words)),
+        cautions=(*class_blindness(interpreter), *_indistinct(unrelated, words), *_cautions(tallies, leading, words)),
         tallies=tuple(each for each in told if each.n),
         leading=leading,
         words=words,

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import torch
 
+from underfire.attacks.names import class_blindness
 from underfire.core.errors import UnderfireError
 from underfire.data.class_names import first_picture
 from underfire.data.image_set import ImageSet
@@ -20,6 +21,7 @@ N = TypeVar("N", bound=Explained)
 def suited(settings: N, classifier: Classifier, image_set: ImageSet) -> tuple[N, list[str]]:
     """The settings without the interpreters that the network is not made for, and a note on each.
 
+    Those that explain no class get a note, too.
     Where none would be left all stay, for the run to say what is wrong with the first.
     """
     picture = first_picture(image_set)
@@ -33,7 +35,8 @@ def suited(settings: N, classifier: Classifier, image_set: ImageSet) -> tuple[N,
         except UnderfireError as problem:
             impossible[name] = f"Left out: {name}. {problem}"
     left = tuple(name for name in settings.interpreters if name not in impossible)
+    blind = [note for name in left for note in class_blindness(name)]
     if not impossible or not left:
-        return settings, []
+        return settings, blind
     given = {**settings.model_dump(exclude_unset=True), "interpreters": left}
-    return type(settings).model_validate(given), list(impossible.values())
+    return type(settings).model_validate(given), [*impossible.values(), *blind]

@@ -4,7 +4,16 @@ from itertools import permutations
 
 import pytest
 
-from underfire.attacks.names import ATTACKS, attack_name, attacker, detector_name, detector_part, in_order, made_for
+from underfire.attacks.names import (
+    ATTACKS,
+    attack_name,
+    attacker,
+    class_blindness,
+    detector_name,
+    detector_part,
+    in_order,
+    made_for,
+)
 
 
 @pytest.mark.parametrize(
@@ -63,3 +72,10 @@ def test_images_of_plain_attacks_and_of_those_on_the_ensemble_are_shared() -> No
     assert [name for name, each in known.items() if each and each.evades] == [
         "adv2-ensemble", "adv2-stadv-ensemble", "adv2-evading-fs",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "sentences"), [("rollout", 1), ("smooth-rollout", 1), ("grad-rollout", 0), ("cam", 0)]
+)
+def test_what_explains_no_class_is_said_to(name: str, sentences: int) -> None:
+    assert len(list(class_blindness(name))) == sentences
