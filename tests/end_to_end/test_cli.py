@@ -82,6 +82,23 @@ def test_attack_leaves_a_run_folder_and_a_report(attack: Underfire, tmp_path: Pa
     assert f"Report:     {tmp_path / 'run' / 'report.html'}\n" in told.out
 
 
+def test_photos_without_labels_are_judged_by_what_the_model_reports(
+    attack: Underfire, underfire: Underfire, tiny_photos: Path, tiny_model: str, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_photos, tmp_path / "flat", copy_function=lambda a, b: shutil.copy(a, tmp_path / "flat"))
+    told = attack("--labels", "predicted", images=tmp_path / "flat", interpreter="cam", n=2)
+    assert (told.code, told.err) == (0, "")
+    by = "labels by what the classifier reports, as the images have none"
+    assert by in told.out.splitlines()[0]
+    run = open_run(tmp_path / "run")
+    assert run.info["labels_by"] in by
+    assert "The images have no labels: what the model reports" in (run.path / "report.html").read_text(encoding="utf-8")
+    given = ("--model", tiny_model, "--images", tmp_path / "flat", "--labels", "predicted", "--normalize", "none")
+    told = underfire("study", "case-study", *given, "--out", tmp_path / "study")
+    assert told.code == 1
+    assert "asks how often the classifier is right" in told.err
+
+
 def test_another_solver_bends_the_images(attack: Underfire, tmp_path: Path) -> None:
     told = attack(solver="stadv", interpreter="cam")
     assert (told.code, told.err) == (0, "")

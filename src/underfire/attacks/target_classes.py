@@ -22,7 +22,7 @@ from torch import Tensor
 from underfire.core import rng
 from underfire.core.errors import UnderfireError
 from underfire.core.types import Keys, Labels, Logits
-from underfire.data.image_set import ImageSet
+from underfire.data.image_set import UNKNOWN, ImageSet
 from underfire.data.label_tables import MOST_CLASSES, read_class_table
 
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
@@ -81,6 +81,11 @@ class OneClass:
     index: int
 
     def candidates(self, image_set: ImageSet) -> ImageSet:
+        if bool((image_set.labels == UNKNOWN).any()):
+            raise UnderfireError(
+                f"Which images are of the target class {self.index} already is not known where their labels are "
+                "predicted; give --labels, or another --target-class such as next."
+            )
         others = (image_set.labels != self.index).nonzero()[:, 0].tolist()
         if not others:
             raise UnderfireError(f"Every image is already of the target class {self.index}; choose another one.")

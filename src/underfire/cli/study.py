@@ -65,8 +65,11 @@ def _command(entries: tuple[Entry, ...]) -> Callable[..., None]:
         request, classifier = opened(_with_defaults(settings), machine.device)
         subject = _subject(request, classifier)
         request, notes = suited(request, classifier, subject.image_set)
-        for note in notes:
-            say(note)
+        say(
+            "\n".join(
+                [f"Model {request.model} on {classifier.device}; labels by {subject.image_set.numbering}.", *notes]
+            )
+        )
         feasible = _feasible(entries, request)
         impossible = _announce(feasible, request, subject, out)
         if not dry_run:
@@ -105,7 +108,8 @@ def _subject(request: StudySettings, classifier: "Classifier") -> "Subject":
         raise UnderfireError("The demo's scenes bring their own masks; name --masks FOLDER for images of your own.")
     if request.images == "demo":
         count = max(DEMO_SCENES, request.attacked + request.sizes.benign, request.sizes.located)
-        return Subject(classifier, request.open_images(count), demo.demo_masks(count))
+        image_set = for_classifier(request.open_images(count), classifier)
+        return Subject(classifier, image_set, demo.demo_masks(count))
     image_set = for_classifier(request.open_images(), classifier)
     masks = None if request.masks is None else object_masks(image_set, existing_folder(request.masks))
     return Subject(classifier, image_set, masks)

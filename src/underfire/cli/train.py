@@ -112,6 +112,8 @@ def train_a_classifier(source: ClassifierSource, recipe: ClassifierRecipe, machi
     where = chosen_device(machine.device)
     if source.images == "demo":
         raise UnderfireError("The demo's classifier comes trained; give --images a folder or an .npz.")
+    if source.unlabelled:
+        raise UnderfireError("A classifier learns from labels; give --labels a table of them.")
     image_set = open_images(source.images, source.labels, split=source.split)
     start = load_with_new_head(source.model, source.weights, source.normalize, image_set.classes, recipe.seed)
     crop, resize = sizes(start, source.crop, source.resize)

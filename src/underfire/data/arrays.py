@@ -5,6 +5,7 @@ images, labels = read_arrays(Path("test.npz"))      # uint8 (N, H, W, 3) and int
 
 import math
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,28 +22,45 @@ Images8 = UInt8[np.ndarray, "n h w 3"]
 
 def read_arrays(path: Path) -> tuple[Images8, Int64[np.ndarray, " n"]]:
     """The arrays `images` and `labels`; UnderfireError if they are not there, of another kind or too large."""
-    try:
-        found = _read(path)
-    except UnderfireError:
-        raise
-    except Exception as problem:  # a damaged archive fails in the zip, header or array code
-        raise UnderfireError(f"{path} is not an intact .npz: write one with numpy.savez, no object arrays") from problem
+    found = _found(path, "images", "labels")
     if len(found) < 2:
         raise UnderfireError(f"{path} must hold two arrays, images and labels")
-    images, labels = found["images"], found["labels"]
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or 0 in images.shape:
-        raise UnderfireError(f"images in {path} must be uint8 (N, H, W, 3), not {images.dtype} {images.shape}")
+    images, labels = _pictures(path, found), found["labels"]
     if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
         expected = f"integers ({len(images)},), one per image"
         raise UnderfireError(f"labels in {path} must be {expected}, not {labels.dtype} {labels.shape}")
     if labels.min() < 0 or labels.max() >= MOST_CLASSES:
         raise UnderfireError(f"labels in {path} must be class indices from 0 to {MOST_CLASSES - 1}")
-    return np.ascontiguousarray(images), labels.astype(np.int64)
+    return images, labels.astype(np.int64)
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
+def read_pictures(path: Path) -> Images8:
+    """The array `images` alone; UnderfireError as of `read_arrays`."""
+    return _pictures(path, _found(path, "images"))
+
+
+def _pictures(path: Path, found: dict[str, np.ndarray]) -> Images8:
+    if "images" not in found:
+        raise UnderfireError(f"{path} must hold an array images")
+    images = found["images"]
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or 0 in images.shape:
+        raise UnderfireError(f"images in {path} must be uint8 (N, H, W, 3), not {images.dtype} {images.shape}")
+    return np.ascontiguousarray(images)
+
+
+def _found(path: Path, *names: str) -> dict[str, np.ndarray]:
+    """Those of the arrays that are there."""
+    try:
+        return _read(path, names)
+    except UnderfireError:
+        raise
+    except Exception as problem:  # a damaged archive fails in the zip, header or array code
+        raise UnderfireError(f"{path} is not an intact .npz: write one with numpy.savez, no object arrays") from problem
+
+
+def _read(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(path) as archive:
-        there = [name for name in ("images", "labels") if f"{name}.npy" in archive.namelist()]
+        there = [name for name in names if f"{name}.npy" in archive.namelist()]
         size = sum(_stated_bytes(path, archive, name) for name in there)
     if size > MOST_BYTES:
         raise UnderfireError(

@@ -104,8 +104,13 @@ def for_classifier(image_set: ImageSet, classifier: Classifier) -> ImageSet:
     """The images with the classifier's own class indices; UnderfireError as `with_classes_of`.
 
     A classifier that brings no names is asked for the number of its outputs, by the first image that can be read.
+    Images without labels get the names of its classes.
     """
     names = classifier.origin.classes if classifier.origin else ()
+    if image_set.numbering is Numbering.PREDICTED:
+        return replace(
+            image_set, classes=names or image_set.classes or _numerals(outputs_of(classifier, image_set) or 0)
+        )
     if not names and image_set.numbering is Numbering.STATED:
         return image_set
     count = len(names) or outputs_of(classifier, image_set)

@@ -4,7 +4,8 @@
 
 Three layouts are understood: one subfolder per class, inside train/, val/ and test/ if there are parts; one folder with
 a table of labels (see `underfire.data.label_tables`; the set is made of the files that the table lists); and an
-.npz with uint8 `images` (N, H, W, 3) and integer `labels` (N,).
+.npz with uint8 `images` (N, H, W, 3) and integer `labels` (N,). Of labels="predicted" none is read: the class that a
+classifier reports of an image is then taken for the true one.
 """
 
 import hashlib
@@ -19,14 +20,16 @@ from torch import Tensor
 
 from underfire.core.errors import UnderfireError
 from underfire.core.types import Labels
-from underfire.data.arrays import read_arrays
+from underfire.data.arrays import Images8, read_arrays, read_pictures
 from underfire.data.decode import ArraySource, FileSource, Picture
-from underfire.data.folders import images_below, split_folders, unusable
+from underfire.data.folders import IMAGE_ENDINGS, images_below, split_folders, unusable
 from underfire.data.label_tables import LabelEntry, read_label_table
 from underfire.data.masks import decode_mask, masks_beside, masks_of
+from underfire.data.names import PREDICTED
 from underfire.data.splits import part
 
 INTERPOLATIONS = ("bilinear", "bicubic")  # by which images are resized
+UNKNOWN = -1  # the label of an image of which the classifier is to tell it
 
 
 class UnreadableImage(UnderfireError):
@@ -47,12 +50,14 @@ class Numbering(StrEnum):
     SORTED = "the order of the images' class names"
     MATCHED = "the classifier's class names"
     INDICES = "folder names that are class indices"
+    PREDICTED = "what the classifier reports, as the images have none"
 
 
 @dataclass(frozen=True)
 class ImageSet:
     """N labelled images that are read one at a time.
 
+    A label is UNKNOWN where the class that a classifier reports is taken for true.
     `classes` names each index, "7" where class 7 has no name; `skipped` holds (id, reason) of files that cannot be
     used or are passed over; `resize` is the short side and `crop` the side of the central square, in
     pixels, None to leave images as they are. Images of one group show the same thing; empty if nothing is known of it.
@@ -76,6 +81,16 @@ class ImageSet:
         """The set of these images alone, in this order."""
         ids, groups = (tuple(names[i] for i in index) if names else () for names in (self.ids, self.groups))
         return replace(self, ids=ids, labels=self.labels[list(index)], source=self.source.take(index), groups=groups)
+
+    def unlabelled(self) -> "ImageSet":
+        """The set without its labels."""
+        unknown = torch.full((len(self),), UNKNOWN)
+        return replace(self, labels=unknown, numbering=Numbering.PREDICTED)
+
+    def labels_of(self, index: Sequence[int], reported: Sequence[int]) -> Labels:
+        """The classes of these images; where they are UNKNOWN, the ones that are reported of them."""
+        labels = self.labels[list(index)]
+        return torch.where(labels == UNKNOWN, torch.tensor(reported), labels)
 
     def groups_of(self, ids: Iterable[str]) -> tuple[str, ...]:
         """The group of each of these images; where nothing is known of groups, the image is its own."""
@@ -134,7 +149,7 @@ def open_images(
     split: str | None = None,
     interpolation: str | None = None,
 ) -> ImageSet:
-    """The images at `path`, a folder or an .npz; `labels` is a CSV, by default the folder's own labels.csv.
+    """The images at `path`, a folder or an .npz; `labels` is a CSV, by default its own labels.csv, or PREDICTED.
 
     `split` asks for one part: of those that table or folders tell, else train or test, which share no group or image.
     Raises UnderfireError if there is nothing at `path`, or nothing that says which image is of which class.
@@ -158,6 +173,8 @@ def object_masks(image_set: ImageSet, folder: Path) -> ImageSet:
 
 
 def _open(path: Path, labels: str | Path | None, split: str | None) -> ImageSet:
+    if path.is_dir() and labels == PREDICTED:
+        return _open_unlabelled(path, split)
     if path.is_dir():
         own = path / "labels.csv"
         if labels is not None or own.exists():
@@ -165,6 +182,8 @@ def _open(path: Path, labels: str | Path | None, split: str | None) -> ImageSet:
         return _open_nested(path, split)
     if path.suffix.lower() != ".npz":
         raise UnderfireError(f"{path} is neither a folder nor an .npz file: give one of the two")
+    if labels == PREDICTED:
+        return _part(_of_arrays(read_pictures(path)), split)
     if labels is not None:
         raise UnderfireError(f"{path} brings its own labels: leave out {labels}")
     return _part(_open_npz(path), split)
@@ -212,6 +231,25 @@ def _by_folder(folder: Path, files: Sequence[str], skipped: tuple[tuple[str, str
     return ImageSet(ids, labels, tuple(classes), source, skipped, numbering=Numbering.SORTED)
 
 
+def _open_unlabelled(folder: Path, split: str | None) -> ImageSet:
+    """All images below a folder, whatever the names of folders and tables say."""
+    found = images_below(folder)
+    masks = masks_beside(found.images)
+    ids = tuple(name for name in found.images if name not in masks)
+    if not ids:
+        raise UnderfireError(f"{folder} holds no images: give a folder of {', '.join(sorted(IMAGE_ENDINGS))}")
+    skipped = (*found.skipped, *((name, "it is the mask of an image beside it") for name in sorted(masks)))
+    parts = split_folders(ids)
+    told = [parts.get(name.partition("/")[0], "") for name in ids]
+    return _part(_unlabelled(ids, FileSource(folder, ids), skipped), split, told)
+
+
+def _unlabelled(
+    ids: tuple[str, ...], source: FileSource | ArraySource, skipped: tuple[tuple[str, str], ...] = ()
+) -> ImageSet:
+    return ImageSet(ids, torch.zeros(len(ids), dtype=torch.int64), (), source, skipped).unlabelled()
+
+
 def _open_table(folder: Path, table: Path, split: str | None) -> ImageSet:
     listed = read_label_table(table, folder)
     entries: dict[str, LabelEntry] = {}
@@ -242,6 +280,10 @@ def _part(image_set: ImageSet, split: str | None, told: Sequence[str] = ()) -> I
         return image_set
     groups = image_set.groups or image_set.ids
     return image_set.take(part(split, told, groups, image_set.labels.tolist()))
+
+
+def _of_arrays(images: Images8) -> ImageSet:
+    return _unlabelled(tuple(map(str, range(len(images)))), ArraySource(images))
 
 
 def _open_npz(path: Path) -> ImageSet:

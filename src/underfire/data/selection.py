@@ -49,12 +49,13 @@ def select(classify: Callable[[Images], Logits], image_set: ImageSet, n: int, se
     Fewer than n if there are no more; the batch size changes nothing but speed. Raises UnderfireError if no
     image can be used, none is classified correctly, sizes differ or the classifier has too few classes.
     """
-    skipped, chosen, examined = list(image_set.skipped), dict[int, Picture](), 0
-    for i, picture, reported in _until_right(classify, image_set, n, seed, batch, skipped):
+    skipped, chosen, predicted, examined = list(image_set.skipped), dict[int, Picture](), list[int](), 0
+    for i, picture, reported, right in _until_right(classify, image_set, n, seed, batch, skipped):
         examined += 1
-        if reported == int(image_set.labels[i]):
+        if right:
             chosen[i] = picture
-    return Selection(_samples(image_set, chosen), tuple(skipped), examined - len(chosen), examined)
+            predicted.append(reported)
+    return Selection(_samples(image_set, chosen, predicted), tuple(skipped), examined - len(chosen), examined)
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,10 @@ class Encounter:
 def meet(classify: Callable[[Images], Logits], image_set: ImageSet, n: int, seed: int, batch: int = 16) -> Encounter:
     """All images that `select` comes by on its way to the n-th, right or wrong; errors are the same."""
     skipped, pictures, predicted = list(image_set.skipped), dict[int, Picture](), list[int]()
-    for i, picture, reported in _until_right(classify, image_set, n, seed, batch, skipped):
+    for i, picture, reported, _ in _until_right(classify, image_set, n, seed, batch, skipped):
         pictures[i] = picture
         predicted.append(reported)
-    return Encounter(_samples(image_set, pictures), torch.tensor(predicted), tuple(skipped))
+    return Encounter(_samples(image_set, pictures, predicted), torch.tensor(predicted), tuple(skipped))
 
 
 def _until_right(
@@ -87,11 +88,12 @@ def _until_right(
     seed: int,
     batch: int,
     skipped: list[tuple[str, str]],
-) -> Iterator[tuple[int, Picture, int]]:
-    """(index, image, class reported) of what can be used, up to the n-th that is right; the rest goes to `skipped`."""
+) -> Iterator[tuple[int, Picture, int, bool]]:
+    """(index, image, class reported, whether that is right) of what can be used, up to the n-th that is right; the rest
+    goes to `skipped`."""
     if n < 1 or batch < 1:
         raise UnderfireError(f"n is {n} and batch is {batch}: both must be 1 or more")
-    examined, right = 0, 0
+    examined, found = 0, 0
     for i, picture, reported in _verdicts(classify, image_set, _order(image_set.ids, seed), batch):
         if isinstance(picture, UnreadableImage):
             skipped.append((picture.path, picture.reason))
@@ -99,23 +101,24 @@ def _until_right(
         if isinstance(picture, UnderfireError):
             raise picture
         examined += 1
-        right += reported == int(image_set.labels[i])
-        yield i, picture, reported
-        if right == n:
+        right = reported == int(image_set.labels_of([i], [reported]))
+        found += right
+        yield i, picture, reported, right
+        if found == n:
             return
     if not examined:
         raise _unusable(image_set, skipped)
-    if not right:
+    if not found:
         raise UnderfireError(
             f"the classifier got none of {counted(examined, 'image')} right: check the normalisation (--normalize), "
             "the class indices (--labels) and the image size (--crop)"
         )
 
 
-def _samples(image_set: ImageSet, pictures: dict[int, Picture]) -> Samples:
-    """Pictures by their place in the set."""
-    ids = tuple(image_set.ids[i] for i in pictures)
-    return Samples(ids, torch.stack(list(pictures.values())), image_set.labels[list(pictures)])
+def _samples(image_set: ImageSet, pictures: dict[int, Picture], reported: Sequence[int]) -> Samples:
+    """Pictures by their place in the set, and the classes that are reported of them."""
+    ids, labels = tuple(image_set.ids[i] for i in pictures), image_set.labels_of(list(pictures), reported)
+    return Samples(ids, torch.stack(list(pictures.values())), labels)
 
 
 @dataclass(frozen=True)
@@ -143,8 +146,8 @@ def predict(classify: Callable[[Images], Logits], image_set: ImageSet, batch: in
             found[i] = reported
     if not found:
         raise _unusable(image_set, skipped)
-    ids, predicted = tuple(image_set.ids[i] for i in found), torch.tensor(list(found.values()))
-    return Predictions(ids, image_set.labels[list(found)], predicted, tuple(skipped))
+    ids, index, predicted = tuple(image_set.ids[i] for i in found), list(found), list(found.values())
+    return Predictions(ids, image_set.labels_of(index, predicted), torch.tensor(predicted), tuple(skipped))
 
 
 def locate(image_set: ImageSet, masks: ImageSet, n: int, seed: int) -> LocatedObjects:
@@ -167,7 +170,8 @@ def locate(image_set: ImageSet, masks: ImageSet, n: int, seed: int) -> LocatedOb
     if not chosen:
         raise _unusable(image_set, skipped)
     objects = torch.stack([mask for _, mask in chosen.values()])
-    samples = _samples(image_set, {i: picture for i, (picture, _) in chosen.items()})
+    pictures = {i: picture for i, (picture, _) in chosen.items()}
+    samples = _samples(image_set, pictures, image_set.labels[list(pictures)].tolist())
     return LocatedObjects(samples, objects, tuple(skipped))
 
 

@@ -16,6 +16,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, Te
 
 from underfire.attacks.names import attack_name, interpreter_name
 from underfire.core.io import write_atomically
+from underfire.data.image_set import Numbering
 from underfire.metrics.intervals import FEWEST
 from underfire.report import gallery, lead, tables, tallies, verdict
 from underfire.report.lead import Lead
@@ -36,6 +37,10 @@ REPORT = "report.html"
 DATA = ("images", "labels", "split", "crop", "resize", "images_digest")
 RUN = ("underfire", "created", "seed", "device")
 NO_ATTACK = "Nothing was attacked here, so there is no verdict; what was studied follows."
+NO_LABELS = (
+    "The images have no labels: what the model reports of a picture is taken for true, so that nothing here says how "
+    "often it is right."
+)
 PARTS: Mapping[str, tuple[str, Callable[[Path], Any]]] = {  # by section: the file, and what the section makes of it
     "audit": (AUDIT, audit.compose),
     "detection": (DETECTIONS, detection.compose),
@@ -131,7 +136,8 @@ def _missing(outcomes: pa.Table, info: Mapping[str, Any], sections: tuple[Sectio
     """What keeps the verdict from being complete, or from being there."""
     if sections and not outcomes.num_rows and not any(each.problem for each in sections):
         return [NO_ATTACK]
-    return verdict.missing_parts(outcomes, info)
+    unlabelled = [NO_LABELS] if info.get("labels_by") == Numbering.PREDICTED else []
+    return [*unlabelled, *verdict.missing_parts(outcomes, info)]
 
 
 def _short(model: str) -> str:
@@ -142,10 +148,11 @@ def _short(model: str) -> str:
 def _facts(info: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     """Where model and images come from and how the run was made, in groups; a group that the run lacks is left out."""
     spec = info.get("spec", {})
+    data = {name: spec.get(name) for name in DATA}
     seconds = {stage: f"{value:.1f} s" for stage, value in info.get("wall_seconds", {}).items()}
     groups = {
         "Model": flatten(info.get("model", {})),
-        "Images": flatten({**{name: spec.get(name) for name in DATA}, **info.get("selection", {})}),
+        "Images": flatten({**data, "labels by": info.get("labels_by"), **info.get("selection", {})}),
         "Run": flatten({name: info[name] for name in RUN if name in info}),
         "Parameters": flatten({name: value for name, value in spec.items() if name not in DATA}),
         "Versions": flatten(info.get("versions", {})),

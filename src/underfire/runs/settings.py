@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 
 from underfire.attacks.names import ENSEMBLE, SOLVERS, STANDARD, SUITES, TARGET_CLASSES, TARGET_MAPS, Effort
 from underfire.core.errors import UnderfireError
+from underfire.data.names import PREDICTED
 from underfire.detection.names import DETECTORS
 from underfire.interpreters.registry import INTERPRETERS, canonical, interpreter_named
 
@@ -165,7 +166,9 @@ class Photos(Settings):
 
     images: str = Field(description="Folder of images, .npz with images and labels, or demo.")
     labels: str | None = Field(
-        default=None, description="CSV: file, class_index [, class_name]; or HAM10000's or ISIC 2018's own."
+        default=None,
+        description="CSV: file, class_index [, class_name]; HAM10000's or ISIC 2018's own; or predicted: what the "
+        "classifier reports is taken for true.",
     )
     split: str | None = Field(
         default=None,
@@ -177,6 +180,11 @@ class Photos(Settings):
         default=None, description="How images are resized, bilinear or bicubic; default: the weights' own."
     )
 
+    @property
+    def unlabelled(self) -> bool:
+        """Whether what the classifier reports is taken for true."""
+        return self.labels == PREDICTED
+
     def open_images(self, scenes: int = 200) -> "ImageSet":
         """The images, so many of the demo's; UnderfireError if there are none."""
         from underfire.data.demo import demo_images
@@ -185,7 +193,7 @@ class Photos(Settings):
         if self.images == "demo" and self.split is not None:
             raise UnderfireError(f"The demo's scenes are not split; leave out --split {self.split}.")
         if self.images == "demo":
-            return demo_images(scenes)
+            return demo_images(scenes).unlabelled() if self.unlabelled else demo_images(scenes)
         return open_images(self.images, self.labels, self.crop, self.resize, self.split, self.interpolation)
 
 

@@ -19,7 +19,8 @@ from torch import Tensor
 from underfire.core.errors import UnderfireError
 from underfire.core.io import write_json
 from underfire.core.types import Images
-from underfire.data.image_set import ImageSet
+from underfire.data.image_set import ImageSet, Numbering
+from underfire.data.names import PREDICTED
 from underfire.data.selection import Selection
 from underfire.models.classifier import Classifier
 from underfire.runs.choosing import keep
@@ -37,6 +38,7 @@ from underfire.studies.paper import ANCHORS
 from underfire.studies.tables import Table
 
 TABLES, FIGURES = "tables", "figures"  # folders of a run
+NEEDS_LABELS = f"asks how often the classifier is right, which --labels {PREDICTED} takes for granted: give labels"
 S = TypeVar("S", bound=Inputs)
 
 
@@ -147,8 +149,11 @@ def examined(subject: Subject, images: Images, wrong: int, of: int) -> str:
     """What shows at a glance that model, labels and normalisation do not belong together."""
     height, width = images.shape[2:]
     origin = subject.classifier.origin
+    right = f"{of - wrong} of {of} examined classified right ({100 * (of - wrong) / of:.0f} %)"
+    if subject.image_set.numbering is Numbering.PREDICTED:
+        right = f"{of} examined, whatever is reported of them taken for true"
     return (
-        f"{of - wrong} of {of} examined classified right ({100 * (of - wrong) / of:.0f} %), {width} × {height}, "
+        f"{right}, {width} × {height}, "
         f"{len(subject.image_set.classes):,} classes, normalisation: {origin.normalization if origin else 'given'}."
     )
 

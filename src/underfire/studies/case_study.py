@@ -35,7 +35,7 @@ from underfire.runs.outcomes import OUTCOMES
 from underfire.runs.settings import StudySettings
 from underfire.studies import effectiveness, paper
 from underfire.studies.averages import Averages, distance_bars, distance_table, iou_bars, iou_table, success_table
-from underfire.studies.base import Manner, Study, Subject, per_image
+from underfire.studies.base import NEEDS_LABELS, Manner, Study, Subject, per_image
 from underfire.studies.figures import Drawing, Figure, bars, papers
 from underfire.studies.galleries import above_adversarial
 from underfire.studies.tables import Row, Table, Value
@@ -214,4 +214,8 @@ def _add(run: Run, request: StudySettings, subject: Subject, manner: Manner) -> 
     add(run, subject, manner.batch_size)
 
 
-STUDY = Study(effectiveness.attacking(), (OUTCOMES, PREDICTIONS), tables, figures, add=_add)
+def _lacking(request: StudySettings) -> str | None:
+    return NEEDS_LABELS if request.unlabelled else None
+
+
+STUDY = Study(effectiveness.attacking(), (OUTCOMES, PREDICTIONS), tables, figures, add=_add, lacking=_lacking)

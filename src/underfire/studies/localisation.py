@@ -35,7 +35,7 @@ from underfire.runs.settings import Inputs, StudySettings
 from underfire.runs.specs import Explain, Locate, describe, key
 from underfire.runs.store import Store
 from underfire.studies import paper
-from underfire.studies.base import Study, Subject, described, examined, identity, per_image
+from underfire.studies.base import NEEDS_LABELS, Study, Subject, described, examined, identity, per_image
 from underfire.studies.tables import Row, Table, Value
 
 TABLE = "localisation.parquet"
@@ -213,6 +213,8 @@ def _experiment(request: StudySettings, subject: Subject) -> Experiment:
 
 
 def _lacking(request: StudySettings) -> str | None:
+    if request.unlabelled:
+        return NEEDS_LABELS
     return None if request.masks else "needs to know where objects are: name a folder of pictures with --masks"
 
 

@@ -77,6 +77,14 @@ def test_links_are_followed_and_odd_ones_listed(photos: Path, tmp_path_factory: 
     assert skipped["twin/"] == "a link to the folder dog, which is read already"
 
 
+def test_equal_names_and_linked_files_are_images_of_their_own(photos: Path) -> None:
+    save(photos / "dog" / "a.png")
+    save(photos / "dog" / "a.jpg")
+    (photos / "cat" / "again.png").symlink_to(photos / "cat" / "a.png")
+    images = open_images(photos)
+    assert images.ids == ("cat/a.png", "cat/again.png", "dog/a.jpg", "dog/a.png", "dog/b.png")
+
+
 def test_special_files_are_listed_and_not_opened(photos: Path) -> None:
     os.mkfifo(photos / "cat" / "pipe.png")
     with socket.socket(socket.AF_UNIX) as server:
