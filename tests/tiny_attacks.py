@@ -14,6 +14,7 @@ from torch import Tensor
 from tiny_maskers import tiny_rts
 from underfire.attacks.attack import Attack, SmoothedCrossEntropy
 from underfire.attacks.perturbations import Flow, Pixels
+from underfire.attacks.result import Result
 from underfire.attacks.steps import AdamStep, MomentumSignStep, SignStep, TwoPhaseStep
 from underfire.attacks.target_classes import random_class
 from underfire.core.rng import image_keys
@@ -106,6 +107,12 @@ def a_goal(model: Classifier, interpreter: Interpreter, x: Tensor) -> Goal:
         classes = model(x).shape[1]
     maps = interpreter.explain(model, x, labels, keys)
     return Goal(keys, x, random_class(labels, classes, keys, seed=0), maps)
+
+
+def differing_rows(a: Result, b: Result) -> list[str]:
+    """Names of the tensors in which two results differ by as much as one bit; NaN is NaN."""
+    rows = {name: value for name, value in vars(a).items() if isinstance(value, Tensor)}
+    return [name for name, value in rows.items() if not torch.equal(value.nan_to_num(), vars(b)[name].nan_to_num())]
 
 
 def differing_fields(a: Outcome, b: Outcome) -> list[str]:

@@ -1,11 +1,11 @@
 from .attacks.api import (
     Attacker as Attacker,
-    Result as Result,
     adv2 as adv2,
     adv2_stadv as adv2_stadv,
     pgd as pgd,
     stadv as stadv,
 )
+from .attacks.result import Result as Result
 from .attacks.target_classes import (
     LeastLikelyClass as LeastLikelyClass,
     NextClass as NextClass,
@@ -41,4 +41,6 @@ from .interpreters import (
     explainer as explainer,
 )
 from .models.classifier import Classifier as Classifier
+from .report.api import evaluate as evaluate, run as run, verdict as verdict
+from .report.page import write_report as write_report
 from .runs.folder import Run as Run, open_run as open_run

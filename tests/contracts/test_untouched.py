@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from torch.overrides import _get_current_function_mode_stack
 
 from law_cases import pairs
-from tiny_attacks import BENT, INTERPRETERS, RULES, attack, interpreter_of
+from tiny_attacks import BENT, INTERPRETERS, RULES, attack, differing_rows, interpreter_of
 from tiny_networks import MEAN, NETWORKS, STD, images, network
 from tiny_scorers import score, scorers_of
-from underfire.attacks.api import Attacker, Result
+from underfire.attacks.api import Attacker
+from underfire.attacks.result import Result
 from underfire.core.errors import UnderfireError
 from underfire.core.rng import image_keys
 from underfire.models.classifier import Classifier
@@ -77,7 +78,7 @@ def attacker(net: nn.Module, name: str) -> Attacker:
 
 
 def assert_same(a: Result, b: Result) -> None:
-    assert [name for name, value in vars(a).items() if not torch.equal(value, vars(b)[name])] == []
+    assert differing_rows(a, b) == []
 
 
 @pytest.mark.parametrize(("net", "name"), pairs(NETWORKS, INTERPRETERS))

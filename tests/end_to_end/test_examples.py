@@ -119,6 +119,23 @@ def test_a_transformer_to_train(run: Run) -> None:
     assert Rollout().explain(model, x, y, y).shape == (2, 8, 8)
 
 
+def test_an_attack_of_torchattacks_judged(run: Run, tmp_path: Path) -> None:
+    cam, grad, report = run("evaluate_torchattacks.py", tmp_path / "run")
+    for line, name in ((cam, "CAM"), (grad, "GRAD")):
+        assert line.startswith(name)
+        assert "PGD-20 fooled the classifier on 7 of 7 images" in line
+    assert Path(report).is_file()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of SciPy, whose old names foolbox takes
+def test_an_attack_of_foolbox_judged(run: Run, tmp_path: Path) -> None:
+    lines = run("evaluate_foolbox.py", tmp_path / "run")
+    rows = open_run(tmp_path / "run").outcomes().to_pylist()
+    assert [line.split()[0] for line in lines] == [row["id"] for row in rows]
+    assert all(row["class_target"] == (row["class_true"] + 1) % 10 for row in rows)
+    assert sum(row["success"] for row in rows) >= 5
+
+
 def test_every_example_is_tested() -> None:
     here = Path(__file__).read_text(encoding="utf-8")
     assert [path.name for path in EXAMPLES.glob("*.py") if f'run("{path.name}"' not in here] == []

@@ -3,50 +3,34 @@
 model  = Classifier.load("torchvision:resnet50", weights="DEFAULT")
 attack = adv2(model, CAM(), eps=8 / 255)
 result = attack(images, target=classes)      # result.adversarial, result.success, result.map_l1
+attack(loader).save("result")                # see `underfire.attacks.result`
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from underfire.attacks import engine, solvers
 from underfire.attacks.attack import Attack
+from underfire.attacks.result import Result
 from underfire.attacks.target_classes import RandomClass, TargetClass, check_targets
 from underfire.attacks.target_maps import Pool, TargetMap, Wanted
 from underfire.core import rng, rows
 from underfire.core.checks import check_count, check_seed
 from underfire.core.errors import UnderfireError
-from underfire.core.image_ops import check_images
-from underfire.core.types import Flags, Goal, Images, Labels, Maps, Outcome, Row
+from underfire.core.image_ops import check_images, to_8bit
+from underfire.core.types import Goal, Images, Labels, Maps, Outcome
+from underfire.data.datasets import all_images
 from underfire.detection.squeezers import Squeezer
 from underfire.interpreters import Blind, Interpreter
 from underfire.interpreters.protocol import REPEATED, check_maps, draws, explained, scoring_draws
-from underfire.metrics.maps import compare_draws, linf, map_l1
+from underfire.metrics.maps import DECEIVING, compare_draws, is_faint, judged, linf, map_l1
 from underfire.models.classifier import Classifier
 from underfire.models.outputs import check_logits
-
-
-@dataclass(frozen=True)
-class Result:
-    """One row per image. Maps come from the deployed interpreter; everything is measured on `adversarial`.
-
-    `maps` explain the predicted class, `target_map` is what they were to look like, map_l1 their distance; benign_l1 is
-    the distance of `maps` to the benign maps. Where an interpreter draws, distances are means over several draws, of
-    which the attack has seen none, and `maps` and benign ones are by the first.
-    """
-
-    adversarial: Images
-    maps: Maps
-    target: Labels
-    target_map: Maps
-    predicted: Labels
-    success: Flags
-    confidence: Row  # p of the target class
-    map_l1: Row
-    benign_l1: Row
-    linf: Row
 
 
 @dataclass(frozen=True)
@@ -60,23 +44,20 @@ class Attacker:
     batch: int = 16
 
     def __post_init__(self) -> None:
-        if not isinstance(self.classifier, Classifier):
-            raise UnderfireError(
-                f"Attacks must know how images are normalised, which a {type(self.classifier).__name__} does not say; "
-                "wrap it: underfire.Classifier(net, mean=..., std=...)."
-            )
+        check_wrapped(self.classifier)
         check_seed(self.seed)
         check_count("batch", self.batch)
 
     def __call__(
         self,
-        images: Images,
+        images: "Images | DataLoader[Any] | Dataset[Any]",
         target: Labels | Sequence[int] | int | TargetClass | None = None,
         target_map: Maps | TargetMap | None = None,
         *,
         ids: Iterable[str | int] | None = None,
     ) -> Result:
-        """Attack N images in [0, 1], `batch` at a time; results lie on the images' device.
+        """Attack N images in [0, 1], `batch` at a time; results lie on the images' device. A DataLoader or a dataset of
+        torchvision or Hugging Face is read as a whole (see `data.datasets`).
 
         target: the class to be reported, for each image or for all, other than the predicted one; or a rule that gives
         one. By default a random one. True labels are not asked for.
@@ -87,7 +68,7 @@ class Attacker:
         UnderfireError for images, classes or maps that do not fit.
         """
         with torch.inference_mode(False), torch.no_grad():
-            x0 = check_images(images).detach().clone()
+            x0 = check_images(all_images(images)).detach().clone()
             names = _check_ids(ids, len(x0))
             keys = rng.image_keys(names).to(x0.device)
             logits = check_logits(self._each(self.classifier, x0), names)
@@ -106,21 +87,34 @@ class Attacker:
                 outcome = engine.run(self.attack, self.classifier, goal, min(self.batch, len(x0)))
             unattacked = self._scored(x0, labels, names) if draws(self.interpreter) else [benign]
             wanted = unattacked if target_map is None else [goal_map]
-            return self._result(
-                goal, outcome, self._scored(outcome.image, outcome.predicted, names), unattacked, wanted
-            )
+            return self._result(names, labels, goal, outcome, unattacked, wanted)
 
-    def _result(self, goal: Goal, outcome: Outcome, maps: list[Maps], benign: list[Maps], wanted: list[Maps]) -> Result:
+    def _result(
+        self,
+        names: tuple[str, ...],
+        labels: Labels,
+        goal: Goal,
+        outcome: Outcome,
+        benign: list[Maps],
+        wanted: list[Maps],
+    ) -> Result:
+        """What is measured on the attacked images; maps are by each draw that scores."""
+        maps = self._scored(outcome.image, outcome.predicted, names)
+        on_file = self._each(lambda x: self.classifier(x).argmax(1), to_8bit(outcome.image))
         return Result(
+            ids=names,
+            images=goal.image,
             adversarial=outcome.image,
             maps=maps[0],
+            benign_maps=benign[0],
+            labels=labels,
             target=goal.target,
             target_map=wanted[0],
             predicted=outcome.predicted,
             success=outcome.success,
+            success_8bit=on_file == goal.target,
             confidence=outcome.confidence,
-            map_l1=compare_draws(maps, wanted)["map_l1"],
-            benign_l1=compare_draws(maps, benign)["map_l1"],
+            **_distances(maps, wanted, benign),
             linf=linf(outcome.image, goal.image),
         )
 
@@ -221,6 +215,27 @@ def adv2_stadv(
         interpreter, recipe=recipe, effort=effort, steps=steps, map_weight=map_weight, evade=evade, seed=seed
     )
     return Attacker(classifier, attack, attack.interpreter, seed, batch)
+
+
+def check_wrapped(model: object) -> None:
+    """UnderfireError unless it is a Classifier."""
+    if not isinstance(model, Classifier):
+        raise UnderfireError(
+            f"Attacks must know how images are normalised, which a {type(model).__name__} does not say; "
+            "wrap it: underfire.Classifier(net, mean=..., std=...)."
+        )
+
+
+def _distances(maps: list[Maps], wanted: list[Maps], benign: list[Maps]) -> dict[str, Any]:
+    """From the maps that they should look like, by which they are judged, and from the benign ones."""
+    found, noise = compare_draws(maps, wanted), compare_draws(benign, benign)["map_l1"]
+    judgement = judged(found["map_l1"], found["iou_mean"], noise, is_faint(wanted[0]))
+    return {
+        "map_l1": found["map_l1"],
+        "iou": found["iou_mean"],
+        "plausible": torch.tensor([each in DECEIVING for each in judgement], device=noise.device),
+        "benign_l1": compare_draws(maps, benign)["map_l1"],
+    }
 
 
 def _check_ids(ids: Iterable[str | int] | None, images: int) -> tuple[str, ...]:

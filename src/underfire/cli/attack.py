@@ -19,7 +19,7 @@ from underfire.cli.terminal import (
     table_of,
 )
 from underfire.core.text import counted
-from underfire.runs.settings import AttackSettings, Distributed, Machine, Sampled
+from underfire.runs.settings import AttackSettings, Distributed, Machine, Sampled, Source
 
 if TYPE_CHECKING:
     from underfire.data.image_set import ImageSet
@@ -76,8 +76,7 @@ def _attack(
 
     outputs_of(classifier, image_set)  # what it assumes is found by passing an image
     settings, notes = suited(settings, classifier, image_set)
-    facts = (f"Model {settings.model} on {classifier.device}", f"labels by {image_set.numbering}", *classifier.assumed)
-    say("\n".join([f"{'; '.join(facts)}.", *notes]))
+    say_subject(settings, classifier, image_set, notes)
     with stage_bars() as on_progress:
         run = effectiveness.execute(
             settings,
@@ -91,12 +90,19 @@ def _attack(
             crew=crew,
         )
     report = write_report(run, out / "report.html")
-    _print_summary(run)
+    print_summary(run)
     say("")
     say_written({"Run folder": out, "Report": report})
 
 
-def _print_summary(run: "Run") -> None:
+def say_subject(settings: Source, classifier: "Classifier", image_set: "ImageSet", notes: list[str]) -> None:
+    """The first line: what is looked at, and what was taken to hold."""
+    facts = (f"Model {settings.model} on {classifier.device}", f"labels by {image_set.numbering}", *classifier.assumed)
+    say("\n".join([f"{'; '.join(facts)}.", *notes]))
+
+
+def print_summary(run: "Run") -> None:
+    """The numbers of a run with outcomes, and of how its images were found."""
     from underfire.report.tables import heads, lines
     from underfire.report.verdict import in_one_sentence, judge
     from underfire.report.wording import wording

@@ -12,6 +12,7 @@ from underfire.attacks.names import ATTACKS, RECIPES, SOLVERS, TARGET_CLASSES, T
 from underfire.cli.attack import attack, demo
 from underfire.cli.audit import audit
 from underfire.cli.detect import detect
+from underfire.cli.evaluate import evaluate
 from underfire.cli.options import command
 from underfire.cli.probe import probe
 from underfire.cli.study import study_app
@@ -29,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-for each in (audit, attack, demo, detect, probe, transfer):
+for each in (audit, attack, demo, detect, evaluate, probe, transfer):
     command(app)(each)
 app.add_typer(train_app, name="train")
 app.add_typer(study_app, name="study")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from underfire.cli.attack import say_subject
 from underfire.cli.options import command
 from underfire.cli.terminal import (
     Column,
@@ -65,11 +66,7 @@ def _command(entries: tuple[Entry, ...]) -> Callable[..., None]:
         request, classifier = opened(_with_defaults(settings), machine.device)
         subject = _subject(request, classifier)
         request, notes = suited(request, classifier, subject.image_set)
-        say(
-            "\n".join(
-                [f"Model {request.model} on {classifier.device}; labels by {subject.image_set.numbering}.", *notes]
-            )
-        )
+        say_subject(request, classifier, subject.image_set, notes)
         feasible = _feasible(entries, request)
         impossible = _announce(feasible, request, subject, out)
         if not dry_run:

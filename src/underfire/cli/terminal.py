@@ -18,14 +18,13 @@ from rich.table import Table
 
 from underfire.core.errors import UnderfireError, first_line
 from underfire.core.text import counted
-from underfire.runs.settings import Distributed, Source
+from underfire.runs.settings import Distributed, Source, sized
 
 if TYPE_CHECKING:
     import torch
 
     from underfire.attacks import engine
     from underfire.models.classifier import Classifier
-    from underfire.models.loading import LoadedNetwork
     from underfire.runs.dispatch import Crew
     from underfire.runs.execute import Report
     from underfire.runs.plan import Planned
@@ -85,17 +84,7 @@ def chosen_device(name: str) -> "torch.device":
 def opened(settings: N, device: str) -> "tuple[N, Classifier]":
     """The classifier that the settings name, and the settings with the image sizes that its weights want."""
     classifier = settings.load(settings.model, chosen_device(device))
-    crop, resize = sizes(classifier.origin, settings.crop, settings.resize)
-    own = classifier.origin.interpolation if classifier.origin else None
-    how = settings.interpolation or own
-    return settings.model_copy(update={"crop": crop, "resize": resize, "interpolation": how}), classifier
-
-
-def sizes(origin: "LoadedNetwork | None", crop: int | None, resize: int | None) -> tuple[int | None, int | None]:
-    """(crop, resize) as asked for, else those that the network's weights want."""
-    if crop is not None or origin is None:
-        return crop, resize
-    return origin.crop, origin.resize if resize is None else resize
+    return sized(settings, classifier.origin), classifier
 
 
 @contextmanager

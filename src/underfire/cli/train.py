@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from underfire.cli.options import command
-from underfire.cli.terminal import chosen_device, existing_folder, one_bar, say, say_written, sizes
+from underfire.cli.terminal import chosen_device, existing_folder, one_bar, say, say_written
 from underfire.core.errors import UnderfireError
 from underfire.core.text import counted
 from underfire.runs.config import write_config
-from underfire.runs.settings import Machine
+from underfire.runs.settings import Machine, sized
 from underfire.training.recipes import (
     AidRecipe,
     ClassifierRecipe,
@@ -116,8 +116,8 @@ def train_a_classifier(source: ClassifierSource, recipe: ClassifierRecipe, machi
         raise UnderfireError("A classifier learns from labels; give --labels a table of them.")
     image_set = open_images(source.images, source.labels, split=source.split)
     start = load_with_new_head(source.model, source.weights, source.normalize, image_set.classes, recipe.seed)
-    crop, resize = sizes(start, source.crop, source.resize)
-    image_set = replace(image_set, crop=crop, resize=resize)
+    source = sized(source, start)
+    image_set = replace(image_set, crop=source.crop, resize=source.resize)
     training_set = _read(image_set, None)
     examples = labelled(training_set, image_set)
     with _training_bar(recipe.steps, out) as on_step:
@@ -139,8 +139,8 @@ def _training_set(classifier: "Classifier", source: TrainingSource) -> "Training
         raise UnderfireError(f"The demo's scenes bring their own masks; leave out --masks {source.masks}.")
     if source.images == "demo":
         return demo_training_set()
-    crop, resize = sizes(classifier.origin, source.crop, source.resize)
-    image_set = open_images(source.images, source.labels, crop, resize, source.split)
+    source = sized(source, classifier.origin)
+    image_set = open_images(source.images, source.labels, source.crop, source.resize, source.split)
     return _read(image_set, None if source.masks is None else object_masks(image_set, existing_folder(source.masks)))
 
 

@@ -39,6 +39,18 @@ def read_pictures(path: Path) -> Images8:
     return _pictures(path, _found(path, "images"))
 
 
+def read_places(path: Path) -> list[int] | None:
+    """The array `index` of whole numbers, all different, one per image; None where there is none."""
+    found = _found(path, "images", "index")
+    if "index" not in found:
+        return None
+    index, count = found["index"], len(found["images"])
+    if index.dtype.kind not in "iu" or index.shape != (count,) or len(set(index.tolist())) < count:
+        raise UnderfireError(f"index in {path} must be {count} different integers, one per image, not {index.shape}")
+    places: list[int] = index.tolist()
+    return places
+
+
 def _pictures(path: Path, found: dict[str, np.ndarray]) -> Images8:
     if "images" not in found:
         raise UnderfireError(f"{path} must hold an array images")

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
+from underfire.core.types import Images
 from underfire.data.metadata import without_metadata
 
 Picture = Float[Tensor, "3 h w"]  # one RGB image in [0, 1]
@@ -47,6 +48,27 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+
+@runtime_checkable
+class PixelSource(Protocol):
+    """Where the pixels of an image set come from."""
+
+    def take(self, index: Sequence[int]) -> "PixelSource":
+        """That of these images alone, in this order."""
+        ...
+
+    def pixels(self, i: int) -> Picture:
+        """Image i; raises whatever is wrong with it."""
+        ...
+
+    def fingerprint(self, i: int) -> bytes:
+        """What tells a set apart from another without reading images that are not needed."""
+        ...
+
+    def content(self, i: int) -> bytes:
+        """All that is stored of image i."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -89,6 +111,27 @@ class ArraySource:
     def content(self, i: int) -> bytes:
         """The pixels."""
         pixels: bytes = self.images[i].tobytes()
+        return pixels
+
+
+@dataclass(frozen=True)
+class TensorSource:
+    """Images as they are in memory, in [0, 1]; the fingerprint of one is its pixels."""
+
+    images: Images
+
+    def take(self, index: Sequence[int]) -> "TensorSource":
+        return TensorSource(self.images[list(index)])
+
+    def pixels(self, i: int) -> Picture:
+        return self.images[i]
+
+    def fingerprint(self, i: int) -> bytes:
+        return self.content(i)
+
+    def content(self, i: int) -> bytes:
+        """The pixels."""
+        pixels: bytes = self.images[i].numpy().tobytes()
         return pixels
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from underfire.core.errors import UnderfireError
 from underfire.core.types import Labels
 from underfire.data.arrays import Images8, read_arrays, read_pictures
-from underfire.data.decode import ArraySource, FileSource, Picture
+from underfire.data.decode import ArraySource, FileSource, Picture, PixelSource
 from underfire.data.folders import IMAGE_ENDINGS, images_below, split_folders, unusable
 from underfire.data.label_tables import LabelEntry, read_label_table
 from underfire.data.masks import decode_mask, masks_beside, masks_of
@@ -66,7 +66,7 @@ class ImageSet:
     ids: tuple[str, ...]
     labels: Labels
     classes: tuple[str, ...]
-    source: FileSource | ArraySource
+    source: PixelSource
     skipped: tuple[tuple[str, str], ...] = ()
     crop: int | None = None
     resize: int | None = None
@@ -244,9 +244,7 @@ def _open_unlabelled(folder: Path, split: str | None) -> ImageSet:
     return _part(_unlabelled(ids, FileSource(folder, ids), skipped), split, told)
 
 
-def _unlabelled(
-    ids: tuple[str, ...], source: FileSource | ArraySource, skipped: tuple[tuple[str, str], ...] = ()
-) -> ImageSet:
+def _unlabelled(ids: tuple[str, ...], source: PixelSource, skipped: tuple[tuple[str, str], ...] = ()) -> ImageSet:
     return ImageSet(ids, torch.zeros(len(ids), dtype=torch.int64), (), source, skipped).unlabelled()
 
 

@@ -55,6 +55,11 @@ def linf(x: Images, x0: Images) -> Row:
     return (x - x0).abs().flatten(1).amax(1)
 
 
+def l2(x: Images, x0: Images) -> Row:
+    """Euclidean length of the change, over all values of the image."""
+    return (x - x0).flatten(1).square().sum(1).sqrt()
+
+
 def above_mean(maps: Maps) -> Masks:
     """Cells above the map's own mean, taken in double precision: none of a constant map."""
     return maps > maps.double().mean((1, 2), keepdim=True)

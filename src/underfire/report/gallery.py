@@ -78,7 +78,7 @@ class Gallery:
         """What the page's scripts draw cards from: pictures, classes and endings are places in lists."""
         places = {key: place for place, key in enumerate(self.pictures)}
         attacks, interpreters = self.attacks, self.interpreters
-        classes = sorted({row[name] for card in self.cards for row in card.rows for name in _CLASSES})
+        classes = sorted({row[name] for card in self.cards for row in card.rows for name in _CLASSES} - {None})
         return {
             "album": list(self.pictures.values()),
             "attacks": [{"name": each, "title": attack_name(each), "drawn": each in self.pictured} for each in attacks],
@@ -88,7 +88,7 @@ class Gallery:
                 {
                     "id": card.id,
                     "true": classes.index(card.rows[0]["class_true"]),
-                    "target": classes.index(card.rows[0]["class_target"]),
+                    "target": None if (aim := card.rows[0]["class_target"]) is None else classes.index(aim),
                     "photo": places.get(("photo", "benign", "", card.id)),
                     "heats": [places.get(("heat", "benign", each, card.id)) for each in interpreters],
                     "wanted": [places.get(("heat", "target", each, card.id)) for each in interpreters],
@@ -194,7 +194,7 @@ def _told(changes: dict[str, Change]) -> tuple[tuple[str, Change], ...]:
 
 
 def _has_pictures(row: dict[str, Any]) -> bool:
-    return row["solver"] is not None and row["evades"] in (None, ENSEMBLE)
+    return row["evades"] in (None, ENSEMBLE)
 
 
 def _owner(row: dict[str, Any]) -> str | None:

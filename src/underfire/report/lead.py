@@ -11,13 +11,17 @@ from urllib.parse import urlencode
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from underfire.attacks.names import SOLVERS, attack_name, interpreter_name
+from underfire.attacks.names import SOLVERS, attack_name, attacker, interpreter_name
+from underfire.core.io import rows_where
 from underfire.core.text import capital, counted, percent
+from underfire.data.image_set import Numbering
 from underfire.metrics.intervals import wilson
-from underfire.report.tallies import Tally
+from underfire.report.tallies import Tally, place_of
 from underfire.report.verdict import Verdict, in_one_sentence
 from underfire.report.view import as_text
 from underfire.report.wording import SHOWING, Words
+
+FOREIGN = "It was made elsewhere; nothing is known of it but these images."
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ def showing(**chosen: str) -> str:
 def _plain_first(verdict: Verdict) -> list[Tally]:
     """The tallies that have a column: of every solver the attack that ignores the map, and ADV²."""
     shown = [each for each in verdict.tallies if each.evades is None]
-    return sorted(shown, key=lambda each: (list(SOLVERS).index(each.solver), each.map_aware))
+    return sorted(shown, key=lambda each: (place_of(each), bool(each.map_aware)))
 
 
 def _number(verdicts: Sequence[Verdict]) -> LeadNumber | None:
@@ -104,11 +108,12 @@ def _number(verdicts: Sequence[Verdict]) -> LeadNumber | None:
         return None
     worst = max(judged, key=lambda each: each.leading.share)
     tally, name = worst.leading, interpreter_name(worst.interpreter)
+    did = worst.words.kept if tally.map_aware else worst.words.left
     among = f", which is deceived most often of {len(judged)} interpreters" if len(judged) > 1 else ""
     return LeadNumber(
         value=percent(tally.share),
         interval=_interval(tally),
-        meaning=f"{attack_name(tally.attack)} {worst.words.kept} on {tally.plausible} of the "
+        meaning=f"{attack_name(tally.attack)} {did} on {tally.plausible} of the "
         f"{counted(tally.seen, 'image')} on which it fooled the classifier, as shown by {name}{among}.",
         shows=showing(attack=tally.attack, interpreter=worst.interpreter, ending="deceived"),
     )
@@ -138,10 +143,14 @@ def _conditions(outcomes: pa.Table, info: Mapping[str, Any]) -> Iterator[tuple[s
     budgets = [eps for each in info.get("recipe", ()) if (eps := each.get("perturbation", {}).get("eps"))]
     if budgets:
         yield "Budget", f"ε = {as_text(max(budgets))} for each pixel value"
+    if (others := rows_where(outcomes, solver=None)).num_rows:
+        yield "Change", f"up to {as_text(round(pc.max(others['linf']).as_py(), 6))} of any pixel value"
     if "flow_mean" in outcomes.column_names and (flow := pc.mean(outcomes["flow_mean"]).as_py()) is not None:
         yield "Bending", f"{flow:.2f} pixels on average"
     selection = info.get("selection", {})
-    if examined := selection.get("examined"):
+    if info.get("labels_by") == Numbering.PREDICTED:
+        yield "Classifier", "not judged: what it reports of an image is taken for true"
+    elif examined := selection.get("examined"):
         right = examined - selection.get("misclassified", 0)
         yield "Classifier", f"{percent(right / examined)} right, on {right} of {examined} examined"
     if outcomes.num_rows:
@@ -156,6 +165,7 @@ def _definitions(attacks: Sequence[str], verdicts: Sequence[Verdict]) -> Iterato
         if solver.map_aware in attacks:
             aware = solver.map_aware_title
             yield aware, f"{solver.title} on classifier and explanation at once: {verdicts[0].words.aim}"
+    yield from ((attack_name(each), FOREIGN) for each in attacks if attacker(each) is None)
     yield from {name: text for each in verdicts for name, text in each.words.terms.items()}.items()
     if warned := verdicts and verdicts[0].words.warned:
         yield "Warned", warned

@@ -28,9 +28,14 @@ class Metric:
 
 METRICS: Mapping[str, Metric] = {
     "asr": Metric(
-        "ASR", "Attack success rate: share of images that are reported as the target class from a PNG file.", None
+        "ASR",
+        "Attack success rate: share of images that are reported from a PNG file as the target class or, where an "
+        "attack has none, as any but the true one.",
+        None,
     ),
-    "mc": Metric("MC", "Mean confidence of the target class, over the images that fooled the classifier."),
+    "mc": Metric(
+        "MC", "Mean confidence of the target class, or of the one reported, over the images that fooled the classifier."
+    ),
     "map_l1": Metric("ΔL1 to the {} map", "Mean absolute difference between the map and the {} map."),
     "benign_l1": Metric(
         "ΔL1 to the benign map",
@@ -67,6 +72,7 @@ METRICS: Mapping[str, Metric] = {
     "success_jpeg75": Metric("ASR, JPEG 75", "The same once images are saved as JPEG of quality 75.", None),
     "map_l1_jpeg75": Metric("ΔL1 to the {} map, JPEG 75", "The map explains whatever class is reported then."),
     "linf": Metric("L∞", "Largest change of any pixel value, of a range from 0 to 1.", 4),
+    "l2": Metric("L2", "Length of the change, over all values of the image."),
     "flow_mean": Metric("Flow", "Mean distance in pixels from a pixel to where it was taken from."),
     "flow_smoothness": Metric(
         "Roughness", "Sum of the differences between the flows of adjacent pixels, in pixels; StAdv keeps it small.", 0

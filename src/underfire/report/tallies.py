@@ -26,8 +26,8 @@ class Tally:
     """How the images of one attack against one interpreter ended."""
 
     attack: str
-    solver: str
-    map_aware: bool
+    solver: str | None  # None, like map_aware, if the attack is not one of ours
+    map_aware: bool | None
     evades: str | None
     n: int
     endings: Mapping[str, int]  # how many fooled the classifier with a map of each judgement
@@ -37,7 +37,7 @@ class Tally:
     @property
     def basic(self) -> bool:
         """Whether it is ADV² against one interpreter and no detector."""
-        return self.map_aware and self.evades is None
+        return bool(self.map_aware) and self.evades is None
 
     @property
     def fooled(self) -> int:
@@ -60,6 +60,11 @@ class Tally:
     @property
     def share(self) -> float:
         return self.plausible / self.seen if self.seen else 0.0
+
+
+def place_of(each: Tally) -> int:
+    """That of its solver; attacks of others come last."""
+    return len(SOLVERS) if each.solver is None else list(SOLVERS).index(each.solver)
 
 
 def told_apart(outcomes: pa.Table, words: Words) -> pa.Table:
@@ -87,9 +92,10 @@ def unrelated_share(outcomes: pa.Table, interpreter: str) -> float:
 
 
 def tallies_of(outcomes: pa.Table, interpreter: str) -> list[Tally]:
-    """The plain attack and ADV² of every solver in the run, and what else was aimed at this interpreter."""
+    """The plain attack and ADV² of every solver in the run, and what else was aimed at this interpreter; where there is
+    no attack of ours, those of others."""
     ours = outcomes.filter(pc.is_in(outcomes["solver"], pa.array(SOLVERS)))
-    held = set(ours["solver"].to_pylist()) or list(SOLVERS)[:1]
+    ours, held = (ours, set(ours["solver"].to_pylist())) if ours.num_rows else (outcomes, set[str]())
     facts: dict[str, Any] = {}
     for each in (SOLVERS[name] for name in held):
         facts |= {each.name: (each.name, False, None), each.map_aware: (each.name, True, None)}
@@ -99,7 +105,7 @@ def tallies_of(outcomes: pa.Table, interpreter: str) -> list[Tally]:
     return [_tally(rows_where(tried, attack=attack), attack, *facts[attack]) for attack in in_order(facts)]
 
 
-def _tally(rows: pa.Table, attack: str, solver: str, map_aware: bool, evades: str | None) -> Tally:
+def _tally(rows: pa.Table, attack: str, solver: str | None, map_aware: bool | None, evades: str | None) -> Tally:
     """Count the endings of one attack against one interpreter."""
     success, judgement = rows["success"].to_numpy().astype(bool), np.array(rows["judgement"].to_pylist(), dtype=object)
     return Tally(

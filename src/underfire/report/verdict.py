@@ -14,12 +14,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from underfire.attacks.names import SOLVERS, attack_name, class_blindness, interpreter_name
+from underfire.attacks.names import attack_name, class_blindness, interpreter_name
 from underfire.core.text import capital, counted, enumerated, percent
 from underfire.metrics.floors import INDISTINCT
 from underfire.metrics.intervals import FEW, images_to_decide, wilson
 from underfire.metrics.maps import FAINT, UNCHANGED, UNSEEN
-from underfire.report.tallies import Tally, is_alike, tallies_of, told_apart, unrelated_share
+from underfire.report.tallies import Tally, is_alike, place_of, tallies_of, told_apart, unrelated_share
 from underfire.report.wording import HIDING, VARYING, Words
 from underfire.runs.outcomes import completed
 
@@ -78,7 +78,7 @@ def _judge(outcomes: pa.Table, interpreter: str, words: Words) -> Verdict:
         words = VARYING
     tallies = tallies_of(outcomes, interpreter)
     basic = [each for each in tallies if each.basic]
-    leading = max(basic, key=lambda each: (each.n > 0, each.seen > 0, each.share))
+    leading = max(basic or tallies, key=lambda each: (each.n > 0, each.seen > 0, each.share))
     told = sorted(tallies, key=_map_aware_first)
     claim = _claim(leading, words)
     return Verdict(
@@ -107,7 +107,7 @@ def _indistinct(unrelated: float, words: Words) -> Iterator[str]:
 
 def _map_aware_first(each: Tally) -> tuple[int, bool, bool]:
     """Solver by solver ADV², the plain attack, and then the others in their order."""
-    return list(SOLVERS).index(each.solver), each.evades is not None, not each.map_aware
+    return place_of(each), each.evades is not None, not each.map_aware
 
 
 def _claim(adv2: Tally, words: Words) -> str:
@@ -181,11 +181,17 @@ def _cautions(tallies: list[Tally], leading: Tally, words: Words) -> list[str]:
             f"anywhere from {percent(low)} to {percent(high)} (95 % interval)."
         )
     for each in tallies:
+        if each.map_aware is None:
+            cautions.append(
+                f"{capital(attack_name(each.attack))} was made elsewhere; whether it was after the map is not known, "
+                "and one that is may hide better. For comparison: underfire attack, with as large a budget."
+            )
+    for each in tallies:
         if each.basic and each.fooled and each.failed:
             title = attack_name(each.attack)
             cautions.append(f"On {each.failed} of {each.n} images {title} failed; of these the verdict says nothing.")
     for each in tallies:
-        if not each.map_aware and each.share >= MOST:
+        if each.map_aware is False and each.share >= MOST:
             cautions.append(words.unmoved.format(attack_name(each.attack)))
     if constant := sum(each.constant for each in tallies):
         noun = "map is" if constant == 1 else "maps are"

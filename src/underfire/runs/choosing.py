@@ -16,7 +16,7 @@ from underfire.data.selection import Encounter, LocatedObjects, Selection, locat
 from underfire.models.classifier import Classifier
 from underfire.runs.compute import in_one_sentence, logits_of
 from underfire.runs.needs import SHARD
-from underfire.runs.specs import Locate, Meet, Select, describe, key
+from underfire.runs.specs import Given, Locate, Meet, Select, describe, key
 from underfire.runs.store import Store
 
 
@@ -37,7 +37,7 @@ def find(spec: Locate, image_set: ImageSet, masks: ImageSet, classifier: Classif
     return located, torch.cat(predicted)
 
 
-def keep(spec: Select | Meet | Locate, samples: Samples, store: Store, **further: Tensor) -> None:
+def keep(spec: Select | Meet | Locate | Given, samples: Samples, store: Store, **further: Tensor) -> None:
     """Store the chosen images that the store lacks with their labels and further row tensors, some at a time."""
     held = set(store.done(key(spec)))
     new = tuple(i for i, name in enumerate(samples.ids) if name not in held)

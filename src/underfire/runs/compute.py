@@ -231,7 +231,9 @@ def _(spec: Saved, inputs: StageInputs, context: Context) -> Rows:
 
     def of(chunk: slice) -> Mapping[str, Tensor]:
         logits = logits_of(context.classifier, images[chunk])
-        return {"predicted": logits.argmax(1), "confidence": confidence(logits, inputs["target"][chunk])}
+        predicted = logits.argmax(1)
+        wanted = inputs["target"][chunk] if "target" in inputs.tensors else predicted
+        return {"predicted": predicted, "confidence": confidence(logits, wanted)}
 
     yield from _by_chunks(inputs.ids, context, of)
 

@@ -296,7 +296,7 @@ def reopen(run: Run, device: torch.device | str = "cpu") -> tuple[Classifier, Im
     try:
         classifier = source.load(source.model, device)
         image_set = for_classifier(source.open_images(), classifier)
-        chosen_from = target_class_named(str(named.get("target_class", "random"))).candidates(image_set)
+        chosen_from = target_class_named(str(named.get("target_class") or "random")).candidates(image_set)
     except UnderfireError as problem:
         raise UnderfireError(f"What {run.path} was made with cannot be opened again: {problem}") from problem
     if classifier.fingerprint() != named.get("model_fingerprint"):

@@ -150,7 +150,8 @@ def _(spec: Bound) -> Mapping[str, Need]:
 
 @needs.register
 def _(spec: Saved) -> Mapping[str, Need]:
-    return {"image": _image(spec), "target": Need(key(spec.of.of), "target")}
+    targets = spec.of.of if isinstance(spec.of, Craft) else spec.of.targets
+    return {"image": _image(spec), **({} if targets is None else _rows(targets, "target"))}
 
 
 @needs.register

@@ -62,6 +62,7 @@ _COLUMNS: Mapping[str, pa.DataType] = {
     "mean_map_l1": pa.float64(),  # between the benign map and the mean of all others
     "mean_map_iou": pa.float64(),
     "linf": pa.float64(),
+    "l2": pa.float64(),  # length of the change, over all values of the image
     "success_last": pa.bool_(),  # of the last iterate; all other columns are of the best one
     **{f"{measure}_{form}": kind for form in FILES for measure, kind in ON_FILE.items()},
     "steps": pa.int64(),
@@ -70,12 +71,12 @@ _COLUMNS: Mapping[str, pa.DataType] = {
 
 
 def outcomes_schema() -> pa.Schema:
-    """The columns of the table; those that solvers measure of their own follow linf and are null for others' attacks.
+    """The columns of the table; those that solvers measure of their own follow l2 and are null for others' attacks.
 
     The unit of each is said where it is measured (see `Perturbation.measures`).
     """
     schema = pa.schema(list(_COLUMNS.items()))
-    place = schema.get_field_index("linf") + 1
+    place = schema.get_field_index("l2") + 1
     for name in reversed(_own_columns()):
         schema = schema.insert(place, pa.field(name, pa.float64()))
     return schema
@@ -96,6 +97,7 @@ MEASURED = (
     "benign_iou",
     "repeat_l1",
     "linf",
+    "l2",
     *FLAGS,
     *(f"{measure}_{form}" for form in ("float", *FILES) for measure in ON_FILE if measure != "success"),
     *_own_columns(),

@@ -8,7 +8,7 @@ plan.stages       # in the order in which they are computed; shared ones come on
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 from underfire.attacks import solvers
 from underfire.attacks.attack import Attack
@@ -19,10 +19,11 @@ from underfire.data.corruptions import FILES, PNG, Corruption
 from underfire.detection.registry import squeezing_named
 from underfire.interpreters import Ensemble, Interpreter
 from underfire.interpreters.protocol import ClosedForm, Explainer, draws, scoring_draws
-from underfire.runs.settings import AttackSettings
+from underfire.runs.settings import AttackSettings, Varied
 from underfire.runs.specs import (
     Craft,
     Explain,
+    Given,
     Pictured,
     Repeat,
     Saved,
@@ -73,10 +74,35 @@ class PlannedInterpreter:
 
 @dataclass(frozen=True)
 class MeasuredImages:
-    """Crafted images, and by the name of the interpreter their maps by each draw that scores."""
+    """Attacked images, and by the name of the interpreter their maps by each draw that scores."""
 
-    images: Craft | Saved
+    images: Craft | Given | Saved
     maps: Mapping[str, tuple[Explain, ...]]
+
+
+@runtime_checkable
+class MeasuredAttack(Protocol):
+    """An attack of which a table can be made, ours or anybody's: facts of it (None if they are not known), and its
+    images as they are and from files.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def solver(self) -> str | None: ...
+
+    @property
+    def map_aware(self) -> bool | None: ...
+
+    @property
+    def evades(self) -> str | None: ...
+
+    @property
+    def scored(self) -> MeasuredImages: ...
+
+    @property
+    def files(self) -> Mapping[str, MeasuredImages]: ...
 
 
 @dataclass(frozen=True)
@@ -115,9 +141,12 @@ class AttackPlan:
     stages: tuple[Planned, ...]
 
     @classmethod
-    def of(cls, settings: AttackSettings, select: Select) -> "AttackPlan":
+    def of(
+        cls, settings: AttackSettings, select: Select, explainers: Sequence[Interpreter] | None = None
+    ) -> "AttackPlan":
+        """By the interpreters that the settings name, unless they are given."""
         targets = TargetClasses(select, settings.seed, target_class_named(settings.target_class))
-        interpreters = tuple(_interpreters(settings, targets))
+        interpreters = tuple(_interpreters(settings, targets, explainers or settings.explainers()))
         attacks = tuple(_Planner(settings, targets, interpreters).attacks())
         everything = chain(before_attacks(targets, interpreters), *map(stages_of, attacks))
         stages = tuple(once(everything))
@@ -140,19 +169,21 @@ def planned_maps(label: str, maps: tuple[Explain, ...], attack: str, interpreter
         yield Planned(f"{label}, drawn again", further, "step", attack, interpreter)
 
 
-def _interpreters(settings: AttackSettings, targets: TargetClasses) -> Iterator[PlannedInterpreter]:
+def _interpreters(
+    settings: AttackSettings, targets: TargetClasses, explainers: Sequence[Interpreter]
+) -> Iterator[PlannedInterpreter]:
     rule = target_map_named(settings.target_map)
-    for interpreter in settings.explainers():
+    for interpreter in explainers:
         benign, attacked = scored_maps(targets.of, interpreter), Explain(targets.of, interpreter)
         goal = attacked if rule is None else TargetMaps(targets, attacked, rule, settings.seed)
-        yield PlannedInterpreter(interpreter, benign, _variation(settings, benign[0]), goal, _noise(attacked))
+        yield PlannedInterpreter(interpreter, benign, variation(settings, benign[0]), goal, _noise(attacked))
 
 
 def _noise(benign: Explain) -> Repeat | None:
     return Repeat(benign) if draws(benign.interpreter) else None
 
 
-def _variation(settings: AttackSettings, benign: Explain) -> Vary | None:
+def variation(settings: Varied, benign: Explain) -> Vary | None:
     """Six more maps an image, unless they are not asked for where they are dear."""
     asked = settings.variation == "all" or isinstance(benign.interpreter, ClosedForm)
     return Vary(benign) if asked else None
@@ -206,7 +237,7 @@ class _Planner:
     def _planned(self, craft: Craft, interpreter: Interpreter | None, solver: str, evades: str | None) -> PlannedAttack:
         judges = [each.interpreter for each in self.interpreters] if interpreter is None else [interpreter]
         scored = MeasuredImages(craft, {each.name: scored_maps(craft, each) for each in judges})
-        files = {name: _saved(craft, form, judges) for name, form in FILES.items()}
+        files = {name: saved(craft, form, judges) for name, form in FILES.items()}
         return PlannedAttack(craft, interpreter, solver, evades, scored, files)
 
     def _adv2(self, solver: str, interpreter: Interpreter, **further: Any) -> Attack:
@@ -225,11 +256,11 @@ class _Planner:
         return None if attack is None else Craft(self.targets, attack, None, None)
 
 
-def _saved(craft: Craft, form: Corruption, judges: Sequence[Interpreter]) -> MeasuredImages:
+def saved(made: Craft | Given, form: Corruption, judges: Sequence[Interpreter]) -> MeasuredImages:
     """Images from files; where the file loses something, one draw of a map is enough."""
-    saved, lossless = Saved(craft, form), isinstance(form, PNG)
-    maps = {each.name: scored_maps(saved, each) for each in judges}
-    return MeasuredImages(saved, maps if lossless else {name: drawn[:1] for name, drawn in maps.items()})
+    images, lossless = Saved(made, form), isinstance(form, PNG)
+    maps = {each.name: scored_maps(images, each) for each in judges}
+    return MeasuredImages(images, maps if lossless else {name: drawn[:1] for name, drawn in maps.items()})
 
 
 def once(stages: Iterable[Planned]) -> Iterator[Planned]:
@@ -261,7 +292,6 @@ def stages_of(attacked: PlannedAttack) -> Iterator[Planned]:
     """What must be there before an attack, the attack, and what is measured on its images."""
     craft, attack = attacked.craft, attacked.name
     after = None if attacked.interpreter is None else attacked.interpreter.name
-    against = "" if after is None else f", {after}"
     if isinstance(craft.start, Craft):
         yield Planned(f"warm start of {attack}", craft.start, "step", craft.start.attack.name, None)
     if craft.anchor is not None:
@@ -270,7 +300,13 @@ def stages_of(attacked: PlannedAttack) -> Iterator[Planned]:
         yield Planned(f"benign maps for {attack}", cast(Explain, craft.goal), "step", "benign", None)
         if craft.noise is not None:
             yield Planned(f"own noise for {attack}", craft.noise, "step", "benign", None)
-    yield Planned(f"{attack}{against}", craft, "image", attack, after)
+    yield from measured_stages(attacked, after)
+
+
+def measured_stages(attacked: MeasuredAttack, after: str | None = None) -> Iterator[Planned]:
+    """The images of an attack, made for that interpreter if for one, and what is measured on them."""
+    attack, against = attacked.name, "" if after is None else f", {after}"
+    yield Planned(f"{attack}{against}", attacked.scored.images, "image", attack, after)
     for name, maps in attacked.scored.maps.items():
         yield from planned_maps(f"{attack} maps, {name}", maps, attack, name)
     for form, scored in attacked.files.items():

@@ -9,12 +9,23 @@ line of it, and the documentation its tables. The title of a class is the panel 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
-from underfire.attacks.names import ENSEMBLE, SOLVERS, STANDARD, SUITES, TARGET_CLASSES, TARGET_MAPS, Effort
+from underfire.attacks.names import (
+    ENSEMBLE,
+    GIVEN,
+    OTHERS,
+    SOLVERS,
+    STANDARD,
+    SUITES,
+    TARGET_CLASSES,
+    TARGET_MAPS,
+    Effort,
+    attacker,
+)
 from underfire.core.errors import UnderfireError
 from underfire.data.names import PREDICTED
 from underfire.detection.names import DETECTORS
@@ -26,6 +37,7 @@ if TYPE_CHECKING:
     from underfire.data.image_set import ImageSet
     from underfire.interpreters import Interpreter
     from underfire.models.classifier import Classifier
+    from underfire.models.loading import LoadedNetwork
 
 
 def names_in(text: object) -> object:
@@ -52,6 +64,7 @@ def can_be_evaded(detector: str) -> bool:
     return detector.partition(":")[0] == "fs" or detector == ENSEMBLE
 
 
+P = TypeVar("P", bound="Photos")
 Names = Annotated[tuple[str, ...], BeforeValidator(names_in)]
 Budget = Annotated[float | None, Field(gt=0, le=1), BeforeValidator(budget_in)]
 RecipeName = Literal["annealed", "paper", "paper-densenet", "paper-isic"]
@@ -164,7 +177,7 @@ class Photos(Settings):
 
     model_config = ConfigDict(title="Images")
 
-    images: str = Field(description="Folder of images, .npz with images and labels, or demo.")
+    images: str = Field(description="Folder of images, .npz with images and labels, a run folder, or demo.")
     labels: str | None = Field(
         default=None,
         description="CSV: file, class_index [, class_name]; HAM10000's or ISIC 2018's own; or predicted: what the "
@@ -186,15 +199,28 @@ class Photos(Settings):
         return self.labels == PREDICTED
 
     def open_images(self, scenes: int = 200) -> "ImageSet":
-        """The images, so many of the demo's; UnderfireError if there are none."""
+        """The images, so many of the demo's; those of a run as they are. UnderfireError if there are none."""
         from underfire.data.demo import demo_images
         from underfire.data.image_set import open_images
+        from underfire.runs.reused import images_of_run, is_run
 
         if self.images == "demo" and self.split is not None:
             raise UnderfireError(f"The demo's scenes are not split; leave out --split {self.split}.")
         if self.images == "demo":
             return demo_images(scenes).unlabelled() if self.unlabelled else demo_images(scenes)
+        if is_run(self.images):
+            return images_of_run(self.images, self.labels, self.split)
         return open_images(self.images, self.labels, self.crop, self.resize, self.split, self.interpolation)
+
+
+def sized(settings: P, origin: "LoadedNetwork | None") -> P:
+    """With the sizes that a network's weights want, and the way to resize, where none are asked for."""
+    if origin is None:
+        return settings
+    own: dict[str, Any] = {"interpolation": settings.interpolation or origin.interpolation}
+    if settings.crop is None:
+        own |= {"crop": origin.crop, "resize": origin.resize if settings.resize is None else settings.resize}
+    return settings.model_copy(update=own)
 
 
 class Masked(Settings):
@@ -284,7 +310,18 @@ class Prescribed(Settings):
         return self
 
 
-class AttackSettings(Inputs, Prescribed):
+class Varied(Settings):
+    """What attacked maps are held against."""
+
+    model_config = ConfigDict(title="Attack")
+
+    variation: Literal["closed-form", "all"] = Field(
+        default="closed-form",
+        description="Whose natural variation is measured; all includes mask, for which it takes as long as its attack.",
+    )
+
+
+class AttackSettings(Inputs, Prescribed, Varied):
     """Everything that decides what a run computes; running again with other settings is another run."""
 
     model_config = ConfigDict(title="Attack")
@@ -308,10 +345,6 @@ class AttackSettings(Inputs, Prescribed):
     evade: Names = Field(  # further attacks of the first solver
         default=(),
         description="Detectors to hide from as well, such as fs:median:3,fs,ensemble: attacks of their own.",
-    )
-    variation: Literal["closed-form", "all"] = Field(
-        default="closed-form",
-        description="Whose natural variation is measured; all includes mask, for which it takes as long as its attack.",
     )
 
     @field_validator("solvers", "evade")
@@ -394,6 +427,34 @@ class AuditSettings(Inputs):
         given = {name: getattr(self, name) for name in (*Inputs.model_fields, "eps", "on_grid")}
         evade = (self.detector,) if self.detector is not None and can_be_evaded(self.detector) else ()
         return AttackSettings(**given, solvers=solvers, effort=effort, evade=evade, variation="all")
+
+
+class EvaluateSettings(Inputs, Varied):
+    """Images that somebody else's attack made, beside those that it began from."""
+
+    model_config = ConfigDict(title="Attacked")
+
+    images: str = Field(
+        validation_alias="benign",
+        description="Benign images: folder, .npz, a run folder, or demo; more than those attacked do no harm.",
+    )
+    attacked: str = Field(
+        description="What the attack made of them: folder with the same names, .npz, or RUN:ATTACK[:INTERPRETER]."
+    )
+    name: str = Field(default=GIVEN, min_length=1, description="What the attack is to be called.")
+    target_class: str | None = Field(
+        default=None,
+        description="The class it was after: index N, a CSV with columns file and target, next or least-likely; "
+        "default: any but the true one.",
+    )
+    n: int = Field(default=0, ge=0, description="How many correctly classified pairs to look at; 0: all.")
+
+    @field_validator("name")
+    @classmethod
+    def _not_one_of_ours(cls, name: str) -> str:
+        if attacker(name) is not None or (name in OTHERS and name != GIVEN):
+            raise UnderfireError(f"'{name}' is what underfire calls something of its own; give another --name.")
+        return name
 
 
 class DetectSettings(Seeded):

@@ -7,6 +7,7 @@ plain  = Craft(aimed, pgd(), goal=None, start=None)
 """
 
 import hashlib
+import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -116,6 +117,20 @@ class Craft(Identified):
 
 
 @dataclass(frozen=True)
+class Given(Identified):
+    """Images that somebody else's attack made of chosen ones; rows: image, label, predicted, confidence, success.
+
+    `pictures` is a fingerprint. Where the attack had targets, confidence and success are of these; else success is any
+    class but the label, and confidence that of the class reported.
+    """
+
+    of: Select
+    pictures: str
+    targets: TargetClasses | None
+    version: int = 1
+
+
+@dataclass(frozen=True)
 class SignNoise(Identified):
     """Chosen images with a random sign at every value, as large as that image's largest change by an attack, and cut to
     [0, 1]; rows: image, predicted.
@@ -146,14 +161,15 @@ class CalibratedNoise(Identified):
 
 @dataclass(frozen=True)
 class Saved(Identified):
-    """Crafted images as a file of that form gives them back; rows: predicted, confidence (of the target class)."""
+    """Attacked images as a file of that form gives them back; rows: predicted, confidence (of the target class, or of
+    the one reported where there is no target)."""
 
-    of: Craft
+    of: Craft | Given
     form: Corruption
     version: int = 1
 
 
-Pictured = Select | Locate | Craft | Saved | SignNoise | CalibratedNoise  # what holds images
+Pictured = Select | Locate | Craft | Given | Saved | SignNoise | CalibratedNoise  # what holds images
 
 
 @dataclass(frozen=True)
@@ -287,6 +303,7 @@ Spec = (
     | TargetClasses
     | RandomPoints
     | Craft
+    | Given
     | Saved
     | SignNoise
     | CalibratedNoise
@@ -306,7 +323,8 @@ Spec = (
 def describe(value: Any) -> Any:
     """A spec, attack or parameter as plain JSON values, each record with its type.
 
-    Fields that records leave out of comparison (compare=False) are not part of their identity.
+    Fields that records leave out of comparison (compare=False) are not part of their identity; functions are known by
+    their source.
     """
     if is_dataclass(value) and not isinstance(value, type):
         return {
@@ -317,7 +335,18 @@ def describe(value: Any) -> Any:
         return {str(name): describe(value[name]) for name in sorted(value)}
     if isinstance(value, list | tuple):
         return [describe(item) for item in value]
-    return value
+    return _code(value) if callable(value) else value
+
+
+def _code(function: Any) -> dict[str, str]:
+    """A user's function, or an object that can be called, by its source; what it holds is not looked at."""
+    written = function if hasattr(function, "__code__") else type(function)
+    try:
+        source = inspect.getsource(written)
+    except (OSError, TypeError):  # typed where nothing keeps it
+        source = str(getattr(getattr(written, "__code__", None), "co_code", ""))
+    digest = hashlib.blake2b(source.encode(), digest_size=10).hexdigest()
+    return {"type": "code", "name": written.__qualname__, "source": digest}
 
 
 def key(spec: Spec) -> str:

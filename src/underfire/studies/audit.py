@@ -27,7 +27,7 @@ from underfire.runs.plan import AttackPlan, Planned, PlannedAttack, stages_of
 from underfire.runs.settings import AuditSettings
 from underfire.runs.specs import Detect, Meet, key
 from underfire.runs.store import Store
-from underfire.studies import effectiveness
+from underfire.studies import effectiveness, outcome_rows
 from underfire.studies.audit_record import record
 from underfire.studies.audit_walk import Compute, Deployed, Walk
 from underfire.studies.audits import AUDIT
@@ -138,10 +138,10 @@ def _table(plan: AttackPlan, ids: tuple[str, ...], store: Store) -> pa.Table:
     """One row per image x attack x interpreter, of the images that the attack met."""
     tables = []
     for shown in plan.interpreters:
-        beside = effectiveness.floors(shown, plan.select, ids, store)
+        beside = outcome_rows.floors(shown, plan.select, ids, store)
         for attack in plan.attacks:
             if shown.name in attack.scored.maps and (met_by_it := _met(attack, ids, store)):
-                tables.append(effectiveness.outcomes_of(attack, shown, plan.select, met_by_it, beside, store))
+                tables.append(outcome_rows.outcomes_of(attack, shown, plan.select, met_by_it, beside, store))
     return pa.concat_tables(tables)
 
 

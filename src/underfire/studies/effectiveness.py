@@ -6,30 +6,24 @@ With another target map than the benign one: can the map be led elsewhere (Table
 run = execute(settings, classifier, image_set, Path("runs/x"), command="…")
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
 import torch
-from torch import Tensor
 
 from underfire.attacks.api import Attacker
 from underfire.attacks.attack import Attack
 from underfire.attacks.names import SOLVERS, attack_name, interpreter_name
 from underfire.attacks.target_classes import target_class_named
-from underfire.attacks.target_maps import NO_DONOR, Pool, Wanted
+from underfire.attacks.target_maps import Pool, Wanted
 from underfire.core.errors import UnderfireError
-from underfire.core.io import nullable
 from underfire.core.rng import image_keys
-from underfire.core.rows import in_parts
 from underfire.core.types import Samples
 from underfire.data.image_set import ImageSet
-from underfire.metrics.floors import between_images, natural, partners
-from underfire.metrics.maps import compare_draws, is_faint, judged, linf
+from underfire.interpreters import Interpreter
 from underfire.models.classifier import Classifier
 from underfire.runs.choosing import choose
 from underfire.runs.compute import in_one_sentence, targets_of
@@ -37,17 +31,16 @@ from underfire.runs.dispatch import Crew
 from underfire.runs.execute import Chosen, Experiment, Report, listed
 from underfire.runs.execute import execute as execute_experiment
 from underfire.runs.folder import Run
-from underfire.runs.needs import SHARD
-from underfire.runs.outcomes import ON_FILE, OUTCOMES, outcomes_schema
-from underfire.runs.plan import AttackPlan, Planned, PlannedAttack, PlannedInterpreter
+from underfire.runs.outcomes import OUTCOMES
+from underfire.runs.plan import AttackPlan, Planned
 from underfire.runs.settings import AttackSettings, StudySettings
-from underfire.runs.specs import Select, Spec, TargetMaps, describe, key
-from underfire.runs.store import Store
+from underfire.runs.specs import TargetMaps, describe
 from underfire.studies import paper
 from underfire.studies.averages import Averages, distance_bars, distance_table, iou_bars, iou_table, success_table
 from underfire.studies.base import Study, Subject, chosen, identity, select_from, settings_of
 from underfire.studies.figures import Drawing, Figure, bars, gallery, papers
 from underfire.studies.galleries import by_attack, image, map_of, samples
+from underfire.studies.outcome_rows import outcome_table
 from underfire.studies.tables import Table
 
 GROWING = ("n", "interpreters", "solvers", "evade")  # a run in whose folder one with more of these is made goes on
@@ -60,13 +53,14 @@ def execute(
     out: Path,
     *,
     command: str,
+    explainers: Sequence[Interpreter] | None = None,
     batch_size: int = 16,
     on_chosen: Callable[[str], None] = lambda sentence: None,
     on_progress: Report = lambda planned, progress: None,
     crew: Crew | None = None,
 ) -> Run:
     """Compute what the folder `out` does not hold yet; UnderfireError if it holds a run with other settings."""
-    made = experiment(settings, Subject(classifier, image_set), batch_size)
+    made = experiment(settings, Subject(classifier, image_set), batch_size, explainers)
     return execute_experiment(
         made,
         out,
@@ -79,11 +73,19 @@ def execute(
     )
 
 
-def experiment(settings: AttackSettings, subject: Subject, batch_size: int = 16) -> Experiment:
-    """The attacks; what cannot be classified, explained or attacked is found out when the images are chosen."""
+def experiment(
+    settings: AttackSettings,
+    subject: Subject,
+    batch_size: int = 16,
+    explainers: Sequence[Interpreter] | None = None,
+) -> Experiment:
+    """The attacks; what cannot be classified, explained or attacked is found out when the images are chosen.
+
+    Explainers that are given stand in for those that the settings name.
+    """
     classifier, candidates = subject.classifier, target_class_named(settings.target_class).candidates(subject.image_set)
     select = select_from(settings, classifier, candidates)
-    plan = AttackPlan.of(settings, select)
+    plan = AttackPlan.of(settings, select, explainers)
 
     def choose_images() -> Chosen:
         selection = choose(select, candidates, classifier)
@@ -92,9 +94,10 @@ def experiment(settings: AttackSettings, subject: Subject, batch_size: int = 16)
         passed_over = len(subject.image_set) - len(candidates)
         return chosen(settings, subject, select, selection, says, passed_over=passed_over)
 
-    spec, table = identity(settings, select), partial(outcome_table, plan)
-    smaller = partial(_continued, spec)
-    return Experiment(spec, choose_images, plan.stages, OUTCOMES, table, subject.image_set, smaller, asked=settings)
+    spec, table = identity(settings, select), partial(outcome_table, plan.interpreters, plan.attacks, select)
+    smaller = partial(_continued, plan, spec)
+    asked = settings if explainers is None else None
+    return Experiment(spec, choose_images, plan.stages, OUTCOMES, table, subject.image_set, smaller, asked=asked)
 
 
 def recorded(run: Run) -> AttackPlan:
@@ -109,14 +112,7 @@ def recorded(run: Run) -> AttackPlan:
     return plan
 
 
-def _plan_of(spec: Mapping[str, Any]) -> AttackPlan:
-    """The plan of a run with that spec."""
-    given = dict(spec)
-    select = Select(given.pop("model_fingerprint"), given.pop("images_digest"), given["n"], given["seed"])
-    return AttackPlan.of(AttackSettings(**given), select)
-
-
-def _continued(spec: Mapping[str, Any], held: Mapping[str, Any]) -> tuple[Planned, ...] | None:
+def _continued(plan: AttackPlan, spec: Mapping[str, Any], held: Mapping[str, Any]) -> tuple[Planned, ...] | None:
     """The stages of a smaller run that one of this spec goes on with: fewer images, interpreters, solvers or evasions.
 
     The first solver stays, for it is the one that evades.
@@ -126,143 +122,15 @@ def _continued(spec: Mapping[str, Any], held: Mapping[str, Any]) -> tuple[Planne
         return None
     if any(set(held[name]) - set(spec[name]) for name in GROWING if name != "n"):
         return None
-    return _plan_of(held).stages
+    settings = plan.settings.model_copy(update={name: _frozen(held[name]) for name in GROWING})
+    explainers = dict(zip(plan.settings.interpreters, plan.explainers, strict=True))
+    shown = [explainers[name] for name in settings.interpreters]
+    return AttackPlan.of(settings, replace(plan.select, n=settings.n), shown).stages
 
 
-def outcome_table(plan: AttackPlan, ids: tuple[str, ...], store: Store) -> pa.Table:
-    """One row per image x attack x interpreter, each attack's map against the target map and the benign one."""
-    tables = []
-    for shown in plan.interpreters:
-        beside = floors(shown, plan.select, ids, store)
-        tables += [
-            outcomes_of(attack, shown, plan.select, ids, beside, store)
-            for attack in plan.attacks
-            if shown.name in attack.scored.maps
-        ]
-    return pa.concat_tables(tables)
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """What stages hold of some images."""
-
-    ids: tuple[str, ...]
-    store: Store
-
-    def of(self, spec: Spec, name: str) -> Tensor:
-        return self.store.read(key(spec), name, self.ids)
-
-    def maps(self, drawn: Iterable[Spec]) -> list[Tensor]:
-        """By each draw."""
-        return [self.of(each, "map") for each in drawn]
-
-
-@dataclass(frozen=True)
-class _Measured:
-    """Some rows of the table but for their judgement, and what all rows of an attack are judged by."""
-
-    table: pa.Table
-    distance: Tensor
-    overlap: Tensor
-    noise: Tensor
-    faint: Tensor
-
-
-@dataclass(frozen=True)
-class Floors:
-    """What the distances of these images' maps are to be held against (see `metrics.floors`), by column."""
-
-    ids: tuple[str, ...]
-    columns: Mapping[str, pa.Array]
-
-
-def outcomes_of(
-    attack: PlannedAttack,
-    shown: PlannedInterpreter,
-    select: Select,
-    ids: tuple[str, ...],
-    beside: Floors,
-    store: Store,
-) -> pa.Table:
-    """The rows of one attack on some or all of the images of `beside`, which are read some at a time."""
-    measured = [_measured(attack, shown, select, _Rows(part, store), beside.ids) for part in in_parts(ids, SHARD)]
-    table = pa.concat_tables(each.table for each in measured)
-    names = ("distance", "overlap", "noise", "faint")
-    judgement = judged(*(torch.cat([getattr(each, name) for each in measured]) for name in names))
-    place = table.column_names.index("judgement")
-    table = table.set_column(place, table.schema.field(place), pa.array(judgement, pa.string()))
-    return _with_floors(table, beside)
-
-
-def _measured(
-    attack: PlannedAttack, shown: PlannedInterpreter, select: Select, rows: _Rows, everyone: tuple[str, ...]
-) -> _Measured:
-    craft, goal, drawn, ids = attack.craft, shown.goal, attack.scored.maps[shown.name], rows.ids
-    target, wanted, benign = rows.of(craft.of, "target"), rows.maps(shown.wanted), rows.maps(shown.benign)
-    distances, noise = _distances(rows.maps(drawn), wanted, benign), compare_draws(benign, benign)["map_l1"]
-    donors = rows.of(goal, "donor").tolist() if isinstance(goal, TargetMaps) else [NO_DONOR] * len(ids)
-    columns: dict[str, Any] = {
-        "id": ids,
-        "attack": [attack.name] * len(ids),
-        "solver": [attack.solver] * len(ids),
-        "map_aware": [attack.map_aware] * len(ids),
-        "evades": [attack.evades] * len(ids),
-        "interpreter": [shown.name] * len(ids),
-        "class_true": rows.of(select, "label").tolist(),
-        "class_target": target.tolist(),
-        "class_predicted": rows.of(craft, "predicted").tolist(),
-        "confidence": rows.of(craft, "confidence").tolist(),
-        "success": rows.of(craft, "success").tolist(),
-        **nullable(distances),
-        "target_map_of": [None if donor == NO_DONOR else everyone[donor] for donor in donors],
-        "map_constant": rows.of(drawn[0], "constant").tolist(),
-        "target_constant": rows.of(shown.wanted[0], "constant").tolist(),
-        "repeat_l1": noise.tolist(),
-        "linf": linf(rows.of(craft, "image"), rows.of(select, "image")).tolist(),
-        "success_last": rows.of(craft, "success_last").tolist(),
-        "steps": rows.of(craft, "steps").tolist(),
-        "reason": ["settled" if each else "budget" for each in rows.of(craft, "settled").tolist()],
-    }
-    for form, scored in attack.files.items():
-        measured = _distances(rows.maps(scored.maps[shown.name]), wanted, benign)
-        measured["confidence"] = rows.of(scored.images, "confidence")
-        on_file = {"success": (rows.of(scored.images, "predicted") == target).tolist(), **nullable(measured)}
-        columns |= {f"{name}_{form}": on_file[name] for name in ON_FILE}
-    columns |= {
-        name: each.tolist() for name, each in craft.attack.perturbation.measures(rows.of(craft, "theta")).items()
-    }
-    schema = outcomes_schema()
-    table = pa.table({**{name: pa.nulls(len(ids)) for name in schema.names}, **columns}, schema)
-    return _Measured(table, distances["map_l1"], distances["iou_mean"], noise, is_faint(wanted[0]))
-
-
-def _distances(maps: list[Tensor], wanted: list[Tensor], benign: list[Tensor]) -> dict[str, Tensor]:
-    """From the map that they should look like, and from the benign one."""
-    to_benign = compare_draws(maps, benign)
-    return {**compare_draws(maps, wanted), "benign_l1": to_benign["map_l1"], "benign_iou": to_benign["iou_mean"]}
-
-
-def floors(shown: PlannedInterpreter, select: Select, ids: tuple[str, ...], store: Store) -> Floors:
-    """Of all images of a run."""
-    variation = shown.variation
-    maps, labels = store.read(key(shown.benign[0]), "map", ids), store.read(key(select), "label", ids)
-    found = between_images(maps, partners(image_keys(ids), labels, select.seed))
-    if variation is not None:
-        found |= natural(*(store.read(key(variation), name, ids) for name in ("map_l1", "iou_mean")))
-    return Floors(ids, nullable(found))
-
-
-def _with_floors(table: pa.Table, beside: Floors) -> pa.Table:
-    """The outcomes with the floors of their images."""
-    place_of = {name: place for place, name in enumerate(beside.ids)}
-    places = pa.array([place_of[name] for name in table["id"].to_pylist()], pa.int64())
-    columns = {name: values.take(places) for name, values in beside.columns.items()}
-    if "natural_l1" in columns:
-        columns["within_natural"] = pc.less_equal(table["benign_l1"], columns["natural_l1"])
-    for name, values in columns.items():
-        place = table.column_names.index(name)
-        table = table.set_column(place, table.schema.field(name), values)
-    return table
+def _frozen(value: Any) -> Any:
+    """As settings hold what JSON holds in a list."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _preflight(plan: AttackPlan, classifier: Classifier, samples: Samples, batch_size: int) -> None:

@@ -9,14 +9,15 @@ import torch
 from torch import Tensor, nn
 
 import underfire as uf
-from tiny_attacks import INTERPRETERS, RULES, attack, interpreter_of
+from tiny_attacks import INTERPRETERS, RULES, attack, differing_rows, interpreter_of
 from tiny_networks import CLASSES, MEAN, STD, classifier, images, network
 from underfire.attacks import recipes
-from underfire.attacks.api import Attacker, Result
+from underfire.attacks.api import Attacker
+from underfire.core.image_ops import to_8bit
 from underfire.core.types import Reading
 from underfire.interpreters import Blind
 from underfire.interpreters.protocol import ClosedForm
-from underfire.metrics.maps import map_l1
+from underfire.metrics.maps import FAINT, PLAUSIBLE, compare_maps, map_l1
 
 EPS = 0.02
 
@@ -50,10 +51,6 @@ def labels(model: uf.Classifier, x: Tensor) -> Tensor:
         return model(x).argmax(1)
 
 
-def differing(a: Result, b: Result) -> list[str]:
-    return [name for name, value in vars(a).items() if not torch.equal(value, vars(b)[name])]
-
-
 @pytest.mark.parametrize("recipe", ["annealed", "paper"])
 @pytest.mark.parametrize("interpreter", [uf.CAM(), uf.GradCAM(), uf.GRAD()], ids=lambda g: g.name)
 def test_results_are_measured_on_the_adversarial_images(
@@ -74,6 +71,13 @@ def test_results_are_measured_on_the_adversarial_images(
     assert torch.equal(result.maps, interpreter.explain(model, result.adversarial, result.predicted, result.target))
     assert torch.equal(result.target_map, interpreter.explain(model, x, y, y))
     assert torch.equal(result.map_l1, map_l1(result.maps, result.target_map))
+    assert torch.equal(result.iou, compare_maps(result.maps, result.target_map)["iou_mean"])
+    assert torch.equal(result.benign_maps, result.target_map)
+    assert torch.equal(result.labels, y)
+    with torch.no_grad():
+        assert torch.equal(result.success_8bit, model(to_8bit(result.adversarial)).argmax(1) == result.target)
+    seen = result.target_map.amax((1, 2)) - result.target_map.amin((1, 2)) >= FAINT
+    assert torch.equal(result.plausible, ((result.iou > PLAUSIBLE) | (result.map_l1 == 0)) & seen)
     assert torch.equal(result.linf, (result.adversarial - x).abs().amax((1, 2, 3)))
     assert (result.linf <= EPS + 2**-24).all(), "the ball, to float32's rounding below 1"
     assert result.adversarial.min() >= 0
@@ -110,7 +114,7 @@ def test_bent_images_are_measured_like_the_others(model: uf.Classifier) -> None:
 
 def test_equal_arguments_give_equal_bits_and_seeds_choose_targets(model: uf.Classifier) -> None:
     x = images(8)
-    assert differing(quick(model, seed=1)(x), quick(model, seed=1)(x)) == []
+    assert differing_rows(quick(model, seed=1)(x), quick(model, seed=1)(x)) == []
     assert not torch.equal(quick(model, seed=1)(x).target, quick(model, seed=2)(x).target)
 
 
@@ -129,7 +133,7 @@ def test_given_target_maps_are_aimed_at(model: uf.Classifier) -> None:
     maps = torch.rand(3, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     result = quick(model)(images(3), target_map=maps)
     torch.testing.assert_close(result.target_map, maps.float())
-    assert differing(result, quick(model)(images(3))) != []
+    assert differing_rows(result, quick(model)(images(3))) != []
 
 
 def test_rules_choose_targets_and_target_maps(model: uf.Classifier) -> None:
@@ -165,7 +169,7 @@ def test_parts_of_the_images_under_their_own_names_give_what_all_give(name: str)
 
 def test_images_are_named_by_their_places_unless_told(model: uf.Classifier) -> None:
     x = images(4)
-    assert differing(quick(model)(x), quick(model)(x, ids=range(4))) == []
+    assert differing_rows(quick(model)(x), quick(model)(x, ids=range(4))) == []
     assert not torch.equal(quick(model)(images(9)).target, quick(model)(images(9), ids=range(9, 18)).target)
 
 
@@ -319,7 +323,7 @@ def test_a_model_in_training_mode_gives_the_results_of_evaluation_mode(name: str
         model = uf.Classifier(net, MEAN, STD)
         interpreter = interpreter_of(name, model)
         results.append(Attacker(model, attack(interpreter, rungs=(2,)), interpreter)(images(3)))
-    assert differing(*results) == []
+    assert differing_rows(*results) == []
 
 
 BAD_IMAGES = [

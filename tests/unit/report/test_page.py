@@ -554,7 +554,7 @@ def test_cards_draw_every_attack_but_those_that_evade(many: FakeRun, tmp_path: P
     assert [each["title"] for each in data["attacks"] if not each["drawn"]] == ["ADV² evading median 3×3"]
     assert {len(card["rows"]) for card in data["cards"]} == {6 * 2}
     assert {row[2] is None for card in data["cards"] for row in card["rows"] if row[0] == 2} == {True}
-    assert "Attacks that evade a detector, or are unknown here, have numbers and no pictures." in page
+    assert "Attacks that evade a detector have numbers and no pictures." in page
 
 
 def test_each_attack_is_drawn_by_what_it_did(many: FakeRun, tmp_path: Path) -> None:
@@ -570,7 +570,7 @@ def test_cards_are_judged_by_the_first_adv2(many: FakeRun, tmp_path: Path) -> No
     assert '<option value="adv2" selected>' in render(many, tmp_path)
 
 
-def test_an_unknown_attack_is_in_the_tables_alone(many: FakeRun, tmp_path: Path) -> None:
+def test_an_attack_of_others_is_shown_and_not_judged_beside_ours(many: FakeRun, tmp_path: Path) -> None:
     class Foreign(FakeRun):
         def outcomes(self) -> pa.Table:
             foreign = [outcome(id, "<b>$x", "cam", iou_mean=0.4) for id in self.ids]

@@ -1,17 +1,17 @@
 """Stages by workers, without Ray: what is ready goes to whoever is free, and nothing that fails stops the rest."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from tiny_crew import Staff
 from underfire.attacks.engine import Progress
 from underfire.attacks.solvers import adv2, pgd
 from underfire.attacks.target_maps import RandomClassMap
@@ -30,7 +30,7 @@ from underfire.runs.needs import StageInputs
 from underfire.runs.plan import Planned
 from underfire.runs.specs import Craft, Explain, Saved, Select, Spec, TargetClasses, TargetMaps, key
 from underfire.runs.store import Store
-from underfire.runs.workers import Reference, Worker
+from underfire.runs.workers import Worker
 
 SELECT = Select("model", "images", n=7, seed=0)
 TARGETS = TargetClasses(SELECT, seed=0)
@@ -44,42 +44,6 @@ STAGES = (TARGETS, MAPS, BORROWED, PLAIN, LED, SAVED, Explain(SAVED, CAM()))
 
 def planned(*specs: Spec) -> list[Planned]:
     return [Planned(f"{place} {type(spec).__name__}", spec, "step", "", None) for place, spec in enumerate(specs)]
-
-
-@dataclass(frozen=True)
-class Loaded(Reference):
-    """A classifier that is there already."""
-
-    classifier: Classifier | None = None
-
-    def load(self, device: torch.device) -> Classifier:
-        assert self.classifier is not None
-        return self.classifier
-
-
-class Staff:
-    """So many workers in this process; whoever began last is heard first. `change` alters what each piece gave."""
-
-    def __init__(
-        self, count: int, classifier: Classifier, change: Callable[[list[Event]], list[Event]] = lambda events: events
-    ) -> None:
-        self.places, self._change = range(count), change
-        self._reference, self._worker = Loaded({}, "tiny", "", classifier), Worker("cpu", threads=1)
-        self._at_work: dict[int, tuple[Any, ...]] = {}
-        self.begun, self.most = list[str](), 0
-
-    def begin(self, place: int, spec: Spec, inputs: StageInputs, batch_size: int) -> None:
-        assert place not in self._at_work
-        self._at_work[place] = spec, inputs, self._reference, batch_size
-        self.begun.append(type(spec).__name__)
-        self.most = max(self.most, len(self._at_work))
-
-    def heard(self) -> Iterator[tuple[int, Event]]:
-        place, given = self._at_work.popitem()
-        yield from ((place, event) for event in self._change(self._worker.whole(*given)))
-
-    def drop(self) -> None:
-        self._at_work.clear()
 
 
 @pytest.fixture

@@ -65,7 +65,7 @@ const picturesOf = (card) => make("div", { class: "scroll", tabindex: 0, role: "
   ),
 );
 
-const HEADS = ["Interpreter", "Attack", "Ending", "Predicted", "p(target)", "IoU", "ΔL1", ...(data.targeted ? ["to benign"] : []), "Change"];
+const HEADS = ["Interpreter", "Attack", "Ending", "Predicted", data.cards[0].target === null ? "p(predicted)" : "p(target)", "IoU", "ΔL1", ...(data.targeted ? ["to benign"] : []), "Change"];
 
 const numbersRow = (card, row) => make("tr", {},
   make("th", { scope: "row" }, row.interpreter.title),
@@ -86,7 +86,7 @@ const numbersOf = (card) => [
 
 const classesOf = (card) => {
   const donor = card.donor ? `; wanted: the map of ${card.donor}` : "";
-  return make("p", { class: "classes" }, data.classes[card.true], " → ", data.classes[card.target], donor);
+  return make("p", { class: "classes" }, data.classes[card.true], " → ", data.classes[card.target] ?? "any other", donor);
 };
 
 // Numbers and changes are folded away, and made when they are first asked for.

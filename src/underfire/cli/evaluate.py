@@ -1,0 +1,39 @@
+"""`underfire evaluate`: what came of an attack that others made, by the same measures as of our own."""
+
+from pathlib import Path
+
+from underfire.cli.attack import print_summary, say_subject
+from underfire.cli.options import Out
+from underfire.cli.terminal import chosen_device, command_line, crews, say, say_written, stage_bars
+from underfire.runs.settings import Distributed, EvaluateSettings
+
+
+def evaluate(settings: EvaluateSettings, machine: Distributed, out: Out = Path("runs/evaluate")) -> None:
+    """Measure images that somebody else's attack made beside the benign ones; leaves a run folder and its report."""
+    from underfire.data.class_names import outputs_of
+    from underfire.report import write_report
+    from underfire.runs.suited import suited
+    from underfire.studies import evaluate as study
+
+    classifier = settings.load(settings.model, chosen_device(machine.device))
+    settings, pairs = study.opened(settings, classifier)
+    outputs_of(classifier, pairs.benign)  # what it assumes is found by passing an image
+    settings, notes = suited(settings, classifier, pairs.benign)
+    say_subject(settings, classifier, pairs.benign, notes)
+    say(f"{len(pairs.attacked)} attacked of {len(pairs.benign)} benign images, matched by name.")
+    with crews(machine) as crew_of, stage_bars() as on_progress:
+        run = study.execute(
+            settings,
+            classifier,
+            pairs,
+            out,
+            command=command_line(),
+            batch_size=machine.batch,
+            on_chosen=say,
+            on_progress=on_progress,
+            crew=crew_of(settings.model_dump(), classifier),
+        )
+    report = write_report(run, out / "report.html")
+    print_summary(run)
+    say("")
+    say_written({"Run folder": out, "Report": report})

@@ -1,0 +1,242 @@
+"""What somebody else's attack did: class, confidence and map of given images beside those of the benign ones.
+
+    settings, pairs = opened(settings, classifier)
+    run = execute(settings, classifier, pairs, Path("runs/x"), command="…")
+
+The images are measured like those of our own attacks, into the same table; nothing is attacked.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from underfire.attacks.target_classes import RandomClass, target_class_named
+from underfire.core.losses import confidence
+from underfire.core.types import Samples
+from underfire.data.class_names import first_picture, for_classifier
+from underfire.data.corruptions import FILES
+from underfire.data.image_set import ImageSet
+from underfire.data.pairs import open_attacked, paired, read_pairs
+from underfire.interpreters import Interpreter
+from underfire.models.classifier import Classifier
+from underfire.runs.choosing import choose, keep
+from underfire.runs.compute import logits_of, targets_of
+from underfire.runs.dispatch import Crew
+from underfire.runs.execute import Chosen, Experiment, Report, preflight
+from underfire.runs.execute import execute as execute_experiment
+from underfire.runs.folder import Run
+from underfire.runs.outcomes import OUTCOMES
+from underfire.runs.plan import (
+    MeasuredImages,
+    Planned,
+    PlannedInterpreter,
+    measured_stages,
+    planned_maps,
+    saved,
+    scored_maps,
+    variation,
+)
+from underfire.runs.reused import attacked_of_run, is_run
+from underfire.runs.settings import EvaluateSettings, sized
+from underfire.runs.specs import Given, Select, TargetClasses
+from underfire.runs.store import Store
+from underfire.studies.base import Subject, chosen, identity, select_from
+from underfire.studies.outcome_rows import fooled, outcome_table
+
+STUDY = "evaluate"  # in run.json
+
+
+@dataclass(frozen=True)
+class GivenPairs:
+    """All benign images, and under their names the attacked ones of some of them."""
+
+    benign: ImageSet
+    attacked: ImageSet
+
+    @property
+    def first(self) -> ImageSet:
+        """The benign images that were attacked."""
+        made = set(self.attacked.ids)
+        return self.benign.take([i for i, name in enumerate(self.benign.ids) if name in made])
+
+
+@dataclass(frozen=True)
+class GivenAttack:
+    """Somebody's attack, of which nothing is known but its images: what is measured of them."""
+
+    name: str
+    scored: MeasuredImages
+    files: Mapping[str, MeasuredImages]
+    solver: None = None
+    map_aware: None = None
+    evades: None = None
+
+
+@dataclass(frozen=True)
+class EvaluationPlan:
+    """The pairs, the interpreters, the attack, and the stages that hold it all."""
+
+    given: Given
+    interpreters: tuple[PlannedInterpreter, ...]
+    attack: GivenAttack
+    stages: tuple[Planned, ...]
+
+    @classmethod
+    def of(
+        cls, settings: EvaluateSettings, select: Select, pictures: str, explainers: Sequence[Interpreter]
+    ) -> "EvaluationPlan":
+        targets = None
+        if settings.target_class is not None:
+            targets = TargetClasses(select, settings.seed, target_class_named(settings.target_class))
+        given, interpreters = Given(select, pictures, targets), list[PlannedInterpreter]()
+        for each in explainers:
+            benign = scored_maps(select, each)
+            interpreters.append(PlannedInterpreter(each, benign, variation(settings, benign[0]), benign[0], None))
+        scored = MeasuredImages(given, {each.name: scored_maps(given, each) for each in explainers})
+        files = {name: saved(given, form, explainers) for name, form in FILES.items()}
+        attack = GivenAttack(settings.name, scored, files)
+        return cls(given, tuple(interpreters), attack, tuple(_stages(given, interpreters, attack)))
+
+
+def _stages(given: Given, interpreters: list[PlannedInterpreter], attack: GivenAttack) -> Iterator[Planned]:
+    yield Planned("images", given.of, "image", "benign", None)
+    if given.targets is not None:
+        yield Planned("targets", given.targets, "step", "benign", None)
+    for each in interpreters:
+        yield from planned_maps(f"benign maps, {each.name}", each.benign, "benign", each.name)
+        if each.variation is not None:
+            yield Planned(f"natural variation, {each.name}", each.variation, "step", "benign", each.name)
+    yield from measured_stages(attack)
+
+
+def opened(settings: EvaluateSettings, classifier: Classifier) -> tuple[EvaluateSettings, GivenPairs]:
+    """The pairs, and the settings with what makes benign images of the size of the attacked ones.
+
+    Attacked images are taken as they are; so are benign ones, unless they have another size and none is asked for: then
+    they are resized and cropped as the classifier's weights want. UnderfireError for pairs that do not match.
+    """
+    benign = for_classifier(settings.open_images(), classifier)
+    attacked = paired(benign, open_given(settings.attacked, benign))
+    pairs = GivenPairs(benign, attacked)
+    before, after = first_picture(pairs.first), first_picture(attacked)
+    differ = before is not None and after is not None and before.shape != after.shape
+    if differ and settings.crop is None and settings.resize is None:
+        settings = sized(settings, classifier.origin)
+        pairs = replace(pairs, benign=for_classifier(settings.open_images(), classifier))
+    return settings, pairs
+
+
+def open_given(named: str, benign: ImageSet) -> ImageSet:
+    """The pictures of a folder or an .npz, or those of a run's attack."""
+    path = Path(named)
+    return open_attacked(path, benign) if path.exists() and not is_run(named) else attacked_of_run(named)
+
+
+def execute(
+    settings: EvaluateSettings,
+    classifier: Classifier,
+    pairs: GivenPairs,
+    out: Path,
+    *,
+    command: str,
+    explainers: Sequence[Interpreter] | None = None,
+    batch_size: int = 16,
+    on_chosen: Callable[[str], None] = lambda sentence: None,
+    on_progress: Report = lambda planned, progress: None,
+    crew: Crew | None = None,
+) -> Run:
+    """Compute what the folder `out` does not hold yet; UnderfireError if it holds a run with other settings."""
+    return execute_experiment(
+        experiment(settings, classifier, pairs, batch_size, explainers),
+        out,
+        classifier,
+        command=command,
+        batch_size=batch_size,
+        on_chosen=on_chosen,
+        on_progress=on_progress,
+        crew=crew,
+    )
+
+
+def experiment(
+    settings: EvaluateSettings,
+    classifier: Classifier,
+    pairs: GivenPairs,
+    batch_size: int = 16,
+    explainers: Sequence[Interpreter] | None = None,
+) -> Experiment:
+    """The measurements; what cannot be classified or explained is found out when the images are chosen.
+
+    Explainers that are given stand in for those that the settings name.
+    """
+    rule = RandomClass() if settings.target_class is None else target_class_named(settings.target_class)
+    candidates, subject = rule.candidates(pairs.first), Subject(classifier, pairs.benign)
+    asked, settings = settings, settings.model_copy(update={"n": min(settings.n or len(candidates), len(candidates))})
+    select = select_from(settings, classifier, rule.candidates(pairs.benign))
+    pictures = _digest(pairs.attacked)
+    shown = tuple(explainers or settings.explainers())
+    plan = EvaluationPlan.of(settings, select, pictures, shown)
+
+    def choose_pairs() -> Chosen:
+        selection = choose(select, candidates, classifier)
+        samples = selection.samples
+        attacked = replace(samples, images=read_pairs(samples.images, samples.ids, pairs.attacked))
+        judged = _judged(plan.given, samples, attacked, classifier, batch_size)
+        preflight(shown, classifier, samples)
+        requested = asked.n or len(samples.ids)
+        found = chosen(settings, subject, select, selection, {}, requested=requested, pairs=len(pairs.attacked))
+        return replace(found, keep=partial(_keep, found.keep, plan.given, attacked, judged))
+
+    spec = identity(settings, select, STUDY, attacked_digest=pictures)
+    table = partial(outcome_table, plan.interpreters, (plan.attack,), select)
+    continues = partial(_continued, settings, plan, spec)
+    repeating = asked if explainers is None else None
+    return Experiment(spec, choose_pairs, plan.stages, OUTCOMES, table, pairs.benign, continues, asked=repeating)
+
+
+def _keep(
+    keep_benign: Callable[[Store], None], given: Given, attacked: Samples, judged: Mapping[str, Tensor], store: Store
+) -> None:
+    """The attacked images before the benign ones, of which a run is asked whether its images are there."""
+    keep(given, attacked, store, **judged)
+    keep_benign(store)
+
+
+def _judged(
+    given: Given, benign: Samples, attacked: Samples, classifier: Classifier, batch_size: int
+) -> dict[str, Tensor]:
+    """The class that is reported of each attacked image, and whether that is what the attack wanted."""
+    logits = torch.cat([logits_of(classifier, chunk) for chunk in torch.split(attacked.images, batch_size)])
+    predicted = logits.argmax(1)
+    target = None if given.targets is None else targets_of(given.targets, benign, classifier, batch_size)
+    return {
+        "predicted": predicted,
+        "confidence": confidence(logits, predicted if target is None else target),
+        "success": fooled(predicted, benign.labels, target),
+    }
+
+
+def _digest(attacked: ImageSet) -> str:
+    """A hash of which pictures there are and of what they contain."""
+    return hashlib.blake2b(json.dumps(attacked.content_hashes(attacked.ids)).encode(), digest_size=16).hexdigest()
+
+
+def _continued(
+    settings: EvaluateSettings, plan: EvaluationPlan, spec: Mapping[str, Any], held: Mapping[str, Any]
+) -> tuple[Planned, ...] | None:
+    """The stages of a run of fewer pairs or interpreters that one of this spec goes on with."""
+    more = {name: spec[name] for name in ("n", "interpreters")}
+    if {**held, **more} != spec or held["n"] > spec["n"] or set(held["interpreters"]) - set(spec["interpreters"]):
+        return None
+    smaller = settings.model_copy(update={"n": held["n"], "interpreters": tuple(held["interpreters"])})
+    explainers = {name: each.interpreter for name, each in zip(settings.interpreters, plan.interpreters, strict=True)}
+    select = replace(plan.given.of, n=smaller.n)
+    shown = [explainers[name] for name in smaller.interpreters]
+    return EvaluationPlan.of(smaller, select, plan.given.pictures, shown).stages
