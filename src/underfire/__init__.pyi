@@ -41,6 +41,7 @@ from .interpreters import (
     explainer as explainer,
 )
 from .models.classifier import Classifier as Classifier
-from .report.api import evaluate as evaluate, run as run, verdict as verdict
+from .report.api import audit as audit, evaluate as evaluate, run as run, verdict as verdict
 from .report.page import write_report as write_report
 from .runs.folder import Run as Run, open_run as open_run
+from .studies.audits import Audit as Audit

@@ -3,6 +3,7 @@
     run = run(model, dataset, ["cam", GRAD()], out="runs/mine", n=32, eps=8 / 255)
     run.outcomes(), verdict(run)         # runs/mine/report.html is written
     evaluate(model, images, attacked, labels=labels, out="runs/theirs")
+    audit(model, CAM(), images, labels).worst.robust
 
 A run folder holds what the command of that name leaves; called again in the same folder it is resumed and grows.
 """
@@ -10,6 +11,7 @@ A run folder holds what the command of that name leaves; called again in the sam
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -29,9 +31,12 @@ from underfire.report.verdict import Verdict, judge
 from underfire.report.wording import wording
 from underfire.runs.folder import Run
 from underfire.runs.outcomes import quoted
-from underfire.runs.settings import AttackSettings, EvaluateSettings, Inputs, Viewed, sized
+from underfire.runs.settings import AttackSettings, AuditSettings, EvaluateSettings, Inputs, Viewed, sized
+from underfire.studies import audit as auditing
 from underfire.studies import effectiveness
 from underfire.studies import evaluate as evaluation
+from underfire.studies.audits import Audit, audit_of
+from underfire.studies.base import Manner, Subject
 
 S = TypeVar("S", bound=Inputs)
 Explaining = Iterable[Interpreter | str]
@@ -95,6 +100,33 @@ def evaluate(
     )
     write_report(made, made.path / REPORT)
     return made
+
+
+def audit(
+    model: Classifier,
+    interpreters: Interpreter | str | Explaining,
+    images: Any,
+    labels: Any = None,
+    *,
+    out: str | Path | None = None,
+    batch: int = 16,
+    **options: Any,
+) -> Audit:
+    """On which share of images would nobody have noticed an attack? As `underfire audit` does, with its report.
+
+    interpreters: one or several; images, labels: as those of `run`. What is computed is kept in `out`, if it is given.
+    options are those of `underfire audit` by their names: n, suite, detector, eps, on_grid, seed, ….
+    UnderfireError for whatever does not fit.
+    """
+    shown = _explainers((interpreters,) if isinstance(interpreters, str | Interpreter) else interpreters)
+    settings = _settings(AuditSettings, model, shown, options, images=_name_of(images), labels=_name_of_labels(labels))
+    settings, image_set = _opened(settings, model, images, labels)
+    with TemporaryDirectory() as temporary:
+        folder = Path(out or Path(temporary) / "audit")
+        manner = Manner("underfire.audit", batch)
+        made = auditing.execute(settings, Subject(model, image_set), folder, manner, explainers=shown)
+        write_report(made, made.path / REPORT)
+        return audit_of(made)
 
 
 def verdict(run: Run) -> tuple[Verdict, ...]:

@@ -424,9 +424,12 @@ class AuditSettings(Inputs):
     def attacks(self) -> AttackSettings:
         """The attacks of the suite, those that evade the detector among them where there are such."""
         effort, solvers = SUITES[self.suite]
-        given = {name: getattr(self, name) for name in (*Inputs.model_fields, "eps", "on_grid")}
+        given = {
+            name: getattr(self, name) for name in (*Inputs.model_fields, "eps", "on_grid") if name != "interpreters"
+        }
         evade = (self.detector,) if self.detector is not None and can_be_evaded(self.detector) else ()
-        return AttackSettings(**given, solvers=solvers, effort=effort, evade=evade, variation="all")
+        made = AttackSettings(**given, solvers=solvers, effort=effort, evade=evade, variation="all")
+        return made.model_copy(update={"interpreters": self.interpreters})
 
 
 class EvaluateSettings(Inputs, Varied):

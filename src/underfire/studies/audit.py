@@ -7,7 +7,7 @@ The attacks are those of a run of `underfire attack`; which images each of them 
 `underfire.studies.audit_walk`). audit.json is written last (see `underfire.studies.audits`).
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ import pyarrow as pa
 from underfire.core.io import write_json
 from underfire.detection.calibration import check_enough
 from underfire.detection.registry import Judgement, judgements_named
+from underfire.interpreters import Interpreter
 from underfire.runs.compute import Context
 from underfire.runs.dispatch import Crew
 from underfire.runs.execute import Experiment, Report, adding_to, perform
@@ -45,15 +46,18 @@ def execute(
     out: Path,
     manner: Manner,
     on_chosen: Callable[[str], None] = lambda sentence: None,
+    explainers: Sequence[Interpreter] | None = None,
 ) -> Run:
     """Compute what the folder `out` does not hold yet; UnderfireError if it holds a run with other settings.
 
-    Stages are shared with those of the folder around `out`, where that is a run folder or one of studies.
+    Stages are shared with those of the folder around `out`, where that is a run folder or one of studies. Explainers
+    that are given stand in for those that the settings name.
     """
     select = select_from(settings, subject.classifier, subject.image_set)
-    audit = Auditing(settings, subject, AttackPlan.of(settings.attacks(), select))
+    audit = Auditing(settings, subject, AttackPlan.of(settings.attacks(), select, explainers))
     shared = (out.absolute().parent / "stages").is_dir()
     made = audit.experiment(manner.batch_size)
+    made = made if explainers is None else replace(made, asked=None)
     run = execute_experiment(made, out, subject.classifier, **vars(manner), on_chosen=on_chosen, shared=shared)
     with adding_to(run):
         walk = audit.walk(run, run.ids, lambda stages, ids: None)
@@ -75,7 +79,7 @@ class Auditing:
             spare = min(self.settings.benign, len(self.subject.image_set) - self.settings.n)
             check_enough(spare // 2, self.settings.fpr)
         return replace(
-            effectiveness.experiment(self.settings.attacks(), self.subject, batch_size),
+            effectiveness.experiment(self.settings.attacks(), self.subject, batch_size, self.plan.explainers),
             spec=identity(self.settings, self.plan.select, NAME),
             tabulate=partial(_table, self.plan),
             continues=self._continues,

@@ -100,3 +100,16 @@ def test_a_bare_network_is_to_be_wrapped(
     network: Any = model.network
     with pytest.raises(UnderfireError, match=r"wrap it: underfire\.Classifier"):
         uf.run(network, pixels(photos), ["cam"], labels=photos.labels, out=tmp_path / "run")
+
+
+def test_an_audit_in_memory_finds_what_one_of_files_finds(
+    model: Classifier, photos: ImageSet, tiny_photos: Path, tmp_path: Path
+) -> None:
+    given: dict[str, Any] = {"n": 2, "suite": "quick", "eps": 0.03}
+    here = uf.audit(model, "cam", tiny_photos, out=tmp_path / "here", **given)
+    there = uf.audit(model, uf.CAM(), tiny_photos, **given)
+    assert (tmp_path / "here" / "report.html").is_file()
+    assert here == there
+    mine = uf.explainer(lambda net, x, y: x.mean(1))
+    dataset = TensorDataset(pixels(photos), photos.labels)
+    assert [each.interpreter for each in uf.audit(model, mine, dataset, **given).interpreters] == [mine.name]
