@@ -53,9 +53,7 @@ def recipe(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
     whole = recipes.RECIPES["annealed"]
     if request.param == "short":
         steps = {name: sum(each.efforts["standard"]) // 3 for name, each in whole.map_attacks.items()} | {"mask": 10}
-        attacks = {
-            name: replace(each, efforts={"standard": (steps[name],)}) for name, each in whole.map_attacks.items()
-        }
+        attacks = {name: replace(each, efforts={"quick": (steps[name],)}) for name, each in whole.map_attacks.items()}
         short = replace(whole, map_attacks=attacks)
         monkeypatch.setattr(recipes, "RECIPES", {**recipes.RECIPES, "annealed": short})
         masks = {"mask": lambda argument: MASK(Solver(steps=30))}

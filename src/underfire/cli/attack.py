@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from underfire.attacks.names import QUICK
 from underfire.cli.options import Out
 from underfire.cli.terminal import (
     chosen_device,
@@ -51,7 +52,8 @@ def demo(
     from underfire.data.demo import EPS, SHOWN, demo_images
     from underfire.models.classifier import Classifier
 
-    settings = AttackSettings(model="demo", images="demo", interpreters=SHOWN, eps=EPS, **drawn.model_dump())
+    given = {"interpreters": SHOWN, "eps": EPS, "effort": QUICK, **drawn.model_dump()}
+    settings = AttackSettings(model="demo", images="demo", **given)
     _attack(settings, Classifier.load("demo", device=chosen_device(machine.device)), demo_images(), out, batch=16)
     say(
         "\nTry your own model next:\n"
