@@ -4,7 +4,10 @@
 
 Rounds alternate between one worker and two, each with one thread and an attack of the same images in a fresh folder;
 the ratio is taken within a round, so that other work on the machine slows both alike. What counts is the time from the
-first piece to the last, without the start of Ray. The last line is the peak memory of the process that drives.
+first piece to the last, without the start of Ray. The last lines are what the process that drives spent of its own,
+which passes nothing through the network, and its peak memory; for more and fewer images, run it with each `--n`:
+
+    python benchmarks/workers.py --workers 1 --rounds 1 --interpreter cam --steps 5 --n 2000 --model …
 """
 
 import argparse
@@ -12,6 +15,7 @@ import resource
 import statistics
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -40,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ratios = []
     for turn in range(given.rounds):
         order = given.workers if turn % 2 == 0 else given.workers[::-1]
-        seconds = {count: timed(given, count) for count in order}
+        spent = {count: timed(given, count) for count in order}
+        seconds = {count: each.wall for count, each in spent.items()}
         ratios.append(seconds[given.workers[0]] / seconds[given.workers[-1]])
         print(
             f"{turn + 1:>5} "
@@ -48,11 +53,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
             + f" {ratios[-1]:>10.2f}"
         )
     print(f"median ratio {statistics.median(ratios):.2f}")
+    own = 1000 * spent[given.workers[0]].own / given.n
+    print(f"time of the driver {own:.2f} ms per image")
     print(f"peak memory of the driver {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
 
 
-def timed(given: argparse.Namespace, count: int) -> float:
-    """Seconds that so many workers take for all stages."""
+@dataclass(frozen=True)
+class Spent:
+    """Seconds from the first piece to the table, and those in which the driver itself computed."""
+
+    wall: float
+    own: float
+
+
+def timed(given: argparse.Namespace, count: int) -> Spent:
+    """What so many workers and their driver take for all stages."""
     settings = AttackSettings(
         model=given.model,
         weights=given.weights,
@@ -63,7 +78,7 @@ def timed(given: argparse.Namespace, count: int) -> float:
         steps=given.steps,
     )
     classifier = settings.load(settings.model, "cpu")
-    images, begun = for_classifier(settings.open_images(given.n * 2), classifier), list[float]()
+    images, begun = for_classifier(settings.open_images(given.n * 2), classifier), list[tuple[float, float]]()
     with TemporaryDirectory() as folder, hired(Hiring(count)) as workers:
         crew = seeing(workers, Reference.of(settings.model_dump(), classifier))
         effectiveness.execute(
@@ -73,9 +88,10 @@ def timed(given: argparse.Namespace, count: int) -> float:
             Path(folder) / "run",
             command="benchmark",
             crew=crew,
-            on_chosen=lambda sentence: begun.append(time.perf_counter()),
+            on_chosen=lambda sentence: begun.append((time.perf_counter(), time.process_time())),
         )
-        return time.perf_counter() - begun[0]
+        wall, own = begun[0]
+        return Spent(time.perf_counter() - wall, time.process_time() - own)
 
 
 if __name__ == "__main__":

@@ -339,12 +339,12 @@ def test_a_run_killed_while_it_grows_goes_on(short_recipe: None, start: Start, t
 def test_the_table_of_the_smaller_run_is_none_of_the_grown_one(
     short_recipe: None, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def give_up(path: Path, table: Any) -> None:
+    def give_up(*given: Any) -> None:
         raise KeyboardInterrupt
 
     start(tmp_path / "grown", n=2)
     with monkeypatch.context() as patched:
-        patched.setattr(execute_module, "write_table", give_up)
+        patched.setattr(execute_module, "write_row_groups", give_up)
         with pytest.raises(KeyboardInterrupt):
             start(tmp_path / "grown", n=4)
     assert len(start(tmp_path / "grown", n=4).outcomes()) == 8

@@ -7,7 +7,7 @@ import filecmp
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,17 @@ from underfire.core.errors import UnderfireError
 def write_table(path: Path, table: pa.Table) -> None:
     """Write a parquet file in one move."""
     write_atomically(path, lambda temporary: pq.write_table(table, temporary))
+
+
+def write_row_groups(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> None:
+    """Write tables of these columns as one parquet file in one move, each as a row group as soon as it is there."""
+
+    def write(temporary: Path) -> None:
+        with pq.ParquetWriter(temporary, schema) as writer:
+            for table in tables:
+                writer.write_table(table)
+
+    write_atomically(path, write)
 
 
 def read_table(path: Path, schema: pa.Schema) -> pa.Table:

@@ -7,6 +7,8 @@
 Where unrelated maps are often called plausible, that word says nothing (`INDISTINCT`).
 """
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -17,6 +19,7 @@ from underfire.metrics.maps import above_mean, iou, map_l1
 
 INDISTINCT = 0.2  # share of plausible unrelated pairs from which on one map in five would pass for any other
 QUANTILE = 0.95
+MapsAt = Callable[[Int[Tensor, " m"]], Maps]
 
 
 def partners(keys: Keys, labels: Labels, seed: int) -> Int[Tensor, " n"]:
@@ -31,22 +34,26 @@ def _partner(place: int, draw: float, labels: Labels) -> int:
     return int(others[int(draw * len(others))]) if len(others) else place
 
 
-def between_images(maps: Maps, partner: Int[Tensor, " n"], at_once: int = 64) -> dict[str, Row]:
-    """Distance and overlap of each map with its partner's and with the mean of all others; NaN where it is alone."""
-    total, everyone = maps.sum(0, dtype=torch.float64), torch.arange(len(maps))
-    parts = [_between(maps, total, partner, chunk) for chunk in torch.split(everyone, at_once)]
+def between_images(maps_at: MapsAt, partner: Int[Tensor, " n"], at_once: int = 64) -> dict[str, Row]:
+    """Distance and overlap of each map with its partner's and with the mean of all others; NaN where it is alone.
+
+    `maps_at` reads the maps at some places, so that no more than a few are in memory.
+    """
+    chunks = torch.split(torch.arange(len(partner)), at_once)
+    total = torch.stack([maps_at(chunk).sum(0, dtype=torch.float64) for chunk in chunks]).sum(0)
+    parts = [_between(maps_at, total, partner, chunk) for chunk in chunks]
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def _between(
-    maps: Maps, total: Float[Tensor, "i j"], partner: Int[Tensor, " n"], chunk: Int[Tensor, " m"]
+    maps_at: MapsAt, total: Float[Tensor, "i j"], partner: Int[Tensor, " n"], chunk: Int[Tensor, " m"]
 ) -> dict[str, Float[Tensor, " m"]]:
     """The same of some of the images."""
-    others, own = len(maps) - 1, maps[chunk]
+    others, own = len(partner) - 1, maps_at(chunk)
     mean = (total - own) / others if others else torch.full_like(own, torch.nan)
     alone = (partner[chunk] == chunk)[:, None, None]
-    unrelated = torch.where(alone, torch.nan, maps[partner[chunk]])
-    return {**_compared("unrelated", own, unrelated), **_compared("mean_map", own, mean.to(maps.dtype))}
+    unrelated = torch.where(alone, torch.nan, maps_at(partner[chunk]))
+    return {**_compared("unrelated", own, unrelated), **_compared("mean_map", own, mean.to(own.dtype))}
 
 
 def natural(distances: Float[Tensor, "n changes"], overlaps: Float[Tensor, "n changes"]) -> dict[str, Row]:

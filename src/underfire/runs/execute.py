@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from underfire.attacks.engine import Progress
 from underfire.attacks.target_classes import target_class_named
 from underfire.core.errors import UnderfireError
-from underfire.core.io import read_json, write_json, write_table
+from underfire.core.io import read_json, write_json, write_row_groups
 from underfire.core.rng import image_keys
 from underfire.core.types import Samples
 from underfire.data.class_names import for_classifier
@@ -63,7 +63,8 @@ class Experiment:
     choose: Callable[[], "Chosen"]
     plan: tuple[Planned, ...]
     table: str  # the file's name
-    tabulate: Callable[[tuple[str, ...], Store], pa.Table]
+    columns: pa.Schema
+    tabulate: Callable[[tuple[str, ...], Store], Iterable[pa.Table]]  # in parts, of which one is in memory at a time
     image_set: ImageSet
     continues: Callable[[Mapping[str, Any]], tuple[Planned, ...] | None] = _begins_anew
     perform: "Perform" = field(default_factory=lambda: perform)
@@ -123,7 +124,7 @@ def execute(
             experiment.perform(experiment.plan, ids, context, run, on_progress, crew)
             or not (out / experiment.table).exists()
         ):
-            write_table(out / experiment.table, experiment.tabulate(ids, run.store))
+            write_row_groups(out / experiment.table, experiment.columns, experiment.tabulate(ids, run.store))
     return run
 
 

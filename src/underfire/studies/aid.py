@@ -40,6 +40,7 @@ from underfire.studies import localisation, paper
 from underfire.studies.aid_views import (
     BENIGN,
     LEVELS,
+    SCHEMA,
     TABLE,
     AidSettings,
     AidSummary,
@@ -79,6 +80,7 @@ def experiment(settings: AidSettings, subject: Subject) -> Experiment:
         choose_images,
         tuple(plan(settings, select, shown)),
         TABLE,
+        SCHEMA,
         partial(aid_table, settings, select, shown),
         subject.image_set,
     )

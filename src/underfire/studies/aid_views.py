@@ -6,6 +6,7 @@ of each are compared with benign ones.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ from underfire.runs.specs import (
 )
 from underfire.runs.store import Store
 from underfire.studies.base import per_image
+from underfire.studies.stage_rows import StageRows, by_parts
 from underfire.studies.worst_case import WorstCase, crafted, warm_start, worst_case
 
 TABLE = "aid.parquet"
@@ -215,29 +217,29 @@ def _start(craft: Craft) -> Planned:
 
 def aid_table(
     settings: AidSettings, select: Select, shown: tuple[View, ...], ids: tuple[str, ...], store: Store
-) -> pa.Table:
+) -> Iterator[pa.Table]:
+    """One row per image and view."""
     undefended = next(iter(settings.by_label().values()))
-    labels = store.read(key(select), "label", ids)
-    tables = []
     for view in shown:
         reference = scored_maps(select, undefended if view.images == BENIGN else view.interpreter)
-        maps, references = ([store.read(key(each), "map", ids) for each in drawn] for drawn in (view.maps, reference))
-        of, predicted = view.spec, labels if view.spec == select else store.read(key(view.measured), "predicted", ids)
-        table = per_image(
-            SCHEMA,
-            ids,
-            images=view.images,
-            made_for=view.made_for,
-            member=view.member,
-            shown_by=view.shown_by,
-            class_true=labels,
-            class_target=store.read(key(of.of), "target", ids) if isinstance(of, Craft) else None,
-            class_predicted=predicted,
-            sigma=store.read(key(of), "sigma", ids) if isinstance(of, CalibratedNoise) else None,
-            map_l1=compare_draws(maps, references)["map_l1"],
-        )
-        tables.append(table)
-    return pa.concat_tables(tables)
+        yield by_parts(ids, store, partial(_seen, view, select, reference))
+
+
+def _seen(view: View, select: Select, reference: tuple[Explain, ...], held: StageRows) -> pa.Table:
+    of, labels = view.spec, held.of(select, "label")
+    return per_image(
+        SCHEMA,
+        held.ids,
+        images=view.images,
+        made_for=view.made_for,
+        member=view.member,
+        shown_by=view.shown_by,
+        class_true=labels,
+        class_target=held.of(of.of, "target") if isinstance(of, Craft) else None,
+        class_predicted=labels if of == select else held.of(view.measured, "predicted"),
+        sigma=held.of(of, "sigma") if isinstance(of, CalibratedNoise) else None,
+        map_l1=compare_draws(held.maps(view.maps), held.maps(reference))["map_l1"],
+    )
 
 
 # --- what it says -----------------------------------------------------------------------------

@@ -7,7 +7,7 @@ The attacks are those of a run of `underfire attack`; which images each of them 
 `underfire.studies.audit_walk`). audit.json is written last (see `underfire.studies.audits`).
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -138,15 +138,13 @@ def _judgement(settings: AuditSettings) -> Judgement | None:
     return judgements_named(settings.detector, settings.interpreters)[-1]
 
 
-def _table(plan: AttackPlan, ids: tuple[str, ...], store: Store) -> pa.Table:
+def _table(plan: AttackPlan, ids: tuple[str, ...], store: Store) -> Iterator[pa.Table]:
     """One row per image x attack x interpreter, of the images that the attack met."""
-    tables = []
     for shown in plan.interpreters:
         beside = outcome_rows.floors(shown, plan.select, ids, store)
         for attack in plan.attacks:
             if shown.name in attack.scored.maps and (met_by_it := _met(attack, ids, store)):
-                tables.append(outcome_rows.outcomes_of(attack, shown, plan.select, met_by_it, beside, store))
-    return pa.concat_tables(tables)
+                yield outcome_rows.outcomes_of(attack, shown, plan.select, met_by_it, beside, store)
 
 
 def _met(attack: PlannedAttack, ids: tuple[str, ...], store: Store) -> tuple[str, ...]:

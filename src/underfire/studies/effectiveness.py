@@ -31,7 +31,7 @@ from underfire.runs.dispatch import Crew
 from underfire.runs.execute import Chosen, Experiment, Report, listed
 from underfire.runs.execute import execute as execute_experiment
 from underfire.runs.folder import Run
-from underfire.runs.outcomes import OUTCOMES
+from underfire.runs.outcomes import OUTCOMES, outcomes_schema
 from underfire.runs.plan import AttackPlan, Planned
 from underfire.runs.settings import AttackSettings, StudySettings
 from underfire.runs.specs import TargetMaps, describe
@@ -97,7 +97,8 @@ def experiment(
     spec, table = identity(settings, select), partial(outcome_table, plan.interpreters, plan.attacks, select)
     smaller = partial(_continued, plan, spec)
     asked = settings if explainers is None else None
-    return Experiment(spec, choose_images, plan.stages, OUTCOMES, table, subject.image_set, smaller, asked=asked)
+    stages, columns = plan.stages, outcomes_schema()
+    return Experiment(spec, choose_images, stages, OUTCOMES, columns, table, subject.image_set, smaller, asked=asked)
 
 
 def recorded(run: Run) -> AttackPlan:

@@ -32,7 +32,7 @@ from underfire.runs.dispatch import Crew
 from underfire.runs.execute import Chosen, Experiment, Report, preflight
 from underfire.runs.execute import execute as execute_experiment
 from underfire.runs.folder import Run
-from underfire.runs.outcomes import OUTCOMES
+from underfire.runs.outcomes import OUTCOMES, outcomes_schema
 from underfire.runs.plan import (
     MeasuredImages,
     Planned,
@@ -198,7 +198,8 @@ def experiment(
     table = partial(outcome_table, plan.interpreters, (plan.attack,), select)
     continues = partial(_continued, settings, plan, spec)
     repeating = asked if explainers is None else None
-    return Experiment(spec, choose_pairs, plan.stages, OUTCOMES, table, pairs.benign, continues, asked=repeating)
+    stages, columns = plan.stages, outcomes_schema()
+    return Experiment(spec, choose_pairs, stages, OUTCOMES, columns, table, pairs.benign, continues, asked=repeating)
 
 
 def _keep(

@@ -12,6 +12,7 @@ and whether IG would show it: how far its deployed map is from that of the benig
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from math import nan
 
 import numpy as np
@@ -31,10 +32,11 @@ from underfire.runs.folder import Run
 from underfire.runs.outcomes import OUTCOMES
 from underfire.runs.plan import AttackPlan, Planned
 from underfire.runs.settings import StudySettings
-from underfire.runs.specs import Bound, Craft, Explain, Select, SignNoise, key
+from underfire.runs.specs import Bound, Craft, Explain, Select, SignNoise
 from underfire.runs.store import Store
 from underfire.studies import effectiveness
 from underfire.studies.base import Manner, Study, Subject, per_image
+from underfire.studies.stage_rows import StageRows, by_parts
 from underfire.studies.tables import Row, Table, Value
 
 TABLE, PLOT = "gap.parquet", "gap.svg"
@@ -87,30 +89,26 @@ def plan(made: AttackPlan) -> Iterator[Planned]:
 
 def gap_table(made: AttackPlan, ids: tuple[str, ...], store: Store) -> pa.Table:
     """One row per image x attack x interpreter that it was made for."""
-    benign = store.read(key(Explain(made.select, SHOWN)), "map", ids)
-    target = store.read(key(made.targets), "target", ids)
-    tables = []
-    for each in _kinds(made):
-        prediction, interpretation, error = (
-            store.read(key(each.bound), name, ids).double()
-            for name in ("prediction_loss", "interpretation_loss", "completeness_error")
-        )
-        moved = compare_maps(store.read(key(each.maps), "map", ids), benign)
-        table = per_image(
-            SCHEMA,
-            ids,
-            attack=each.attack,
-            interpreter=each.interpreter,
-            class_target=target,
-            prediction_loss=prediction,
-            interpretation_loss=interpretation,
-            gap=interpretation - prediction,
-            completeness_error=error,
-            ig_l1=moved["map_l1"].double(),
-            **nullable({"ig_iou": moved["iou_mean"]}),
-        )
-        tables.append(table)
-    return pa.concat_tables(tables)
+    return pa.concat_tables(by_parts(ids, store, partial(_losses, made, each)) for each in _kinds(made))
+
+
+def _losses(made: AttackPlan, kind: "_Kind", held: StageRows) -> pa.Table:
+    names = ("prediction_loss", "interpretation_loss", "completeness_error")
+    prediction, interpretation, error = (held.of(kind.bound, name).double() for name in names)
+    moved = compare_maps(held.of(kind.maps, "map"), held.of(Explain(made.select, SHOWN), "map"))
+    return per_image(
+        SCHEMA,
+        held.ids,
+        attack=kind.attack,
+        interpreter=kind.interpreter,
+        class_target=held.of(made.targets, "target"),
+        prediction_loss=prediction,
+        interpretation_loss=interpretation,
+        gap=interpretation - prediction,
+        completeness_error=error,
+        ig_l1=moved["map_l1"].double(),
+        **nullable({"ig_iou": moved["iou_mean"]}),
+    )
 
 
 @dataclass(frozen=True)

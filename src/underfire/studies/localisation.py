@@ -89,7 +89,7 @@ def experiment(settings: LocalisationSettings, subject: Subject) -> Experiment:
 
     stages, table = tuple(plan(settings, source)), partial(localisation_table, settings, source, image_set)
     spec = identity(settings, source, "localisation", masks_digest=source.masks)
-    return Experiment(spec, choose_images, stages, TABLE, table, image_set)
+    return Experiment(spec, choose_images, stages, TABLE, SCHEMA, table, image_set)
 
 
 def plan(settings: LocalisationSettings, source: Locate) -> Iterator[Planned]:
@@ -101,21 +101,20 @@ def plan(settings: LocalisationSettings, source: Locate) -> Iterator[Planned]:
 
 def localisation_table(
     settings: LocalisationSettings, source: Locate, image_set: ImageSet, ids: tuple[str, ...], store: Store
-) -> pa.Table:
+) -> Iterator[pa.Table]:
     """One row per image x interpreter x rule."""
     labels, predicted, objects = (store.read(key(source), name, ids) for name in ("label", "predicted", "object"))
     misclassified = predicted != labels
     fitting, _ = halves(ids, settings.seed, image_set.groups_of(ids))
     half = np.full(len(ids), "test", dtype=object)
     half[fitting.numpy()] = "validation"
-    tables = []
     for each in _explainers(settings):
         raw = store.read(key(Explain(source, each)), "map", ids)
         maps = upscaled(raw, *objects.shape[1:])
         scored = list(fit_all(maps, objects, misclassified, fitting))
         best = min(scored, key=lambda rule: (rule.choice.error, -rule.choice.overlap))
         for rule in scored:
-            table = per_image(
+            yield per_image(
                 SCHEMA,
                 ids,
                 half=half.tolist(),
@@ -132,8 +131,6 @@ def localisation_table(
                 box_wrong=is_wrong(rule.ious, torch.zeros_like(misclassified)),
                 error=is_wrong(rule.ious, misclassified),
             )
-            tables.append(table)
-    return pa.concat_tables(tables)
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,11 @@
 """The table of outcomes, made of what stages hold: one row per image x attack x interpreter.
 
-    table = outcome_table(interpreters, attacks, select, ids, store)
+    tables = outcome_table(interpreters, attacks, select, ids, store)       # one for each attack and interpreter
 
 Attacks are ours or anybody's; columns that only ours can tell are null for those of others.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import singledispatch
 from typing import Any
@@ -25,8 +25,9 @@ from underfire.metrics.maps import compare_draws, is_faint, judged, l2, linf
 from underfire.runs.needs import SHARD
 from underfire.runs.outcomes import ON_FILE, outcomes_schema
 from underfire.runs.plan import MeasuredAttack, PlannedInterpreter
-from underfire.runs.specs import Craft, Given, Select, Spec, TargetMaps, key
+from underfire.runs.specs import Craft, Given, Select, TargetMaps, key
 from underfire.runs.store import Store
+from underfire.studies.stage_rows import StageRows
 
 
 def outcome_table(
@@ -35,32 +36,13 @@ def outcome_table(
     select: Select,
     ids: tuple[str, ...],
     store: Store,
-) -> pa.Table:
+) -> Iterator[pa.Table]:
     """One row per image x attack x interpreter, each attack's map against the target map and the benign one."""
-    tables = []
     for shown in interpreters:
         beside = floors(shown, select, ids, store)
-        tables += [
-            outcomes_of(attack, shown, select, ids, beside, store)
-            for attack in attacks
-            if shown.name in attack.scored.maps
-        ]
-    return pa.concat_tables(tables)
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """What stages hold of some images."""
-
-    ids: tuple[str, ...]
-    store: Store
-
-    def of(self, spec: Spec, name: str) -> Tensor:
-        return self.store.read(key(spec), name, self.ids)
-
-    def maps(self, drawn: Iterable[Spec]) -> list[Tensor]:
-        """By each draw."""
-        return [self.of(each, "map") for each in drawn]
+        for attack in attacks:
+            if shown.name in attack.scored.maps:
+                yield outcomes_of(attack, shown, select, ids, beside, store)
 
 
 @dataclass(frozen=True)
@@ -91,7 +73,7 @@ def outcomes_of(
     store: Store,
 ) -> pa.Table:
     """The rows of one attack on some or all of the images of `beside`, which are read some at a time."""
-    measured = [_measured(attack, shown, select, _Rows(part, store), beside.ids) for part in in_parts(ids, SHARD)]
+    measured = [_measured(attack, shown, select, StageRows(part, store), beside.ids) for part in in_parts(ids, SHARD)]
     table = pa.concat_tables(each.table for each in measured)
     names = ("distance", "overlap", "noise", "faint")
     judgement = judged(*(torch.cat([getattr(each, name) for each in measured]) for name in names))
@@ -101,7 +83,7 @@ def outcomes_of(
 
 
 def _measured(
-    attack: MeasuredAttack, shown: PlannedInterpreter, select: Select, rows: _Rows, everyone: tuple[str, ...]
+    attack: MeasuredAttack, shown: PlannedInterpreter, select: Select, rows: StageRows, everyone: tuple[str, ...]
 ) -> _Measured:
     made, goal, drawn, ids = attack.scored.images, shown.goal, attack.scored.maps[shown.name], rows.ids
     wanted, benign, label = rows.maps(shown.wanted), rows.maps(shown.benign), rows.of(select, "label")
@@ -146,13 +128,13 @@ def fooled(predicted: Labels, label: Labels, target: Labels | None) -> Flags:
 
 
 @singledispatch
-def _known(made: Any, rows: _Rows) -> dict[str, Any]:
+def _known(made: Any, rows: StageRows) -> dict[str, Any]:
     """The columns of what is known of an attack beside its images."""
     raise TypeError(f"{type(made).__name__} holds no attacked images")
 
 
 @_known.register
-def _(made: Craft, rows: _Rows) -> dict[str, Any]:
+def _(made: Craft, rows: StageRows) -> dict[str, Any]:
     measured = made.attack.perturbation.measures(rows.of(made, "theta"))
     return {
         "class_target": rows.of(made.of, "target").tolist(),
@@ -164,7 +146,7 @@ def _(made: Craft, rows: _Rows) -> dict[str, Any]:
 
 
 @_known.register
-def _(made: Given, rows: _Rows) -> dict[str, Any]:
+def _(made: Given, rows: StageRows) -> dict[str, Any]:
     return {} if made.targets is None else {"class_target": rows.of(made.targets, "target").tolist()}
 
 
@@ -175,12 +157,15 @@ def _distances(maps: list[Tensor], wanted: list[Tensor], benign: list[Tensor]) -
 
 
 def floors(shown: PlannedInterpreter, select: Select, ids: tuple[str, ...], store: Store) -> Floors:
-    """Of all images of a run."""
-    variation = shown.variation
-    maps, labels = store.read(key(shown.benign[0]), "map", ids), store.read(key(select), "label", ids)
-    found = between_images(maps, partners(image_keys(ids), labels, select.seed))
-    if variation is not None:
-        found |= natural(*(store.read(key(variation), name, ids) for name in ("map_l1", "iou_mean")))
+    """Of all images of a run, whose maps are read some at a time."""
+
+    def maps_at(places: Tensor) -> Tensor:
+        return store.read(key(shown.benign[0]), "map", [ids[place] for place in places.tolist()])
+
+    everyone = StageRows(ids, store)
+    found = between_images(maps_at, partners(image_keys(ids), everyone.of(select, "label"), select.seed))
+    if shown.variation is not None:
+        found |= natural(*(everyone.of(shown.variation, name) for name in ("map_l1", "iou_mean")))
     return Floors(ids, nullable(found))
 
 

@@ -9,13 +9,12 @@ re-initialised, by SEEDS draws of their weights, with a map made again (the ceil
 floor). Means are over images, each of them averaged over its draws.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from torch import Tensor
 
 from underfire.attacks.names import interpreter_name
 from underfire.core.errors import UnderfireError
@@ -30,9 +29,10 @@ from underfire.runs.execute import Chosen, Experiment, preflight
 from underfire.runs.folder import Run
 from underfire.runs.plan import Planned
 from underfire.runs.settings import Inputs, StudySettings
-from underfire.runs.specs import Explain, ExplainRandomised, Select, describe, key
+from underfire.runs.specs import Explain, ExplainRandomised, Select, describe
 from underfire.runs.store import Store
 from underfire.studies.base import Study, Subject, chosen, identity, per_image, select_from
+from underfire.studies.stage_rows import StageRows, by_parts
 from underfire.studies.tables import Row, Table, Value
 
 TABLE = "sanity.parquet"
@@ -68,7 +68,9 @@ def experiment(settings: SanitySettings, subject: Subject) -> Experiment:
         return chosen(settings, subject, select, selection, {"interpreters": describe(settings.explainers())})
 
     stages, table = tuple(plan(settings, select)), partial(sanity_table, settings, select)
-    return Experiment(identity(settings, select, "sanity"), choose_images, stages, TABLE, table, subject.image_set)
+    return Experiment(
+        identity(settings, select, "sanity"), choose_images, stages, TABLE, SCHEMA, table, subject.image_set
+    )
 
 
 def plan(settings: SanitySettings, select: Select) -> Iterator[Planned]:
@@ -83,34 +85,45 @@ def plan(settings: SanitySettings, select: Select) -> Iterator[Planned]:
             yield Planned(label, spec, "map", f"{spec.depth}-randomised-{spec.seed}", name)
 
 
-def sanity_table(settings: SanitySettings, select: Select, ids: tuple[str, ...], store: Store) -> pa.Table:
+def sanity_table(settings: SanitySettings, select: Select, ids: tuple[str, ...], store: Store) -> Iterator[pa.Table]:
     """One row per image x interpreter x what its map is compared with."""
-    tables = []
+    before = dict(zip(ids, (*ids[-1:], *ids), strict=False))
     for each in settings.explainers():
-        maps = store.read(key(Explain(select, each)), "map", ids)
-        for compared, seed, others in _others(settings, select, each, maps, ids, store):
-            table = per_image(
-                SCHEMA,
-                ids,
-                interpreter=each.name,
-                compared_with=compared,
-                weights_seed=seed,
-                rank_correlation=rank_correlation(maps, others),
-                map_l1=map_l1(maps, others).double(),
-                constant=is_constant(maps) | is_constant(others),
-            )
-            tables.append(table)
-    return pa.concat_tables(tables)
+        for other in _others(settings, select, each):
+            yield by_parts(ids, store, partial(_compared, Explain(select, each), other, before))
 
 
-def _others(
-    settings: SanitySettings, select: Select, each: Interpreter, maps: Tensor, ids: tuple[str, ...], store: Store
-) -> Iterator[tuple[str, int | None, Tensor]]:
-    """What each image's map is compared with, and the seed of its weights: ceiling, randomised classifiers, floor."""
-    yield "the same again", None, store.read(key(Explain(select, each, draw=1)), "map", ids)
+@dataclass(frozen=True)
+class _Other:
+    """What maps are compared with; `seed` is that of the weights, where some were drawn."""
+
+    name: str
+    maps: Explain | ExplainRandomised
+    seed: int | None = None
+    of_another: bool = False  # image, that before it
+
+
+def _others(settings: SanitySettings, select: Select, each: Interpreter) -> Iterator[_Other]:
+    """Ceiling, randomised classifiers, floor."""
+    yield _Other("the same again", Explain(select, each, draw=1))
     for spec in _randomised(settings, select, each):
-        yield f"{spec.depth} randomised", spec.seed, store.read(key(spec), "map", ids)
-    yield "another image", None, maps.roll(1, 0)
+        yield _Other(f"{spec.depth} randomised", spec, spec.seed)
+    yield _Other("another image", Explain(select, each), of_another=True)
+
+
+def _compared(explain: Explain, other: _Other, before: Mapping[str, str], held: StageRows) -> pa.Table:
+    images = tuple(before[name] for name in held.ids) if other.of_another else held.ids
+    maps, others = held.of(explain, "map"), StageRows(images, held.store).of(other.maps, "map")
+    return per_image(
+        SCHEMA,
+        held.ids,
+        interpreter=explain.interpreter.name,
+        compared_with=other.name,
+        weights_seed=other.seed,
+        rank_correlation=rank_correlation(maps, others),
+        map_l1=map_l1(maps, others).double(),
+        constant=is_constant(maps) | is_constant(others),
+    )
 
 
 def _randomised(settings: SanitySettings, select: Select, each: Interpreter) -> Iterator[ExplainRandomised]:

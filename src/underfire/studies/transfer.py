@@ -13,6 +13,7 @@ benign images under random noise of the same size, explained for their true clas
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import pyarrow as pa
 import torch
@@ -39,6 +40,7 @@ from underfire.studies import effectiveness, paper
 from underfire.studies.base import Manner, Study, Subject, per_image
 from underfire.studies.figures import Drawing, Figure, gallery, papers
 from underfire.studies.galleries import image, map_of, samples
+from underfire.studies.stage_rows import StageRows, by_parts
 from underfire.studies.tables import Row, Table, Value
 from underfire.studies.transfers import SCHEMA, TABLE, heat_map, summarise, transfers
 
@@ -88,7 +90,8 @@ def execute(
     shown = made.explainers if shown is None else shown
     store = run.store
     ids = _finished(run, made, store)
-    samples = Samples(ids, *(store.read(key(made.select), name, ids) for name in ("image", "label")))
+    first = StageRows(ids[:1], store)
+    samples = Samples(first.ids, first.of(made.select, "image"), first.of(made.select, "label"))
     used = classifier if elsewhere is None else elsewhere.classifier
     _check_classes(used, classifier, samples)
     preflight(shown, used, samples)
@@ -143,39 +146,42 @@ def transfer_table(
     store: Store,
 ) -> pa.Table:
     """One row per image x source x shown interpreter."""
-    tables, select = [], made.select
-    labels = store.read(key(select), "label", ids)
+    return pa.concat_tables(
+        by_parts(ids, store, partial(_shown, made, source, g, elsewhere)) for source in sources(made) for g in shown
+    )
 
-    def compared(source: TransferSource, g: Interpreter, where: Elsewhere | None) -> dict[str, Tensor]:
-        drawn = (maps_of(of, g, where) for of in (source.spec, select))
-        return compare_draws(*([store.read(key(each), "map", ids) for each in stages] for stages in drawn))
 
-    for source in sources(made):
-        g_own = source.interpreter
-        own = None if g_own is None else compared(source, g_own, None)["map_l1"]
-        explained = labels if isinstance(source.spec, SignNoise) else store.read(key(source.spec), "predicted", ids)
-        for g in shown:
-            benign, spec = (maps_of(of, g, elsewhere)[0] for of in (select, source.spec))
-            reported = spec if isinstance(spec, ExplainElsewhere) else source.spec
-            table = per_image(
-                SCHEMA,
-                ids,
-                attack=source.attack,
-                source=None if g_own is None else g_own.name,
-                interpreter=g.name,
-                model=made.settings.model if elsewhere is None else elsewhere.name,
-                model_fingerprint=spec.model if isinstance(spec, ExplainElsewhere) else select.model,
-                class_true=labels,
-                class_explained=explained,
-                class_predicted=store.read(key(reported), "predicted", ids),
-                **nullable(compared(source, g, elsewhere)),
-                own=elsewhere is None and g == g_own,
-                own_l1=own,
-                map_constant=store.read(key(spec), "constant", ids),
-                benign_constant=store.read(key(benign), "constant", ids),
-            )
-            tables.append(table)
-    return pa.concat_tables(tables)
+def _shown(
+    made: AttackPlan, source: TransferSource, g: Interpreter, elsewhere: Elsewhere | None, held: StageRows
+) -> pa.Table:
+    """What one interpreter shows of the images of one source."""
+    select, g_own, labels = made.select, source.interpreter, held.of(made.select, "label")
+    benign, spec = (maps_of(of, g, elsewhere)[0] for of in (select, source.spec))
+    reported = spec if isinstance(spec, ExplainElsewhere) else source.spec
+    return per_image(
+        SCHEMA,
+        held.ids,
+        attack=source.attack,
+        source=None if g_own is None else g_own.name,
+        interpreter=g.name,
+        model=made.settings.model if elsewhere is None else elsewhere.name,
+        model_fingerprint=spec.model if isinstance(spec, ExplainElsewhere) else select.model,
+        class_true=labels,
+        class_explained=labels if isinstance(source.spec, SignNoise) else held.of(source.spec, "predicted"),
+        class_predicted=held.of(reported, "predicted"),
+        **nullable(_moved(select, source, g, elsewhere, held)),
+        own=elsewhere is None and g == g_own,
+        own_l1=None if g_own is None else _moved(select, source, g_own, None, held)["map_l1"],
+        map_constant=held.of(spec, "constant"),
+        benign_constant=held.of(benign, "constant"),
+    )
+
+
+def _moved(
+    select: Select, source: TransferSource, g: Interpreter, elsewhere: Elsewhere | None, held: StageRows
+) -> dict[str, Tensor]:
+    """How far an interpreter's maps of a source are from its benign ones."""
+    return compare_draws(*(held.maps(maps_of(of, g, elsewhere)) for of in (source.spec, select)))
 
 
 def plot_name(elsewhere: Elsewhere | None) -> str:

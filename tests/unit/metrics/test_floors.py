@@ -29,7 +29,7 @@ def test_of_one_class_alone_it_is_another_image() -> None:
 def test_a_map_is_compared_with_its_partner_and_with_the_mean_of_all_others() -> None:
     maps = torch.rand(4, 3, 3, generator=torch.Generator().manual_seed(0))
     partner = torch.tensor([1, 2, 3, 0])
-    found = between_images(maps, partner)
+    found = between_images(maps.__getitem__, partner)
     for i in range(4):
         others = torch.stack([maps[j] for j in range(4) if j != i]).mean(0)
         for name, reference in (("unrelated", maps[partner[i]]), ("mean_map", others)):
@@ -39,7 +39,7 @@ def test_a_map_is_compared_with_its_partner_and_with_the_mean_of_all_others() ->
 
 
 def test_a_map_that_is_alone_is_held_against_nothing() -> None:
-    found = between_images(torch.rand(1, 3, 3), partners(KEYS[:1], LABELS[:1], seed=0))
+    found = between_images(torch.rand(1, 3, 3).__getitem__, partners(KEYS[:1], LABELS[:1], seed=0))
     assert all(math.isnan(values[0]) for values in found.values())
 
 
@@ -53,5 +53,17 @@ def test_natural_variation_is_what_all_but_five_percent_of_the_changes_stay_with
 def test_nothing_depends_on_how_many_maps_are_looked_at_at_once() -> None:
     maps = torch.rand(60, 3, 3, generator=torch.Generator().manual_seed(0))
     partner = partners(KEYS, LABELS, seed=0)
-    together, apart = (between_images(maps, partner, at_once) for at_once in (60, 7))
+    together, apart = (between_images(maps.__getitem__, partner, at_once) for at_once in (60, 7))
     assert all(torch.equal(together[name], apart[name]) for name in together)
+
+
+def test_no_more_maps_are_read_at_once_than_asked_for() -> None:
+    maps, read = torch.rand(60, 3, 3, generator=torch.Generator().manual_seed(0)), list[int]()
+
+    def maps_at(places: torch.Tensor) -> torch.Tensor:
+        read.append(len(places))
+        return maps[places]
+
+    between_images(maps_at, partners(KEYS, LABELS, seed=0), at_once=7)
+    assert max(read) == 7
+    assert sum(read) == 3 * 60, "for the mean, as its own, and as a partner"

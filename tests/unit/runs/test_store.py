@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from underfire.core.errors import UnderfireError
-from underfire.core.io import read_json, write_atomically, write_bytes, write_json, write_table
+from underfire.core.io import read_json, write_atomically, write_bytes, write_json, write_row_groups, write_table
 from underfire.runs import store as store_module
 from underfire.runs.folder import open_run
 from underfire.runs.outcomes import COLUMNS_SCHEMA, OUTCOMES
@@ -47,6 +48,8 @@ def full_disk(room: int) -> Iterator[None]:
 
 # ------------------------------------------------------------------ writing
 
+TEXT = pa.schema({"content": pa.string()})
+
 
 @pytest.mark.parametrize("problem", [RuntimeError("oops"), KeyboardInterrupt(), SystemExit(1)])
 def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, problem: BaseException) -> None:
@@ -64,6 +67,7 @@ def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path: Pat
         lambda path, content: write_json(path, {"content": content}),
         lambda path, content: write_bytes(path, content.encode()),
         lambda path, content: write_table(path, pa.table({"content": [content]})),
+        lambda path, content: write_row_groups(path, TEXT, (pa.table({"content": [each]}, TEXT) for each in content)),
     ],
 )
 def test_a_file_that_holds_just_this_is_left_alone(tmp_path: Path, write: Callable[[Path, str], None]) -> None:
@@ -81,6 +85,23 @@ def test_an_interrupted_first_write_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
         write_atomically(tmp_path / "new" / "a.json", interrupted_by(RuntimeError("oops")))
     assert files(tmp_path) == set()
+
+
+def test_a_table_is_written_by_row_groups_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+
+    def parts(until: int) -> Iterator[pa.Table]:
+        for number in range(until):
+            yield pa.table({"content": [str(number)] * 2}, TEXT)
+        if until < 3:
+            raise RuntimeError("oops")
+
+    with pytest.raises(RuntimeError):
+        write_row_groups(path, TEXT, parts(2))
+    assert files(tmp_path) == set()
+    write_row_groups(path, TEXT, parts(3))
+    assert pq.ParquetFile(path).num_row_groups == 3
+    assert pq.read_table(path)["content"].to_pylist() == ["0", "0", "1", "1", "2", "2"]
 
 
 def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
