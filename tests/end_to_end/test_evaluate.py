@@ -32,7 +32,7 @@ def test_given_pictures_have_a_report_and_can_be_scored_by_detectors(
     out = tmp_path / "run"
     code, said, err = underfire("evaluate", *given, "--interpreter", "cam", "--name", "swap <b>", "--out", out)
     assert (code, err) == (0, "")
-    assert said.splitlines()[1] == "4 attacked of 12 benign images, matched by name."
+    assert said.splitlines()[1] == "4 attacked of 12 benign images."
     rows = open_run(out).outcomes().to_pylist()
     assert [(row["attack"], row["success"]) for row in rows] == [("swap <b>", True)] * 4
     page = (out / "report.html").read_text(encoding="utf-8")

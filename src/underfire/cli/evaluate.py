@@ -20,7 +20,7 @@ def evaluate(settings: EvaluateSettings, machine: Distributed, out: Out = Path("
     outputs_of(classifier, pairs.benign)  # what it assumes is found by passing an image
     settings, notes = suited(settings, classifier, pairs.benign)
     say_subject(settings, classifier, pairs.benign, notes)
-    say(f"{len(pairs.attacked)} attacked of {len(pairs.benign)} benign images, matched by name.")
+    say(f"{len(pairs.attacked)} attacked of {len(pairs.benign)} benign images.")
     with crews(machine) as crew_of, stage_bars() as on_progress:
         run = study.execute(
             settings,

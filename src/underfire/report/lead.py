@@ -144,7 +144,7 @@ def _conditions(outcomes: pa.Table, info: Mapping[str, Any]) -> Iterator[tuple[s
     if budgets:
         yield "Budget", f"ε = {as_text(max(budgets))} for each pixel value"
     if (others := rows_where(outcomes, solver=None)).num_rows:
-        yield "Change", f"up to {as_text(round(pc.max(others['linf']).as_py(), 6))} of any pixel value"
+        yield "Change", f"up to {255 * pc.max(others['linf']).as_py():.3g}/255 of any pixel value"
     if "flow_mean" in outcomes.column_names and (flow := pc.mean(outcomes["flow_mean"]).as_py()) is not None:
         yield "Bending", f"{flow:.2f} pixels on average"
     selection = info.get("selection", {})
