@@ -50,7 +50,7 @@ from underfire.runs.store import Store
 from underfire.studies.base import Subject, chosen, identity, select_from
 from underfire.studies.outcome_rows import fooled, outcome_table
 
-STUDY = "evaluate"  # in run.json
+NAME = "evaluate"  # in run.json
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ def experiment(
         found = chosen(settings, subject, select, selection, {}, requested=requested, pairs=len(pairs.attacked))
         return replace(found, keep=partial(_keep, found.keep, plan.given, attacked, judged))
 
-    spec = identity(settings, select, STUDY, attacked_digest=pictures)
+    spec = identity(settings, select, NAME, attacked_digest=pictures)
     table = partial(outcome_table, plan.interpreters, (plan.attack,), select)
     continues = partial(_continued, settings, plan, spec)
     repeating = asked if explainers is None else None

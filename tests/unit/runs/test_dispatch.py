@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from tiny_crew import Staff
+from tiny_crew import Loaded, Staff
 from underfire.attacks.engine import Progress
 from underfire.attacks.solvers import adv2, pgd
 from underfire.attacks.target_maps import RandomClassMap

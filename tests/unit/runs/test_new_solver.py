@@ -33,7 +33,7 @@ class L2Ball(Added):
         return (x0 + theta * (self.eps / length).clamp_max(1)).clamp(0, 1) - x0
 
     def measures(self, theta: Tensor) -> Mapping[str, Row]:
-        return {"l2": theta.flatten(1).norm(dim=1)}
+        return {"ball": theta.flatten(1).norm(dim=1)}
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def row(monkeypatch: pytest.MonkeyPatch) -> AttackSolver:
     recipe = replace(recipes.RECIPES["annealed"], perturbation=L2Ball(), warm_steps=2, plain_steps=2)
     titles = ("L2", "ADV² in L2", "ADV² in L2 on the ensemble")
     does = "changes pixel values within an L2 ball"
-    row = AttackSolver("l2", "adv2-l2", *titles, does, lambda: {"annealed": recipe}, ("eps",), ("l2",))
+    row = AttackSolver("l2", "adv2-l2", *titles, does, lambda: {"annealed": recipe}, ("eps",), ("ball",))
     monkeypatch.setitem(SOLVERS, "l2", row)
     return row
 
@@ -59,10 +59,10 @@ def test_a_row_is_all_that_a_run_needs(row: AttackSolver, tiny_model: str, tiny_
         "adv2-l2-evading-fs:bits:3": ("l2", True, "fs:bits:3"),
         "adv2-l2-ensemble": ("l2", True, "ensemble"),
     }
-    assert all(0 < each["l2"] <= 0.25 + 1e-6 and each["flow_mean"] is None for each in outcomes)
+    assert all(0 < each["ball"] <= 0.25 + 1e-6 and each["flow_mean"] is None for each in outcomes)
     moved = run.thetas("l2")[1]
     lengths = {id: float(np.linalg.norm(theta)) for id, theta in zip(run.thetas("l2")[0], moved, strict=True)}
-    assert all(each["l2"] == pytest.approx(lengths[each["id"]]) for each in outcomes if each["attack"] == "l2")
+    assert all(each["ball"] == pytest.approx(lengths[each["id"]]) for each in outcomes if each["attack"] == "l2")
 
 
 def test_its_names_are_known_everywhere(row: AttackSolver) -> None:

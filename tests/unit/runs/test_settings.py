@@ -3,10 +3,12 @@
 from typing import Any, get_args
 
 import pytest
+from torch import nn
 
 from underfire import UnderfireError
 from underfire.attacks.names import RECIPES
-from underfire.runs.settings import AttackSettings, RecipeName, budget_in
+from underfire.models.loading import LoadedNetwork
+from underfire.runs.settings import AttackSettings, Photos, RecipeName, budget_in, sized
 
 
 @pytest.mark.parametrize(
@@ -51,3 +53,22 @@ def test_the_papers_effort_is_standard() -> None:
 
 def test_options_name_the_efforts_and_recipes_that_there_are() -> None:
     assert set(get_args(RecipeName)) == set(RECIPES)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "asked", "expected"),
+    [
+        ((224, 256), (None, None), (224, 256)),
+        ((224, 256), (None, 300), (224, 300)),
+        ((224, 256), (100, None), (100, None)),
+        ((None, 48), (None, None), (None, 48)),
+        ((None, None), (None, 300), (None, 300)),
+    ],
+)
+def test_sizes_are_those_asked_for_else_as_the_weights_want_them(
+    wanted: tuple[int | None, ...], asked: tuple[int | None, ...], expected: tuple[int | None, ...]
+) -> None:
+    settings = Photos(images="photos", crop=asked[0], resize=asked[1])
+    made = sized(settings, LoadedNetwork(nn.Identity(), crop=wanted[0], resize=wanted[1]))
+    assert (made.crop, made.resize) == expected
+    assert sized(settings, None) == settings

@@ -37,7 +37,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
     count(AttackPlan, "of", "plans made")
     count(rts, "read_masker", "masker read")
-    count(specs.json, "dumps", "specs hashed", lambda content, **how: "type" in content and "separators" in how)
+    count(specs.json, "dumps", "specs hashed", lambda content, **how: "separators" in how and "type" in content)
     count(store, "safe_open", "shards opened")
     count(Path, "read_text", "run.json read", is_run_json)
     count(io, "write_atomically", "run.json written", is_run_json)
