@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -59,6 +60,10 @@ FIXED: Mapping[str, Interpreter] = {
 OF_TRANSFORMERS: Mapping[str, Interpreter] = {"rollout": Rollout(), "grad-rollout": GradRollout()}
 TRAINED: Mapping[str, Callable[[Classifier], Interpreter]] = {"rts": tiny_rts}
 INTERPRETERS = (*FIXED, *TRAINED)
+FEW = tuple(  # one of each kind; the others in the extended run
+    pytest.param(name, marks=() if name in ("grad-differences", "cam", "mask", "rts") else pytest.mark.extended)
+    for name in INTERPRETERS
+)
 ALGORITHM_1: Mapping[str, Any] = {
     "rule": TwoPhaseStep(Linear(0.08, 0.02, 6), floor=0.5, bisections=3),
     "weights": {"map": Constant(1.0), "prediction": Constant(0.0)},

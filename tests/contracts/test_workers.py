@@ -217,6 +217,7 @@ def left_behind(folder: Path) -> list[str]:
     return found
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(
     "how",
     [

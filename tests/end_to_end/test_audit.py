@@ -60,7 +60,7 @@ def commands(example: str) -> list[str]:
     return [line for line in lines if not line.startswith("pip install")]
 
 
-@pytest.mark.parametrize("example", ["github-actions.yml", "gitlab-ci.yml"])
+@pytest.mark.parametrize("example", ["github-actions.yml", pytest.param("gitlab-ci.yml", marks=pytest.mark.extended)])
 def test_the_examples_for_build_servers_run(example: str, tiny_model: str, tiny_photos: Path, tmp_path: Path) -> None:
     (tmp_path / "audit.toml").write_text(
         f'model = "{tiny_model}"\nimages = "{tiny_photos}"\nnormalize = "none"\ninterpreter = "cam"\nn = 2\n'

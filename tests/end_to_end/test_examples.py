@@ -64,6 +64,7 @@ def test_an_interpreter_of_ones_own(run: Run) -> None:
     assert float(dual[2]) < float(plain[2]) / 2
 
 
+@pytest.mark.extended
 def test_interpreters_compared(run: Run) -> None:
     header, *lines = run("compare_interpreters.py")
     assert header.split()[0] == "interpreter"

@@ -395,7 +395,7 @@ def test_a_review_that_was_closed_goes_on_where_it_was(page: Any) -> None:
 # ------------------------------------------------------------------ nothing to show, and nobody shut out
 
 
-@pytest.mark.parametrize("attacks", [(), ("unknown",)])
+@pytest.mark.parametrize("attacks", [(), ("adv2-evading-fs",)])
 def test_runs_without_pictures_say_so(browser: Any, attacks: tuple[str, ...], tmp_path: Path) -> None:
     class Bare(SmallRun):
         def outcomes(self) -> pa.Table:
@@ -408,7 +408,7 @@ def test_runs_without_pictures_say_so(browser: Any, attacks: tuple[str, ...], tm
         assert page.locator("dialog, form").count() == 0
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.extended)])
 def test_axe_finds_no_obstacle(browser: Any, grown: str, scheme: str) -> None:
     with quiet(browser, grown, scheme) as page:
         assert violations(page) == []
@@ -449,7 +449,7 @@ def grown(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_report(run, path / "report.html").as_uri()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.extended)])
 def test_the_parts_of_studies_are_drawn(browser: Any, grown: str, scheme: str) -> None:
     with quiet(browser, grown, scheme) as page:
         for section, pictures in (("detection", 3), ("transfer", 1), ("gap", 1)):
@@ -504,7 +504,7 @@ def studied(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_report_of(folder).as_uri()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.extended)])
 def test_studies_are_shown_without_obstacle(browser: Any, studied: str, scheme: str) -> None:
     with quiet(browser, studied, scheme) as page:
         assert violations(page) == []

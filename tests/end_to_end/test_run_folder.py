@@ -38,6 +38,7 @@ COLUMNS = {
     "iou_half": pa.float64(),
     "iou_top15": pa.float64(),
     "linf": pa.float64(),
+    "l2": pa.float64(),
     "steps": pa.int64(),
     "reason": pa.string(),
 }

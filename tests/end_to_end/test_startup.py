@@ -66,6 +66,7 @@ def test_completion_imports_nothing_costly(monkeypatch: pytest.MonkeyPatch, type
     assert offered in underfire()
 
 
+@pytest.mark.extended
 def test_a_report_is_written_without_torchvision(tiny_model: str, tiny_photos: Path, tmp_path: Path) -> None:
     run, given = tmp_path / "run", ("--normalize", "none", "--interpreter", "cam", "--n", 2, "--steps", 1)
     underfire("attack", "--model", tiny_model, "--images", tiny_photos, *given, "--out", run, without=())

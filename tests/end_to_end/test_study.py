@@ -231,6 +231,7 @@ def test_no_stage_is_computed_twice(everything: Everything) -> None:
     assert all(held["effectiveness"] & held[name] for name in ("random-patch", "random-class", "spatial", "aid"))
 
 
+@pytest.mark.extended
 def test_all_again_computes_and_rewrites_nothing(everything: Everything) -> None:
     before, computed = files(everything.folder), list[str]()
     with computing(lambda stage, ids: computed.append(stage), everything.folder):
@@ -242,6 +243,7 @@ def test_all_again_computes_and_rewrites_nothing(everything: Everything) -> None
     assert "About 0 seconds" in out
 
 
+@pytest.mark.extended
 def test_one_study_again_says_its_part(everything: Everything) -> None:
     before = files(everything.folder)
     code, out, err = study("transfer", **everything.options)
@@ -252,6 +254,7 @@ def test_one_study_again_says_its_part(everything: Everything) -> None:
     assert files(everything.folder) == before
 
 
+@pytest.mark.extended
 def test_another_setting_is_refused_and_other_studies_stay(copied: dict[str, object]) -> None:
     before = files(Path(str(copied["out"])))
     code, _, err = study("gap", **{**copied, "seed": 5})
@@ -260,6 +263,7 @@ def test_another_setting_is_refused_and_other_studies_stay(copied: dict[str, obj
     assert files(Path(str(copied["out"]))) == before
 
 
+@pytest.mark.extended
 def test_the_papers_network_can_be_named_and_is_written_down(tiny: dict[str, object], tmp_path: Path) -> None:
     """What is computed is the same whichever it is."""
     options, first = tiny | {"n": 4, "steps": 3, "out": tmp_path}, b""
@@ -275,6 +279,7 @@ def test_the_papers_network_can_be_named_and_is_written_down(tiny: dict[str, obj
 OTHERS = [pytest.param(name, marks=pytest.mark.extended) for name in ("localisation", "evasiveness", "gap", "sanity")]
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("name", ["transfer", *OTHERS])
 def test_what_is_lost_is_made_again(everything: Everything, copied: dict[str, object], name: str) -> None:
     folder = Path(str(copied["out"])) / name
@@ -291,7 +296,9 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize(("name", "batches"), [("transfer", 30), ("random-class", 12)])
+@pytest.mark.parametrize(
+    ("name", "batches"), [pytest.param("transfer", 30, marks=pytest.mark.extended), ("random-class", 12)]
+)
 def test_a_study_that_is_killed_resumes(everything: Everything, tmp_path: Path, name: str, batches: int) -> None:
     out, computed = tmp_path / "out", list[tuple[str, str]]()
 
@@ -509,6 +516,7 @@ def test_masks_that_the_case_study_cannot_use_leave_nothing_that_looks_finished(
     assert "Not finished yet; run it again." in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.extended
 def test_lesions_whose_masks_are_empty_are_left_out(tiny: dict[str, object], masks: Path, tmp_path: Path) -> None:
     for mask in (masks / "red").iterdir():
         Image.fromarray(np.zeros((16, 16), dtype=np.uint8)).save(mask)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import underfire as uf
-from tiny_attacks import INTERPRETERS, RULES, attack, differing_rows, interpreter_of
+from tiny_attacks import FEW, RULES, attack, differing_rows, interpreter_of
 from tiny_networks import CLASSES, MEAN, STD, classifier, images, network
 from underfire.attacks import recipes
 from underfire.attacks.api import Attacker
@@ -154,7 +154,7 @@ def test_batches_are_a_matter_of_memory_alone() -> None:
     torch.testing.assert_close(small.maps, large.maps, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", INTERPRETERS)
+@pytest.mark.parametrize("name", FEW)
 def test_parts_of_the_images_under_their_own_names_give_what_all_give(name: str) -> None:
     """Target classes, noise and jitter are drawn from the names, and every batch is of one size, the last one too."""
     model, x = classifier("densenet"), images(7)
@@ -165,9 +165,9 @@ def test_parts_of_the_images_under_their_own_names_give_what_all_give(name: str)
     for chunk in (slice(0, 2), slice(2, 6), slice(5, 7)):
         part = attacker(x[chunk], ids=names[chunk])
         assert part.ids == whole.ids[chunk]
-        for field, value in vars(part).items():
-            if field != "ids":
-                torch.testing.assert_close(value, vars(whole)[field][chunk], rtol=0, atol=0, equal_nan=True)
+        for column, value in vars(part).items():
+            if column != "ids":
+                torch.testing.assert_close(value, vars(whole)[column][chunk], rtol=0, atol=0, equal_nan=True)
 
 
 def test_images_are_named_by_their_places_unless_told(model: uf.Classifier) -> None:
@@ -317,7 +317,7 @@ def test_images_keep_their_precision_and_the_model_its_own(model: uf.Classifier)
     assert double.confidence.dtype == torch.float32
 
 
-@pytest.mark.parametrize("name", INTERPRETERS)
+@pytest.mark.parametrize("name", FEW)
 def test_a_model_in_training_mode_gives_the_results_of_evaluation_mode(name: str) -> None:
     """Dropout would draw, and batch normalisation would mix the images."""
     results = []
