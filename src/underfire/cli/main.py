@@ -16,7 +16,7 @@ from underfire.cli.evaluate import evaluate
 from underfire.cli.options import command
 from underfire.cli.probe import probe
 from underfire.cli.study import study_app
-from underfire.cli.terminal import forgive_output, say, say_written
+from underfire.cli.terminal import finish_output, forgive_output, say, say_written
 from underfire.cli.train import train_app
 from underfire.cli.transfer import transfer
 from underfire.core.errors import UnderfireError
@@ -88,3 +88,5 @@ def main() -> None:
     except UnderfireError as problem:
         typer.echo(f"underfire: {' '.join(str(problem).split())}", err=True)
         sys.exit(1)
+    finally:
+        finish_output()

@@ -42,6 +42,16 @@ def forgive_output() -> None:
             stream.reconfigure(errors="replace")
 
 
+def finish_output() -> None:
+    """Print what is left; where nobody reads any more it goes nowhere, so that the exit code stays what it is."""
+    try:
+        sys.stdout.flush()
+    except ValueError:
+        return  # closed before
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 class Output(io.StringIO):
     """Standard output that never fails: what nobody reads any more is dropped."""
 
