@@ -66,7 +66,7 @@ def start(short_recipes: None, tiny_model: str, tiny_photos: Path) -> Start:
 
     def run(out: Path, on_progress: Any = lambda planned, progress: None, **changes: Any) -> Run:
         given = {"model": tiny_model, "images": str(tiny_photos), "n": 5, "normalize": "none", "eps": EPS}
-        settings = AuditSettings(**{**given, "interpreters": ("cam", "grad"), **changes})
+        settings = AuditSettings(**{**given, "interpreters": ("cam",), **changes})
         subject = Subject(Classifier.load(tiny_model, None, "none"), open_images(tiny_photos))
         return execute(settings, subject, out, Manner("test", 2, on_progress))
 
@@ -152,6 +152,7 @@ def test_a_killed_audit_goes_on_to_the_same_record(start: Start, tmp_path: Path)
     assert resumed.outcomes().equals(whole.outcomes())
 
 
+@pytest.mark.extended
 def test_a_finished_audit_computes_nothing_anew_and_a_larger_one_goes_on(start: Start, tmp_path: Path) -> None:
     begun = list[str]()
     given: dict[str, Any] = {"interpreters": ("cam",), "suite": "quick"}
@@ -224,6 +225,7 @@ def test_a_constant_map_is_called_insensitive(start: Start, tmp_path: Path, monk
     assert found.robust.value <= (found.plain_robust.value or 0)
 
 
+@pytest.mark.extended
 def test_a_random_map_is_told_by_its_own_noise_and_by_its_weights_that_do_not_matter(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
