@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from underfire.attacks.names import interpreter_name
+from underfire.cli.attack import say_subject
 from underfire.cli.options import Out
 from underfire.cli.terminal import command_line, console, crews, opened, say, say_written, stage_bars, table_of
 from underfire.runs.settings import AuditSettings, Distributed
@@ -50,8 +51,7 @@ def audit(
     image_set = for_classifier(settings.open_images(), classifier)
     outputs_of(classifier, image_set)
     settings, notes = suited(settings, classifier, image_set)
-    facts = (f"Model {settings.model} on {classifier.device}", f"labels by {image_set.numbering}", *classifier.assumed)
-    say("\n".join([f"{'; '.join(facts)}.", *notes]))
+    say_subject(settings, classifier, image_set, notes)
     with crews(machine) as crew_of, stage_bars() as on_progress:
         crew = crew_of(settings.attacks().model_dump(), classifier)
         manner = Manner(command_line(), machine.batch, on_progress, crew)

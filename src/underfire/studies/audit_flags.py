@@ -1,6 +1,6 @@
 """Honesty flags: what speaks against the numbers of an audit, each with the number that raised it and its limit.
 
-for flag in flags(trail, outcomes, walk, settings, classifier): ...
+for flag in flags(Case(trail, outcomes, walk, settings, classifier)): ...
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ import torch
 
 from underfire.attacks.names import attack_name, interpreter_name
 from underfire.core.io import rows_where
-from underfire.core.text import counted
+from underfire.core.text import capital, counted
 from underfire.interpreters.adapters.adapter import Adapter
 from underfire.interpreters.adapters.probe import AGREES, probe
 from underfire.metrics.betrayal import Definition, plausible
@@ -131,7 +131,7 @@ def _truncated(of: Case) -> Iterator[Flag]:
             raised=cosine is None or cosine < AGREES,
             number=cosine,
             limit=AGREES,
-            sentence=_begun(sentence),
+            sentence=capital(sentence),
         )
 
 
@@ -180,8 +180,4 @@ def _steps_not_enough(of: Case) -> Flag:
 
 
 def _over(name: str, number: float | int, limit: float | int, sentence: str) -> Flag:
-    return Flag(name=name, raised=number > limit, number=number, limit=limit, sentence=_begun(sentence))
-
-
-def _begun(sentence: str) -> str:
-    return sentence[:1].upper() + sentence[1:]
+    return Flag(name=name, raised=number > limit, number=number, limit=limit, sentence=capital(sentence))

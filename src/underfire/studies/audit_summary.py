@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from underfire.attacks.names import interpreter_name
-from underfire.core.text import counted, enumerated
+from underfire.core.text import counted, enumerated, percent
 from underfire.metrics.betrayal import DEFINITIONS
 from underfire.studies.audits import Audit, Audited, Share
 
@@ -82,7 +82,7 @@ def median_of(each: Audited) -> str:
 
 
 def _complement(share: Share) -> str:
-    return "–" if share.value is None else f"{100 * (1 - share.value):.0f} %"
+    return "–" if share.value is None else percent(1 - share.value)
 
 
 def _and_unflagged(audit: Audit) -> str:
