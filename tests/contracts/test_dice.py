@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from tiny_attacks import a_goal, attack
+from tiny_attacks import INTERPRETERS, a_goal, attack, interpreter_of
 from tiny_networks import classifier, images
 from underfire.attacks import engine
+from underfire.core.rng import image_keys
 from underfire.core.types import Images, Keys, Labels, Maps, Reading
 from underfire.interpreters import CAM, Replay, Smooth
 from underfire.interpreters.mask.interpreter import MASK
@@ -126,3 +127,11 @@ def test_noisy_copies_do_not_come_again() -> None:
     engine.run(attack(mask, warm_start=None), model, a_goal(model, mask, x), batch_size=N)
     begun = [pairs for pairs in shifts if not pairs[:, 1].any()]
     assert len(torch.cat(begun)[:, 0].unique()) == N * 3, "each quantum's first iteration has dice of its own"
+
+
+@pytest.mark.parametrize("name", [name for name in INTERPRETERS if name != "blind"])
+def test_images_without_keys_are_named_by_their_places(name: str) -> None:
+    model, x, y = classifier("resnet"), images(N), torch.tensor([0, 3, 4])
+    interpreter = interpreter_of(name, model)
+    named = interpreter.explain(model, x, y, image_keys(["0", "1", "2"]))
+    assert torch.equal(interpreter.explain(model, x, y), named)

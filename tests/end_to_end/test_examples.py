@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torchvision.transforms import v2
 
 from underfire import Classifier, open_run
 from underfire.attacks import recipes
@@ -135,6 +136,14 @@ def test_an_attack_of_foolbox_judged(run: Run, tmp_path: Path) -> None:
     assert [line.split()[0] for line in lines] == [row["id"] for row in rows]
     assert all(row["class_target"] == (row["class_true"] + 1) % 10 for row in rows)
     assert sum(row["success"] for row in rows) >= 5
+
+
+def test_an_image_explained(run: Run, tmp_path: Path) -> None:
+    v2.functional.to_pil_image(demo_images(1).read(0)).save(tmp_path / "photo.png")
+    cam, grad = run("explain_one_image.py", tmp_path / "photo.png", tmp_path / "maps.png")
+    assert cam.startswith("cam   8 × 8 cells, ")
+    assert grad.startswith("grad  16 × 16 cells, ")
+    assert (tmp_path / "maps.png").stat().st_size > 3000
 
 
 def test_every_example_is_tested() -> None:

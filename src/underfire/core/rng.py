@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from underfire.core.errors import UnderfireError
-from underfire.core.types import Flags, Keys, Labels
+from underfire.core.types import Flags, Images, Keys, Labels
 
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed 64-bit integer
 _MIX1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
@@ -31,6 +31,11 @@ def image_keys(ids: Iterable[str], draw: int = 0) -> Keys:
     Another `draw` gives the same images other random numbers.
     """
     return torch.tensor([_hash(name if draw == 0 else f"{name}, draw {draw}") for name in ids], dtype=torch.int64)
+
+
+def keys_of(x: Images, keys: Keys | None) -> Keys:
+    """The keys given, or those of images named "0", "1", … by their places, as attacks in Python name them."""
+    return image_keys(map(str, range(len(x)))).to(x.device) if keys is None else keys
 
 
 def uniform(seed: int, purpose: str, keys: Keys, step: Labels, size: int) -> Float[Tensor, "n s"]:

@@ -32,7 +32,7 @@ class CAM(ClosedForm):
     def check(self, classifier: Classifier, x: Images) -> None:
         classifier.locate_head(x)
 
-    def explain(self, classifier: Classifier, x: Images, y: Labels, keys: Keys) -> Maps:
+    def explain(self, classifier: Classifier, x: Images, y: Labels, keys: Keys | None = None) -> Maps:
         with torch.no_grad():
             return self._maps(classifier, x, y)[1]
 
@@ -62,7 +62,7 @@ class GradCAM(ClosedForm):
     def check(self, classifier: Classifier, x: Images) -> None:
         classifier.locate_features(x)
 
-    def explain(self, classifier: Classifier, x: Images, y: Labels, keys: Keys) -> Maps:
+    def explain(self, classifier: Classifier, x: Images, y: Labels, keys: Keys | None = None) -> Maps:
         with torch.enable_grad():
             return self._maps(classifier, x.detach().requires_grad_(), y, create_graph=False)[1].detach()
 

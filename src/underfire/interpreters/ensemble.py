@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from underfire.core import rng
 from underfire.core.errors import UnderfireError
 from underfire.core.image_ops import area_mean
 from underfire.core.types import Images, Keys, Labels, Maps, Reading
@@ -44,7 +45,8 @@ class Ensemble:
     def draws(self) -> bool:
         return any(map(draws, self.members))
 
-    def explain(self, classifier: Classifier, x: Images, y: Labels, keys: Keys) -> Maps:
+    def explain(self, classifier: Classifier, x: Images, y: Labels, keys: Keys | None = None) -> Maps:
+        keys = rng.keys_of(x, keys)
         return self._stacked([each.explain(classifier, x, y, keys)[:, None] for each in self.members])[:, 0]
 
     def begin(self, classifier: Classifier, x: Images, y: Labels, keys: Keys) -> tuple[Any, ...]:

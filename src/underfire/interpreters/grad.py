@@ -34,7 +34,7 @@ class GRAD(ClosedForm):
     def name(self) -> str:
         return "grad"
 
-    def explain(self, classifier: Classifier, x: Images, y: Labels, keys: Keys) -> Maps:
+    def explain(self, classifier: Classifier, x: Images, y: Labels, keys: Keys | None = None) -> Maps:
         return saliency(exact_gradient(classifier, x, y)[2])
 
     def read(self, classifier: Classifier, belief: NoBelief, x: Images, y: Labels) -> Reading:

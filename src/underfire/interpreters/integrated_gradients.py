@@ -76,7 +76,7 @@ class IG(ClosedForm):
     def name(self) -> str:
         return "ig"
 
-    def explain(self, classifier: Classifier, x: Images, y: Labels, keys: Keys) -> Maps:
+    def explain(self, classifier: Classifier, x: Images, y: Labels, keys: Keys | None = None) -> Maps:
         with torch.no_grad():
             return self._maps(classifier, x, y, exact_gradient)
 

@@ -31,7 +31,10 @@ class Explainer(Protocol):
     def name(self) -> str: ...
 
     def explain(self, classifier: Classifier, x: Images, y: Labels, keys: Keys) -> Maps:
-        """The deployed maps, without a graph; keys feed the random streams of interpreters that draw."""
+        """The deployed maps, without a graph; keys feed the random streams of interpreters that draw.
+
+        Our own interpreters may be asked without keys: then images are named by their places (`core.rng.keys_of`).
+        """
         ...
 
 

@@ -44,7 +44,7 @@ class Rollout(ClosedForm):
     def check(self, classifier: Classifier, x: Images) -> None:
         _check(classifier, x)
 
-    def explain(self, classifier: Classifier, x: Images, y: Labels, keys: Keys) -> Maps:
+    def explain(self, classifier: Classifier, x: Images, y: Labels, keys: Keys | None = None) -> Maps:
         with torch.enable_grad():
             return self._maps(classifier, x.detach(), y)[1].detach()
 
@@ -71,7 +71,7 @@ class GradRollout(ClosedForm):
     def check(self, classifier: Classifier, x: Images) -> None:
         _check(classifier, x)
 
-    def explain(self, classifier: Classifier, x: Images, y: Labels, keys: Keys) -> Maps:
+    def explain(self, classifier: Classifier, x: Images, y: Labels, keys: Keys | None = None) -> Maps:
         with torch.enable_grad():
             return self._maps(classifier, x.detach(), y, create_graph=False)[1].detach()
 

@@ -76,7 +76,7 @@ class RTS(ClosedForm):
         manifest = self.masker.manifest.model_copy(update={"classifier": classifier.fingerprint()})
         return replace(self, masker=replace(self.masker, manifest=manifest))
 
-    def explain(self, classifier: Classifier, x: Images, y: Labels, keys: Keys) -> Maps:
+    def explain(self, classifier: Classifier, x: Images, y: Labels, keys: Keys | None = None) -> Maps:
         with torch.no_grad():
             return self._view(classifier, x, y)[1]
 

@@ -57,7 +57,8 @@ class Smooth:
     def check(self, classifier: Classifier, x: Images) -> None:
         check_suited(self.inside, classifier, x)
 
-    def explain(self, classifier: Classifier, x: Images, y: Labels, keys: Keys) -> Maps:
+    def explain(self, classifier: Classifier, x: Images, y: Labels, keys: Keys | None = None) -> Maps:
+        keys = rng.keys_of(x, keys)
         noisy = self._noisy(x, "deployed", keys, torch.zeros_like(keys))
         return _median([self.inside.explain(classifier, copy, y, keys) for copy in noisy])
 

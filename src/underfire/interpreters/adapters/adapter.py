@@ -56,7 +56,7 @@ class Adapter:
         with torch.no_grad():
             self.explain(classifier, x[:1], classifier(x[:1]).argmax(1), x.new_zeros(1).long())
 
-    def explain(self, classifier: Classifier, x: Images, y: Labels, keys: Keys) -> Maps:
+    def explain(self, classifier: Classifier, x: Images, y: Labels, keys: Keys | None = None) -> Maps:
         with torch.no_grad():
             return self.post(self._scaled(self.raw(classifier, x.detach(), y).detach(), x), x)
 

@@ -8,6 +8,7 @@ with the energy E of `underfire.interpreters.mask.solver` (Eq. 9); no mm.
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from underfire.core import rng
 from underfire.core.types import Images, Keys, Labels, Maps, Reading
 from underfire.interpreters.mask.attacker import Replay, SolverModel
 from underfire.interpreters.mask.solver import Solution, Solver
@@ -30,8 +31,8 @@ class MASK:
     def name(self) -> str:
         return "mask"
 
-    def explain(self, classifier: Classifier, x: Images, y: Labels, keys: Keys) -> Maps:
-        return 1 - self.solver.solve(classifier, x, y, keys).mask
+    def explain(self, classifier: Classifier, x: Images, y: Labels, keys: Keys | None = None) -> Maps:
+        return 1 - self.solver.solve(classifier, x, y, rng.keys_of(x, keys)).mask
 
     def begin(self, classifier: Classifier, x: Images, y: Labels, keys: Keys) -> Solution:
         return self.attacker.begin(self.solver, classifier, x, y, keys)
