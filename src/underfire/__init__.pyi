@@ -39,6 +39,7 @@ from .interpreters import (
     SmoothedReLU as SmoothedReLU,
     Unrolled as Unrolled,
     explainer as explainer,
+    probe as probe,
 )
 from .models.classifier import Classifier as Classifier
 from .report.api import audit as audit, evaluate as evaluate, run as run, verdict as verdict

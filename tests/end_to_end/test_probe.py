@@ -58,5 +58,8 @@ def test_a_function_of_a_file_is_attacked(mine: str, tiny_model: str, tiny_photo
     ]
     result = CliRunner().invoke(app, ["attack", "--model", tiny_model, *options, "--interpreter", mine])
     assert result.exit_code == 0, result.output
+    said = " ".join(result.output.split())
+    assert "An attacker follows mine-brightness by queries only: its result is a numpy ndarray" in said
+    assert "mine-brightness: the maps of two classes are the same: it explains no class." in said
     assert "mine-brightness" in (tmp_path / "run" / "run.json").read_text()
     assert (tmp_path / "run" / "report.html").exists()

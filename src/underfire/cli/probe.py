@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from underfire.cli.terminal import chosen_device, console, say, table_of
-from underfire.core.errors import UnderfireError
 from underfire.runs.settings import Machine, ProbeSettings
 
 if TYPE_CHECKING:
@@ -20,19 +19,12 @@ def probe(
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON, and nothing else.")] = False,
 ) -> None:
     """Say what maps of others' explanations are like, and how an attacker can follow them or why not."""
-    from underfire.interpreters.adapters.adapter import Adapter
     from underfire.interpreters.adapters.probe import probe as probed
 
     classifier = settings.load(settings.model, chosen_device(machine.device))
     own = classifier.origin.crop if classifier.origin else None
-    side, found = settings.crop or own or 64, list["Probed"]()
-    for interpreter in settings.explainers():
-        if not isinstance(interpreter, Adapter):
-            raise UnderfireError(
-                f"'{interpreter.name}' is one of ours, with an attacker's model of its own; probe LIBRARY:METHOD or "
-                "file.py:function."
-            )
-        found.append(probed(interpreter, classifier, (side, side)))
+    side = settings.crop or own or 64
+    found = [probed(interpreter, classifier, (side, side)) for interpreter in settings.explainers()]
     if as_json:
         console.file.write(json.dumps([asdict(each) for each in found], indent=2) + "\n")
         return

@@ -1,4 +1,5 @@
 from .adapters.adapter import explainer as explainer
+from .adapters.probe import probe as probe
 from .adapters.raw import Post as Post
 from .cam import CAM as CAM, GradCAM as GradCAM
 from .ensemble import Ensemble as Ensemble

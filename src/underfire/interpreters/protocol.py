@@ -141,6 +141,12 @@ SCORING_DRAWS = (1, 2, 3, 4)  # of `image_keys`
 REPEATED = 5  # attacks see benign maps by draw 0, their noise by this one, and for all else have dice, see `engine`
 
 
+def remarks_on(interpreter: Explainer, classifier: Classifier, x: Images) -> tuple[str, ...]:
+    """Sentences on the interpreter and the network that a reader should know, as its `remarks` says, if it has any."""
+    remarks = getattr(interpreter, "remarks", None)
+    return () if remarks is None else tuple(remarks(classifier, x))
+
+
 def scoring_draws(interpreter: Explainer) -> tuple[int, ...]:
     """The draws by which maps are scored: several that no attack has seen, where the interpreter draws."""
     return SCORING_DRAWS if draws(interpreter) else (0,)

@@ -20,7 +20,7 @@ from underfire.core import rng
 from underfire.core.errors import UnderfireError
 from underfire.core.losses import log_prob
 from underfire.core.types import Images, Keys, Labels, Maps, Reading
-from underfire.interpreters.protocol import Interpreter, check_suited
+from underfire.interpreters.protocol import Interpreter, check_suited, remarks_on
 from underfire.models.classifier import Classifier
 
 
@@ -56,6 +56,9 @@ class Smooth:
 
     def check(self, classifier: Classifier, x: Images) -> None:
         check_suited(self.inside, classifier, x)
+
+    def remarks(self, classifier: Classifier, x: Images) -> tuple[str, ...]:
+        return remarks_on(self.inside, classifier, x)
 
     def explain(self, classifier: Classifier, x: Images, y: Labels, keys: Keys | None = None) -> Maps:
         keys = rng.keys_of(x, keys)

@@ -135,16 +135,19 @@ class Classifier(nn.Module):
         """Logits and features by one pass; differentiable in x. UnderfireError where there are no features."""
         located = self._locate(x)
         logits, (output,) = self.tap(x, [located.layer])
-        return Evidence(logits, self.features_of(output, x))
+        return Evidence(logits, located.as_read(self.grid_of(output, x)))
 
     def sensitivity(self, x: Images, y: Labels, create_graph: bool) -> tuple[Evidence, Features]:
-        """The evidence, and d logit_y / d features, by one pass forward and one back; x must ask for a gradient."""
+        """Logits with what the located layer gave, and d logit_y by the latter, by one pass forward and one back.
+
+        x must ask for a gradient.
+        """
         located = self._locate(x)
         with twice_differentiable():
             logits, (output,) = self.tap(x, [located.layer])
         of_class = logits.gather(1, y[:, None]).sum()
         (gradient,) = torch.autograd.grad(of_class, output, create_graph=create_graph, retain_graph=True)
-        return Evidence(logits, self.features_of(output, x)), self.features_of(gradient, x)
+        return Evidence(logits, self.grid_of(output, x)), self.grid_of(gradient, x)
 
     def attention(self, x: Images) -> tuple[Logits, list[Attention]]:
         """Logits and each layer's attention by one pass; differentiable in x, twice.
@@ -156,16 +159,16 @@ class Classifier(nn.Module):
             logits = self(x)
         return logits, watched.of_tokens(len(x))
 
-    def features_of(self, output: Tensor, x: Images) -> Features:
+    def grid_of(self, output: Tensor, x: Images) -> Features:
         """What the located layer gave of images x, as NDhw."""
         located = self._locate(x)
-        features = located.features(output, (x.shape[2], x.shape[3]))
-        if features is None:
+        grid = located.grid(output, (x.shape[2], x.shape[3]))
+        if grid is None:
             raise UnderfireError(
                 f"Layer '{located.layer}' gives feature maps in some passes only; name another layer with "
                 "features= (--features)."
             )
-        return features
+        return grid
 
     def train(self, mode: bool = True) -> "Classifier":
         """Stay in evaluation mode, whatever is asked for."""
@@ -219,6 +222,11 @@ class Classifier(nn.Module):
     def features_layer(self) -> str | None:
         """Name of the layer whose output is read as features; None until located or named."""
         return self._named if self._located is None else self._located.layer
+
+    @property
+    def features_layout(self) -> str | None:
+        """Where that output has its channels (see `models.layout`); None until located."""
+        return None if self._located is None else self._located.layout
 
     def locate_features(self, x: Images) -> None:
         """Find the features, once; UnderfireError lists the candidate layers if none is found."""

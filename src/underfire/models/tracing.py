@@ -47,10 +47,18 @@ class Located:
     layout: str = "channels-first"
     obstacle: str = ""  # what CAM needs and does not find, where there is no head
 
+    def grid(self, output: Tensor, sides: Sides) -> Features | None:
+        """What the layer gave of images of these sides, as NDhw; None where it is of another form."""
+        return LAYOUTS[self.layout](output, sides)
+
     def features(self, output: Tensor, sides: Sides) -> Features | None:
-        """NDhw of images of these sides; None where the output is of another form."""
-        features = LAYOUTS[self.layout](output, sides)
-        return features.relu() if features is not None and self.rectified else features
+        """The same as the head reads it."""
+        grid = self.grid(output, sides)
+        return None if grid is None else self.as_read(grid)
+
+    def as_read(self, grid: Features) -> Features:
+        """What the head makes of the grid before it pools."""
+        return grid.relu() if self.rectified else grid
 
 
 @dataclass(frozen=True)

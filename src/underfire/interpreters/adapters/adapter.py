@@ -5,10 +5,10 @@ result = adv2(model, mine)(images)
 """
 
 import re
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -22,9 +22,13 @@ from underfire.interpreters.adapters.explanations import (
     ZennitExplanation,
 )
 from underfire.interpreters.adapters.follow import ClosedFormGraph, Follow, Looked, Queries, SymmetricDifferences
+from underfire.interpreters.adapters.formulas import FORMULAS
 from underfire.interpreters.adapters.raw import Attributions, Post, attributions
 from underfire.interpreters.protocol import reading
 from underfire.models.classifier import Classifier
+
+if TYPE_CHECKING:
+    from underfire.interpreters.adapters.probe import Probed
 
 FOLLOWS: Mapping[str, Follow | None] = MappingProxyType(
     {
@@ -34,13 +38,15 @@ FOLLOWS: Mapping[str, Follow | None] = MappingProxyType(
         "queries": Queries(),
     }
 )
+FOLLOWED: Mapping[str, Follow] = MappingProxyType({each.verdict: each for each in FOLLOWS.values() if each})
 
 
 @dataclass(frozen=True)
 class Adapter:
     """The explanation's attributions, times the image where that is asked for, after `post`; both faces.
 
-    `follow` is None where a probe is to find out how it can be followed, on pictures of its own, once per classifier.
+    A probe finds out how it can be followed, on pictures of its own, once per classifier; a `follow` that is given
+    stands. `formula` is the same in torch, for autograd, of explanations that are computed in numpy.
     """
 
     name: str
@@ -49,12 +55,21 @@ class Adapter:
     follow: Follow | None = None
     times_input: bool = False
     draws: bool = False
-    found: MutableMapping[str, Follow] = field(default_factory=dict, compare=False, repr=False)
+    formula: Explanation | None = None
+    found: "MutableMapping[str, Probed]" = field(default_factory=dict, compare=False, repr=False)
 
     def check(self, classifier: Classifier, x: Images) -> None:
-        """UnderfireError where the explanation fails on the network."""
+        """UnderfireError where the explanation fails on the network, or gives what nobody can attack."""
         with torch.no_grad():
             self.explain(classifier, x[:1], classifier(x[:1]).argmax(1), x.new_zeros(1).long())
+        self.probed(classifier, x)
+
+    def remarks(self, classifier: Classifier, x: Images) -> Iterator[str]:
+        """How an attacker follows it and why, and what else the probe found."""
+        found = self.probed(classifier, x)
+        yield f"An attacker follows {self.name} by {found.verdict}: {found.why}."
+        for remark in found.remarks:
+            yield f"{self.name}: {remark}."
 
     def explain(self, classifier: Classifier, x: Images, y: Labels, keys: Keys | None = None) -> Maps:
         with torch.no_grad():
@@ -67,16 +82,20 @@ class Adapter:
         return replace(belief, step=belief.step + 1)
 
     def read(self, classifier: Classifier, belief: Looked, x: Images, y: Labels) -> Reading:
-        follow = self.follow or self._probed(classifier, x)
+        follow = FOLLOWED[self.probed(classifier, x).verdict] if self.follow is None else self.follow
         raw = follow(lambda images: self.raw(classifier, images, y), x, belief)
         return reading(classifier(x), self.post(self._scaled(raw, x), x), y)
 
     def raw(self, classifier: Classifier, x: Images, y: Labels) -> Attributions:
-        """What the explanation gives, in a graph of x where it has one; UnderfireError where it fails."""
+        """What the explanation gives; in a graph of x, if x asks for one and the formula or the explanation has it.
+
+        UnderfireError where it fails.
+        """
+        explanation = self.formula if self.formula is not None and x.requires_grad else self.explanation
         with torch.inference_mode(False), torch.enable_grad():
             inputs = x if x.requires_grad else x.detach().clone().requires_grad_()
             try:
-                returned = self.explanation(classifier, inputs, y)
+                returned = explanation(classifier, inputs, y)
             except (UnderfireError, MemoryError, torch.OutOfMemoryError):
                 raise
             except Exception as problem:  # whatever others' code raises
@@ -88,12 +107,13 @@ class Adapter:
     def _scaled(self, raw: Attributions, x: Images) -> Attributions:
         return raw * x if self.times_input else raw
 
-    def _probed(self, classifier: Classifier, x: Images) -> Follow:
-        from underfire.interpreters.adapters.probe import how_to_follow
+    def probed(self, classifier: Classifier, x: Images) -> "Probed":
+        """What a probe finds on images of this size, once; UnderfireError where nobody can attack what it finds."""
+        from underfire.interpreters.adapters.probe import attackable, probe
 
         network = f"{classifier.fingerprint()}, {classifier.dtype}, {tuple(x.shape[2:])}"
         if network not in self.found:
-            self.found[network] = how_to_follow(self, classifier, (x.shape[2], x.shape[3]))
+            self.found[network] = attackable(probe(self, classifier, (x.shape[2], x.shape[3])))
         return self.found[network]
 
 
@@ -122,7 +142,8 @@ def adapter_named(library: str, method: str) -> Adapter:
         follow = SymmetricDifferences() if captum.is_gradient else None
         return Adapter(f"captum-{method}", captum, follow=follow, times_input=method in captum.times_input)
     if library == "gradcam":
-        return Adapter(f"gradcam-{method}", GradCamExplanation(method), Post("positive"))
+        formula = FORMULAS.get(method)
+        return Adapter(f"gradcam-{method}", GradCamExplanation(method), Post("positive"), formula=formula)
     if library == "zennit":
         zennit = ZennitExplanation(method)
         if method == "Gradient":

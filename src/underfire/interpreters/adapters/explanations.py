@@ -18,7 +18,7 @@ import torch
 
 from underfire.core.errors import UnderfireError
 from underfire.core.extras import extra
-from underfire.core.types import Images, Labels
+from underfire.core.types import Features, Images, Labels, Logits
 from underfire.models.classifier import Classifier
 from underfire.models.user_code import code_of, imported
 
@@ -60,11 +60,15 @@ class CaptumExplanation:
             method = getattr(library, self.method)
             return method(classifier, *self._layer(method, classifier, x)).attribute(x, target=y)
 
-    @staticmethod
-    def _layer(method: Any, classifier: Classifier, x: Images) -> tuple[Any, ...]:
+    def _layer(self, method: Any, classifier: Classifier, x: Images) -> tuple[Any, ...]:
         if "layer" not in inspect.signature(method).parameters:
             return ()
         classifier.locate_features(x)
+        if classifier.features_layout != "channels-first":
+            raise UnderfireError(
+                f"Captum's {self.method} takes axis 1 of a layer for its channels, and '{classifier.features_layer}' "
+                f"gives {classifier.features_layout}; use grad-cam or gradcam:GradCAM."
+            )
         return (classifier.network.get_submodule(str(classifier.features_layer)),)
 
 
@@ -82,11 +86,36 @@ class GradCamExplanation:
         targets = extra("pytorch_grad_cam.utils.model_targets", "grad-cam", "Explanations of pytorch-grad-cam")
         classifier.locate_features(x)
         layer = classifier.network.get_submodule(str(classifier.features_layer))
-        with getattr(library, self.method)(
-            model=classifier, target_layers=[layer], reshape_transform=lambda output: classifier.features_of(output, x)
-        ) as explainer:
+        with getattr(library, self.method)(model=classifier, target_layers=[layer]) as explainer:
+            explainer.activations_and_grads.release()
+            explainer.activations_and_grads = _Tapped(classifier)
             of_class = [targets.ClassifierOutputTarget(int(each)) for each in y]
             return explainer(x.detach().clone().requires_grad_(), of_class)
+
+
+class _Tapped:
+    """What pytorch-grad-cam reads of a layer in place of its own hooks, which see the first call of a shared one."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        self._classifier = classifier
+
+    def __call__(self, x: Images) -> Logits:
+        self._x = x
+        logits, (self._output,) = self._classifier.tap(x, [str(self._classifier.features_layer)])
+        self._output.retain_grad()
+        return logits
+
+    @property
+    def activations(self) -> list[Features]:
+        return [self._classifier.grid_of(self._output.detach(), self._x)]
+
+    @property
+    def gradients(self) -> list[Features]:
+        gradient = self._output.grad
+        return [] if gradient is None else [self._classifier.grid_of(gradient, self._x)]
+
+    def release(self) -> None:
+        """Nothing is held."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ Queries               nothing can be differentiated: antithetic random direction
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -31,7 +31,10 @@ class Looked:
 
 @runtime_checkable
 class Follow(Protocol):
-    """Attributions at x, differentiable in x."""
+    """Attributions at x, differentiable in x; the verdict of a probe that finds them so, and why it works."""
+
+    verdict: ClassVar[str]
+    why: ClassVar[str]
 
     def __call__(self, raw_at: RawAt, x: Images, belief: Looked) -> Attributions: ...
 
@@ -40,6 +43,9 @@ class Follow(Protocol):
 class ClosedFormGraph:
     """The explanation's own graph."""
 
+    verdict: ClassVar[str] = "closed form"
+    why: ClassVar[str] = "autograd goes through it"
+
     def __call__(self, raw_at: RawAt, x: Images, belief: Looked) -> Attributions:
         return raw_at(x)
 
@@ -47,6 +53,9 @@ class ClosedFormGraph:
 @dataclass(frozen=True)
 class SymmetricDifferences:
     """J'u = Ju = (a(x + hu) - a(x - hu)) / 2h with max |hu| = delta, where the Jacobian J of a is symmetric."""
+
+    verdict: ClassVar[str] = "input gradient"
+    why: ClassVar[str] = "it is one or a mean of them, whose derivative is taken by differences"
 
     delta: float = 0.1
 
@@ -61,6 +70,9 @@ class SymmetricDifferences:
 @dataclass(frozen=True)
 class Queries:
     """J'u = mean over random d of d (u . a(x + hd) - u . a(x - hd)) / 2h; d is of normal numbers on cells x cells."""
+
+    verdict: ClassVar[str] = "queries only"
+    why: ClassVar[str] = "its derivative is estimated"
 
     directions: int = 8
     cells: int = 8

@@ -8,26 +8,23 @@ through the explanation and once by central differences (s(x + hd) - s(x - hd)) 
 """
 
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from underfire.core.errors import UnderfireError
 from underfire.core.image_ops import resize
 from underfire.core.losses import log_odds, log_prob
-from underfire.core.types import Images, Labels, Maps
+from underfire.core.types import Flags, Images, Labels, Maps
 from underfire.interpreters.adapters.adapter import Adapter
-from underfire.interpreters.adapters.follow import ClosedFormGraph, Follow, Queries, SymmetricDifferences
+from underfire.interpreters.protocol import Interpreter
 from underfire.models.classifier import Classifier
 
 AGREES, PARTLY = 0.9, 0.5  # cosines
 SAME, BLIND = 1e-4, 1e-3  # differences of maps
-DIRECTIONS, H = 8, 1e-4
-FOLLOWED: Mapping[str, Follow] = MappingProxyType(
-    {"closed form": ClosedFormGraph(), "input gradient": SymmetricDifferences(), "queries only": Queries()}
-)
+DIRECTIONS, H, H_SINGLE = 8, 1e-4, 1e-2
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,9 @@ class Probed:
     low: float
     high: float
     finite: bool
-    constant: bool
+    constant: bool  # one of the maps
+    blank: bool  # all of them, of two classes
+    draws: bool  # whether it says itself that two calls may differ
     repeat: float  # largest difference of two calls
     class_difference: float  # largest difference of the maps of two classes
     batch_difference: float  # largest difference of a map alone and beside another
@@ -53,9 +52,22 @@ class Probed:
     remarks: tuple[str, ...]
 
 
-def probe(adapter: Adapter, classifier: Classifier, sides: tuple[int, int]) -> Probed:
-    """Of maps of two pictures of these sides."""
-    x = pictures(sides).to(classifier.device)
+def probe(adapter: Interpreter, classifier: Classifier, sides: tuple[int, int]) -> Probed:
+    """What maps of two pictures of these sides (rows, columns) tell of an explainer, and how it can be followed.
+
+    UnderfireError where it cannot explain them, and for our own interpreters, which need no probe.
+    """
+    if not isinstance(adapter, Adapter):
+        raise UnderfireError(
+            f"'{adapter.name}' is one of ours, with an attacker's model of its own; probe LIBRARY:METHOD or "
+            "file.py:function."
+        )
+    with torch.inference_mode(False), torch.enable_grad():
+        found = _found(adapter, classifier, pictures(sides).to(classifier.device))
+    return replace(found, remarks=tuple(_remarks(found)))
+
+
+def _found(adapter: Adapter, classifier: Classifier, x: Images) -> Probed:
     with torch.no_grad():
         y = classifier(x).argmax(1)
         classes = classifier(x).shape[1]
@@ -65,16 +77,23 @@ def probe(adapter: Adapter, classifier: Classifier, sides: tuple[int, int]) -> P
     graph, detached = _graph(adapter, classifier, x, y)
     cosine, ratio = _derivatives(adapter, classifier, x, y) if graph else (None, None)
     is_gradient = _is_gradient(adapter, classifier, x, y)
-    verdict, why = _verdict(graph, detached, cosine, ratio, is_gradient)
-    found = Probed(
+    verdict, why = (
+        _verdict(graph, detached, cosine, ratio, is_gradient)
+        if adapter.follow is None
+        else (adapter.follow.verdict, adapter.follow.why)
+    )
+    others = _maps(adapter, classifier, x, (y + 1) % classes)
+    return Probed(
         interpreter=adapter.name,
         shape=(maps.shape[1], maps.shape[2]),
         low=float(maps.min()),
         high=float(maps.max()),
         finite=bool(maps.isfinite().all()),
-        constant=bool((maps.amax((1, 2)) - maps.amin((1, 2)) < SAME).any()),
+        constant=bool(_flat(maps).any()),
+        blank=bool(_flat(torch.cat((maps, others))).all()),
+        draws=adapter.draws,
         repeat=float((maps - _maps(adapter, classifier, x, y)).abs().max()),
-        class_difference=float((maps - _maps(adapter, classifier, x, (y + 1) % classes)).abs().max()),
+        class_difference=float((maps - others).abs().max()),
         batch_difference=float((maps[:1] - _maps(adapter, classifier, x[:1], y[:1])).abs().max()),
         graph=graph,
         cosine=cosine,
@@ -85,18 +104,23 @@ def probe(adapter: Adapter, classifier: Classifier, sides: tuple[int, int]) -> P
         why=why,
         remarks=(),
     )
-    return Probed(**{**vars(found), "remarks": tuple(_remarks(found))})
 
 
-def how_to_follow(adapter: Adapter, classifier: Classifier, sides: tuple[int, int]) -> Follow:
-    """As the probe's verdict has it; without the calls that only describe the maps."""
-    x = pictures(sides).to(classifier.device)
-    with torch.no_grad():
-        y = classifier(x).argmax(1)
-    graph, detached = _graph(adapter, classifier, x, y)
-    cosine, ratio = _derivatives(adapter, classifier, x, y) if graph else (None, None)
-    verdict, _ = _verdict(graph, detached, cosine, ratio, _is_gradient(adapter, classifier, x, y))
-    return FOLLOWED[verdict]
+def attackable(found: Probed) -> Probed:
+    """What was found; UnderfireError where maps are not finite, show nothing or differ from call to call unsaid."""
+    if not found.finite:
+        raise UnderfireError(f"'{found.interpreter}' gives maps that are not finite numbers; nobody can attack them.")
+    if found.blank:
+        raise UnderfireError(
+            f"'{found.interpreter}' gives every cell the same value, on two pictures and for two classes: there is "
+            "nothing to see and nothing to attack."
+        )
+    if found.repeat > SAME and not found.draws:
+        raise UnderfireError(
+            f"'{found.interpreter}' gives another map when it is called again (a cell differs by {found.repeat:.3f}): "
+            "let it draw the same numbers in every call, or say in Python that it draws, explainer(…, draws=True)."
+        )
+    return found
 
 
 def pictures(sides: tuple[int, int], n: int = 2) -> Images:
@@ -110,14 +134,18 @@ def _maps(adapter: Adapter, classifier: Classifier, x: Images, y: Labels) -> Map
     return adapter.explain(classifier, x, y, torch.zeros_like(y))
 
 
+def _flat(maps: Maps) -> Flags:
+    return maps.amax((1, 2)) - maps.amin((1, 2)) < SAME
+
+
 def _graph(adapter: Adapter, classifier: Classifier, x: Images, y: Labels) -> tuple[bool, str]:
     """Whether autograd reaches the image, and otherwise where it stops."""
     leaf = x.clone().requires_grad_()
-    returned = adapter.explanation(classifier, leaf, y)
     raw = adapter.raw(classifier, leaf, y)
-    if not isinstance(returned, Tensor):
-        return False, f"its result is a {type(returned).__module__} {type(returned).__name__}, where autograd stops"
     if not raw.requires_grad:
+        returned = adapter.explanation(classifier, leaf, y)
+        if not isinstance(returned, Tensor):
+            return False, f"its result is a {type(returned).__module__} {type(returned).__name__}, where autograd stops"
         return False, "its result is detached from the image"
     if torch.autograd.grad(raw.sum(), leaf, allow_unused=True)[0] is None:
         return False, "its result does not depend on the image by autograd"
@@ -125,13 +153,22 @@ def _graph(adapter: Adapter, classifier: Classifier, x: Images, y: Labels) -> tu
 
 
 def _derivatives(adapter: Adapter, classifier: Classifier, x: Images, y: Labels) -> tuple[float, float]:
-    """Cosine and ratio of autograd's derivatives to those by differences, along some smooth directions."""
+    """Cosine and ratio of autograd's derivatives to those by differences, along some smooth directions.
+
+    In double precision, unless the explanation holds numbers of single precision itself.
+    """
     double = classifier.revised(lambda network: None).double()
-    x = x.double()
+    try:
+        return _compared(adapter, double, x.double(), y, H)
+    except UnderfireError:
+        return _compared(adapter, classifier, x.to(classifier.dtype), y, H_SINGLE)
+
+
+def _compared(adapter: Adapter, classifier: Classifier, x: Images, y: Labels, h: float) -> tuple[float, float]:
     numbers = torch.Generator().manual_seed(1)
 
     def weighed(images: Images) -> Tensor:
-        maps = adapter.post(adapter.raw(double, images, y), images)
+        maps = adapter.post(adapter.raw(classifier, images, y), images)
         weights = torch.rand(maps.shape, generator=torch.Generator().manual_seed(2), dtype=maps.dtype)
         return (maps * weights.to(maps.device)).sum()
 
@@ -141,7 +178,7 @@ def _derivatives(adapter: Adapter, classifier: Classifier, x: Images, y: Labels)
     for _ in range(DIRECTIONS):
         d = resize(torch.randn(len(x), 3, 4, 4, generator=numbers, dtype=x.dtype), x.shape[2], x.shape[3]).to(x.device)
         by_graph.append(float((gradient * d).sum()))
-        by_differences.append(float(weighed(x + H * d) - weighed(x - H * d)) / (2 * H))
+        by_differences.append(float(weighed(x + h * d) - weighed(x - h * d)) / (2 * h))
     a, b = torch.tensor(by_graph, dtype=torch.float64), torch.tensor(by_differences, dtype=torch.float64)
     tiny = torch.finfo(torch.float64).tiny
     return float(a @ b / (a.norm() * b.norm()).clamp_min(tiny)), float(a.norm() / b.norm().clamp_min(tiny))
@@ -187,7 +224,7 @@ def _remarks(found: Probed) -> Iterator[str]:
         yield "maps are not finite numbers"
     if found.constant:
         yield "a map is the same in every cell: the gradient may vanish where softmax saturates; explain log p"
-    if found.repeat > SAME:
+    if found.repeat > SAME and not found.draws:
         yield f"two calls differ by {found.repeat:.3f}: it draws random numbers; say so with draws=True"
     if found.class_difference < BLIND:
         yield "the maps of two classes are the same: it explains no class"

@@ -14,10 +14,13 @@ from torch import Tensor
 import underfire as uf
 from tiny_networks import classifier, images
 from underfire.core.losses import log_odds
+from underfire.interpreters import Interpreter
 from underfire.interpreters.adapters.adapter import Adapter, adapter_named
 from underfire.interpreters.adapters.follow import Looked, Queries
+from underfire.interpreters.adapters.formulas import FORMULAS
 from underfire.interpreters.adapters.probe import probe
 from underfire.interpreters.adapters.raw import attributions
+from underfire.interpreters.protocol import check_suited, remarks_on
 from underfire.interpreters.registry import canonical, foreign, interpreter_named
 from underfire.models.classifier import Classifier
 
@@ -77,6 +80,50 @@ def test_the_probe_remarks_on_maps(explanation: Callable[..., Any], remark: str)
     assert any(remark in each for each in found.remarks)
 
 
+def drawing(model: Classifier, x: Tensor, y: Tensor) -> Tensor:
+    return torch.rand(len(x), 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("explanation", "complaint"),
+    [
+        (lambda model, x, y: x.square().sum(1) / 0, "are not finite numbers"),
+        (lambda model, x, y: torch.zeros(len(x), 4, 4), "gives every cell the same value"),
+        (drawing, r"another map when it is called again .* explainer\(…, draws=True\)"),
+    ],
+)
+def test_what_nobody_can_attack_is_refused_before(explanation: Callable[..., Any], complaint: str) -> None:
+    model, mine = classifier("resnet"), uf.explainer(explanation)
+    with pytest.raises(uf.UnderfireError, match=complaint):
+        check_suited(mine, model, X)
+    with pytest.raises(uf.UnderfireError, match="finite" if "finite" in complaint else complaint):
+        uf.adv2(model, mine, steps=1)(X)
+
+
+def test_an_explanation_that_says_that_it_draws_is_attacked() -> None:
+    assert uf.adv2(classifier("resnet"), uf.explainer(drawing, draws=True), steps=1)(X).adversarial.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("interpreter", "said"),
+    [
+        (uf.explainer(through_numpy), "follows through_numpy by queries only: its result is a numpy ndarray"),
+        (uf.explainer(smooth, follow="queries"), "follows smooth by queries only: its derivative is estimated"),
+        (uf.Smooth(uf.explainer(smooth)), r"follows smooth by closed form: .*cosine 1\.00"),
+        (uf.CAM(), ""),
+    ],
+)
+def test_how_an_attacker_follows_is_said_before(interpreter: Interpreter, said: str) -> None:
+    with torch.no_grad():
+        assert re.search(said, " ".join(remarks_on(interpreter, classifier("resnet"), X)))
+
+
+def test_an_explanation_with_numbers_of_single_precision() -> None:
+    kernel = torch.ones(1, 3, 2, 2)
+    mine = uf.explainer(lambda model, x, y: torch.nn.functional.conv2d(x.square(), kernel))
+    assert uf.probe(mine, classifier("resnet"), (16, 16)).verdict == "closed form"
+
+
 @pytest.mark.parametrize(
     ("returned", "shape"),
     [
@@ -134,12 +181,27 @@ def test_libraries_by_name_are_attacked(name: str) -> None:
     assert result.maps.amax() == 1
 
 
-def test_gradcam_and_captum_on_our_layer_are_our_grad_cam() -> None:
+def test_captum_on_our_layer_is_our_grad_cam() -> None:
     model = classifier("resnet")
     own = uf.GradCAM().explain(model, X, Y, Y)
     captum = adapter_named("captum", "LayerGradCam")
     theirs = Adapter(captum.name, captum.explanation, uf.Post("positive")).explain(model, X, Y, Y)
     torch.testing.assert_close(theirs, own, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", FORMULAS)
+@pytest.mark.parametrize("network", ["resnet", "densenet-copying", "transformer"])
+def test_formulas_are_what_the_library_computes(method: str, network: str) -> None:
+    model, adapter = classifier(network), adapter_named("gradcam", method)
+    theirs, ours = adapter.raw(model, X, Y), adapter.raw(model, X.clone().requires_grad_(), Y)
+    assert not theirs.requires_grad
+    assert ours.requires_grad
+    torch.testing.assert_close(adapter.post(ours, X), adapter.post(theirs, X), rtol=0, atol=1e-4)
+
+
+def test_captum_reads_no_tokens() -> None:
+    with pytest.raises(uf.UnderfireError, match=r"LayerGradCam takes axis 1 of a layer for its channels, .* tokens"):
+        adapter_named("captum", "LayerGradCam").explain(classifier("transformer"), X, Y, Y)
 
 
 def test_a_function_in_a_file(tmp_path: Path) -> None:
