@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from underfire.attacks import engine, solvers
 from underfire.attacks.attack import Attack
+from underfire.attacks.evasion import Evaded
 from underfire.attacks.result import Result
 from underfire.attacks.target_classes import RandomClass, TargetClass, check_targets
 from underfire.attacks.target_maps import Pool, TargetMap, Wanted
@@ -25,7 +26,6 @@ from underfire.core.errors import UnderfireError
 from underfire.core.image_ops import check_images, to_8bit
 from underfire.core.types import Goal, Images, Labels, Maps, Outcome
 from underfire.data.datasets import all_images
-from underfire.detection.squeezers import Squeezer
 from underfire.interpreters import Blind, Interpreter
 from underfire.interpreters.protocol import REPEATED, check_maps, draws, explained, scoring_draws
 from underfire.metrics.maps import DECEIVING, compare_draws, is_faint, judged, linf, map_l1
@@ -161,12 +161,14 @@ def adv2(
     effort: str | None = None,
     steps: int | None = None,
     map_weight: float | None = None,
-    evade: Sequence[Squeezer] = (),
+    evade: Sequence[Evaded] = (),
     on_grid: bool = False,
     seed: int = 0,
     batch: int = 16,
 ) -> Attacker:
-    """ADV2 on PGD against the classifier and one interpreter, or an Ensemble; it may evade squeezers, too.
+    """ADV2 on PGD against the classifier and one interpreter, or an Ensemble.
+
+    It may also evade detectors: squeezers, and `Consistency` of this interpreter or of another in closed form.
 
     effort is quick, standard (the default) or thorough; `steps` are taken by every image instead. on_grid keeps every
     iterate on the grid of 8 bits, so that the result is what a PNG file holds.
@@ -206,11 +208,11 @@ def adv2_stadv(
     effort: str | None = None,
     steps: int | None = None,
     map_weight: float | None = None,
-    evade: Sequence[Squeezer] = (),
+    evade: Sequence[Evaded] = (),
     seed: int = 0,
     batch: int = 16,
 ) -> Attacker:
-    """ADV2 on StAdv against the classifier and one interpreter, or an Ensemble; it may evade squeezers, too."""
+    """ADV2 on StAdv against the classifier and one interpreter, or an Ensemble; it may evade detectors, as `adv2`."""
     attack = solvers.adv2_stadv(
         interpreter, recipe=recipe, effort=effort, steps=steps, map_weight=map_weight, evade=evade, seed=seed
     )

@@ -86,7 +86,11 @@ class ExtraTerm(Protocol):
     @property
     def settled(self) -> float: ...
 
-    def __call__(self, classifier: Classifier, reading: Reading, x: Images, goal: Goal, step: Labels) -> Row: ...
+    def __call__(
+        self, classifier: Classifier, belief: Any, reading: Reading, x: Images, goal: Goal, step: Labels
+    ) -> Row:
+        """The loss at x, of which the attacker has this belief and this reading, differentiable in x."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -184,7 +188,10 @@ class _Objective:
             "map": map_distance(reading.maps, goal.target_map),
             "cost": attack.perturbation.cost(theta),
             **reading.terms,
-            **{term.name: term(self.classifier, reading, x, goal, self.step) for term in attack.extra_terms},
+            **{
+                term.name: term(self.classifier, self.belief, reading, x, goal, self.step)
+                for term in attack.extra_terms
+            },
         }
         total = torch.zeros_like(parts["prediction"])
         for name, part in parts.items():

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 from underfire.core.errors import UnderfireError
+from underfire.detection.names import FAMILIES, families_in
 
 if TYPE_CHECKING:
     from underfire.attacks.recipes import Recipe
@@ -91,7 +92,6 @@ OTHERS = {"benign": "benign", "target": "target", "noise": "random noise", GIVEN
 INTERPRETERS = {"grad": "GRAD", "cam": "CAM", "grad-cam": "Grad-CAM", "ig": "IG", "mask": "MASK", "rts": "RTS"}
 INTERPRETERS |= {"rollout": "Rollout", "grad-rollout": "Grad-rollout"}
 OF_NO_CLASS = ("rollout", "smooth-rollout", "smooth:rollout")
-FAMILIES = {"fs": "feature squeezing", "consistency": "self-consistency", "ensemble": "ensemble disagreement"}
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def attack_name(attack: str) -> str:
         return OTHERS.get(attack, attack)
     if known.evades is None or known.evades == ENSEMBLE:
         return known.title
-    speaks_for_itself = known.evades.startswith("fs:")
+    speaks_for_itself = known.evades.startswith("fs:") and len(families_in(known.evades)) == 1
     return f"{known.title} evading {(detector_part if speaks_for_itself else detector_name)(known.evades)}"
 
 
@@ -172,6 +172,8 @@ def class_blindness(interpreter: str) -> Iterator[str]:
 
 def detector_name(detector: str) -> str:
     """A detector with its family, as in "feature squeezing (median 3×3)"."""
+    if len(families := families_in(detector)) > 1:
+        return " and ".join(map(detector_name, families))
     family, colon, _ = detector.partition(":")
     name = family_name(family)
     return f"{name} ({detector_part(detector)})" if colon else name
@@ -179,6 +181,8 @@ def detector_name(detector: str) -> str:
 
 def detector_part(detector: str) -> str:
     """A detector within its family, as in "median 3×3"; that of all its parts is "combined"."""
+    if len(families_in(detector)) > 1:
+        return detector_name(detector)
     family, _, part = detector.partition(":")
     return _PARTS.get(family, str)(part) if part else "combined"
 

@@ -24,21 +24,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from underfire.attacks.attack import Attack, CrossEntropy, ExtraTerm, Margin, PredictionLoss, SmoothedCrossEntropy
-from underfire.attacks.evasion import Likeness, SqueezeConsistency
+from underfire.attacks.attack import CrossEntropy, Margin, PredictionLoss, SmoothedCrossEntropy
+from underfire.attacks.evasion import Evaded, Evasion, agreement, algorithm_2, steadiness
 from underfire.attacks.names import EFFORTS, QUICK, STANDARD, THOROUGH
-from underfire.attacks.perturbations import Flow, Levels, Perturbation, Pixels
+from underfire.attacks.perturbations import Flow, Perturbation, Pixels
 from underfire.attacks.steps import AdamStep, MomentumSignStep, SignStep, StepRule, TwoPhaseStep
 from underfire.core.checks import check_count
 from underfire.core.errors import UnderfireError
 from underfire.core.schedules import Constant, Cosine, InTurn, Linear, Schedule
-from underfire.detection.squeezers import BitDepth, Squeezer
+from underfire.detection.scores import Consistency
+from underfire.detection.squeezers import Squeezer
 from underfire.interpreters.ensemble import Ensemble
 from underfire.interpreters.grad import GRAD
 from underfire.interpreters.input_gradients import SmoothedReLU
 from underfire.interpreters.mask.attacker import Unrolled
 from underfire.interpreters.mask.interpreter import MASK
-from underfire.interpreters.protocol import Blind, Explainer, Interpreter
+from underfire.interpreters.protocol import Explainer, Interpreter
 from underfire.interpreters.relu_gates import PaperGate
 
 Rungs = tuple[int, ...]
@@ -58,15 +59,6 @@ class MapAttack:
     model: Callable[[Interpreter], Interpreter] = lambda interpreter: interpreter  # the attacker's model of it
     judges: Callable[[Interpreter], tuple[Explainer, ...]] = lambda interpreter: ()  # see `Attack`
     prediction: Callable[[int, int], PredictionLoss] = lambda steps, seed: CrossEntropy()
-
-
-@dataclass(frozen=True)
-class Evasion:
-    """What hides an attack: further terms, all of one weight, and the attack that must be run first, if any."""
-
-    terms: tuple[ExtraTerm, ...]
-    weight: float
-    anchor: Attack | None = None
 
 
 @dataclass(frozen=True)
@@ -143,28 +135,13 @@ def _paper_smoothing(steps: int, seed: int) -> PredictionLoss:
     return SmoothedCrossEntropy(Linear(0.05, 0.01, steps), seed)
 
 
-def _agreement(squeezers: Sequence[Squeezer], perturbation: Perturbation) -> Evasion:
-    return Evasion(tuple(SqueezeConsistency(each) for each in squeezers), weight=0.1)
-
-
-def _algorithm_2(squeezers: Sequence[Squeezer], perturbation: Perturbation) -> Evasion:
-    """SqueezeConsistency with smoothing squeezers, and likeness to an image of the coarsest bit depth."""
-    smoothing = tuple(SqueezeConsistency(each) for each in squeezers if not isinstance(each, BitDepth))
-    depths = [each.bits for each in squeezers if isinstance(each, BitDepth)]
-    if not depths:
-        return Evasion(smoothing, weight=1.0)
-    bits, within = min(depths), perturbation if isinstance(perturbation, Pixels) else Pixels()
-    rule = SignStep(Constant(1 / 2**bits))
-    anchor = Attack(f"pgd-on-bits:{bits}", Blind(), Levels(bits, within.eps), rule, rungs=(400,))
-    return Evasion((*smoothing, Likeness()), weight=1.0, anchor=anchor)
-
-
 def _but(recipe: Recipe, **rows: Mapping[str, Any]) -> Recipe:
     """The recipe with these fields of these interpreters' rows."""
     changed = {name: replace(recipe.map_attacks[name], **fields) for name, fields in rows.items()}
     return replace(recipe, map_attacks={**recipe.map_attacks, **changed})
 
 
+STEADINESS = 1.0  # the weight of a map that survives harmless changes, over that of the map itself
 CELLS = 56 * 56  # of the maps of GRAD and RTS at 224 pixels; the grid is ours, the paper names none
 
 _PAPER = Recipe(
@@ -180,7 +157,7 @@ _PAPER = Recipe(
         "mask": MapAttack(_once(1000), 1.0, {"prediction": 0.0}, rule=_search, model=_unrolled),
         "rts": MapAttack(_once(1200), 0.002 * CELLS, {"encoder": 0.1}),
     },
-    evasion=_algorithm_2,
+    evasion=algorithm_2,
 )
 
 RECIPES: Mapping[str, Recipe] = {
@@ -204,7 +181,7 @@ RECIPES: Mapping[str, Recipe] = {
                 _ladder(50, 150, 300), 20.0, {"encoder": 0.1}, rule=_annealed_momentum, prediction=_margin
             ),
         },
-        evasion=_agreement,
+        evasion=agreement,
     ),
 }
 
@@ -222,7 +199,7 @@ _FLOW_PAPER = Recipe(
         "mask": MapAttack(_once(1000), 500.0, {"cost": 0.004}, model=_unrolled),
         "rts": MapAttack(_once(600), 0.0408 * CELLS, {"encoder": 0.1}),
     },
-    evasion=_algorithm_2,
+    evasion=algorithm_2,
     further={"cost": 0.0005},
 )
 
@@ -243,7 +220,7 @@ FLOW_RECIPES: Mapping[str, Recipe] = {
             "mask": MapAttack(_ladder(240, 240, 480), 10.0, quantum=120, afresh=True, judges=_hurried),
             "rts": MapAttack(_ladder(50, 150, 300), 100.0, {"encoder": 0.1}, prediction=_margin),
         },
-        evasion=_agreement,
+        evasion=agreement,
         further={"cost": 0.0005},
     ),
 }
@@ -277,3 +254,13 @@ def map_attack(recipe: Recipe, interpreter: Interpreter) -> MapAttack:
         afresh=any(row.afresh for row in rows),
         model=lambda _: Ensemble(members, weights),
     )
+
+
+def evasion(recipe: Recipe, interpreter: Interpreter, evade: Sequence[Evaded]) -> Evasion:
+    """What a recipe adds to its attack on this interpreter to hide it from squeezers and from self-consistency."""
+    squeezers = [each for each in evade if not isinstance(each, Consistency)]
+    asked_twice = [each for each in evade if isinstance(each, Consistency)]
+    squeezed = recipe.evasion(squeezers, recipe.perturbation)
+    weight = STEADINESS * map_attack(recipe, interpreter).weight
+    steady = steadiness(asked_twice, interpreter, lambda each: map_attack(recipe, each).model(each), weight)
+    return Evasion((*squeezed.terms, *steady.terms), squeezed.anchor)

@@ -12,13 +12,13 @@ from dataclasses import replace
 from typing import Any
 
 from underfire.attacks.attack import Attack
+from underfire.attacks.evasion import Evaded
 from underfire.attacks.names import SOLVERS, AttackSolver
 from underfire.attacks.perturbations import GridPixels, Pixels
-from underfire.attacks.recipes import Recipe, map_attack, rungs_of
+from underfire.attacks.recipes import Recipe, evasion, map_attack, rungs_of
 from underfire.core.checks import check_count, check_number
 from underfire.core.errors import UnderfireError
 from underfire.core.schedules import Constant, Schedule
-from underfire.detection.squeezers import Squeezer
 from underfire.interpreters.protocol import Blind, Interpreter
 
 
@@ -37,7 +37,7 @@ def adv2(
     effort: str | None = None,
     steps: int | None = None,
     map_weight: float | None = None,
-    evade: Sequence[Squeezer] = (),
+    evade: Sequence[Evaded] = (),
     seed: int = 0,
     on_grid: bool = False,
 ) -> Attack:
@@ -68,7 +68,7 @@ def adv2_stadv(
     effort: str | None = None,
     steps: int | None = None,
     map_weight: float | None = None,
-    evade: Sequence[Squeezer] = (),
+    evade: Sequence[Evaded] = (),
     seed: int = 0,
 ) -> Attack:
     """ADV2 on StAdv (Eq. 14): bends the image until it fools the classifier and shows the target map."""
@@ -114,7 +114,7 @@ def map_aware(
     effort: str | None = None,
     steps: int | None = None,
     map_weight: float | None = None,
-    evade: Sequence[Squeezer] = (),
+    evade: Sequence[Evaded] = (),
     seed: int = 0,
     on_grid: bool = False,
     **budget: Any,
@@ -125,7 +125,7 @@ def map_aware(
     """
     own = _within(budget, solver.recipe(recipe), on_grid)
     parameters = map_attack(own, interpreter)
-    evasion = own.evasion(evade, own.perturbation)
+    hidden = evasion(own, interpreter, evade)
     rungs = rungs_of(parameters, recipe, effort, steps)
     weight = parameters.weight if map_weight is None else check_number("map_weight", map_weight, least=0.0)
     return Attack(
@@ -136,16 +136,16 @@ def map_aware(
         weights={
             "map": own.weight(weight, sum(rungs)),
             **_constant({**own.further, **parameters.further}),
-            **_constant({term.name: evasion.weight for term in evasion.terms}),
+            **_constant({term.name: weight for term, weight in hidden.terms}),
         },
         prediction=parameters.prediction(sum(rungs), seed),
-        extra_terms=evasion.terms,
+        extra_terms=tuple(term for term, _ in hidden.terms),
         rungs=rungs,
         afresh=parameters.afresh,
         judges=parameters.judges(interpreter),
         quantum=parameters.quantum,
         warm_start=_warm_start(own),
-        anchor=evasion.anchor,
+        anchor=hidden.anchor,
     )
 
 

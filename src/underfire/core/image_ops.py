@@ -1,6 +1,7 @@
 """Operations on images and maps: validation, map normalisation, block averages, resizing, blur, sampling."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -177,15 +178,34 @@ def _gaussian(side: int, sigma: float, like: Tensor) -> Float[Tensor, "side side
     return (weights / weights.sum(1, keepdim=True)).to(like.dtype)
 
 
+class _StraightThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, changed: Tensor) -> Tensor:
+        return changed.view_as(changed)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0], None
+
+
+def straight_through(images: Images, changed: Images) -> Images:
+    """The value of `changed` to the last bit with the gradient of `images`."""
+    result: Images = _StraightThrough.apply(images, changed)
+    return result
+
+
 def to_8bit(images: Images) -> Images:
-    """What an 8-bit file would hold, still as floats in [0, 1]: rounded, not truncated."""
-    return torch.round(images * 255) / 255
+    """What an 8-bit file would hold, as floats in [0, 1]: rounded, not truncated; gradients pass straight through."""
+    return straight_through(images, torch.round(images.detach() * 255) / 255)
 
 
 def changed_in_8bit(
     images: Images, change: Callable[[UInt8[np.ndarray, "h w 3"]], UInt8[np.ndarray, "h w 3"]]
 ) -> Images:
-    """What becomes of images, each rounded to 8 bits, by a change of pixel arrays; as floats in [0, 1] again."""
-    pixels = (images * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    """What becomes of images, each rounded to 8 bits, by a change of pixel arrays; as floats in [0, 1] again.
+
+    Gradients pass straight through, as if nothing had been changed.
+    """
+    pixels = (images.detach() * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
     changed = torch.from_numpy(np.stack([change(each) for each in pixels]))
-    return changed.permute(0, 3, 1, 2).to(images) / 255
+    return straight_through(images, changed.permute(0, 3, 1, 2).to(images) / 255)

@@ -3,6 +3,8 @@
     noisy = Noise()(images, keys)          # or JPEG(), Blur(), Crop()
     expected = Crop().moved(maps)          # where the change takes a map of the image before it
 
+All of them can be differentiated: what rounds to 8 bits, as files do, passes gradients straight through.
+
 The default strengths leave the class of about 95 % of benign images as it is (measured on CIFAR-10, see
 docs/detectors.md).
 """

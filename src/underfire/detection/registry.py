@@ -5,7 +5,8 @@
     ensemble      pairs of interpreters                    ensemble:cam+grad+rts
 
 A family is given with its parts, joined by +, or alone with all that it has; several families are separated by commas.
-Whatever has several parts is also scored as a whole, under the name of what its parts have in common.
+Whatever has several parts is also scored as a whole, under the name of what its parts have in common. Families that are
+joined by + are one detector, the maximum of all their parts: fs+consistency:cam.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,7 @@ from types import MappingProxyType
 from underfire.core.errors import UnderfireError
 from underfire.data.corruptions import CHANGES, change_named
 from underfire.detection.calibration import AS_IT_IS, STANDARDISED, Scale
-from underfire.detection.names import DETECTORS
+from underfire.detection.names import DETECTORS, families_in
 from underfire.detection.scores import Consistency, Disagreement, FeatureSqueezing, Scorer
 from underfire.detection.squeezers import squeezer_named
 from underfire.interpreters.protocol import Explainer
@@ -41,34 +42,63 @@ def judgements_named(text: str, of_run: Sequence[str] = ()) -> tuple[Judgement, 
     of_run are a run's interpreters as they were named there; a name in the list means the run's, if it has one.
     UnderfireError says what is wrong with the list.
     """
-    families = [each.strip().partition(":") for each in text.split(",")]
-    names = [name for name, _, _ in families]
-    if unknown := [name for name in names if name not in _FAMILIES]:
-        raise UnderfireError(f"There is no detector '{unknown[0]}'; there are {', '.join(DETECTORS)}.")
-    if repeated := _repeated(names):
-        raise UnderfireError(f"Detector '{repeated}' is named twice; name it once, with its parts joined by +.")
+    named = [families_in(each) for each in text.split(",")]
+    _check_families([family for families in named if len(families) == 1 for family in families])
     held = {each.partition(":")[0]: each for each in of_run}
-    found = [_FAMILIES[name](_parts(parts) if colon else None, held) for name, colon, parts in families]
+    found = [_family(each[0], held) if len(each) == 1 else [_joint(each, held)] for each in named]
     return tuple(each for family in found for each in family)
 
 
-def squeezing_named(text: str) -> tuple[FeatureSqueezing, ...]:
-    """fs, or fs: and squeezers joined by +, as on the command line; UnderfireError if it is neither."""
-    name, colon, parts = text.partition(":")
-    if name != "fs":
-        raise UnderfireError(f"Detector '{text}' is not a feature squeezing; write it like fs or fs:bits:2+median:3.")
-    squeezers = [squeezer_named(each) for each in (_parts(parts) if colon else SQUEEZED)]
-    if repeated := _repeated([each.name for each in squeezers]):
-        raise UnderfireError(f"Squeezer '{repeated}' is named twice; name it once.")
-    return tuple(FeatureSqueezing(each) for each in squeezers)
+def evaded_named(
+    text: str, interpreter: Explainer, of_run: Sequence[str] = ()
+) -> tuple[FeatureSqueezing | Consistency, ...]:
+    """The scores that an attack on this interpreter keeps low; `consistency` alone means that of its own maps.
+
+    UnderfireError says what is wrong with the name, or that there is no such attack.
+    """
+    _check_families(families := families_in(text))
+    scores = list[Scorer]()
+    for family in families:
+        if family == "consistency":
+            scores += [Consistency(interpreter, change) for change in CHANGES.values()]
+        else:
+            scores += judgements_named(family, of_run)[-1].parts
+    evadable = tuple(each for each in scores if isinstance(each, FeatureSqueezing | Consistency))
+    if len(evadable) < len(scores):
+        raise UnderfireError(f"'{text}' cannot be evaded in part; name fs, consistency or both, or ensemble alone.")
+    return evadable
 
 
 Parts = Sequence[str] | None  # as written; None where the family is named alone
 Held = Mapping[str, str]  # a run's interpreters by name, each as it was named there
 
 
+def _check_families(families: Sequence[str]) -> None:
+    names = [each.partition(":")[0] for each in families]
+    if unknown := [name for name in names if name not in _FAMILIES]:
+        raise UnderfireError(f"There is no detector '{unknown[0]}'; there are {', '.join(DETECTORS)}.")
+    if repeated := _repeated(names):
+        raise UnderfireError(f"Detector '{repeated}' is named twice; name it once, with its parts joined by +.")
+
+
+def _family(text: str, held: Held) -> list[Judgement]:
+    name, colon, parts = text.partition(":")
+    return _FAMILIES[name]([each.strip() for each in parts.split("+")] if colon else None, held)
+
+
+def _joint(families: Sequence[str], held: Held) -> Judgement:
+    """One detector of several families: of each what it has as a whole."""
+    _check_families(families)
+    wholes = [_family(each, held)[-1] for each in families]
+    parts = tuple(part for whole in wholes for part in whole.parts)
+    return Judgement("+".join(each.name for each in wholes), "joint", parts, STANDARDISED)
+
+
 def _squeezing(parts: Parts, held: Held) -> list[Judgement]:
-    scorers = squeezing_named("fs" if parts is None else f"fs:{'+'.join(parts)}")
+    squeezers = [squeezer_named(each) for each in parts or SQUEEZED]
+    if repeated := _repeated([each.name for each in squeezers]):
+        raise UnderfireError(f"Squeezer '{repeated}' is named twice; name it once.")
+    scorers = [FeatureSqueezing(each) for each in squeezers]
     return [*_singly("fs", scorers), *_as_a_whole("fs", "fs", scorers, AS_IT_IS)]
 
 
@@ -122,10 +152,6 @@ def _interpreter(name: str, held: Held) -> Explainer:
             f"Interpreter '{name}' is one of the run's or needs no file; leave out ':' and what follows."
         )
     return interpreter_named(held.get(name, name))
-
-
-def _parts(text: str) -> list[str]:
-    return [each.strip() for each in text.split("+")]
 
 
 def _repeated(names: Sequence[str]) -> str | None:

@@ -24,7 +24,7 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from underfire.core.errors import UnderfireError
-from underfire.core.image_ops import changed_in_8bit
+from underfire.core.image_ops import changed_in_8bit, straight_through
 from underfire.core.types import Images
 from underfire.detection.names import SQUEEZERS
 
@@ -61,7 +61,7 @@ class BitDepth:
 
     def __call__(self, images: Images) -> Images:
         steps = 2**self.bits - 1
-        return _straight_through(images, torch.round(images.detach() * steps) / steps)
+        return straight_through(images, torch.round(images.detach() * steps) / steps)
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class NonLocalMeans:
         return f"nlm:{self.window}-{self.patch}-{self.strength:g}"
 
     def __call__(self, images: Images) -> Images:
-        return _straight_through(images, changed_in_8bit(images.detach(), self._denoised))
+        return changed_in_8bit(images, self._denoised)
 
     def _denoised(self, pixels: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
         blue_first = np.ascontiguousarray(pixels[..., ::-1])
@@ -161,22 +161,6 @@ def squeezer_named(text: str) -> Squeezer:
     except ValueError:
         example = next(each for each in SQUEEZERS if each.startswith(name))
         raise UnderfireError(f"Squeezer '{text}' lacks the numbers it needs; write it like {example}.") from None
-
-
-class _StraightThrough(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, images: Tensor, squeezed: Tensor) -> Tensor:
-        return squeezed.view_as(squeezed)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return gradients[0], None
-
-
-def _straight_through(images: Images, squeezed: Images) -> Images:
-    """The value of `squeezed` to the last bit with the gradient of `images`."""
-    result: Images = _StraightThrough.apply(images, squeezed)
-    return result
 
 
 def _opencv() -> Any:

@@ -16,7 +16,8 @@ from underfire.attacks.names import ENSEMBLE, SOLVERS
 from underfire.attacks.target_classes import target_class_named
 from underfire.attacks.target_maps import target_map_named
 from underfire.data.corruptions import FILES, PNG, Corruption
-from underfire.detection.registry import squeezing_named
+from underfire.detection.registry import evaded_named
+from underfire.detection.scores import FeatureSqueezing
 from underfire.interpreters import Ensemble, Interpreter
 from underfire.interpreters.protocol import ClosedForm, Explainer, draws, scoring_draws
 from underfire.runs.settings import AttackSettings, Varied
@@ -216,9 +217,10 @@ class _Planner:
         return self._planned(Craft(self.targets, attack, None, self._first(attack.warm_start)), None, solver, None)
 
     def _map_aware(self, solver: str, shown: PlannedInterpreter, evades: str | None = None) -> PlannedAttack:
-        """ADV2 for one interpreter, hidden from the squeezers of a detector if one is named."""
-        squeezers = () if evades is None else tuple(each.squeezer for each in squeezing_named(evades))
-        attack = self._adv2(solver, shown.interpreter, evade=squeezers)
+        """ADV2 for one interpreter, hidden from a detector if one is named."""
+        scores = () if evades is None else evaded_named(evades, shown.interpreter, self.settings.interpreters)
+        evaded = tuple(each.squeezer if isinstance(each, FeatureSqueezing) else each for each in scores)
+        attack = self._adv2(solver, shown.interpreter, evade=evaded)
         if evades is not None:
             attack = replace(attack, name=f"{attack.name}-evading-{evades}")
         before = self._first(attack.warm_start), self._first(attack.anchor)

@@ -28,7 +28,7 @@ from underfire.attacks.names import (
 )
 from underfire.core.errors import UnderfireError
 from underfire.data.names import PREDICTED
-from underfire.detection.names import DETECTORS
+from underfire.detection.names import DETECTORS, families_in
 from underfire.interpreters.registry import INTERPRETERS, canonical, interpreter_named
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def budget_in(text: object) -> object:
 
 def can_be_evaded(detector: str) -> bool:
     """Whether there are attacks that hide from a detector of that name."""
-    return detector.partition(":")[0] == "fs" or detector == ENSEMBLE
+    return detector == ENSEMBLE or all(each.partition(":")[0] != ENSEMBLE for each in families_in(detector))
 
 
 P = TypeVar("P", bound="Photos")
@@ -344,7 +344,7 @@ class AttackSettings(Inputs, Prescribed, Varied):
     )
     evade: Names = Field(  # further attacks of the first solver
         default=(),
-        description="Detectors to hide from as well, such as fs:median:3,fs,ensemble: attacks of their own.",
+        description="Detectors to hide from as well, such as fs:median:3,fs+consistency: attacks of their own.",
     )
 
     @field_validator("solvers", "evade")
@@ -361,24 +361,23 @@ class AttackSettings(Inputs, Prescribed, Varied):
             raise UnderfireError(f"There is no solver '{unknown[0]}'; there are {', '.join(SOLVERS)}.")
         return names
 
-    @field_validator("evade")
-    @classmethod
-    def _evadable(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        from underfire.detection.registry import squeezing_named
-
-        for name in names:
-            if name.partition(":")[0] == "fs":
-                squeezing_named(name)
-            elif not can_be_evaded(name):
-                raise UnderfireError(f"'{name}' cannot be evaded; name fs, fs:SQUEEZER+… or {ENSEMBLE}.")
-        return names
-
     @model_validator(mode="after")
     def _budget_of_a_solver(self) -> "AttackSettings":
         wrong = "--eps" if self.eps is not None else "--on-grid" if self.on_grid else None
         if wrong is not None and not any("eps" in SOLVERS[each].budget for each in self.solvers):
             first = self.solvers[0]
             raise UnderfireError(f"Solver '{first}' {SOLVERS[first].does}; leave out {wrong}.")
+        return self
+
+    @model_validator(mode="after")
+    def _evadable(self) -> "AttackSettings":
+        from underfire.detection.registry import judgements_named
+
+        for name in self.evade:
+            if not can_be_evaded(name):
+                raise UnderfireError(f"'{name}' cannot be evaded; name fs, consistency, fs+consistency or {ENSEMBLE}.")
+            if name != ENSEMBLE:
+                judgements_named(name, self.interpreters)
         return self
 
     @model_validator(mode="after")

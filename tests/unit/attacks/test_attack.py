@@ -38,7 +38,9 @@ class Redness:
     name: str = "redness"
     settled: float = 0.0
 
-    def __call__(self, classifier: Classifier, reading: Reading, x: Images, goal: Goal, step: Labels) -> Row:
+    def __call__(
+        self, classifier: Classifier, belief: Any, reading: Reading, x: Images, goal: Goal, step: Labels
+    ) -> Row:
         return x[:, 0].mean((1, 2))
 
 

@@ -269,7 +269,9 @@ class Unfinished:
     name: str = "unfinished"
     settled: float = 0.5
 
-    def __call__(self, classifier: Classifier, reading: Reading, x: Images, goal: Goal, step: Labels) -> Row:
+    def __call__(
+        self, classifier: Classifier, belief: Any, reading: Reading, x: Images, goal: Goal, step: Labels
+    ) -> Row:
         return (torch.arange(len(x)) % 2).to(x.dtype)
 
 

@@ -10,16 +10,18 @@ from tiny_attacks import a_goal, attack, differing_fields
 from tiny_networks import classifier, images
 from underfire.attacks import engine, solvers
 from underfire.attacks.attack import Attack
-from underfire.attacks.evasion import Likeness, SqueezeConsistency
+from underfire.attacks.evasion import Likeness, MapConsistency, SqueezeConsistency
 from underfire.attacks.perturbations import Flow, Levels, Pixels
 from underfire.attacks.steps import SignStep
-from underfire.core import rows
+from underfire.core import rng, rows
+from underfire.core.errors import UnderfireError
 from underfire.core.schedules import Constant
 from underfire.core.types import Goal, Row
-from underfire.detection.scores import FeatureSqueezing, look
+from underfire.data.corruptions import CHANGES, JPEG, Blur, Crop, Noise
+from underfire.detection.scores import Consistency, FeatureSqueezing, look
 from underfire.detection.squeezers import BitDepth, Median, Squeezer
-from underfire.interpreters import CAM, Blind
-from underfire.interpreters.protocol import reading
+from underfire.interpreters import CAM, MASK, Blind
+from underfire.interpreters.protocol import NoBelief, reading
 
 SQUEEZERS = (BitDepth(2), Median(3))
 
@@ -29,7 +31,7 @@ def value(term: Any, goal: Goal) -> Row:
     model = classifier("resnet", torch.float64)
     logits, step = model(goal.image), torch.zeros_like(goal.key)
     seen = reading(logits, goal.image.new_zeros(len(goal.key), 1, 1), goal.target)
-    result: Row = term(model, seen, goal.image, goal, step)
+    result: Row = term(model, NoBelief(), seen, goal.image, goal, step)
     return result
 
 
@@ -132,6 +134,75 @@ def test_a_likeness_draws_the_prediction_to_the_anchors() -> None:
         (engine.run(each, model, goal, batch_size=4).probabilities - anchor).abs().sum(1).mean() for each in ways
     )
     assert float(near) < float(far)
+
+
+# ------------------------------------------------------------------ self-consistency
+
+
+def test_consistency_of_maps_is_their_mean_squared_distance_after_each_change() -> None:
+    goal, model, cam = the_goal(), classifier("resnet", torch.float64), CAM()
+    maps = cam.explain(model, goal.image, goal.target, goal.key)
+    by_hand = torch.stack(
+        [
+            (cam.explain(model, change(goal.image, goal.key), goal.target, goal.key) - change.moved(maps)).square()
+            for change in (JPEG(), Crop())
+        ]
+    ).mean((0, 2, 3))
+    torch.testing.assert_close(value(MapConsistency(cam, (JPEG(), Crop())), goal), by_hand)
+
+
+def test_what_a_change_draws_is_drawn_anew_for_each_image_and_step() -> None:
+    goal, model, term = the_goal(2), classifier("resnet", torch.float64), MapConsistency(CAM(), (Noise(),))
+    seen = reading(model(goal.image), goal.image.new_zeros(2, 1, 1), goal.target)
+    first, second, again = (
+        term(model, NoBelief(), seen, goal.image, goal, torch.full_like(goal.key, step)) for step in (0, 1, 0)
+    )
+    assert torch.equal(first, again)
+    assert bool((first != second).all())
+    scores = Consistency(CAM(), Noise()).scores(model, look(model, goal.image, goal.key, (CAM(),)))
+    assert bool((scores != first).all()), "the detector keeps its own dice"
+    keys = rng.derived(goal.key, "attacker's noise", torch.zeros_like(goal.key))
+    changed = CAM().explain(model, Noise()(goal.image, keys), goal.target, keys)
+    maps = CAM().explain(model, goal.image, goal.target, keys)
+    torch.testing.assert_close(first, (changed - maps).square().mean((1, 2)))
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_the_image_can_follow_every_change(change: Any) -> None:
+    x = images(2).requires_grad_()
+    (gradient,) = torch.autograd.grad((change(x, rng.image_keys(["a", "b"])) * torch.linspace(1, 2, 16)).sum(), x)
+    assert bool((gradient.flatten(1).abs().amax(1) > 0).all())
+
+
+@pytest.mark.parametrize("change", [JPEG(), Blur()], ids=lambda each: each.name)
+def test_an_attack_that_evades_consistency_scores_lower_than_one_that_does_not(change: Any) -> None:
+    model, goal, cam = classifier("resnet"), the_goal(6, torch.float32), CAM()
+    far: dict[str, Any] = {"perturbation": Pixels(0.4), "rule": SignStep(Constant(0.02)), "rungs": (60,)}
+    term = MapConsistency(cam, (change,))
+    hidden = {"extra_terms": (term,), "weights": {"map": Constant(1.0), term.name: Constant(10.0)}}
+    ways = [attack(cam, **far, weights={"map": Constant(1.0)}), attack(cam, **far, **hidden)]
+    basic, evading = (engine.run(each, model, goal, batch_size=3) for each in ways)
+    fooled = basic.success & evading.success
+    assert int(fooled.sum()) >= 3
+    scores = [
+        Consistency(cam, change).scores(model, look(model, each.image, goal.key, (cam,)))[fooled].mean()
+        for each in (basic, evading)
+    ]
+    assert float(scores[1]) < 0.6 * float(scores[0])
+
+
+def test_terms_of_one_interpreter_are_one_and_weigh_as_much_as_its_map() -> None:
+    scores = tuple(Consistency(CAM(), change) for change in (JPEG(), Blur()))
+    evading = solvers.adv2(CAM(), evade=(Median(3), *scores))
+    assert evading.extra_terms == (SqueezeConsistency(Median(3)), MapConsistency(CAM(), (JPEG(), Blur())))
+    assert evading.weights["agreement consistency:cam:jpeg+blur"] == evading.weights["map"]
+
+
+def test_the_consistency_of_mask_is_evaded_by_an_attack_on_mask_alone() -> None:
+    asked = Consistency(MASK(), Blur())
+    assert solvers.adv2(MASK(), evade=(asked,)).extra_terms == (MapConsistency(MASK(), (Blur(),)),)
+    with pytest.raises(UnderfireError, match="consistency of 'mask' can be evaded only by an attack on 'mask'"):
+        solvers.adv2(CAM(), evade=(asked,))
 
 
 # ------------------------------------------------------------------ recipes

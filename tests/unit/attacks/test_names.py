@@ -23,6 +23,7 @@ from underfire.attacks.names import (
         ("adv2-evading-fs:median:3", "ADV² evading median 3×3"),
         ("adv2-evading-fs:bits:2+nlm:11-3-4", "ADV² evading 2 bits + non-local means 11-3-4"),
         ("adv2-stadv-evading-fs", "ADV² on StAdv evading feature squeezing"),
+        ("adv2-evading-fs+consistency:cam", "ADV² evading feature squeezing and self-consistency (CAM)"),
         ("adv2-evading-consistency:cam:jpeg", "ADV² evading self-consistency (CAM under JPEG)"),
         ("adv2-ensemble", "ADV² on the ensemble"),
         ("adv2-stadv-ensemble", "ADV² on StAdv and the ensemble"),

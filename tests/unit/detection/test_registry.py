@@ -9,10 +9,10 @@ from tiny_networks import classifier
 from underfire.core.errors import UnderfireError
 from underfire.data.corruptions import Blur, Crop
 from underfire.detection.calibration import AS_IT_IS, STANDARDISED
-from underfire.detection.registry import Judgement, judgements_named, squeezing_named
+from underfire.detection.registry import Judgement, evaded_named, judgements_named
 from underfire.detection.scores import Consistency, Disagreement, FeatureSqueezing
 from underfire.detection.squeezers import BitDepth, Median
-from underfire.interpreters import CAM, IG, MASK, RTS
+from underfire.interpreters import CAM, GRAD, IG, MASK, RTS
 
 RUN = ("cam", "grad")
 
@@ -98,10 +98,23 @@ def test_a_run_interpreter_that_is_not_asked_for_is_not_opened() -> None:
     ]
 
 
-def test_squeezers_of_feature_squeezing() -> None:
-    assert squeezing_named("fs:bits:2+median:3") == (FeatureSqueezing(BitDepth(2)), FeatureSqueezing(Median(3)))
-    with pytest.raises(UnderfireError, match="'ensemble' is not a feature squeezing"):
-        squeezing_named("ensemble")
+def test_families_joined_by_plus_are_one_detector() -> None:
+    assert names("fs:bits:2+median:3+consistency:cam:jpeg+grad:blur,fs") == ["fs+consistency", *names("fs")]
+    (both,) = judgements_named("fs:bits:2+consistency:cam", RUN)
+    assert (both.name, both.family, both.scale) == ("fs:bits:2+consistency:cam", "joint", STANDARDISED)
+    assert parts(both) == ["fs:bits:2", *(f"consistency:cam:{each}" for each in ("noise", "jpeg", "blur", "crop"))]
+    assert names("fs+consistency+ensemble") == ["fs+consistency+ensemble:cam+grad"]
+
+
+def test_an_attack_hides_from_squeezers_and_its_own_consistency() -> None:
+    assert evaded_named("fs:bits:2+median:3", CAM()) == (FeatureSqueezing(BitDepth(2)), FeatureSqueezing(Median(3)))
+    assert [each.name for each in evaded_named("fs:bits:2+consistency", IG(), RUN)] == [
+        "fs:bits:2",
+        *(f"consistency:ig:{change}" for change in ("noise", "jpeg", "blur", "crop")),
+    ]
+    assert evaded_named("consistency:grad:blur", CAM(), RUN) == (Consistency(GRAD(), Blur()),)
+    with pytest.raises(UnderfireError, match="'ensemble' cannot be evaded in part"):
+        evaded_named("ensemble", CAM(), RUN)
 
 
 @pytest.mark.parametrize(
