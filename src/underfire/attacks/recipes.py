@@ -39,7 +39,7 @@ from underfire.interpreters.grad import GRAD
 from underfire.interpreters.input_gradients import SmoothedReLU
 from underfire.interpreters.mask.attacker import Unrolled
 from underfire.interpreters.mask.interpreter import MASK
-from underfire.interpreters.protocol import Explainer, Interpreter
+from underfire.interpreters.protocol import Explainer, Interpreter, attacked_like
 from underfire.interpreters.relu_gates import PaperGate
 
 Rungs = tuple[int, ...]
@@ -63,7 +63,7 @@ class MapAttack:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A solver's family of attacks; `map_attacks` goes by interpreter name, any without a row is attacked like CAM."""
+    """A solver's family of attacks; `map_attacks` goes by interpreter name, any without a row by `attacked_like`."""
 
     perturbation: Perturbation
     warm_steps: int
@@ -242,7 +242,8 @@ def rungs_of(row: MapAttack, recipe: str, effort: str | None, steps: int | None)
 def map_attack(recipe: Recipe, interpreter: Interpreter) -> MapAttack:
     """An interpreter's row; for an ensemble the rungs of its slowest member, the weights those of all."""
     if not isinstance(interpreter, Ensemble):
-        return recipe.map_attacks.get(interpreter.name, recipe.map_attacks["cam"])
+        other = replace(recipe.map_attacks[attacked_like(interpreter)], model=lambda interpreter: interpreter)
+        return recipe.map_attacks.get(interpreter.name, other)
     rows = [map_attack(recipe, each) for each in interpreter.members]
     members = tuple(row.model(each) for row, each in zip(rows, interpreter.members, strict=True))
     weights = tuple(row.weight for row in rows)

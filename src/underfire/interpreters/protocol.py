@@ -130,6 +130,12 @@ def draws(interpreter: Explainer) -> bool:
     return said
 
 
+def attacked_like(interpreter: Explainer) -> str:
+    """Whose steps an attack takes on an interpreter that no recipe names, as it says itself; CAM's otherwise."""
+    said: str = getattr(interpreter, "attacked_like", "cam")
+    return said
+
+
 def check_suited(interpreter: Explainer, classifier: Classifier, x: Images) -> None:
     """UnderfireError where the interpreter is not made for the network, as its `check` says, if it has one."""
     check = getattr(interpreter, "check", None)

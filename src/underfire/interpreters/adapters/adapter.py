@@ -58,6 +58,11 @@ class Adapter:
     formula: Explanation | None = None
     found: "MutableMapping[str, Probed]" = field(default_factory=dict, compare=False, repr=False)
 
+    @property
+    def attacked_like(self) -> str:
+        """Maps that are known to be an input gradient jump as GRAD's do; those of images times one less."""
+        return "grad" if isinstance(self.follow, SymmetricDifferences) and not self.times_input else "cam"
+
     def check(self, classifier: Classifier, x: Images) -> None:
         """UnderfireError where the explanation fails on the network, or gives what nobody can attack."""
         with torch.no_grad():
