@@ -12,7 +12,7 @@ INSTALLED := .venv/.installed
 # install compiles nothing: what is imported is, once, unless the environment forbids it
 unexport PYTHONDONTWRITEBYTECODE
 
-PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .PHONY: demo test test-extended lint docs bench clean
 

@@ -1,10 +1,11 @@
 """What every test shares: one torch thread, checked array shapes, a tiny classifier, and the folder of real photos.
 
-Shapes and types are checked at every call of a function of underfire, unless JAXTYPING_DISABLE=1: that costs seconds
-at import and doubles the time of the laws.
+Shapes and types are checked at every call of a function in the rooms that compute, unless JAXTYPING_DISABLE=1: that
+costs seconds at import and doubles the time of the laws. What the other rooms pass on is checked where it arrives.
 """
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,28 @@ from jaxtyping import config as shape_checks
 from jaxtyping import install_import_hook
 from PIL import Image
 
+COMPUTE = ("core", "models", "data", "metrics", "interpreters", "detection", "attacks", "training")
+
 torch.set_num_threads(1)
 if not shape_checks.jaxtyping_disable:
-    install_import_hook("underfire", "beartype.beartype")
+    install_import_hook([f"underfire.{room}" for room in COMPUTE], "beartype.beartype")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _a_disk_that_nobody_waits_for() -> Iterator[None]:
+    """No test cuts the power; `tests/unit/runs/test_store.py` sees what is flushed and when."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield
+
+
+@pytest.fixture
+def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports without their plots, which take half the time; `tests/unit/report/test_page.py` draws them."""
+    from underfire.report.figures import Plot
+    from underfire.report.sections import distances
+
+    monkeypatch.setattr(distances, "strips", lambda *points: Plot("data:,", 1, 1))
 
 
 @pytest.fixture(scope="session")

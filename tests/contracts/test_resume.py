@@ -98,9 +98,9 @@ def test_images_of_one_stage_are_stored_as_they_finish(whole: Run) -> None:
 @pytest.mark.parametrize(
     ("target_map", "killed_after"),
     [
-        ("patch", 5),
         ("random-class", 10),
-        *(pytest.param(*each, marks=pytest.mark.extended) for each in (("patch", 10), ("random-class", 5))),
+        *(pytest.param("patch", steps, marks=pytest.mark.extended) for steps in (5, 10)),
+        pytest.param("random-class", 5, marks=pytest.mark.extended),
     ],
 )
 def test_target_maps_and_classes_resume(
@@ -124,8 +124,9 @@ def test_target_maps_and_classes_resume(
 @pytest.mark.parametrize(
     ("killed_after", "problem"),
     [
-        *((steps, KeyboardInterrupt) for steps in (1, 4, 40, 140)),
+        (4, KeyboardInterrupt),
         (40, RuntimeError),
+        *(pytest.param(steps, KeyboardInterrupt, marks=pytest.mark.extended) for steps in (1, 40, 140)),
         *(pytest.param(steps, RuntimeError, marks=pytest.mark.extended) for steps in (1, 4, 140)),
     ],
 )
@@ -219,7 +220,7 @@ def test_an_attack_that_remembers_a_solver_goes_on_where_it_was(
     short = replace(recipes.RECIPES[recipe], warm_steps=2, plain_steps=2)
     monkeypatch.setattr(recipes, "RECIPES", {recipe: short})
     monkeypatch.setattr(registry, "INTERPRETERS", {"mask": lambda argument: MASK(Solver(steps=2))})
-    left, chosen = 6, {"recipe": recipe, "interpreters": ("mask",)}
+    left, chosen = 6, {"recipe": recipe, "interpreters": ("mask",), "n": 3}
 
     def give_up(planned: Planned, progress: Progress) -> None:
         nonlocal left
@@ -288,12 +289,17 @@ def test_a_deleted_table_is_written_again_without_the_model(
 @pytest.mark.parametrize(
     "more",
     [
-        {"n": 6},
-        {"interpreters": ("cam", "grad")},
-        {"interpreters": ("grad", "cam")},
         {"solvers": ("pgd", "stadv")},
-        {"evade": ("fs:median:3",)},
         {"n": 6, "interpreters": ("cam", "grad"), "evade": ("ensemble",)},
+        *(
+            pytest.param(each, marks=pytest.mark.extended)
+            for each in (
+                {"n": 6},
+                {"interpreters": ("cam", "grad")},
+                {"interpreters": ("grad", "cam")},
+                {"evade": ("fs:median:3",)},
+            )
+        ),
     ],
 )
 def test_a_grown_run_is_the_one_made_at_once(
@@ -310,7 +316,7 @@ def test_a_grown_run_is_the_one_made_at_once(
     assert files.items() <= snapshot(tmp_path / "grown" / "stages").items()
 
 
-@pytest.mark.parametrize("target_map", ["patch", "random-class"])
+@pytest.mark.parametrize("target_map", ["random-class", pytest.param("patch", marks=pytest.mark.extended)])
 def test_borrowed_maps_are_chosen_anew_among_more_images(
     short_recipe: None, start: Start, tmp_path: Path, target_map: str
 ) -> None:
@@ -377,7 +383,7 @@ def test_a_run_with_relative_names_is_opened_from_another_folder(
 # ------------------------------------------------------------------ two at once
 
 
-def test_a_second_start_in_the_same_folder_is_refused(start: Start, tmp_path: Path) -> None:
+def test_a_second_start_in_the_same_folder_is_refused(short_recipe: None, start: Start, tmp_path: Path) -> None:
     """Tried once in every stage."""
     refused: dict[str, str] = {}
 

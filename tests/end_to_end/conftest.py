@@ -6,14 +6,6 @@ from collections.abc import Callable
 import pytest
 
 from underfire.cli.main import main
-from underfire.report.figures import Plot
-from underfire.report.sections import distances
-
-
-@pytest.fixture
-def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reports without their plots, which take half the time of a small command; `tests/unit/report` draws them."""
-    monkeypatch.setattr(distances, "strips", lambda *points: Plot("data:,", 1, 1))
 
 
 @pytest.fixture

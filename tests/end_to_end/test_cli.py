@@ -181,12 +181,12 @@ def test_report_is_written_anew_from_the_folder(underfire: Underfire, attack: Un
     "options",
     [
         ("--target-class", "least-likely"),
-        ("--target-class", "next"),
-        ("--target-class", "0"),
         ("--target-class", "{folder}/wanted.csv"),
-        ("--target-map", "patch"),
         ("--target-map", "random-class"),
         ("--target-map", "{folder}/wanted.png"),
+        pytest.param(("--target-class", "next"), marks=pytest.mark.extended),
+        pytest.param(("--target-class", "0"), marks=pytest.mark.extended),
+        pytest.param(("--target-map", "patch"), marks=pytest.mark.extended),
     ],
 )
 def test_targets_of_every_kind_on_the_demo(
@@ -255,9 +255,9 @@ def test_a_seed_chooses_other_images_and_targets(attack: Underfire, tmp_path: Pa
     assert a["class_target"] != c["class_target"] or a["id"] != c["id"]
 
 
-@pytest.mark.parametrize(("text", "value"), [("8/255", 8 / 255), ("0.031", 0.031), ("1e-2", 0.01)])
+@pytest.mark.parametrize(("text", "value"), [("8/255", 8 / 255), ("1e-2", 0.01)])
 def test_eps_may_be_a_fraction(attack: Underfire, tmp_path: Path, text: str, value: float) -> None:
-    assert attack(eps=text, interpreter="cam").code == 0
+    assert attack(eps=text, interpreter="cam", n=2).code == 0
     run = open_run(tmp_path / "run")
     assert run.info["spec"]["eps"] == pytest.approx(value)
     assert max(run.outcomes()["linf"].to_pylist()) == pytest.approx(value, abs=1e-6)
@@ -529,10 +529,3 @@ def test_usage_errors_say_how_to_get_help(underfire: Underfire, arguments: tuple
     told = underfire(*arguments)
     assert told.code == 2
     assert "--help" in told.err
-
-
-def test_a_refusal_of_the_real_program_is_quiet(tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text("{")
-    ended = subprocess.run([*PROGRAM, "report", str(tmp_path)], capture_output=True, text=True, check=False)
-    assert ended.stdout == ""
-    refused(Told(ended.returncode, ended.stdout, ended.stderr), f"{tmp_path / 'run.json'} cannot be read", tmp_path)

@@ -19,7 +19,9 @@ from underfire.studies import effectiveness
 
 @pytest.fixture(autouse=True)
 def short_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    short = replace(recipes.RECIPES["annealed"], warm_steps=4, plain_steps=5)
+    annealed = recipes.RECIPES["annealed"]
+    few = {name: replace(row, efforts={**row.efforts, "quick": (4,)}) for name, row in annealed.map_attacks.items()}
+    short = replace(annealed, warm_steps=4, plain_steps=5, map_attacks=few)
     monkeypatch.setattr(recipes, "RECIPES", {**recipes.RECIPES, "annealed": short})
 
 

@@ -393,8 +393,8 @@ TEN = ("pgd", "adv2", "adv2-ensemble", "stadv", "adv2-stadv", *(f"adv2-evading-f
 @pytest.mark.parametrize(
     ("side", "interpreters", "attacks"),
     [
-        (224, FOUR, ("pgd", "adv2")),
         (64, ("cam",), ("pgd", "adv2")),
+        pytest.param(224, FOUR, ("pgd", "adv2"), marks=pytest.mark.extended),
         pytest.param(224, FOUR, TEN, marks=pytest.mark.extended),
     ],
 )

@@ -32,6 +32,8 @@ from underfire.studies import detections as detecting
 from underfire.studies import gap, transfers
 from underfire.studies.detections import DETECTORS
 
+pytestmark = pytest.mark.usefixtures("no_plots")
+
 HOSTILE = '"><script>alert(1)</script>$x^{'
 EVADING = "adv2-evading-fs:median:3"
 

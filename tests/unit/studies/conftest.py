@@ -1,11 +1,13 @@
 """What tests of several studies start from."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from underfire.attacks import recipes
 from underfire.data.image_set import ImageSet, open_images
 from underfire.models.classifier import Classifier
 from underfire.runs.folder import Run
@@ -13,16 +15,21 @@ from underfire.runs.settings import AttackSettings
 from underfire.studies import effectiveness
 
 
-@pytest.fixture(scope="session")
-def attack(tiny_model: str, tiny_photos: Path) -> Callable[..., Run]:
-    """A short attack on four photos by CAM and GRAD."""
+@pytest.fixture(scope="module")
+def attack(tiny_model: str, tiny_photos: Path) -> Iterator[Callable[..., Run]]:
+    """A short attack on four photos by CAM and GRAD; recipes are short for as long as it is at hand."""
 
     def run(out: Path, **changes: Any) -> Run:
         given = {"model": tiny_model, "images": str(tiny_photos), "n": 4, "eps": 0.03, "steps": 4, "normalize": "none"}
         settings, classifier = AttackSettings(**{**given, **changes}), Classifier.load(tiny_model, None, "none")
         return effectiveness.execute(settings, classifier, open_images(tiny_photos), out, command="test", batch_size=2)
 
-    return run
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("RECIPES", "FLOW_RECIPES"):
+            known = getattr(recipes, name)
+            short = replace(known["annealed"], warm_steps=4, plain_steps=8)
+            patch.setattr(recipes, name, {**known, "annealed": short})
+        yield run
 
 
 @pytest.fixture

@@ -72,21 +72,43 @@ def run(tiny_model: str, tiny_photos: Path, tmp_path_factory: pytest.TempPathFac
         return effectiveness.execute(settings, classifier, open_images(tiny_photos), out, command="test").path
 
 
+def detect_in(
+    folder: Path,
+    classifier: Classifier,
+    image_set: ImageSet,
+    on_progress: Any = lambda planned, progress: None,
+    **changes: Any,
+) -> Run:
+    settings = DetectSettings(**{"detector": FAMILIES, "benign": BENIGN, "fpr": FPR, **changes})
+    return detect.execute(
+        settings, open_run(folder), classifier, image_set, command="test", batch_size=2, on_progress=on_progress
+    )
+
+
 @pytest.fixture
 def detected(run: Path, classifier: Classifier, image_set: ImageSet, tmp_path: Path) -> Detected:
     """A copy of that run with detections."""
 
-    def execute(name: str = "copy", on_progress: Any = lambda planned, progress: None, **changes: Any) -> Run:
+    def execute(name: str = "copy", **given: Any) -> Run:
         out = tmp_path / name
         if not out.exists():
             shutil.copytree(run, out)
-        given = {"detector": FAMILIES, "benign": BENIGN, "fpr": FPR}
-        settings = DetectSettings(**{**given, **changes})
-        return detect.execute(
-            settings, open_run(out), classifier, image_set, command="test", batch_size=2, on_progress=on_progress
-        )
+        return detect_in(out, classifier, image_set, **given)
 
     return execute
+
+
+@pytest.fixture(scope="module")
+def found(run: Path, tiny_model: str, tiny_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Its detections, for tests that change nothing."""
+    out = shutil.copytree(run, tmp_path_factory.mktemp("runs") / "found")
+    return detect_in(out, Classifier.load(tiny_model, None, "none"), open_images(tiny_photos))
+
+
+@pytest.fixture
+def whole(found: Run, tmp_path: Path) -> Run:
+    """A copy of them, for tests that go on there."""
+    return open_run(shutil.copytree(found.path, tmp_path / "whole"))
 
 
 def rows_of(run: Run, **wanted: Any) -> list[Found]:
@@ -100,8 +122,7 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 # ------------------------------------------------------------------ the table
 
 
-def test_there_is_a_row_for_each_image_attack_and_detector(detected: Detected) -> None:
-    found = detected()
+def test_there_is_a_row_for_each_image_attack_and_detector(found: Run) -> None:
     assert detections(found).schema == COLUMNS
     attacks = {("benign", None), ("pgd", None), ("adv2", "cam"), ("adv2", "grad")}
     assert list(dict.fromkeys(row["detector"] for row in rows_of(found))) == list(NAMES)
@@ -117,8 +138,7 @@ def test_there_is_a_row_for_each_image_attack_and_detector(detected: Detected) -
         assert all(row["flagged"] == (row["score"] > row["threshold"]) for row in rows)
 
 
-def test_scores_are_those_of_the_stored_images(detected: Detected, classifier: Classifier) -> None:
-    found = detected()
+def test_scores_are_those_of_the_stored_images(found: Run, classifier: Classifier) -> None:
     for attack, interpreter in (("benign", None), ("pgd", None), ("adv2", "grad")):
         ids, images = found.images(attack, interpreter)
         for name in SINGLE:
@@ -135,14 +155,12 @@ def scores_of(run: Run, detector: str) -> dict[tuple[str, ...], float]:
     return {tuple(row[name] for name in names): row["score"] for row in rows_of(run, detector=detector)}
 
 
-def test_feature_squeezing_is_the_maximum_of_its_squeezers(detected: Detected) -> None:
-    found = detected()
+def test_feature_squeezing_is_the_maximum_of_its_squeezers(found: Run) -> None:
     single = [scores_of(found, name) for name in SQUEEZERS]
     assert scores_of(found, "fs") == {image: max(each[image] for each in single) for image in single[0]}
 
 
-def test_consistency_is_the_maximum_in_units_of_the_fitting_half(detected: Detected) -> None:
-    found = detected()
+def test_consistency_is_the_maximum_in_units_of_the_fitting_half(found: Run) -> None:
     single = [scores_of(found, name) for name in ("consistency:cam:crop", "consistency:grad:blur")]
     fitted = [[score for (part, *_), score in each.items() if part == "fit"] for each in single]
     expected = {
@@ -152,17 +170,15 @@ def test_consistency_is_the_maximum_in_units_of_the_fitting_half(detected: Detec
     assert scores_of(found, "consistency") == pytest.approx(expected)
 
 
-def test_success_is_that_of_the_attack(detected: Detected) -> None:
-    found = detected()
+def test_success_is_that_of_the_attack(found: Run) -> None:
     successes = {(row["id"], row["attack"], row["interpreter"]): row["success"] for row in found.outcomes().to_pylist()}
     for row in rows_of(found, part="run"):
         if row["attack"] != "benign":
             assert row["success"] == successes[row["id"], row["attack"], row["interpreter"] or "cam"]
 
 
-def test_on_a_success_the_reported_map_is_the_stored_one(detected: Detected) -> None:
+def test_on_a_success_the_reported_map_is_the_stored_one(found: Run) -> None:
     """Where the attack failed, it is another class that is explained."""
-    found = detected()
     store, same = Store(found.path), []
     crafted = next(each for each in attacked(found) if (each.attack, each.interpreter) == ("adv2", "cam"))
     stage = key(Reported(crafted.key, CAM()))
@@ -176,9 +192,8 @@ def test_on_a_success_the_reported_map_is_the_stored_one(detected: Detected) -> 
 
 
 def test_calibration_images_are_others_classified_correctly_and_halved(
-    detected: Detected, classifier: Classifier, image_set: ImageSet
+    found: Run, classifier: Classifier, image_set: ImageSet
 ) -> None:
-    found = detected()
     parts = {part: {row["id"] for row in rows_of(found, part=part)} for part in ("fit", "check", "run")}
     assert not parts["fit"] & parts["check"]
     assert not parts["run"] & (parts["fit"] | parts["check"])
@@ -213,8 +228,7 @@ def test_misclassified_images_are_checked_and_never_fitted_to(
         assert (benign["requested"], benign["found"], benign["misclassified"]) == (BENIGN, 5, 3)
 
 
-def test_thresholds_come_from_one_half_and_rates_from_the_other(detected: Detected) -> None:
-    found = detected()
+def test_thresholds_come_from_one_half_and_rates_from_the_other(found: Run) -> None:
     noted = {each["name"]: each for each in read_json(found.path / DETECTORS)["detectors"]}
     for each in calibrations(detections(found)):
         fitted = sorted(row["score"] for row in rows_of(found, detector=each.detector, part="fit"))
@@ -229,8 +243,7 @@ def test_thresholds_come_from_one_half_and_rates_from_the_other(detected: Detect
         assert (told["fpr_low"], told["fpr_high"], told["fpr_misclassified"]) == (rate.low, rate.high, None)
 
 
-def test_the_matrix_counts_the_table(detected: Detected) -> None:
-    found = detected()
+def test_the_matrix_counts_the_table(found: Run) -> None:
     cells = matrix(detections(found))
     assert [(each.calibration.detector, each.attack, each.interpreter) for each in cells] == [
         (detector, attack, interpreter)
@@ -251,8 +264,7 @@ def test_the_matrix_counts_the_table(detected: Detected) -> None:
             assert each.auc == pytest.approx(expected)
 
 
-def test_the_matrix_is_written_too(detected: Detected) -> None:
-    found = detected()
+def test_the_matrix_is_written_too(found: Run) -> None:
     lines = (found.path / MATRIX).read_text(encoding="utf-8").splitlines()
     cells, rows = matrix(detections(found)), list(csv.DictReader(lines))
     assert len(rows) == len(cells) == len(NAMES) * 3
@@ -282,11 +294,11 @@ def test_one_part_is_its_own_family(detected: Detected) -> None:
 
 
 def test_an_attack_can_be_chosen(detected: Detected) -> None:
-    found = detected(attacks=("adv2",))
+    found = detected(attacks=("adv2",), detector="fs:bits:3")
     attacks = {("benign", None), ("adv2", "cam"), ("adv2", "grad")}
     assert {(row["attack"], row["interpreter"]) for row in rows_of(found)} == attacks
     with pytest.raises(UnderfireError, match="contains no attack 'stadv'; it contains pgd, adv2"):
-        detected(attacks=("pgd", "stadv"))
+        detected(attacks=("pgd", "stadv"), detector="fs:bits:3")
 
 
 def test_an_interpreter_need_not_be_one_of_the_run(detected: Detected) -> None:
@@ -327,28 +339,26 @@ def test_an_image_that_cannot_be_explained_stops_it_before_anything_is_written(
 # ------------------------------------------------------------------ resuming
 
 
-def test_detecting_again_computes_nothing(detected: Detected) -> None:
-    first = detected()
-    before = snapshot(first.path)
+def test_detecting_again_computes_nothing(whole: Run, detected: Detected) -> None:
+    before = snapshot(whole.path)
     computed: list[Planned] = []
-    detected(on_progress=lambda planned, progress: computed.append(planned))
+    detected("whole", on_progress=lambda planned, progress: computed.append(planned))
     assert not computed
-    assert snapshot(first.path) == before
+    assert snapshot(whole.path) == before
 
 
-def test_another_rate_takes_no_new_scores(detected: Detected) -> None:
-    stages = {path for path in snapshot(detected().path) if path.startswith("stages")}
+def test_another_rate_takes_no_new_scores(whole: Run, detected: Detected) -> None:
+    stages = {path for path in snapshot(whole.path) if path.startswith("stages")}
     computed: list[Planned] = []
-    again = detected(on_progress=lambda planned, progress: computed.append(planned), fpr=0.5)
+    again = detected("whole", on_progress=lambda planned, progress: computed.append(planned), fpr=0.5)
     assert not computed
     assert {path for path in snapshot(again.path) if path.startswith("stages")} == stages
     assert read_json(again.path / DETECTORS)["spec"]["fpr"] == 0.5
     assert {row["fpr_target"] for row in read_json(again.path / DETECTORS)["detectors"]} == {0.5}
 
 
-@pytest.mark.parametrize("killed_after", [1, 6, 20, 40, 70])
-def test_killed_and_run_again_is_as_if_never_killed(detected: Detected, killed_after: int) -> None:
-    whole = detected("whole")
+@pytest.mark.parametrize("killed_after", [6, 40, *(pytest.param(n, marks=pytest.mark.extended) for n in (1, 20, 70))])
+def test_killed_and_run_again_is_as_if_never_killed(found: Run, detected: Detected, killed_after: int) -> None:
     steps = 0
 
     def give_up(planned: Planned, progress: Progress) -> None:
@@ -358,15 +368,15 @@ def test_killed_and_run_again_is_as_if_never_killed(detected: Detected, killed_a
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        detected("killed", give_up)
+        detected("killed", on_progress=give_up)
     resumed = detected("killed")
-    assert detections(resumed) == detections(whole)
-    assert (resumed.path / MATRIX).read_bytes() == (whole.path / MATRIX).read_bytes()
-    assert read_json(resumed.path / DETECTORS) == read_json(whole.path / DETECTORS)
+    assert detections(resumed) == detections(found)
+    assert (resumed.path / MATRIX).read_bytes() == (found.path / MATRIX).read_bytes()
+    assert read_json(resumed.path / DETECTORS) == read_json(found.path / DETECTORS)
 
 
-def test_the_run_itself_stays_as_it_was(run: Path, detected: Detected) -> None:
-    before, after = snapshot(run), snapshot(detected().path)
+def test_the_run_itself_stays_as_it_was(run: Path, found: Run) -> None:
+    before, after = snapshot(run), snapshot(found.path)
     assert {path for path in before if before[path] != after[path]} == {"run.json"}
     old, new = (json.loads(files["run.json"]) for files in (before, after))
     assert {name for name in new if new[name] != old[name]} == {"wall_seconds"}
@@ -388,7 +398,7 @@ def test_a_run_that_was_killed_is_scored_as_far_as_it_got(run: Path, detected: D
     last = next(e["key"] for e in reversed(read_json(run / "run.json")["stages"]) if e["kind"] == "image")
     shutil.rmtree(partial / "stages" / last)
     (partial / "outcomes.parquet").unlink()
-    found = detected("partial")
+    found = detected("partial", detector="fs:bits:3")
     assert {(row["attack"], row["interpreter"]) for row in rows_of(found, part="run")} == {
         ("benign", None), ("pgd", None), ("adv2", "cam")
     }  # fmt: skip
@@ -443,14 +453,13 @@ def test_a_run_that_does_not_list_its_interpreters_is_refused(run: Path, tmp_pat
             detect.judgements(DetectSettings(), changed)
 
 
-def test_a_run_without_detections_says_so(run: Path, detected: Detected) -> None:
+def test_a_run_without_detections_says_so(run: Path, whole: Run) -> None:
     with pytest.raises(UnderfireError, match="contains no detections; make them with: underfire detect"):
         detections(open_run(run))
-    found = detected()
-    whole = detections(found)
-    (found.path / TABLE).write_bytes(b"PAR1")
+    table = detections(whole)
+    (whole.path / TABLE).write_bytes(b"PAR1")
     with pytest.raises(UnderfireError, match="missing or damaged; delete it and run the command again"):
-        detections(found)
-    write_table(found.path / TABLE, whole.drop_columns("family"))
+        detections(whole)
+    write_table(whole.path / TABLE, table.drop_columns("family"))
     with pytest.raises(UnderfireError, match="has columns other than those this version writes"):
-        detections(found)
+        detections(whole)

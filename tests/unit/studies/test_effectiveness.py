@@ -1,6 +1,6 @@
 """The study of effectiveness: what it plans, that its table follows from its images and maps, what it refuses."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from itertools import combinations
@@ -20,7 +20,7 @@ from underfire.core.errors import UnderfireError
 from underfire.core.rng import image_keys
 from underfire.core.rows import cat, take
 from underfire.core.types import Goal
-from underfire.data.image_set import ImageSet
+from underfire.data.image_set import ImageSet, open_images
 from underfire.interpreters import CAM, GRAD, Interpreter
 from underfire.metrics.maps import linf
 from underfire.models.classifier import Classifier
@@ -33,11 +33,13 @@ from underfire.studies import effectiveness
 from underfire.studies.effectiveness import execute
 
 
-@pytest.fixture(autouse=True)
-def short_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module", autouse=True)
+def _short_recipe() -> Iterator[None]:
     """Five steps where the annealed recipe has a hundred: what is computed matters here, not how well it works."""
-    short = replace(recipes.RECIPES["annealed"], warm_steps=4, plain_steps=5)
-    monkeypatch.setattr(recipes, "RECIPES", {**recipes.RECIPES, "annealed": short})
+    with pytest.MonkeyPatch.context() as patch:
+        short = replace(recipes.RECIPES["annealed"], warm_steps=4, plain_steps=5)
+        patch.setattr(recipes, "RECIPES", {**recipes.RECIPES, "annealed": short})
+        yield
 
 
 def settings(**changes: Any) -> AttackSettings:
@@ -48,6 +50,20 @@ def run_of(
     classifier: Classifier, image_set: ImageSet, out: Path, wanted: AttackSettings | None = None, batch_size: int = 4
 ) -> Run:
     return execute(wanted or settings(), classifier, image_set, out, command="test", batch_size=batch_size)
+
+
+@pytest.fixture(scope="module")
+def run(tiny_model: str, tiny_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Five images by PGD and ADV² for CAM and GRAD, for tests that change nothing."""
+    classifier = Classifier.load(tiny_model, None, "none")
+    return run_of(classifier, open_images(tiny_photos), tmp_path_factory.mktemp("runs") / "run")
+
+
+@pytest.fixture(scope="module")
+def aimed(tiny_model: str, tiny_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The same at a patch, for CAM."""
+    wanted, classifier = settings(target_map="patch", interpreters=("cam",)), Classifier.load(tiny_model, None, "none")
+    return run_of(classifier, open_images(tiny_photos), tmp_path_factory.mktemp("runs") / "run", wanted)
 
 
 def plan(settings: AttackSettings, select: Select) -> tuple[Planned, ...]:
@@ -156,9 +172,8 @@ def close(values: Sequence[float], expected: Tensor) -> bool:
 @pytest.mark.parametrize("interpreter", [CAM(), GRAD()], ids=lambda each: each.name)
 @pytest.mark.parametrize("attack", ["pgd", "adv2"])
 def test_the_table_follows_from_the_stored_images(
-    classifier: Classifier, image_set: ImageSet, tmp_path: Path, interpreter: Interpreter, attack: str
+    run: Run, classifier: Classifier, interpreter: Interpreter, attack: str
 ) -> None:
-    run = run_of(classifier, image_set, tmp_path / "run")
     name = interpreter.name
     rows, (ids, numbers) = rows_of(run, attack, name), run.images(attack, name)
     image, benign = torch.from_numpy(numbers), torch.from_numpy(run.images("benign")[1])
@@ -246,18 +261,14 @@ def test_algorithm_2_draws_on_the_images_that_its_first_stage_has_left(
     assert torch.allclose(again, torch.from_numpy(run.images("adv2-evading-fs:bits:2", "cam")[1]), atol=1e-5)
 
 
-def test_labels_are_those_of_the_image_set(classifier: Classifier, image_set: ImageSet, tmp_path: Path) -> None:
-    run = run_of(classifier, image_set, tmp_path / "run")
+def test_labels_are_those_of_the_image_set(run: Run) -> None:
     for row in run.outcomes().to_pylist():
         assert run.info["classes"][row["class_true"]] == row["id"].partition("/")[0]
         assert row["class_target"] != row["class_true"]
 
 
-def test_the_batch_changes_no_outcome(classifier: Classifier, image_set: ImageSet, tmp_path: Path) -> None:
-    wide, narrow = (
-        run_of(classifier, image_set, tmp_path / str(batch_size), batch_size=batch_size).outcomes()
-        for batch_size in (5, 2)
-    )
+def test_the_batch_changes_no_outcome(run: Run, classifier: Classifier, image_set: ImageSet, tmp_path: Path) -> None:
+    wide, narrow = run.outcomes(), run_of(classifier, image_set, tmp_path / "narrow", batch_size=2).outcomes()
     assert [row["id"] for row in wide.to_pylist()] == [row["id"] for row in narrow.to_pylist()]
     for name in ("confidence", "map_l1", "linf"):
         assert wide[name].to_pylist() == pytest.approx(narrow[name].to_pylist(), abs=1e-3)
@@ -363,19 +374,19 @@ def test_an_empty_folder_and_the_rest_of_a_killed_write_are_no_obstacle(
     classifier: Classifier, image_set: ImageSet, tmp_path: Path
 ) -> None:
     (tmp_path / ".kj2x81.json").write_text("half")
-    assert run_of(classifier, image_set, tmp_path).outcomes().num_rows == 5 * 2 * 2
+    wanted = settings(n=2, interpreters=("cam",))
+    assert run_of(classifier, image_set, tmp_path, wanted).outcomes().num_rows == 2 * 2
 
 
 def test_a_run_whose_attacks_meant_something_else_is_refused(
-    classifier: Classifier, image_set: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, classifier: Classifier, image_set: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_of(classifier, image_set, tmp_path)
     changed = replace(recipes.RECIPES["annealed"], warm_steps=3)
     monkeypatch.setattr(recipes, "RECIPES", {**recipes.RECIPES, "annealed": changed})
     with pytest.raises(
         UnderfireError, match=r"was begun by underfire 0\.\d+\.\d+, whose attacks are not those of this"
     ):
-        run_of(classifier, image_set, tmp_path)
+        run_of(classifier, image_set, run.path)
 
 
 # ------------------------------------------------------------------ targets
@@ -388,12 +399,9 @@ def test_benign_targets_take_no_stage_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("attack", ["pgd", "adv2"])
-def test_targeted_maps_are_measured_against_target_and_benign_maps(
-    classifier: Classifier, image_set: ImageSet, tmp_path: Path, attack: str
-) -> None:
-    run = run_of(classifier, image_set, tmp_path / "run", settings(target_map="patch", interpreters=("cam",)))
-    shown, target, benign = (torch.from_numpy(run.maps(name, "cam")[1]) for name in (attack, "target", "benign"))
-    rows, keys = rows_of(run, attack, "cam"), image_keys(run.images()[0])
+def test_targeted_maps_are_measured_against_target_and_benign_maps(aimed: Run, attack: str) -> None:
+    shown, target, benign = (torch.from_numpy(aimed.maps(name, "cam")[1]) for name in (attack, "target", "benign"))
+    rows, keys = rows_of(aimed, attack, "cam"), image_keys(aimed.images()[0])
     wanted = Wanted(keys, keys, Pool(keys, keys, benign))
     assert torch.equal(target, Patch().maps(wanted, seed=0)[0])
     assert close(rows["map_l1"], (shown - target).abs().mean((1, 2)))
@@ -414,8 +422,8 @@ def test_a_borrowed_map_is_the_benign_map_of_the_image_that_is_named(
         assert (target[i] == benign[ids.index(donor)]).all()
 
 
-def test_benign_targets_have_one_distance(classifier: Classifier, image_set: ImageSet, tmp_path: Path) -> None:
-    table = run_of(classifier, image_set, tmp_path / "run").outcomes()
+def test_benign_targets_have_one_distance(run: Run) -> None:
+    table = run.outcomes()
     assert table["benign_l1"] == table["map_l1"]
     assert table["target_map_of"].null_count == table.num_rows
 

@@ -21,10 +21,10 @@ from underfire.studies import gap
 N = 4
 
 
-@pytest.fixture
-def measured(attack: Callable[..., Run], tiny_model: str, tmp_path: Path) -> Run:
+@pytest.fixture(scope="module")
+def measured(attack: Callable[..., Run], tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """An attack's run with the losses."""
-    run = attack(tmp_path / "gap", interpreters=("cam",))
+    run = attack(tmp_path_factory.mktemp("runs") / "gap", interpreters=("cam",))
     gap.add(run, Classifier.load(tiny_model, None, "none"), batch_size=2)
     return run
 

@@ -30,6 +30,8 @@ from underfire.runs.outcomes import OUTCOMES
 from underfire.studies import case_study, gap, transfers
 from underfire.studies.catalogue import STUDIES, done
 
+pytestmark = pytest.mark.usefixtures("no_plots")
+
 RECORDED = {**INFO, "model": {**INFO["model"], "fingerprint": "f0"}}
 RUN = FakeRun((HOSTILE_ID, "b.jpg"), side=32, info=RECORDED)
 TARGETED = replace(RUN, info={**RECORDED, "spec": {"target_map": "patch"}})
@@ -116,7 +118,6 @@ def test_a_study_alone_that_is_not_finished_has_no_verdict_yet(tmp_path: Path) -
 
 
 def test_a_study_of_another_version_says_so(tmp_path: Path) -> None:
-    keep_study(RUN, tmp_path / "effectiveness")
     older = keep_study(RUN, tmp_path / "random-patch") / OUTCOMES
     write_table(older, RUN.outcomes().drop_columns(["benign_l1", "success_png"]))
     said = article(page(tmp_path), "random-patch")
@@ -126,7 +127,6 @@ def test_a_study_of_another_version_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["localisation", "sanity", "aid", "gap", "transfer", "case-study", "evasiveness"])
 def test_a_damaged_table_is_said_in_a_sentence(name: str, tmp_path: Path) -> None:
-    keep_study(RUN, tmp_path / "effectiveness")
     folder = keep_study(RUN, tmp_path / name)
     for file in STUDIES[name].study.leaves:
         if file != OUTCOMES:
