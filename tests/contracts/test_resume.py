@@ -24,6 +24,7 @@ from underfire.interpreters import MASK, registry
 from underfire.interpreters.mask.solver import Solver
 from underfire.models.classifier import Classifier
 from underfire.runs import execute as execute_module
+from underfire.runs import lock
 from underfire.runs.execute import reopen
 from underfire.runs.folder import Run, open_run
 from underfire.runs.plan import Planned
@@ -383,8 +384,11 @@ def test_a_run_with_relative_names_is_opened_from_another_folder(
 # ------------------------------------------------------------------ two at once
 
 
-def test_a_second_start_in_the_same_folder_is_refused(short_recipe: None, start: Start, tmp_path: Path) -> None:
+def test_a_second_start_in_the_same_folder_is_refused(
+    short_recipe: None, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Tried once in every stage."""
+    monkeypatch.setattr(lock, "PATIENCE", 0.05)
     refused: dict[str, str] = {}
 
     def start_again(planned: Planned, progress: Progress) -> None:
@@ -403,16 +407,16 @@ def test_a_second_start_in_the_same_folder_is_refused(short_recipe: None, start:
 def test_the_lock_of_a_dead_process_is_taken_over_and_one_of_another_machine_is_not(
     start: Start, whole: Run, tmp_path: Path
 ) -> None:
-    lock = whole.path / ".lock"
-    lock.write_text(f"4000000\n{socket.gethostname()}\n")
+    held = whole.path / ".lock"
+    held.write_text(f"4000000\n{socket.gethostname()}\n")
     start(whole.path)
-    assert not lock.exists()
-    lock.write_text("7\nanother-machine\n")
+    assert not held.exists()
+    held.write_text("7\nanother-machine\n")
     with pytest.raises(
         UnderfireError, match=r"in use by process 7 on another-machine; .* If it is gone, delete .*lock"
     ):
         start(whole.path)
-    assert lock.read_text() == "7\nanother-machine\n"
+    assert held.read_text() == "7\nanother-machine\n"
 
 
 # ------------------------------------------------------------------ refused

@@ -143,7 +143,7 @@ def test_a_killed_audit_goes_on_to_the_same_record(start: Start, tmp_path: Path)
         if planned.label.startswith("within"):
             raise Killed
 
-    small: dict[str, Any] = {"n": 3, "interpreters": ("cam",), "suite": "quick"}
+    small: dict[str, Any] = {"n": 2, "interpreters": ("cam",), "suite": "quick"}
     with pytest.raises(Killed):
         start(tmp_path / "killed", kill, **small)
     assert not (tmp_path / "killed" / AUDIT).exists()

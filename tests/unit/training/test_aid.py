@@ -55,7 +55,9 @@ def batches_of(model: Classifier, **changes: Any) -> tuple[AidObjective, MaskerN
 # ------------------------------------------------------------------ turns and losses
 
 
-@pytest.mark.parametrize(("plain", "defending"), [(1, 1), (3, 1), (0, 1)])
+@pytest.mark.parametrize(
+    ("plain", "defending"), [(3, 1), *(pytest.param(n, 1, marks=pytest.mark.extended) for n in (0, 1))]
+)
 def test_both_losses_are_minimised_in_the_stated_ratio(
     tmp_path: Path, model: Classifier, init: RTS, monkeypatch: pytest.MonkeyPatch, plain: int, defending: int
 ) -> None:
