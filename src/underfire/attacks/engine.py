@@ -179,16 +179,17 @@ def _fresh(attack: Attack, classifier: Classifier, goal: Goal, start: Tensor, ch
     )
 
 
-def _quantum(attack: Attack, classifier: Classifier, slots: Slots, on_step: Callable[[Flags], None]) -> Slots:
-    """Up to `attack.quantum` steps; an image whose rung ends stays where it is."""
-    end = attack.end_of_rung(slots.step)
-    for _ in range(attack.quantum):
-        live = slots.step < end
-        if not bool(live.any()):
-            break
+def _quantum(attack: Attack, classifier: Classifier, slots: Slots, on_step: Callable[[list[bool]], None]) -> Slots:
+    """Up to `attack.quantum` steps; an image whose rung ends stays where it is.
+
+    How many each takes is asked of the device once, so that no step waits for it.
+    """
+    left = (attack.end_of_rung(slots.step) - slots.step).clamp_max(attack.quantum)
+    counts: list[int] = left.tolist()
+    for done in range(max(counts)):
         moved = _step(attack, classifier, slots)
-        slots = moved if bool(live.all()) else rows.where(live, moved, slots)
-        on_step(live)
+        slots = moved if done < min(counts) else rows.where(done < left, moved, slots)
+        on_step([done < count for count in counts])
     return slots
 
 
@@ -302,8 +303,8 @@ class _Reporter:
         self._on_step, self._planned = on_step, planned_steps
         self._images = self._successes = self._steps = 0
 
-    def step(self, working: list[int], live: Flags) -> None:
-        self._steps += int(live[working].sum())
+    def step(self, working: list[int], live: list[bool]) -> None:
+        self._steps += sum(live[slot] for slot in working)
         self._on_step(Progress(self._images, self._successes, self._steps, self._planned))
 
     def finish(self, outcome: Outcome, budget: int) -> None:

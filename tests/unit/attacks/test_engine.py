@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from tiny_attacks import FEW, a_goal, attack, differing_fields, interpreter_of
+from tiny_attacks import FEW, RULES, a_goal, attack, differing_fields, interpreter_of
 from tiny_networks import classifier, images, network
 from underfire.attacks import engine
 from underfire.attacks.attack import Attack, CrossEntropy
@@ -353,6 +354,35 @@ class Moody(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(x) / (x[:, 0, 0, 0] > 0).float()[:, None].sqrt()
+
+
+class _Asked(TorchDispatchMode):
+    """Counts what the host must wait for the device for: a number read out, or a shape that depends on values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations = list[str]()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        masked = func is torch.ops.aten.index.Tensor and any(
+            index is not None and index.dtype == torch.bool for index in args[1]
+        )
+        if masked or str(func).split(".")[1] in ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero"):
+            self.operations.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("name", FEW)
+def test_no_step_waits_for_the_device(model: Classifier, name: str, rule: str) -> None:
+    interpreter = interpreter_of(name, model)
+    goal, chosen = a_goal(model, interpreter, images(N)), attack(interpreter, rungs=(2, 3), quantum=4, **RULES[rule])
+    slots = engine._fresh(chosen, model, goal, torch.zeros_like(goal.image), list(range(N)))
+    slots = replace(slots, step=torch.tensor([0, 1, *[2] * (N - 2)]))
+    with _Asked() as asked:
+        moved = engine._quantum(chosen, model, slots, lambda live: None)
+    assert asked.operations == []
+    assert moved.step.tolist() == [2, 2, *[5] * (N - 2)]
 
 
 def test_an_image_without_numbers_disturbs_no_other() -> None:
