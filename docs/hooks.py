@@ -1,11 +1,15 @@
-"""What the site needs beside Markdown: formulas as MathML, and the commands' options from the commands themselves.
+"""What the site needs beside Markdown: formulas as MathML, examples in full, and the commands' options from the
+commands themselves.
 
-A fenced block `math` holds LaTeX, which GitHub understands, too. The line `::: commands` becomes a section for each
-command of `underfire`.
+A fenced block `math` holds LaTeX, and a line that is nothing but a link to a file of `examples/` becomes that file's
+text: code hosts, which know of neither, show the formula and the link. The line `::: commands` becomes a section for
+each command of `underfire`.
 """
 
+import re
 from collections.abc import Iterator
 from html import escape
+from pathlib import Path
 from typing import Any
 
 from latex2mathml.converter import convert
@@ -13,7 +17,10 @@ from typer.main import get_command
 
 from underfire.cli.main import app
 
+ROOT = Path(__file__).parents[1]
 COMMANDS = "::: commands"
+EXAMPLE = re.compile(r"^\[(examples/[\w./-]+)\]\((?:\.\./)+\1\)$", re.MULTILINE)
+LANGUAGES = {".py": "python", ".yml": "yaml"}
 Options = dict[str, Any]
 
 
@@ -26,7 +33,14 @@ def on_config(config: Any) -> Any:
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """mkdocs calls this for each page."""
+    markdown = EXAMPLE.sub(in_full, markdown)
     return markdown.replace(COMMANDS, "\n".join(sections())) if COMMANDS in markdown else markdown
+
+
+def in_full(link: re.Match[str]) -> str:
+    """The file that is linked to, below its name."""
+    path = ROOT / link[1]
+    return f'```{LANGUAGES[path.suffix]} title="{link[1]}"\n{path.read_text(encoding="utf-8")}```'
 
 
 def formula(source: str, language: str, css_class: str, options: Options, md: Any, **_: Any) -> str:
