@@ -14,9 +14,9 @@ from torch import Tensor
 
 from tiny_maskers import tiny_rts
 from underfire.attacks.attack import Attack, SmoothedCrossEntropy
-from underfire.attacks.perturbations import Flow, Pixels
+from underfire.attacks.perturbations import Flow, L2Ball, Pixels
 from underfire.attacks.result import Result
-from underfire.attacks.steps import AdamStep, MomentumSignStep, SignStep, TwoPhaseStep
+from underfire.attacks.steps import AdamStep, MomentumSignStep, SignStep, TwoPhaseStep, UnitStep
 from underfire.attacks.target_classes import random_class
 from underfire.core.rng import image_keys
 from underfire.core.schedules import Constant, Cosine, Linear
@@ -73,6 +73,11 @@ RULES: Mapping[str, Mapping[str, Any]] = {  # where the plain sign step is not t
     "cam": MOMENTUM,
     "rts": MOMENTUM,
     "mask-unrolled": ALGORITHM_1,
+}
+SHORT: Mapping[str, Any] = {  # the same attacks in a ball of L2
+    "perturbation": L2Ball(0.5),
+    "rule": UnitStep(Cosine(0.1, 0.0, 6)),
+    "warm_start": Attack("warm-start", Blind(), L2Ball(0.5), UnitStep(Constant(0.1)), rungs=(2,)),
 }
 BENT: Mapping[str, Any] = {  # the same attacks on a flow
     "perturbation": Flow(),

@@ -1,6 +1,7 @@
 """Law 4, Budget: every returned image lies in [0, 1] and in the ball, and is what its theta decodes to;
 a bent image is a convex mix of pixels."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,10 +12,11 @@ from law_cases import pairs
 from tiny_attacks import ALGORITHM_1, BENT, INTERPRETERS, a_goal, attack, interpreter_of
 from tiny_networks import NETWORKS, classifier, images
 from underfire.attacks import engine
-from underfire.attacks.perturbations import Flow, Pixels
-from underfire.attacks.steps import AdamStep, SignStep, TwoPhaseStep
+from underfire.attacks.perturbations import Flow, L2Ball, Pixels
+from underfire.attacks.steps import AdamStep, SignStep, TwoPhaseStep, UnitStep
 from underfire.core.image_ops import sample
 from underfire.core.schedules import Constant
+from underfire.data.regions import Box
 from underfire.interpreters import Interpreter
 from underfire.models.classifier import Classifier
 
@@ -32,6 +34,24 @@ def test_images_stay_in_range_and_in_the_ball(net: str, name: str, eps: float) -
     assert (x0 == 1).any()
     start = pixels.project(x0, 4 * images(2, seed=1) - 2)
     assert_within_bounds_once_reached(model, interpreter, pixels, x0, start, rule=SignStep(Constant(0.7 * eps)))
+
+
+@pytest.mark.parametrize("perturbation", [L2Ball(0.5), Pixels(1.0), Flow()], ids=lambda each: type(each).__name__)
+@pytest.mark.parametrize("name", ["blind", "grad-differences", "mask"])
+def test_outside_of_its_region_an_image_keeps_every_bit(name: str, perturbation: Any) -> None:
+    model, x0 = classifier("resnet"), images(3)
+    interpreter = interpreter_of(name, model)
+    region = Box(3, 5, 8, 6).inside(("a", "b", "c"), 16, 16)
+    region[1] = Box(0, 0, 16, 2).inside(("b",), 16, 16)[0]
+    rule = UnitStep(Constant(0.3)) if isinstance(perturbation, L2Ball) else AdamStep(Constant(0.5))
+    wild = attack(interpreter, perturbation=perturbation, rule=rule, rungs=(3,), quantum=3, warm_start=None)
+    goal = replace(a_goal(model, interpreter, x0), region=region)
+    image = engine.run(wild, model, goal, batch_size=2).image
+    changed = (image != x0).any(1)
+    assert not bool((changed & ~region).any())
+    assert bool((changed & region).any())
+    if isinstance(perturbation, L2Ball):
+        assert bool(((image - x0).flatten(1).norm(dim=1) <= 0.5 + 1e-5).all())
 
 
 @pytest.mark.parametrize("name", ["cam", "mask-unrolled"])

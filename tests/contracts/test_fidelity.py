@@ -170,7 +170,7 @@ OTHER_COLUMNS = {
 
 
 @pytest.mark.parametrize("recipe", ["paper-densenet", "paper-isic"])
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", ["pgd", "stadv"])
 def test_other_columns_differ_from_the_resnets_where_the_paper_does(recipe: str, solver: str) -> None:
     """And nowhere else: warm start, steps, rules, models of the interpreter, the attack that ignores the map."""
     of_resnet, of_other = (partial(map_aware, SOLVERS[solver], recipe=each) for each in ("paper", recipe))
@@ -187,8 +187,9 @@ def test_other_columns_differ_from_the_resnets_where_the_paper_does(recipe: str,
 
 
 def test_recipes_are_named_as_they_are_offered() -> None:
-    """By the command line, in the settings, and of every solver."""
-    assert list(recipes.RECIPES) == list(recipes.FLOW_RECIPES) == list(RECIPES)
+    """By the command line, in the settings, and of every solver as far as it has them."""
+    assert list(recipes.RECIPES) == list(RECIPES)
+    assert all(set(solver.recipes()) <= set(RECIPES) for solver in SOLVERS.values())
     assert set(get_args(RecipeName)) == set(RECIPES)
 
 

@@ -7,35 +7,47 @@ import pytest
 import torch
 
 from law_cases import ON_TRANSFORMERS, pairs
-from tiny_attacks import BENT, INTERPRETERS, RULES, a_goal, attack, differing_fields, interpreter_of
+from tiny_attacks import BENT, INTERPRETERS, RULES, SHORT, a_goal, attack, differing_fields, interpreter_of
 from tiny_networks import NETWORKS, classifier, images
 from tiny_scorers import score, scorers_of
 from underfire.attacks import engine
 from underfire.attacks.attack import Attack
 from underfire.core import rows
-from underfire.core.rng import image_keys
+from underfire.core.rng import image_keys, uniform
 from underfire.core.types import Goal, Outcome
+from underfire.interpreters import Interpreter
 from underfire.models.classifier import Classifier
 
 IMAGES, BATCH_SIZE = 7, 3
 
 ON_FLOWS = " on flows"  # ends the names of attacks that bend
+IN_L2 = " in L2"  # and of those that stay within a ball of L2, and a region
 CASES = [
     *pairs(NETWORKS, INTERPRETERS),
     *(("resnet", name + ON_FLOWS) for name in INTERPRETERS),
     ("densenet", "cam" + ON_FLOWS),
+    ("resnet", "cam" + IN_L2),
     *((net, name + ON_FLOWS) for net, name in ON_TRANSFORMERS),
 ]
 pytestmark = pytest.mark.parametrize(("net", "name"), CASES, ids=lambda part: part)
+
+
+def explainer(name: str, model: Classifier) -> Interpreter:
+    return interpreter_of(name.removesuffix(ON_FLOWS).removesuffix(IN_L2), model)
 
 
 @cache
 def staggered(net: str, name: str, dtype: torch.dtype) -> tuple[Classifier, Goal, Attack]:
     """More images than slots, and two rungs, of which the half whose targets are met from the start needs one."""
     model = classifier(net, dtype)
-    interpreter = interpreter_of(name.removesuffix(ON_FLOWS), model)
+    interpreter = explainer(name, model)
     goal = a_goal(model, interpreter, images(IMAGES, dtype=dtype))
     changes = BENT if name.endswith(ON_FLOWS) else RULES.get(name, {})
+    if name.endswith(IN_L2):
+        changes, goal = (
+            SHORT,
+            replace(goal, region=uniform(0, "inside", goal.key, goal.key, 256).view(-1, 16, 16) < 0.5),
+        )
     with torch.no_grad():
         reported = model(goal.image).argmax(1)
     target = torch.where(torch.arange(IMAGES) % 2 == 0, reported, goal.target)
@@ -83,8 +95,7 @@ def test_maps_of_an_image_are_its_own(net: str, name: str) -> None:
     model, goal, _ = staggered(net, name, torch.float32)
     order = torch.arange(IMAGES).flip(0)
     maps, reordered = (
-        interpreter_of(name.removesuffix(ON_FLOWS), model).explain(model, g.image, g.target, g.key)
-        for g in (goal, rows.take(goal, order))
+        explainer(name, model).explain(model, g.image, g.target, g.key) for g in (goal, rows.take(goal, order))
     )
     assert torch.equal(maps[order], reordered)
 
@@ -93,7 +104,7 @@ def test_scores_of_an_image_are_its_own(net: str, name: str) -> None:
     """In another order to the bit; without its neighbours, to the rounding of another width."""
     model, x = classifier(net, torch.float64), images(4, dtype=torch.float64)
     keys, order = image_keys(f"image {i}" for i in range(4)), torch.tensor([2, 0, 3, 1])
-    for scorer in scorers_of(name.removesuffix(ON_FLOWS), model):
+    for scorer in scorers_of(name.removesuffix(ON_FLOWS).removesuffix(IN_L2), model):
         scores = score(scorer, model, x, keys)
         assert torch.equal(scores[order], score(scorer, model, x[order], keys[order])), scorer.name
         alone = torch.cat([score(scorer, model, x[i : i + 1], keys[i : i + 1]) for i in range(4)])

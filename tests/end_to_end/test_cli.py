@@ -215,7 +215,7 @@ def test_list_names_what_attack_takes(underfire: Underfire) -> None:
         "              captum:METHOD, gradcam:METHOD, zennit:COMPOSITE, path/file.py:function",
         "solvers       pgd, stadv",
         "attacks       pgd, stadv, adv2, adv2-stadv",
-        "recipes       paper, paper-densenet, paper-isic, annealed",
+        "recipes       paper, paper-densenet, paper-isic, annealed, patch",
         "target class  random, least-likely, next, N, CSV",
         "target map    benign, patch, random-class, FILE",
         "detectors     fs, fs:SQUEEZER+…, consistency, consistency:INTERPRETER[:CHANGE]+…, ensemble, "
@@ -411,7 +411,10 @@ def refused(told: Told, sentence: str, tmp_path: Path) -> None:
         ),
         ({"interpreter": ""}, "There is no interpreter ''"),
         ({"interpreter": "cam,cam"}, "Interpreter 'cam' is named twice"),
-        ({"recipe": "burnt"}, "--recipe burnt: Input should be 'annealed', 'paper', 'paper-densenet' or 'paper-isic'."),
+        (
+            {"recipe": "burnt"},
+            "--recipe burnt: Input should be 'annealed', 'patch', 'paper', 'paper-densenet' or 'paper-isic'.",
+        ),
         ({"eps": "eight"}, "--eps eight is not a number; write it like 8/255 or 0.031."),
         ({"eps": "8/0"}, "--eps 8/0 is not a number"),
         ({"eps": "0"}, "--eps 0.0: Input should be greater than 0."),

@@ -360,7 +360,7 @@ def test_all_leaves_out_what_lacks_something_and_goes_on_after_a_failure(
         (
             "random-patch",
             {"recipe": "fast"},
-            "--recipe fast: Input should be 'annealed', 'paper', 'paper-densenet' or 'paper-isic'",
+            "--recipe fast: Input should be 'annealed', 'patch', 'paper', 'paper-densenet' or 'paper-isic'",
         ),
         ("spatial", {"eps": 2}, "--eps 2.0: "),
         ("gap", {"interpreter": "smooth:cam,smooth:cam"}, "is named twice"),

@@ -26,6 +26,7 @@ from underfire.core.errors import UnderfireError
 from underfire.core.image_ops import check_images, to_8bit
 from underfire.core.types import Goal, Images, Labels, Maps, Outcome
 from underfire.data.datasets import all_images
+from underfire.data.regions import Inside, Region
 from underfire.interpreters import Blind, Interpreter
 from underfire.interpreters.protocol import REPEATED, check_maps, draws, explained, scoring_draws
 from underfire.metrics.maps import DECEIVING, compare_draws, is_faint, judged, linf, map_l1
@@ -55,6 +56,7 @@ class Attacker:
         target_map: Maps | TargetMap | None = None,
         *,
         ids: Iterable[str | int] | None = None,
+        region: Region | Tensor | None = None,
     ) -> Result:
         """Attack N images in [0, 1], `batch` at a time; results lie on the images' device. A DataLoader or a dataset of
         torchvision or Hugging Face is read as a whole (see `data.datasets`).
@@ -65,6 +67,7 @@ class Attacker:
         the predicted classes.
         ids: a name for each image, from which all that is random is drawn; by default its place. With the same names
         a part of the images gives what all of them give.
+        region: where images may be changed, Nhw or hw, or as `data.regions` describes it; by default everywhere.
         UnderfireError for images, classes or maps that do not fit.
         """
         with torch.inference_mode(False), torch.no_grad():
@@ -82,8 +85,9 @@ class Attacker:
                 target_map, _ = target_map.maps(Wanted(keys, target, Pool(keys, labels, benign)), self.seed)
             goal_map = benign if target_map is None else _check_maps(target_map, benign)
             noise = map_l1(benign, self._explain(x0, labels, names, REPEATED)) if draws(self.interpreter) else None
+            inside = _inside(region, names, x0)
             with torch.enable_grad():
-                goal = Goal(keys, x0, target, goal_map, noise=noise)
+                goal = Goal(keys, x0, target, goal_map, noise=noise, region=inside)
                 outcome = engine.run(self.attack, self.classifier, goal, min(self.batch, len(x0)))
             unattacked = self._scored(x0, labels, names) if draws(self.interpreter) else [benign]
             wanted = unattacked if target_map is None else [goal_map]
@@ -141,14 +145,15 @@ def pgd(
     interpreter: Interpreter | None = None,
     *,
     eps: float | None = None,
+    norm: str = "linf",
     recipe: str = "annealed",
     steps: int | None = None,
     on_grid: bool = False,
     seed: int = 0,
     batch: int = 16,
 ) -> Attacker:
-    """Plain PGD; the interpreter, if given, only measures its maps."""
-    attack = solvers.pgd(eps=eps, recipe=recipe, steps=steps, on_grid=on_grid)
+    """Plain PGD within eps in the norm linf or l2; the interpreter, if given, only measures its maps."""
+    attack = solvers.pgd(eps=eps, norm=norm, recipe=recipe, steps=steps, on_grid=on_grid)
     return Attacker(classifier, attack, interpreter or Blind(), seed, batch)
 
 
@@ -157,6 +162,7 @@ def adv2(
     interpreter: Interpreter,
     *,
     eps: float | None = None,
+    norm: str = "linf",
     recipe: str = "annealed",
     effort: str | None = None,
     steps: int | None = None,
@@ -176,6 +182,7 @@ def adv2(
     attack = solvers.adv2(
         interpreter,
         eps=eps,
+        norm=norm,
         recipe=recipe,
         effort=effort,
         steps=steps,
@@ -246,6 +253,21 @@ def _check_ids(ids: Iterable[str | int] | None, images: int) -> tuple[str, ...]:
     if isinstance(ids, str) or len(names) != images or len(set(names)) < images:
         raise UnderfireError(f"ids= takes as many different names as there are images, here {images}.")
     return names
+
+
+def _inside(region: Region | Tensor | None, names: tuple[str, ...], x0: Images) -> Inside | None:
+    """Where each image may be changed; None for everywhere."""
+    height, width = x0.shape[2:]
+    if region is None:
+        return None
+    if not isinstance(region, Tensor):
+        return region.inside(names, height, width).to(x0.device)
+    if region.dtype != torch.bool or region.shape not in ((height, width), (len(x0), height, width)):
+        raise UnderfireError(
+            f"The region is {region.dtype} of shape {tuple(region.shape)}; it must be bool, ({height}, {width}) or one "
+            "such mask for each image."
+        )
+    return region.to(x0.device).expand(len(x0), height, width)
 
 
 def _check_maps(maps: Tensor, benign: Maps) -> Maps:

@@ -145,6 +145,11 @@ class Attack:
         """Whether a rung has just ended after so many steps."""
         return (done > 0) & (self.end_of_rung(done - 1) == done)
 
+    def image(self, goal: Goal, theta: torch.Tensor) -> Images:
+        """What theta makes of the goal's images within its region, differentiable in theta; the rest stays x0."""
+        x = self.perturbation.decode(goal.image, theta)
+        return x if goal.region is None else torch.where(goal.region[:, None], x, goal.image)
+
     def objective(self, classifier: Classifier, goal: Goal, belief: Any, step: Labels) -> Objective:
         """The per-image loss as a function of theta."""
         return _Objective(self, classifier, goal, belief, step)
@@ -180,7 +185,7 @@ class _Objective:
 
     def __call__(self, theta: torch.Tensor) -> Terms:
         attack, goal = self.attack, self.goal
-        x = attack.perturbation.decode(goal.image, theta)
+        x = attack.image(goal, theta)
         reading = attack.interpreter.read(self.classifier, self.belief, x, goal.target)
         check_reading(attack.interpreter.name, reading, goal.target_map)
         parts = {
@@ -199,7 +204,7 @@ class _Objective:
         return Terms(total, parts, reading.logits)
 
     def prediction(self, theta: torch.Tensor) -> Terms:
-        x = self.attack.perturbation.decode(self.goal.image, theta)
+        x = self.attack.image(self.goal, theta)
         logits = self.classifier(x)
         loss = cross_entropy(log_prob(logits, self.goal.target))
         return Terms(loss, {"prediction": loss}, logits)

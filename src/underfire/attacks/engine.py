@@ -163,7 +163,7 @@ def _fresh(attack: Attack, classifier: Classifier, goal: Goal, start: Tensor, ch
     index = torch.tensor(chosen)
     goal = rows.to(rows.take(goal, index), classifier.device)
     theta = attack.perturbation.project(goal.image, start[index].to(classifier.device))
-    x = attack.perturbation.decode(goal.image, theta)
+    x = attack.image(goal, theta)
     unranked = Iterate(theta, torch.full((len(index),), torch.inf, dtype=theta.dtype, device=theta.device))
     return Slots(
         goal=goal,
@@ -195,7 +195,7 @@ def _quantum(attack: Attack, classifier: Classifier, slots: Slots, on_step: Call
 
 def _step(attack: Attack, classifier: Classifier, slots: Slots) -> Slots:
     goal, theta = slots.goal, slots.theta
-    x = attack.perturbation.decode(goal.image, theta)
+    x = attack.image(goal, theta)
     belief = attack.interpreter.advance(classifier, slots.belief, x, goal.target)
     objective = attack.objective(classifier, goal, belief, slots.step)
     moved, state, terms = attack.rule.step(objective, theta, slots.state, slots.step)
@@ -216,7 +216,7 @@ def _step(attack: Attack, classifier: Classifier, slots: Slots) -> Slots:
 def _judge(attack: Attack, classifier: Classifier, slots: Slots) -> Slots:
     """Rank the quantum's candidates by the maps of the attack's judges."""
     goal, theta = slots.goal, slots.candidate.theta
-    x = attack.perturbation.decode(goal.image, theta)
+    x = attack.image(goal, theta)
     with torch.no_grad():
         logits = classifier(x)
     distances = []
@@ -236,7 +236,7 @@ def _next(attack: Attack, classifier: Classifier, slots: Slots) -> Slots:
     first = slots.start if attack.afresh else slots.best.theta
     at_rest = replace(slots, theta=first, state=attack.rule.init(first))
     slots = rows.where(attack.ends_rung(slots.step), at_rest, slots)
-    x = attack.perturbation.decode(slots.goal.image, slots.theta)
+    x = attack.image(slots.goal, slots.theta)
     belief = attack.interpreter.begin(classifier, x, slots.goal.target, _dice(slots.goal, "belief", slots.step))
     return replace(slots, belief=belief)
 
@@ -261,7 +261,7 @@ def _settled(attack: Attack, classifier: Classifier, slots: Slots) -> Flags:
     settled = attack.ends_rung(slots.step) & (slots.step < attack.steps) & (best.rank < 1)
     if not bool(settled.any()):
         return settled
-    x = attack.perturbation.decode(goal.image, best.theta)
+    x = attack.image(goal, best.theta)
     maps = attack.interpreter.explain(classifier, x, goal.target, _dice(goal, "last look", slots.step))
     noise = torch.zeros_like(best.rank) if goal.noise is None else goal.noise.to(best.rank.dtype)
     settled &= map_l1(maps, goal.target_map) <= noise.clamp_min(attack.settled)
@@ -274,7 +274,7 @@ def _settled(attack: Attack, classifier: Classifier, slots: Slots) -> Flags:
 
 
 def _outcome(attack: Attack, classifier: Classifier, slots: Slots, settled: Flags) -> Outcome:
-    image, last = (attack.perturbation.decode(slots.goal.image, each) for each in (slots.best.theta, slots.theta))
+    image, last = (attack.image(slots.goal, each) for each in (slots.best.theta, slots.theta))
     with torch.no_grad():
         logits, final = classifier(image), classifier(last)
     return Outcome(

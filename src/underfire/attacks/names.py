@@ -49,6 +49,12 @@ def _of_pixels() -> "Mapping[str, Recipe]":
     return RECIPES
 
 
+def _of_balls() -> "Mapping[str, Recipe]":
+    from underfire.attacks.recipes import L2_RECIPES
+
+    return L2_RECIPES
+
+
 def _of_flows() -> "Mapping[str, Recipe]":
     from underfire.attacks.recipes import FLOW_RECIPES
 
@@ -62,6 +68,16 @@ SOLVERS = {
             "pgd", "adv2", "PGD", "ADV²", "ADV² on the ensemble", "changes pixel values", _of_pixels, budget=("eps",)
         ),
         AttackSolver(
+            "pgd-l2",
+            "adv2-l2",
+            "PGD in L2",
+            "ADV² in L2",
+            "ADV² in L2 on the ensemble",
+            "changes pixel values within an L2 ball",
+            _of_balls,
+            budget=("eps",),
+        ),
+        AttackSolver(
             "stadv",
             "adv2-stadv",
             "StAdv",
@@ -73,6 +89,7 @@ SOLVERS = {
         ),
     )
 }
+NORMS = {"linf": "pgd", "l2": "pgd-l2"}  # of a change of pixel values, and the solver that keeps it small
 ATTACKS = {each.name: each.title for each in SOLVERS.values()}
 ATTACKS |= {each.map_aware: each.map_aware_title for each in SOLVERS.values()}
 ENSEMBLE = "ensemble"  # the detector that compares the maps of all interpreters
@@ -84,7 +101,7 @@ SUITES: Mapping[str, tuple[Effort, tuple[str, ...]]] = {  # of an audit: the eff
     "standard": (STANDARD, ("pgd", "stadv")),
     "thorough": (THOROUGH, ("pgd", "stadv")),
 }
-RECIPES = ("paper", "paper-densenet", "paper-isic", "annealed")
+RECIPES = ("paper", "paper-densenet", "paper-isic", "annealed", "patch")
 TARGET_CLASSES = ("random", "least-likely", "next", "N", "CSV")
 TARGET_MAPS = ("benign", "patch", "random-class", "FILE")
 GIVEN = "attacked"  # an attack of which there is no more than its images, unless it is called something

@@ -105,6 +105,30 @@ class GridPixels(Pixels):
 
 
 @dataclass(frozen=True)
+class L2Ball(Added):
+    """x = x0 + theta with |theta|_2 <= eps over all values of an image, and x in [0, 1].
+
+    What leaves the ball is shortened, then cut to [0, 1], which moves no value further from x0.
+    """
+
+    eps: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_number("eps", self.eps, least=0.0)
+
+    def decode(self, x0: Images, theta: Tensor) -> Images:
+        return x0 + theta
+
+    def project(self, x0: Images, theta: Tensor) -> Tensor:
+        shorter = (self.eps / self.size(theta).clamp_min(torch.finfo(theta.dtype).tiny)).clamp_max(1)
+        return (x0 + theta * shorter.view(-1, 1, 1, 1)).clamp(0, 1) - x0
+
+    def size(self, theta: Tensor) -> Row:
+        length: Tensor = theta.flatten(1).norm(dim=1)
+        return length
+
+
+@dataclass(frozen=True)
 class Levels(Added):
     """x = psi(x0) + theta, every value one of 2^bits levels that psi(x') takes for some x' within eps of x0 (Alg. 2).
 

@@ -7,6 +7,7 @@
     annealed         60 plain steps, then a ladder of rungs, on each of which the size of a step falls by a cosine to 0
                      with a constant map weight; where the map follows the image smoothly (all but GRAD and MASK) PGD
                      steps with momentum and on a margin in place of the cross-entropy
+    patch            annealed, with steps sixteen times as long and any value in reach: for a small region
 
 How many rungs the annealed ladder has is its effort: "quick", "standard" or "thorough". The paper's attacks have one
 rung, which every image takes whole, as has an attack whose number of steps is given.
@@ -27,8 +28,8 @@ from typing import Any, TypeVar
 from underfire.attacks.attack import CrossEntropy, Margin, PredictionLoss, SmoothedCrossEntropy
 from underfire.attacks.evasion import Evaded, Evasion, agreement, algorithm_2, steadiness
 from underfire.attacks.names import EFFORTS, QUICK, STANDARD, THOROUGH
-from underfire.attacks.perturbations import Flow, Perturbation, Pixels
-from underfire.attacks.steps import AdamStep, MomentumSignStep, SignStep, StepRule, TwoPhaseStep
+from underfire.attacks.perturbations import Flow, L2Ball, Perturbation, Pixels
+from underfire.attacks.steps import AdamStep, MomentumSignStep, SignStep, StepRule, TwoPhaseStep, UnitStep
 from underfire.core.checks import check_count
 from underfire.core.errors import UnderfireError
 from underfire.core.schedules import Constant, Cosine, InTurn, Linear, Schedule
@@ -108,6 +109,14 @@ def _annealed_momentum(rungs: Rungs) -> StepRule:
     return MomentumSignStep(_annealed(2 / 255, rungs))
 
 
+def _patch_momentum(rungs: Rungs) -> StepRule:
+    return MomentumSignStep(_annealed(PATCH_STEP, rungs))
+
+
+def _shortening(rungs: Rungs) -> StepRule:
+    return UnitStep(_annealed(0.1, rungs))
+
+
 def _flowing(rungs: Rungs) -> StepRule:
     return AdamStep(_annealed(0.1, rungs))
 
@@ -142,6 +151,7 @@ def _but(recipe: Recipe, **rows: Mapping[str, Any]) -> Recipe:
 
 
 STEADINESS = 1.0  # the weight of a map that survives harmless changes, over that of the map itself
+PATCH_STEP = 32 / 255  # the first step in a region where any value is in reach
 CELLS = 56 * 56  # of the maps of GRAD and RTS at 224 pixels; the grid is ours, the paper names none
 
 _PAPER = Recipe(
@@ -160,29 +170,49 @@ _PAPER = Recipe(
     evasion=algorithm_2,
 )
 
+_ANNEALED = Recipe(
+    perturbation=Pixels(8 / 255),
+    warm_steps=60,
+    warm_rule=SignStep(Constant(1 / 255)),
+    plain_steps=100,
+    rule=lambda rungs: SignStep(_annealed(2 / 255, rungs)),
+    weight=lambda c, steps: Constant(c),
+    map_attacks={
+        "cam": MapAttack(_ladder(50, 50, 200), 20.0, rule=_annealed_momentum, prediction=_margin),
+        "grad": MapAttack(_ladder(50, 100, 300), 20.0),
+        "mask": MapAttack(_ladder(240, 240, 480), 2.5, quantum=120, afresh=True, judges=_hurried),
+        "rts": MapAttack(_ladder(50, 150, 300), 20.0, {"encoder": 0.1}, rule=_annealed_momentum, prediction=_margin),
+    },
+    evasion=agreement,
+)
+
 RECIPES: Mapping[str, Recipe] = {
     "paper": _PAPER,
     "paper-densenet": _but(_PAPER, rts={"weight": 0.008 * CELLS}),
     "paper-isic": _but(
         _PAPER, cam={"weight": 0.02 * 7 * 7}, rts={"weight": 0.006 * CELLS, "further": {"encoder": 0.0}}
     ),
-    "annealed": Recipe(
-        perturbation=Pixels(8 / 255),
-        warm_steps=60,
-        warm_rule=SignStep(Constant(1 / 255)),
-        plain_steps=100,
-        rule=lambda rungs: SignStep(_annealed(2 / 255, rungs)),
-        weight=lambda c, steps: Constant(c),
+    "annealed": _ANNEALED,
+    "patch": replace(
+        _ANNEALED,
+        perturbation=Pixels(1.0),
+        warm_rule=SignStep(Constant(16 / 255)),
+        rule=lambda rungs: SignStep(_annealed(PATCH_STEP, rungs)),
         map_attacks={
-            "cam": MapAttack(_ladder(50, 50, 200), 20.0, rule=_annealed_momentum, prediction=_margin),
-            "grad": MapAttack(_ladder(50, 100, 300), 20.0),
-            "mask": MapAttack(_ladder(240, 240, 480), 2.5, quantum=120, afresh=True, judges=_hurried),
-            "rts": MapAttack(
-                _ladder(50, 150, 300), 20.0, {"encoder": 0.1}, rule=_annealed_momentum, prediction=_margin
-            ),
+            name: replace(each, rule=None if each.rule is None else _patch_momentum)
+            for name, each in _ANNEALED.map_attacks.items()
         },
-        evasion=agreement,
     ),
+}
+
+L2_RECIPES: Mapping[str, Recipe] = {
+    "annealed": replace(
+        _ANNEALED,
+        perturbation=L2Ball(),
+        warm_rule=UnitStep(Constant(0.1), decay=0.0),
+        rule=_shortening,
+        map_attacks={name: replace(each, rule=None) for name, each in _ANNEALED.map_attacks.items()},
+    )
 }
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from underfire.attacks.attack import Attack
 from underfire.attacks.evasion import Evaded
-from underfire.attacks.names import SOLVERS, AttackSolver
+from underfire.attacks.names import NORMS, SOLVERS, AttackSolver
 from underfire.attacks.perturbations import GridPixels, Pixels
 from underfire.attacks.recipes import Recipe, evasion, map_attack, rungs_of
 from underfire.core.checks import check_count, check_number
@@ -23,16 +23,22 @@ from underfire.interpreters.protocol import Blind, Interpreter
 
 
 def pgd(
-    *, eps: float | None = None, recipe: str = "annealed", steps: int | None = None, on_grid: bool = False
+    *,
+    eps: float | None = None,
+    norm: str = "linf",
+    recipe: str = "annealed",
+    steps: int | None = None,
+    on_grid: bool = False,
 ) -> Attack:
     """Plain PGD (Eq. 1): fools the classifier and ignores the interpreter; the baseline of every table."""
-    return plain(SOLVERS["pgd"], recipe=recipe, steps=steps, on_grid=on_grid, eps=eps)
+    return plain(of_norm(norm), recipe=recipe, steps=steps, on_grid=on_grid, eps=eps)
 
 
 def adv2(
     interpreter: Interpreter,
     *,
     eps: float | None = None,
+    norm: str = "linf",
     recipe: str = "annealed",
     effort: str | None = None,
     steps: int | None = None,
@@ -43,7 +49,7 @@ def adv2(
 ) -> Attack:
     """ADV2 on PGD (Eq. 3 and 4): fools the classifier and shows the target map, benign by default."""
     return map_aware(
-        SOLVERS["pgd"],
+        of_norm(norm),
         interpreter,
         recipe=recipe,
         effort=effort,
@@ -54,6 +60,13 @@ def adv2(
         on_grid=on_grid,
         eps=eps,
     )
+
+
+def of_norm(norm: str) -> AttackSolver:
+    """The solver that keeps a change of pixel values small in this norm: linf or l2."""
+    if norm not in NORMS:
+        raise UnderfireError(f"There is no norm '{norm}'; the norms are {', '.join(NORMS)}.")
+    return SOLVERS[NORMS[norm]]
 
 
 def stadv(*, recipe: str = "annealed", steps: int | None = None) -> Attack:

@@ -97,6 +97,29 @@ class MomentumSignStep:
 
 
 @dataclass(frozen=True)
+class UnitStep:
+    """theta - alpha * v / |v|_2, v = decay * v + gradient / |gradient|_2: a step of length alpha, image by image."""
+
+    alpha: Schedule
+    decay: float = 0.75
+
+    def __post_init__(self) -> None:
+        check_schedule("alpha", self.alpha)
+        _check_decay("decay", self.decay)
+
+    def init(self, theta: Tensor) -> Direction:
+        return Direction(torch.zeros_like(theta))
+
+    def step(
+        self, objective: Objective, theta: Tensor, state: Direction, step: Labels
+    ) -> tuple[Tensor, Direction, Terms]:
+        terms, gradient = value_and_gradient(objective, theta)
+        direction = self.decay * state.value + _unit(gradient)
+        alpha = self.alpha(step).to(theta.dtype)
+        return theta - _per_row(alpha, theta) * _unit(direction), Direction(direction), terms
+
+
+@dataclass(frozen=True)
 class Moments:
     """What Adam remembers: row record; count says how often each row has moved."""
 

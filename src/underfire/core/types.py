@@ -40,6 +40,7 @@ class Goal:
     target_map: Maps  # the map mt to be shown; unread by attacks that look at no map
     anchor: Float[Tensor, "n k"] | None = None  # class probabilities to come close to, for attacks that ask for them
     noise: Row | None = None  # how far two deployed maps of the image are apart; None if an interpreter does not draw
+    region: Bool[Tensor, "n h w"] | None = None  # where the image may be changed; None for everywhere
 
 
 @dataclass(frozen=True)

@@ -140,9 +140,12 @@ def _cell(tally: Tally, verdict: Verdict) -> LeadCell:
 
 def _conditions(outcomes: pa.Table, info: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Budget, accuracy of the classifier, images."""
-    budgets = [eps for each in info.get("recipe", ()) if (eps := each.get("perturbation", {}).get("eps"))]
-    if budgets:
-        yield "Budget", f"ε = {as_text(max(budgets))} for each pixel value"
+    moves = [each.get("perturbation", {}) for each in info.get("recipe", ())]
+    budgets = {"L2" if each.get("type") == "L2Ball" else "pixel": each["eps"] for each in moves if each.get("eps")}
+    for kind, eps in budgets.items():
+        yield "Budget", f"ε = {as_text(eps)} {'in L2, over all values' if kind == 'L2' else 'for each pixel value'}"
+    if region := info.get("spec", {}).get("region"):
+        yield "Region", f"no pixel changes outside of {region}"
     if (others := rows_where(outcomes, solver=None)).num_rows:
         yield "Change", f"up to {255 * pc.max(others['linf']).as_py():.3g}/255 of any pixel value"
     if "flow_mean" in outcomes.column_names and (flow := pc.mean(outcomes["flow_mean"]).as_py()) is not None:

@@ -265,7 +265,9 @@ def _(spec: Detect, inputs: StageInputs, context: Context) -> Rows:
 def _(spec: Craft, inputs: StageInputs, context: Context) -> Rows:
     keys, image, target = rng.image_keys(inputs.ids), inputs["image"], inputs["target"]
     goal_map = Blind().explain(context.classifier, image, target, keys) if spec.goal is None else inputs["goal"]
-    goal = Goal(keys, image, target, goal_map, *(inputs.tensors.get(name) for name in ("anchor", "noise")))
+    given = {name: inputs.tensors.get(name) for name in ("anchor", "noise")}
+    region = None if spec.region is None else spec.region.inside(inputs.ids, *image.shape[2:])
+    goal = Goal(keys, image, target, goal_map, region=region, **given)
     running = (spec.attack, context.classifier, goal, context.batch_size, context.on_step, inputs.tensors.get("start"))
     for index, outcome in engine.stream(*running, inputs.paused, context.on_pause):
         yield tuple(inputs.ids[i] for i in index.tolist()), vars(outcome)

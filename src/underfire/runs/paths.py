@@ -7,7 +7,10 @@ from typing import Any
 
 from underfire.interpreters.registry import foreign
 
-FILES = ("weights", "images", "attacked", "labels", "masks", "target_class", "target_map", "encoder_weights", "init")
+FILES = (
+    *("weights", "images", "attacked", "labels", "masks", "target_class", "target_map", "region", "encoder_weights"),
+    "init",
+)
 
 
 def spelled_alike(held: Any, given: Any, folder: str) -> bool:

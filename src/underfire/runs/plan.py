@@ -7,6 +7,7 @@ plan.stages       # in the order in which they are computed; shared ones come on
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain
 from typing import Any, Protocol, cast, runtime_checkable
 
@@ -16,6 +17,7 @@ from underfire.attacks.names import ENSEMBLE, SOLVERS
 from underfire.attacks.target_classes import target_class_named
 from underfire.attacks.target_maps import target_map_named
 from underfire.data.corruptions import FILES, PNG, Corruption
+from underfire.data.regions import Region
 from underfire.detection.registry import evaded_named
 from underfire.detection.scores import FeatureSqueezing
 from underfire.interpreters import Ensemble, Interpreter
@@ -198,6 +200,11 @@ class _Planner:
     targets: TargetClasses
     interpreters: tuple[PlannedInterpreter, ...]
 
+    @cached_property
+    def region(self) -> Region | None:
+        """Where images may be changed; None for everywhere."""
+        return self.settings.within()
+
     def attacks(self) -> Iterator[PlannedAttack]:
         """For each solver the plain attack and ADV2 for each interpreter; then, with the first, those that evade."""
         for solver in self.settings.solvers:
@@ -214,7 +221,8 @@ class _Planner:
 
     def _plain(self, solver: str) -> PlannedAttack:
         attack = solvers.plain(SOLVERS[solver], **self._recipe(solver))
-        return self._planned(Craft(self.targets, attack, None, self._first(attack.warm_start)), None, solver, None)
+        craft = Craft(self.targets, attack, None, self._first(attack.warm_start), region=self.region)
+        return self._planned(craft, None, solver, None)
 
     def _map_aware(self, solver: str, shown: PlannedInterpreter, evades: str | None = None) -> PlannedAttack:
         """ADV2 for one interpreter, hidden from a detector if one is named."""
@@ -224,7 +232,7 @@ class _Planner:
         if evades is not None:
             attack = replace(attack, name=f"{attack.name}-evading-{evades}")
         before = self._first(attack.warm_start), self._first(attack.anchor)
-        craft = Craft(self.targets, attack, shown.goal, *before, shown.noise)
+        craft = Craft(self.targets, attack, shown.goal, *before, shown.noise, self.region)
         return self._planned(craft, shown.interpreter, solver, evades)
 
     def _on_all(self, solver: str) -> PlannedAttack:
@@ -233,7 +241,8 @@ class _Planner:
         attack = self._adv2(solver, Ensemble(members, (1.0,) * len(members)))
         attack = replace(attack, name=f"{attack.name}-{ENSEMBLE}")
         goal = Explain(self.targets.of, attack.interpreter)
-        craft = Craft(self.targets, attack, goal, self._first(attack.warm_start), noise=_noise(goal))
+        before = self._first(attack.warm_start)
+        craft = Craft(self.targets, attack, goal, before, noise=_noise(goal), region=self.region)
         return self._planned(craft, None, solver, ENSEMBLE)
 
     def _planned(self, craft: Craft, interpreter: Interpreter | None, solver: str, evades: str | None) -> PlannedAttack:
@@ -255,7 +264,7 @@ class _Planner:
 
     def _first(self, attack: Attack | None) -> Craft | None:
         """An attack that must be run before another one."""
-        return None if attack is None else Craft(self.targets, attack, None, None)
+        return None if attack is None else Craft(self.targets, attack, None, None, region=self.region)
 
 
 def saved(made: Craft | Given, form: Corruption, judges: Sequence[Interpreter]) -> MeasuredImages:

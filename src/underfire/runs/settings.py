@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 from underfire.attacks.names import (
     ENSEMBLE,
     GIVEN,
+    NORMS,
     OTHERS,
     SOLVERS,
     STANDARD,
@@ -26,6 +27,7 @@ from underfire.attacks.names import (
     Effort,
     attacker,
 )
+from underfire.core.checks import check_budget
 from underfire.core.errors import UnderfireError
 from underfire.data.names import PREDICTED
 from underfire.detection.names import DETECTORS, families_in
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     import torch
 
     from underfire.data.image_set import ImageSet
+    from underfire.data.regions import Region
     from underfire.interpreters import Interpreter
     from underfire.models.classifier import Classifier
     from underfire.models.loading import LoadedNetwork
@@ -66,8 +69,8 @@ def can_be_evaded(detector: str) -> bool:
 
 P = TypeVar("P", bound="Photos")
 Names = Annotated[tuple[str, ...], BeforeValidator(names_in)]
-Budget = Annotated[float | None, Field(gt=0, le=1), BeforeValidator(budget_in)]
-RecipeName = Literal["annealed", "paper", "paper-densenet", "paper-isic"]
+Budget = Annotated[float | None, Field(gt=0), BeforeValidator(budget_in)]
+RecipeName = Literal["annealed", "patch", "paper", "paper-densenet", "paper-isic"]
 
 
 class Settings(BaseModel):
@@ -287,9 +290,12 @@ class Prescribed(Settings):
     model_config = ConfigDict(title="Attack")
 
     recipe: RecipeName = Field(
-        default="annealed", description="annealed, or the paper's: paper, paper-densenet, paper-isic."
+        default="annealed",
+        description="annealed, patch (for a small --region), or the paper's: paper, paper-densenet, paper-isic.",
     )
-    eps: Budget = Field(default=None, description="L-infinity budget of pgd, such as 8/255; default: the recipe's.")
+    eps: Budget = Field(
+        default=None, description="Budget of pgd in its norm, such as 8/255 (linf) or 0.5 (l2); default: the recipe's."
+    )
     effort: Effort | None = Field(
         default=None, description="How long hard images are attacked: quick, standard (default) or thorough."
     )
@@ -303,7 +309,7 @@ class Prescribed(Settings):
     def _one_length(self) -> "Prescribed":
         if self.effort is not None and self.steps is not None:
             raise UnderfireError("--effort and --steps both say how long an attack is; give one of them.")
-        if self.effort not in (None, STANDARD) and self.recipe != "annealed":
+        if self.effort not in (None, STANDARD) and self.recipe.startswith("paper"):
             raise UnderfireError(
                 f"The recipe '{self.recipe}' has the paper's steps; leave out --effort, or give --steps."
             )
@@ -326,11 +332,19 @@ class AttackSettings(Inputs, Prescribed, Varied):
 
     model_config = ConfigDict(title="Attack")
 
+    norm: Literal["linf", "l2"] = Field(
+        default="linf", description="What keeps pgd's change small: linf, of every pixel value, or l2, of all together."
+    )
     solvers: Names = Field(
         default=("pgd",),
         min_length=1,
+        validate_default=True,
         validation_alias="solver",
         description="pgd changes pixel values, stadv bends the image; or both.",
+    )
+    region: str | None = Field(
+        default=None,
+        description="Where pixels may change: left,top,width,height, a picture, white inside, or a folder of them.",
     )
     target_class: str = Field(
         default="random",
@@ -346,6 +360,13 @@ class AttackSettings(Inputs, Prescribed, Varied):
         default=(),
         description="Detectors to hide from as well, such as fs:median:3,fs+consistency: attacks of their own.",
     )
+
+    @field_validator("solvers")
+    @classmethod
+    def _in_its_norm(cls, names: tuple[str, ...], info: Any) -> tuple[str, ...]:
+        """pgd as the solver of the norm that is asked for; info holds the fields before."""
+        chosen = NORMS[info.data.get("norm", "linf")]
+        return tuple(chosen if name == NORMS["linf"] else name for name in names)
 
     @field_validator("solvers", "evade")
     @classmethod
@@ -363,11 +384,21 @@ class AttackSettings(Inputs, Prescribed, Varied):
 
     @model_validator(mode="after")
     def _budget_of_a_solver(self) -> "AttackSettings":
-        wrong = "--eps" if self.eps is not None else "--on-grid" if self.on_grid else None
+        asked = {"--eps": self.eps is not None, "--on-grid": self.on_grid, "--norm": self.norm != "linf"}
+        wrong = next((option for option, given in asked.items() if given), None)
         if wrong is not None and not any("eps" in SOLVERS[each].budget for each in self.solvers):
             first = self.solvers[0]
             raise UnderfireError(f"Solver '{first}' {SOLVERS[first].does}; leave out {wrong}.")
+        if self.eps is not None and NORMS["linf"] in self.solvers:
+            check_budget(self.eps)
+        self.within()
         return self
+
+    def within(self) -> "Region | None":
+        """Where images may be changed; None for everywhere."""
+        from underfire.data.regions import region_named
+
+        return None if self.region is None else region_named(self.region, self.crop, self.resize)
 
     @model_validator(mode="after")
     def _evadable(self) -> "AttackSettings":

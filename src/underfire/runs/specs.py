@@ -19,6 +19,7 @@ from underfire.attacks.perturbations import Pixels
 from underfire.attacks.target_classes import RandomClass, TargetClass
 from underfire.attacks.target_maps import TargetMap
 from underfire.data.corruptions import HARMLESS, Corruption
+from underfire.data.regions import Region
 from underfire.detection.scores import Scorer
 from underfire.interpreters.integrated_gradients import Quadrature
 from underfire.interpreters.protocol import REPEATED, Explainer
@@ -104,7 +105,7 @@ class Craft(Identified):
     """Adversarial images, found without the draws that `interpreters.protocol.scoring_draws` names; rows as in Outcome.
 
     goal holds the target maps, start the thetas to begin from, anchor the class probabilities to come close to, noise
-    how near two deployed maps of an image are.
+    how near two deployed maps of an image are; region says where images may be changed.
     """
 
     of: TargetClasses
@@ -113,6 +114,7 @@ class Craft(Identified):
     start: "Craft | RandomPoints | None"
     anchor: "Craft | None" = None
     noise: "Repeat | None" = None
+    region: Region | None = None
     version: int = 5
 
 

@@ -137,6 +137,8 @@ def _frozen(value: Any) -> Any:
 def _preflight(plan: AttackPlan, classifier: Classifier, samples: Samples, batch_size: int) -> None:
     """The choice of targets, and one step of each attack on one image: whatever cannot be attacked fails at once."""
     target = targets_of(plan.targets, samples, classifier, batch_size)
+    if (region := plan.settings.within()) is not None:
+        region.inside(samples.ids, *samples.images.shape[2:])
     rules = [each.goal.rule for each in plan.interpreters if isinstance(each.goal, TargetMaps)]
     for rule in rules[:1]:
         keys = image_keys(samples.ids)

@@ -15,6 +15,7 @@ from underfire.attacks import recipes
 from underfire.attacks.api import Attacker
 from underfire.core.image_ops import to_8bit
 from underfire.core.types import Reading
+from underfire.data.regions import Box
 from underfire.interpreters import Blind
 from underfire.interpreters.protocol import ClosedForm
 from underfire.metrics.maps import FAINT, PLAUSIBLE, compare_maps, map_l1
@@ -96,6 +97,21 @@ def test_an_interpreter_only_measures_pgd(model: uf.Classifier) -> None:
     assert torch.equal(
         measured.maps, uf.CAM().explain(model, measured.adversarial, measured.predicted, blank.predicted)
     )
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_a_region_is_a_mask_for_all_for_each_or_described(model: uf.Classifier, norm: str) -> None:
+    x, inside = images(2), torch.zeros(16, 16, dtype=torch.bool)
+    inside[4:10, 2:9] = True
+    attack = quick(model, norm=norm, eps=0.5)
+    one, each, described = (attack(x, region=r) for r in (inside, inside.expand(2, 16, 16), Box(2, 4, 7, 6)))
+    assert torch.equal(one.adversarial, each.adversarial)
+    assert torch.equal(one.adversarial, described.adversarial)
+    changed = (one.adversarial != x).any(1)
+    assert bool((changed & inside).any())
+    assert not bool((changed & ~inside).any())
+    with pytest.raises(uf.UnderfireError, match=r"region is torch.bool of shape \(8, 8\); it must be bool, \(16, 16\)"):
+        attack(x, region=inside[:8, :8])
 
 
 def test_bent_images_are_measured_like_the_others(model: uf.Classifier) -> None:

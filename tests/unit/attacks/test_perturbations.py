@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from tiny_networks import images
-from underfire.attacks.perturbations import Flow, GridPixels, Pixels
+from underfire.attacks.perturbations import Flow, GridPixels, L2Ball, Pixels
 from underfire.core.errors import UnderfireError
 from underfire.core.image_ops import sample
 
@@ -75,6 +75,30 @@ def test_size_is_the_largest_change_of_each_image() -> None:
 
 def test_pixels_have_no_measure_beside_their_change() -> None:
     assert Pixels().measures(torch.zeros(2, 3, 4, 4)) == {}
+
+
+@every_eps
+@every_dtype
+def test_projections_into_a_ball_of_l2_are_within_range_and_ball(eps: float, dtype: torch.dtype) -> None:
+    ball, x0 = L2Ball(10 * eps), images(20, dtype=dtype)
+    x0[0], x0[1] = 0, 1
+    theta = ball.project(x0, somewhere(1, dtype)[:1] + images(20, seed=2, dtype=dtype))
+    x = ball.decode(x0, theta)
+    assert x.min() >= 0
+    assert x.max() <= 1
+    assert (ball.size(theta) <= 10 * eps * (1 + 8 * torch.finfo(dtype).eps)).all()
+
+
+def test_what_leaves_a_ball_of_l2_is_shortened_to_its_surface() -> None:
+    """The nearest point of the ball is on the ray, where [0, 1] leaves room."""
+    x0, ball = torch.full((2, 3, 4, 4), 0.5, dtype=torch.float64), L2Ball(0.3)
+    theta = images(2, seed=3, dtype=torch.float64)[:, :, :4, :4] - 0.5
+    theta[1] *= 0.01
+    projected = ball.project(x0, theta)
+    lengths = theta.flatten(1).norm(dim=1)
+    torch.testing.assert_close(projected[0], theta[0] * 0.3 / lengths[0])
+    torch.testing.assert_close(projected[1], theta[1])
+    assert lengths[0] > 0.3 > lengths[1]
 
 
 # ------------------------------------------------------------------ flows

@@ -73,39 +73,36 @@ def test_rts_has_an_encoder_term_of_constant_weight(recipe: str) -> None:
         ({"effort": "quick", "recipe": "paper"}, "recipe 'paper' has the paper's steps and no other effort"),
     ],
 )
-@pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS)
-def test_efforts_that_there_are_not(solver: AttackSolver, given: dict[str, Any], told: str) -> None:
+@pytest.mark.parametrize("solver", ["pgd", "stadv"])
+def test_efforts_that_there_are_not(solver: str, given: dict[str, Any], told: str) -> None:
     with pytest.raises(UnderfireError, match=told):
-        solvers.map_aware(solver, CAM(), **given)
-    assert solvers.map_aware(solver, CAM(), recipe="paper", effort="standard").rungs[1:] == ()
+        solvers.map_aware(SOLVERS[solver], CAM(), **given)
+    assert solvers.map_aware(SOLVERS[solver], CAM(), recipe="paper", effort="standard").rungs[1:] == ()
 
 
 @pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS)
 def test_unknown_recipe(solver: AttackSolver) -> None:
     for make in (partial(solvers.plain, solver), partial(solvers.map_aware, solver, CAM())):
-        with pytest.raises(
-            UnderfireError, match="no recipe 'best'; the recipes are paper, paper-densenet, paper-isic, annealed"
-        ):
+        with pytest.raises(UnderfireError, match=f"no recipe 'best'; the recipes are {', '.join(solver.recipes())}"):
             make(recipe="best")
 
 
-@every_recipe
-def test_the_attacks_of_a_solver_move_images_alike(recipe: str) -> None:
+def test_the_attacks_of_a_solver_move_images_alike() -> None:
     """And bear names of their own; a weight that holds for all of them holds in the warm start too."""
-    names = []
-    for solver in SOLVERS.values():
+    names = dict[str, None]()
+    for solver, recipe in [(each, recipe) for each in SOLVERS.values() for recipe in each.recipes()]:
         plain = solvers.plain(solver, recipe=recipe, steps=7)
         dual = solvers.map_aware(solver, CAM(), recipe=recipe, steps=7)
-        names += [plain.name, dual.name]
+        names |= dict.fromkeys([plain.name, dual.name])
         assert plain.warm_start is not None
         assert plain.warm_start == dual.warm_start
         assert plain.perturbation == dual.perturbation == plain.warm_start.perturbation
         assert plain.weights == plain.warm_start.weights == {k: v for k, v in dual.weights.items() if k != "map"}
         assert (plain.steps, dual.steps) == (7, 7)
-    assert names == ["pgd", "adv2", "stadv", "adv2-stadv"]
+    assert list(names) == ["pgd", "adv2", "pgd-l2", "adv2-l2", "stadv", "adv2-stadv"]
 
 
-@every_recipe
+@pytest.mark.parametrize("recipe", recipes.FLOW_RECIPES)
 def test_interpreters_without_a_row_of_their_own_are_bent_for_like_cam(recipe: str) -> None:
     of_cam, of_grad_cam = (solvers.adv2_stadv(interpreter, recipe=recipe) for interpreter in (CAM(), GradCAM()))
     assert vars(of_grad_cam) | {"interpreter": CAM()} == vars(of_cam)

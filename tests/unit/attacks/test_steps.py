@@ -15,6 +15,7 @@ from underfire.attacks.steps import (
     NoState,
     SignStep,
     TwoPhaseStep,
+    UnitStep,
     value_and_gradient,
 )
 from underfire.core import rows
@@ -82,6 +83,19 @@ def test_momentum_without_a_gradient_goes_on_and_then_rests() -> None:
     moved, state, _ = rule.step(quadratic, still, rule.init(still), torch.tensor([0]))
     assert torch.equal(moved, still)
     assert torch.equal(state.value, torch.zeros_like(still))
+
+
+def test_a_step_of_unit_length_goes_alpha_down_the_gradient_of_each_row() -> None:
+    rule, still = UnitStep(Constant(0.25), decay=0.75), torch.tensor([0, 0])
+    gradient = START - torch.tensor([0.0, 0.0, 1.0])
+    unit = gradient / gradient.norm(dim=1, keepdim=True)
+    moved, state, _ = rule.step(quadratic, START, rule.init(START), still)
+    torch.testing.assert_close(moved, START - 0.25 * unit)
+    torch.testing.assert_close(state.value, unit)
+    moved, _, _ = rule.step(quadratic, START, Direction(-2 * unit), still)
+    torch.testing.assert_close(moved, START + 0.25 * unit)  # 1 - 1.5 of it
+    rest = torch.tensor([[0.0, 0.0, 1.0]])
+    assert torch.equal(rule.step(quadratic, rest, rule.init(rest), still[:1])[0], rest)
 
 
 def test_falling_steps_reach_the_minimum() -> None:

@@ -47,6 +47,14 @@ def test_an_attack_has_one_length(given: dict[str, Any], told: str) -> None:
         AttackSettings(model="demo", images="demo", **given)
 
 
+def test_a_norm_is_that_of_pgd() -> None:
+    given = {"model": "demo", "images": "demo", "norm": "l2"}
+    assert AttackSettings(**given, eps=2.5).solvers == ("pgd-l2",)
+    both = AttackSettings(**given, solvers="stadv,pgd")
+    assert both.solvers == ("stadv", "pgd-l2")
+    assert AttackSettings(**both.model_dump()) == both
+
+
 def test_the_papers_effort_is_standard() -> None:
     assert AttackSettings(model="demo", images="demo", recipe="paper", effort="standard").effort == "standard"
 

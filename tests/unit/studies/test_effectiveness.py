@@ -130,7 +130,7 @@ def test_unknown_and_repeated_interpreters_are_refused(names: tuple[str, ...], s
 
 
 @pytest.mark.parametrize(
-    "changes", [{"recipe": "burnt"}, {"n": 0}, {"eps": 0.0}, {"eps": 1.5}, {"steps": 0}, {"steps_": 1}]
+    "changes", [{"recipe": "burnt"}, {"n": 0}, {"eps": 0.0}, {"norm": "l1"}, {"steps": 0}, {"steps_": 1}]
 )
 def test_settings_out_of_range_are_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
@@ -141,9 +141,19 @@ def test_settings_out_of_range_are_refused(changes: dict[str, Any]) -> None:
     ("changes", "sentence"),
     [
         ({"evade": ("fs:gauss:3",)}, "There is no squeezer 'gauss:3'"),
-        ({"evade": ("fence",)}, "'fence' cannot be evaded; name fs, "),
-        ({"evade": ("consistency",)}, "'consistency' cannot be evaded"),
-        ({"solvers": ("cw",)}, "There is no solver 'cw'; there are pgd, stadv"),
+        ({"evade": ("fence",)}, "There is no detector 'fence'"),
+        (
+            {"evade": ("ensemble:cam+grad",)},
+            "'ensemble:cam.grad' cannot be evaded; name fs, ",
+        ),
+        ({"evade": ("fs+ensemble",)}, "'fs.ensemble' cannot be evaded"),
+        ({"solvers": ("cw",)}, "There is no solver 'cw'; there are pgd, pgd-l2, stadv"),
+        ({"eps": 1.5}, "eps is 1.5; it must be at least 0 and at most 1; did you mean"),
+        (
+            {"norm": "l2", "solvers": ("stadv",)},
+            "Solver 'stadv' moves pixels in place .* leave out --norm",
+        ),
+        ({"region": "gone.png"}, "There is no region 'gone.png'"),
         ({"evade": ("fs", "fs")}, "'fs' is named twice"),
         ({"solvers": ("pgd", "pgd")}, "'pgd' is named twice"),
         ({"evade": ("ensemble",), "interpreters": ("cam",)}, "name two or more"),
