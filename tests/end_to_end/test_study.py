@@ -44,6 +44,7 @@ MAKES = {  # tables and figures of the paper's studies, whatever others there ar
     "transfer": ("table-9", "figure-14"),
     "gap": ("proposition-1", ""),
     "aid": ("table-10 defences-suite defences defences-localisation", "figure-15 figure-16"),
+    "threats": ("threats-l2 threats-patch", ""),
     "sanity": ("sanity", ""),
 }
 Said = tuple[int, str, str]

@@ -57,6 +57,17 @@ class Box:
 
 
 @dataclass(frozen=True)
+class Middle:
+    """A square in the middle, whose side is that share of the image's shorter one, a pixel or more."""
+
+    share: float
+
+    def inside(self, ids: Sequence[str], height: int, width: int) -> Inside:
+        side = max(1, round(self.share * min(height, width)))
+        return Box((width - side) // 2, (height - side) // 2, side, side).inside(ids, height, width)
+
+
+@dataclass(frozen=True)
 class Drawn:
     """Pictures, white inside: a file for all images, or a folder with one for each, found by name.
 

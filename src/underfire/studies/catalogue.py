@@ -57,6 +57,7 @@ _ENTRIES = (
     Entry("transfer", "Table 9; Fig. 14", "Are other interpreters deceived, too?"),
     Entry("gap", "Proposition 1", "How much does an attack move by integrated gradients, and would IG show it?"),
     Entry("aid", "Table 10; Fig. 15 and 16", "Do defended interpreters tell?"),
+    Entry("threats", "not in the paper", "How little must change, in L2 or within a patch?"),
     Entry("sanity", "not in the paper", "Do maps depend on what was learned?"),
 )
 
