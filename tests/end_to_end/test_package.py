@@ -69,7 +69,9 @@ def test_the_wheel_works_outside_the_checkout(dist: Path, tmp_path: Path) -> Non
     def run(*command: object) -> str:
         where = tmp_path / "elsewhere"
         where.mkdir(exist_ok=True)
-        return subprocess.run(command, cwd=where, env=there, check=True, capture_output=True, text=True).stdout
+        return subprocess.run(
+            [*map(str, command)], cwd=where, env=there, check=True, capture_output=True, text=True
+        ).stdout
 
     programs = tmp_path / "venv" / "bin"
     run(programs / "pip", "install", "--no-index", "--no-deps", "--force-reinstall", *dist.glob("*.whl"))
