@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,9 @@ PAGES = {
     "rts": "rts",
     "smooth": "smooth",
     "pgd": "pgd",
+    "pgd-l2": "pgd",
     "adv2": "adv2",
+    "adv2-l2": "adv2",
     "stadv": "stadv",
     "adv2-stadv": "stadv",
     "ensemble": "ensemble",
@@ -144,6 +147,13 @@ def test_every_study_stands_in_the_table_of_the_paper() -> None:
 def test_every_public_name_is_in_the_reference(site: Site) -> None:
     anchors = {*site["api"].values("id")}
     assert [name for name in underfire.__all__ if f"underfire.{name}" not in anchors] == []
+
+
+def test_every_parameter_of_the_attacks_is_explained() -> None:
+    rows = re.findall(r"^\| (`.*?) \|", (DOCS / "api.md").read_text(encoding="utf-8"), re.MULTILINE)
+    explained = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    attacks = (underfire.pgd, underfire.adv2, underfire.stadv, underfire.adv2_stadv)
+    assert {name for attack in attacks for name in signature(attack).parameters} == explained
 
 
 def test_every_option_is_explained() -> None:
