@@ -428,6 +428,7 @@ def refused(told: Told, sentence: str, tmp_path: Path) -> None:
         ({"evade": "gauss"}, "'gauss' cannot be evaded; name fs, fs:SQUEEZER+… or ensemble."),
         ({"n": "0"}, "--n 0: Input should be greater than or equal to 1."),
         ({"batch": "0"}, "--batch 0: Input should be greater than or equal to 1."),
+        ({"workers": "0"}, "--workers 0: Input should be greater than or equal to 1."),
         ({"steps": "0"}, "--steps 0: Input should be greater than or equal to 1."),
         ({"normalize": "1,2,3"}, "'1,2,3' is not a normalisation"),
         ({"device": "cuda:7"}, "The device 'cuda:7' cannot be used: "),

@@ -48,7 +48,9 @@ def test_without_images_nothing_is_known() -> None:
         assert (estimate.low, estimate.high, estimate.n) == (0, 1, 0)
 
 
-@pytest.mark.parametrize("recall", [(0.9, 0.8, 0.6, 0.7), (0.99, 0.97, 0.95, 0.9)])
+@pytest.mark.parametrize(
+    "recall", [pytest.param((0.9, 0.8, 0.6, 0.7), marks=pytest.mark.extended), (0.99, 0.97, 0.95, 0.9)]
+)
 def test_the_interval_covers_the_truth(recall: tuple[float, ...]) -> None:
     """Of 400 samples with classes of 300, 60, 15 and 8 images."""
     sizes, draws = (300, 60, 15, 8), np.random.default_rng(0)

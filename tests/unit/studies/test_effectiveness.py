@@ -248,9 +248,9 @@ def test_algorithm_2_draws_on_the_images_that_its_first_stage_has_left(
     classifier: Classifier, image_set: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(recipes.RECIPES, "paper", replace(recipes.RECIPES["paper"], warm_steps=2, plain_steps=2))
-    wanted = settings(recipe="paper", interpreters=("cam",), evade=("fs:bits:2",))
-    run = run_of(classifier, image_set, tmp_path / "run", wanted)
-    stages = {each.label: each.spec for each in plan(wanted, Select(classifier.fingerprint(), image_set.digest, 5, 0))}
+    wanted = settings(recipe="paper", interpreters=("cam",), evade=("fs:bits:2",), n=2)
+    run = run_of(classifier, image_set, tmp_path / "run", wanted, batch_size=2)
+    stages = {each.label: each.spec for each in plan(wanted, Select(classifier.fingerprint(), image_set.digest, 2, 0))}
     first, second = (
         stages[label] for label in ("first stage of adv2-evading-fs:bits:2", "adv2-evading-fs:bits:2, cam")
     )
@@ -266,7 +266,7 @@ def test_algorithm_2_draws_on_the_images_that_its_first_stage_has_left(
     )
     assert second.start is not None
     start = store.read(key(second.start), "theta", ids)
-    index, outcomes = zip(*engine.stream(second.attack, classifier, goal, 4, start=start), strict=True)
+    index, outcomes = zip(*engine.stream(second.attack, classifier, goal, 2, start=start), strict=True)
     again = take(cat(list(outcomes)), torch.cat(index).argsort()).image
     assert torch.allclose(again, torch.from_numpy(run.images("adv2-evading-fs:bits:2", "cam")[1]), atol=1e-5)
 

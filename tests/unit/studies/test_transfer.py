@@ -235,7 +235,7 @@ def test_the_run_s_own_maps_are_not_made_again(run: Run, tiny_model: str) -> Non
 def test_a_transfer_that_was_killed_and_run_again_is_the_uninterrupted_one(
     run: Run, attacked: Path, tmp_path: Path, tiny_model: str, killed_after: int
 ) -> None:
-    shown = (CAM(), MASK(Solver(steps=2)))
+    shown = (MASK(Solver(steps=2)),)
     whole = open_run(shutil.copytree(attacked, tmp_path / "whole"))
     expected = transfer.execute(whole, model(tiny_model), shown, batch_size=2)
     left = killed_after

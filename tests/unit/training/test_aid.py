@@ -159,24 +159,32 @@ def test_a_pool_is_whole_batches(model: Classifier) -> None:
 # ------------------------------------------------------------------ the whole training
 
 
-def test_a_defended_masker_names_what_it_was_made_from(tmp_path: Path, model: Classifier, init: RTS) -> None:
-    out = tmp_path / "out.safetensors"
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, model: Classifier) -> Path:
+    """A masker's file, defended in a short training that nobody interrupted; `init` lies beside it."""
+    folder = tmp_path_factory.mktemp("trained")
+    init = RTS.load(masker_file(folder / "init.safetensors", model))
     before = {name: value.clone() for name, value in init.masker.network.state_dict().items()}
-    manifest = train_aid(model, init, a_training_set(), SHORT, out).manifest
+    train_aid(model, init, a_training_set(), SHORT, folder / "out.safetensors")
+    assert all(torch.equal(value, before[name]) for name, value in init.masker.network.state_dict().items())
+    return folder / "out.safetensors"
+
+
+def test_a_defended_masker_names_what_it_was_made_from(trained: Path, model: Classifier, init: RTS) -> None:
+    defended = RTS.load(trained)
+    manifest = defended.masker.manifest
     assert manifest.classifier == model.fingerprint()
     assert manifest.encoder == init.masker.manifest.encoder
     assert manifest.training["made_from"] == init.digest
     assert manifest.training["steps_done"] == 8
     assert SHORT.model_dump().items() <= manifest.training.items()
     assert {"drift", "separation", "success", "area", "kept", "removed"} <= manifest.scores.keys()
-    assert {path.name for path in tmp_path.iterdir()} == {"init.safetensors", "out.safetensors", "out.csv"}
-    assert all(torch.equal(value, before[name]) for name, value in init.masker.network.state_dict().items())
-    assert adv2(model, RTS.load(out), steps=2)(images(2)).maps.shape == (2, 8, 8)
+    assert {path.name for path in trained.parent.iterdir()} == {"init.safetensors", "out.safetensors", "out.csv"}
+    assert adv2(model, defended, steps=2)(images(2)).maps.shape == (2, 8, 8)
 
 
-def test_curves_begin_with_the_original_and_hold_a_row_per_check(tmp_path: Path, model: Classifier, init: RTS) -> None:
-    train_aid(model, init, a_training_set(), SHORT, tmp_path / "out.safetensors")
-    with (tmp_path / "out.csv").open() as file:
+def test_curves_begin_with_the_original_and_hold_a_row_per_check(trained: Path) -> None:
+    with trained.with_suffix(".csv").open() as file:
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == CURVES
     assert [row["step"] for row in rows] == ["0", "4", "8"]
@@ -185,12 +193,11 @@ def test_curves_begin_with_the_original_and_hold_a_row_per_check(tmp_path: Path,
 
 
 def test_resumed_equals_uninterrupted(
-    tmp_path: Path, model: Classifier, init: RTS, monkeypatch: pytest.MonkeyPatch
+    trained: Path, tmp_path: Path, model: Classifier, init: RTS, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Weights, curves, and the attacks' own progress: the second epoch goes on from the first one's thetas."""
     monkeypatch.setattr(rts, "Checkpoint", lambda path, identity: Checkpoint(path, identity, every=3))
-    whole, parts = tmp_path / "whole.safetensors", tmp_path / "parts.safetensors"
-    train_aid(model, init, a_training_set(), SHORT, whole)
+    parts = tmp_path / "parts.safetensors"
 
     def interrupt(step: int, loss: float) -> None:
         if step == 7:
@@ -201,22 +208,20 @@ def test_resumed_equals_uninterrupted(
     with pytest.raises(UnderfireError, match="checkpoint of a training with other settings"):
         train_aid(model, init, a_training_set(), SHORT.model_copy(update={"margin": 0.3}), parts)
     train_aid(model, init, a_training_set(), SHORT, parts)
-    assert whole.read_bytes() == parts.read_bytes()
-    assert whole.with_suffix(".csv").read_bytes() == parts.with_suffix(".csv").read_bytes()
+    assert trained.read_bytes() == parts.read_bytes()
+    assert trained.with_suffix(".csv").read_bytes() == parts.with_suffix(".csv").read_bytes()
 
 
 def test_a_finished_training_is_not_done_again_and_another_s_is_kept(
-    tmp_path: Path, model: Classifier, init: RTS
+    trained: Path, tmp_path: Path, model: Classifier, init: RTS
 ) -> None:
-    out = tmp_path / "out.safetensors"
-    digest = train_aid(model, init, a_training_set(), SHORT, out).digest
-    again = train_aid(model, init, a_training_set(), SHORT, out, lambda step, loss: pytest.fail("trained again"))
-    assert again.digest == digest
+    again = train_aid(model, init, a_training_set(), SHORT, trained, lambda step, loss: pytest.fail("trained again"))
+    assert again.digest == RTS.load(trained).digest
     other = RTS.load(masker_file(tmp_path / "other.safetensors", model, seed=1))
     with pytest.raises(UnderfireError, match=f"made_from was {init.digest} and is now {other.digest}"):
-        train_aid(model, other, a_training_set(), SHORT, out)
+        train_aid(model, other, a_training_set(), SHORT, trained)
     with pytest.raises(UnderfireError, match=r"margin was 0.2 and is now 0.4"):
-        train_aid(model, init, a_training_set(), SHORT.model_copy(update={"margin": 0.4}), out)
+        train_aid(model, init, a_training_set(), SHORT.model_copy(update={"margin": 0.4}), trained)
 
 
 def test_a_masker_of_another_classifier_is_refused_before_anything_is_written(tmp_path: Path, init: RTS) -> None:
