@@ -171,7 +171,7 @@ def main() -> None:
         with torch.no_grad():
             return classifier(images)
 
-    samples = select(classify, image_set, options.n, options.seed).samples
+    samples = select(classify, image_set, options.n, options.seed).chosen.samples()
     interpreter = interpreter_named(options.interpreter)
     bench = Bench(classifier, Counter(classifier), interpreter, samples, min(options.batch, options.n))
     steps = [int(each) for each in options.steps.split(",") if each.isdigit()]

@@ -35,7 +35,7 @@ def goal_of(classifier: Classifier, options: argparse.Namespace) -> Goal:
             return classifier(images)
 
     image_set = open_images(options.images, options.labels, options.crop, options.resize)
-    samples = select(classify, image_set, options.n, options.seed).samples
+    samples = select(classify, image_set, options.n, options.seed).chosen.samples()
     keys = image_keys(samples.ids)
     target = random_class(samples.labels, classify(samples.images[:1]).shape[1], keys, options.seed)
     maps = MASK().explain(classifier, samples.images, samples.labels, keys)

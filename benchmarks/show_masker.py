@@ -41,7 +41,7 @@ def main() -> None:
         else open_images(options.images, options.labels, options.crop, options.resize)
     )
     with torch.no_grad():
-        samples = select(classifier, image_set, options.n, options.seed).samples
+        samples = select(classifier, image_set, options.n, options.seed).chosen.samples()
         x, y = samples.images, samples.labels
         masks = rts.explain(classifier, x, y, image_keys(samples.ids))
         background = blur(x, BLUR * min(x.shape[2:])).clamp(0, 1)

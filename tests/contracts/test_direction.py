@@ -41,7 +41,7 @@ class Attacked:
 @pytest.fixture(scope="module", params=[60, pytest.param(None, id="all", marks=pytest.mark.extended)])
 def attacked(request: pytest.FixtureRequest) -> Attacked:
     model = uf.Classifier.load("demo")
-    samples = select(model, demo_images(), n=5, seed=0).samples
+    samples = select(model, demo_images(), n=5, seed=0).chosen.samples()
     pgd = uf.pgd(model, eps=EPS)(samples.images)
     adv2 = {
         name: uf.adv2(model, interpreter, eps=EPS, steps=request.param)(samples.images, target=pgd.target)

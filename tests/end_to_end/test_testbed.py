@@ -18,7 +18,7 @@ def test_cam_of_resnet20_is_deceived_on_cifar(testbed: Path) -> None:
     mean, std = "0.4914,0.4822,0.4465", "0.2470,0.2435,0.2616"
     model = uf.Classifier.load(f"{testbed / 'models.py'}:resnet20_cifar", normalize=f"{mean}/{std}")
     photos = open_images(testbed / "cifar10" / "cifar10-test.npz")
-    images = select(model, photos, n=2, seed=0).samples.images
+    images = select(model, photos, n=2, seed=0).chosen.samples().images
     plain = uf.pgd(model, uf.CAM())(images)
     dual = uf.adv2(model, uf.CAM())(images, target=plain.target)
     assert bool(plain.success.all())

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from underfire.core.errors import UnderfireError
-from underfire.core.types import Labels
+from underfire.core.types import Labels, Samples
 from underfire.data.arrays import Images8, read_arrays, read_pictures
 from underfire.data.decode import ArraySource, FileSource, Picture, PixelSource
 from underfire.data.folders import IMAGE_ENDINGS, images_below, split_folders, unusable
@@ -117,6 +117,15 @@ class ImageSet:
         cropped: Tensor = F.center_crop(picture, [self.crop])
         return cropped
 
+    def samples(self, index: Sequence[int] | None = None) -> Samples:
+        """These images, by default all, in memory; UnderfireError if one cannot be read, or if they differ in size."""
+        index = range(len(self)) if index is None else index
+        pictures = [self.read(i) for i in index]
+        for i, picture in zip(index, pictures, strict=True):
+            if picture.shape != pictures[0].shape:
+                raise sizes_differ((self.ids[index[0]], pictures[0].shape), (self.ids[i], picture.shape))
+        return Samples(tuple(self.ids[i] for i in index), torch.stack(pictures), self.labels[list(index)])
+
     @property
     def digest(self) -> str:
         """A hash of ids, labels, file sizes (array contents for .npz), crop, resize and how."""
@@ -139,6 +148,12 @@ class ImageSet:
                 raise UnreadableImage(name, problem.strerror or str(problem)) from problem
             hashes[name] = hashlib.blake2b(content, digest_size=16).hexdigest()
         return hashes
+
+
+def sizes_differ(*named: tuple[str, torch.Size]) -> UnderfireError:
+    """What is wrong with images of these names and shapes."""
+    sizes = [f"{name} has {width}×{height} pixels" for name, (_, height, width) in named]
+    return UnderfireError(f"{' and '.join(sizes)}: give all images one size with --crop")
 
 
 def open_images(

@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from underfire.core.errors import UnderfireError
 from underfire.core.text import counted
 from underfire.data.arrays import read_places
@@ -82,17 +80,16 @@ def _without_ending(name: str) -> str:
     return name.rpartition(".")[0] if is_image(name) else name
 
 
-def read_pairs(benign: torch.Tensor, ids: Sequence[str], attacked: ImageSet) -> torch.Tensor:
-    """The attacked pictures of these benign images; UnderfireError if one cannot be read or is of another size."""
+def made_of(benign: ImageSet, attacked: ImageSet) -> ImageSet:
+    """The attacked pictures of these benign images, with their labels; UnderfireError if one cannot be read or is of
+    another size."""
     places = {name: i for i, name in enumerate(attacked.ids)}
-    pictures = []
-    for name in ids:
-        picture = attacked.read(places[name])
-        if picture.shape != benign.shape[1:]:
-            sizes = ["×".join(map(str, each.shape[:-3:-1])) for each in (benign, picture)]
+    made, size = attacked.take([places[name] for name in benign.ids]), benign.read(0).shape
+    for i, name in enumerate(made.ids):
+        if (shape := made.read(i).shape) != size:
+            sizes = ["×".join(map(str, each[:-3:-1])) for each in (size, shape)]
             raise UnderfireError(
                 f"{name} has {sizes[0]} pixels benign and {sizes[1]} attacked: give benign images of the size that was "
                 "attacked, or say by --resize and --crop how it came from them."
             )
-        pictures.append(picture)
-    return torch.stack(pictures)
+    return replace(made, labels=benign.labels)

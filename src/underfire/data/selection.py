@@ -1,11 +1,13 @@
 """The seeded choice of the images that a classifier gets right, or whose object is known.
 
-chosen = select(classify, photos, n=100, seed=0)    # 100 correctly classified ones, as Samples
-met = meet(classify, photos, n=100, seed=0)         # these and the misclassified ones that came between
+found = select(classify, photos, n=100, seed=0)     # found.chosen: 100 correctly classified ones
+met = meet(classify, photos, n=100, seed=0)         # met.chosen: these and the misclassified ones that came between
+
+What is chosen is a set of images again, not the images themselves: a batch of them is in memory at a time.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import torch
@@ -15,29 +17,29 @@ from torch import Tensor
 from underfire.core.errors import UnderfireError
 from underfire.core.rng import image_keys, uniform
 from underfire.core.text import counted
-from underfire.core.types import Flags, Images, Labels, Logits, Samples
+from underfire.core.types import Flags, Images, Labels, Logits
 from underfire.data.decode import Picture
-from underfire.data.image_set import ImageSet, UnreadableImage
+from underfire.data.image_set import ImageSet, UnreadableImage, sizes_differ
 from underfire.models.outputs import check_logits
 
 
 @dataclass(frozen=True)
 class LocatedObjects:
-    """What `locate` found: at most n samples with the pixels of their objects; skipped holds (id, reason)."""
+    """What `locate` found: a set of at most n images, and the pixels of their objects; skipped holds (id, reason)."""
 
-    samples: Samples
+    chosen: ImageSet
     objects: Bool[Tensor, "n h w"]
     skipped: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What `select` found: at most n samples, and what it passed over on the way to the last of them.
+    """What `select` found: a set of at most n images, and what it passed over on the way to the last of them.
 
     examined = correctly classified + misclassified; skipped holds (id, reason) of images that cannot be used.
     """
 
-    samples: Samples
+    chosen: ImageSet
     skipped: tuple[tuple[str, str], ...]
     misclassified: int
     examined: int
@@ -49,36 +51,34 @@ def select(classify: Callable[[Images], Logits], image_set: ImageSet, n: int, se
     Fewer than n if there are no more; the batch size changes nothing but speed. Raises UnderfireError if no
     image can be used, none is classified correctly, sizes differ or the classifier has too few classes.
     """
-    skipped, chosen, predicted, examined = list(image_set.skipped), dict[int, Picture](), list[int](), 0
-    for i, picture, reported, right in _until_right(classify, image_set, n, seed, batch, skipped):
+    skipped, chosen, examined = list(image_set.skipped), dict[int, int](), 0
+    for i, reported, right in _until_right(classify, image_set, n, seed, batch, skipped):
         examined += 1
         if right:
-            chosen[i] = picture
-            predicted.append(reported)
-    return Selection(_samples(image_set, chosen, predicted), tuple(skipped), examined - len(chosen), examined)
+            chosen[i] = reported
+    return Selection(_taken(image_set, chosen), tuple(skipped), examined - len(chosen), examined)
 
 
 @dataclass(frozen=True)
 class Encounter:
-    """What `meet` found: samples in the order in which they were met, and the class that is reported for each; skipped
+    """What `meet` found: images in the order in which they were met, and the class that is reported for each; skipped
     holds (id, reason) of images that cannot be used."""
 
-    samples: Samples
+    chosen: ImageSet
     predicted: Labels
     skipped: tuple[tuple[str, str], ...]
 
     @property
     def correct(self) -> Flags:
-        return self.predicted == self.samples.labels
+        return self.predicted == self.chosen.labels
 
 
 def meet(classify: Callable[[Images], Logits], image_set: ImageSet, n: int, seed: int, batch: int = 16) -> Encounter:
     """All images that `select` comes by on its way to the n-th, right or wrong; errors are the same."""
-    skipped, pictures, predicted = list(image_set.skipped), dict[int, Picture](), list[int]()
-    for i, picture, reported, _ in _until_right(classify, image_set, n, seed, batch, skipped):
-        pictures[i] = picture
-        predicted.append(reported)
-    return Encounter(_samples(image_set, pictures, predicted), torch.tensor(predicted), tuple(skipped))
+    skipped, met = list(image_set.skipped), dict[int, int]()
+    for i, reported, _ in _until_right(classify, image_set, n, seed, batch, skipped):
+        met[i] = reported
+    return Encounter(_taken(image_set, met), torch.tensor(list(met.values())), tuple(skipped))
 
 
 def _until_right(
@@ -88,8 +88,8 @@ def _until_right(
     seed: int,
     batch: int,
     skipped: list[tuple[str, str]],
-) -> Iterator[tuple[int, Picture, int, bool]]:
-    """(index, image, class reported, whether that is right) of what can be used, up to the n-th that is right; the rest
+) -> Iterator[tuple[int, int, bool]]:
+    """(index, class reported, whether that is right) of what can be used, up to the n-th that is right; the rest
     goes to `skipped`."""
     if n < 1 or batch < 1:
         raise UnderfireError(f"n is {n} and batch is {batch}: both must be 1 or more")
@@ -103,7 +103,7 @@ def _until_right(
         examined += 1
         right = reported == int(image_set.labels_of([i], [reported]))
         found += right
-        yield i, picture, reported, right
+        yield i, reported, right
         if found == n:
             return
     if not examined:
@@ -115,10 +115,10 @@ def _until_right(
         )
 
 
-def _samples(image_set: ImageSet, pictures: dict[int, Picture], reported: Sequence[int]) -> Samples:
-    """Pictures by their place in the set, and the classes that are reported of them."""
-    ids, labels = tuple(image_set.ids[i] for i in pictures), image_set.labels_of(list(pictures), reported)
-    return Samples(ids, torch.stack(list(pictures.values())), labels)
+def _taken(image_set: ImageSet, reported: dict[int, int]) -> ImageSet:
+    """The images at these places of the set, and the classes that are reported of them."""
+    index = list(reported)
+    return replace(image_set.take(index), labels=image_set.labels_of(index, list(reported.values())))
 
 
 @dataclass(frozen=True)
@@ -156,28 +156,23 @@ def locate(image_set: ImageSet, masks: ImageSet, n: int, seed: int) -> LocatedOb
     `masks` holds a picture for each image, white where the object is. Raises UnderfireError if none can be used
     or if sizes differ.
     """
-    skipped, chosen = list(image_set.skipped), dict[int, tuple[Picture, Bool[Tensor, "h w"]]]()
+    skipped, objects = list(image_set.skipped), dict[int, Bool[Tensor, "h w"]]()
     for i, picture in _pictures(image_set, _order(image_set.ids, seed)):
-        pair = _with_object(image_set.ids[i], picture, masks, i) if isinstance(picture, Tensor) else picture
-        if isinstance(pair, UnreadableImage):
-            skipped.append((pair.path, pair.reason))
+        found = _object(image_set.ids[i], picture, masks, i) if isinstance(picture, Tensor) else picture
+        if isinstance(found, UnreadableImage):
+            skipped.append((found.path, found.reason))
             continue
-        if isinstance(pair, UnderfireError):
-            raise pair
-        chosen[i] = pair
-        if len(chosen) == n:
+        if isinstance(found, UnderfireError):
+            raise found
+        objects[i] = found
+        if len(objects) == n:
             break
-    if not chosen:
+    if not objects:
         raise _unusable(image_set, skipped)
-    objects = torch.stack([mask for _, mask in chosen.values()])
-    pictures = {i: picture for i, (picture, _) in chosen.items()}
-    samples = _samples(image_set, pictures, image_set.labels[list(pictures)].tolist())
-    return LocatedObjects(samples, objects, tuple(skipped))
+    return LocatedObjects(image_set.take(list(objects)), torch.stack(list(objects.values())), tuple(skipped))
 
 
-def _with_object(
-    name: str, picture: Picture, masks: ImageSet, i: int
-) -> "tuple[Picture, Bool[Tensor, 'h w']] | UnderfireError":
+def _object(name: str, picture: Picture, masks: ImageSet, i: int) -> "Bool[Tensor, 'h w'] | UnderfireError":
     try:
         mask = masks.read(i).mean(0) > 0.5
     except UnreadableImage as problem:
@@ -186,7 +181,7 @@ def _with_object(
         return UnderfireError(
             f"The object mask of {name} is not the same size as the image; give both one size with --crop."
         )
-    return (picture, mask) if bool(mask.any()) else UnreadableImage(name, "its mask shows no object")
+    return mask if bool(mask.any()) else UnreadableImage(name, "its mask shows no object")
 
 
 def _unusable(image_set: ImageSet, skipped: list[tuple[str, str]]) -> UnderfireError:
@@ -235,9 +230,4 @@ def _pictures(image_set: ImageSet, order: list[int]) -> Iterator[tuple[int, Pict
             continue
         this = image_set.ids[i], picture.shape
         first = first or this
-        yield i, picture if picture.shape == first[1] else _sizes_differ(first, this)
-
-
-def _sizes_differ(*named: tuple[str, torch.Size]) -> UnderfireError:
-    sizes = [f"{name} has {width}×{height} pixels" for name, (_, height, width) in named]
-    return UnderfireError(f"{' and '.join(sizes)}: give all images one size with --crop")
+        yield i, picture if picture.shape == first[1] else sizes_differ(first, this)

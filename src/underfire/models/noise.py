@@ -1,6 +1,6 @@
 """Random noise that makes a classifier err on a given share of images (Fig. 15).
 
-    sigma = Trial(classifier, images, labels, keys, "normal", seed=0).calibrate(0.3)
+    sigma = Trial(classifier, images.__getitem__, labels, keys, "normal", seed=0).calibrate(0.3)
     noisy = disturbed(images, "normal", keys, sigma, seed=0)
 
     x = clip( x0 + sigma n, 0, 1 ),    n ~ N(0, 1)  or  U(-sqrt 3, sqrt 3),  both of deviation 1, one draw per image
@@ -38,10 +38,13 @@ def disturbed(images: Images, kind: str, keys: Keys, sigma: float, seed: int) ->
 
 @dataclass(frozen=True)
 class Trial:
-    """Correctly classified images and the noise that is tried on them, `batch_size` at a time."""
+    """Correctly classified images and the noise that is tried on them, `batch_size` at a time.
+
+    `images` gives those at some places, so that not all need be in memory.
+    """
 
     classifier: Classifier
-    images: Images
+    images: Callable[[list[int]], Images]
     labels: Labels
     keys: Keys
     kind: str
@@ -51,12 +54,12 @@ class Trial:
     def errors(self, sigma: float) -> float:
         """The share of images that are misclassified under noise of this deviation."""
         wrong = 0
-        for chunk in torch.split(torch.arange(len(self.images)), self.batch_size):
-            noisy = disturbed(self.images[chunk], self.kind, self.keys[chunk], sigma, self.seed)
+        for chunk in torch.split(torch.arange(len(self.keys)), self.batch_size):
+            noisy = disturbed(self.images(chunk.tolist()), self.kind, self.keys[chunk], sigma, self.seed)
             with torch.no_grad():
                 predicted = self.classifier(noisy.to(self.classifier.device)).argmax(1).cpu()
             wrong += int((predicted != self.labels[chunk]).sum())
-        return wrong / len(self.images)
+        return wrong / len(self.keys)
 
     def check(self, level: float) -> None:
         """UnderfireError if even the strongest noise causes fewer errors."""

@@ -1,9 +1,10 @@
 """The images of a run: what is chosen before anything is computed from it, and how it is stored.
 
 selection = choose(select, image_set, classifier)
-keep(select, selection.samples, store)
+keep(select, selection.chosen, store)
 """
 
+from collections.abc import Iterator
 from functools import partial
 
 import torch
@@ -33,20 +34,23 @@ def encounter(spec: Meet, image_set: ImageSet, classifier: Classifier) -> Encoun
 def find(spec: Locate, image_set: ImageSet, masks: ImageSet, classifier: Classifier) -> tuple[LocatedObjects, Labels]:
     """The images of a run with their objects, and their classes as the classifier reports them."""
     located = locate(image_set, masks, spec.n, spec.seed)
-    predicted = [_classify(classifier, chunk).argmax(1) for chunk in torch.split(located.samples.images, 16)]
-    return located, torch.cat(predicted)
+    batches = in_batches(located.chosen, 16)
+    return located, torch.cat([_classify(classifier, samples.images).argmax(1) for samples in batches])
 
 
-def keep(spec: Select | Meet | Locate | Given, samples: Samples, store: Store, **further: Tensor) -> None:
+def in_batches(chosen: ImageSet, size: int) -> Iterator[Samples]:
+    """The images of a set, so many of them at a time."""
+    return (chosen.samples(part) for part in in_parts(tuple(range(len(chosen))), size))
+
+
+def keep(spec: Select | Meet | Locate | Given, chosen: ImageSet, store: Store, **further: Tensor) -> None:
     """Store the chosen images that the store lacks with their labels and further row tensors, some at a time."""
     held = set(store.done(key(spec)))
-    new = tuple(i for i, name in enumerate(samples.ids) if name not in held)
+    new = tuple(i for i, name in enumerate(chosen.ids) if name not in held)
     store.create(key(spec), describe(spec))
     for part in in_parts(new, SHARD):
-        rows = {"image": samples.images, "label": samples.labels, **further}
-        store.append(
-            key(spec), [samples.ids[i] for i in part], {name: values[list(part)] for name, values in rows.items()}
-        )
+        samples, rows = chosen.samples(part), {name: values[list(part)] for name, values in further.items()}
+        store.append(key(spec), samples.ids, {"image": samples.images, "label": samples.labels, **rows})
 
 
 def _classify(classifier: Classifier, images: Images) -> Logits:

@@ -6,10 +6,11 @@ A pure function of rows: it knows no store, and is the same wherever it is calle
 `underfire.runs.needs`; `underfire.runs.driver` reads them and stores what comes out.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import singledispatch
+from itertools import chain
 from typing import Any
 
 import torch
@@ -80,12 +81,13 @@ def in_one_sentence(beginning: str) -> Iterator[None]:
         raise UnderfireError(f"{beginning}: {problem}") from problem
 
 
-def targets_of(spec: TargetClasses, samples: Samples, classifier: Classifier, batch_size: int) -> Labels:
+def targets_of(spec: TargetClasses, batches: Iterable[Samples], classifier: Classifier) -> Labels:
     """The target classes of chosen images; UnderfireError where one is not another class."""
-    chunks = _chunks(samples.ids, batch_size)
-    logits = torch.cat([logits_of(classifier, samples.images[chunk]) for chunk in chunks])
-    target = spec.rule.choose(samples.ids, samples.labels, logits, spec.seed)
-    return check_targets(target, samples.labels, logits.shape[1])
+    found = [(each.ids, each.labels, logits_of(classifier, each.images)) for each in batches]
+    names, labels_of_each, logits_of_each = zip(*found, strict=True)
+    labels, logits = torch.cat(labels_of_each), torch.cat(logits_of_each)
+    target = spec.rule.choose(tuple(chain(*names)), labels, logits, spec.seed)
+    return check_targets(target, labels, logits.shape[1])
 
 
 def logits_of(classifier: Classifier, images: Images) -> Logits:
@@ -102,8 +104,11 @@ def compute(spec: Any, inputs: StageInputs, context: Context) -> Rows:
 
 @compute.register
 def _(spec: TargetClasses, inputs: StageInputs, context: Context) -> Rows:
-    samples = Samples(inputs.ids, inputs["image"], inputs["label"])
-    yield inputs.ids, {"target": targets_of(spec, samples, context.classifier, context.batch_size)}
+    batches = (
+        Samples(inputs.ids[chunk], inputs["image"][chunk], inputs["label"][chunk])
+        for chunk in _chunks(inputs.ids, context.batch_size)
+    )
+    yield inputs.ids, {"target": targets_of(spec, batches, context.classifier)}
 
 
 @compute.register
@@ -202,7 +207,7 @@ def _(spec: SignNoise, inputs: StageInputs, context: Context) -> Rows:
 @compute.register
 def _(spec: CalibratedNoise, inputs: StageInputs, context: Context) -> Rows:
     images, labels, pool = inputs["pool's image"], inputs["pool's label"], rng.image_keys(inputs.pool)
-    trial = Trial(context.classifier, images, labels, pool, spec.kind, spec.seed, context.batch_size)
+    trial = Trial(context.classifier, images.__getitem__, labels, pool, spec.kind, spec.seed, context.batch_size)
     sigma = trial.calibrate(spec.level)
     keys = rng.image_keys(inputs.ids)
 

@@ -25,7 +25,8 @@ from underfire.attacks.names import attack_name
 from underfire.attacks.suite import PRESET
 from underfire.core.io import rows_where
 from underfire.core.rng import image_keys
-from underfire.core.types import Samples
+from underfire.core.types import Images
+from underfire.data.image_set import ImageSet
 from underfire.metrics.intervals import Estimate
 from underfire.models.classifier import Classifier
 from underfire.models.noise import NOISES, Trial
@@ -69,8 +70,8 @@ def experiment(settings: AidSettings, subject: Subject) -> Experiment:
 
     def choose_images() -> Chosen:
         selection = choose(select, subject.image_set, classifier)
-        preflight(settings.explainers(), classifier, selection.samples)
-        _check_noises(settings, classifier, selection.samples)
+        preflight(settings.explainers(), classifier, selection.chosen.samples([0]))
+        _check_noises(settings, classifier, selection.chosen)
         says = {"interpreters": {label: describe(each) for label, each in settings.by_label().items()}}
         return chosen(settings, subject, select, selection, says)
 
@@ -86,10 +87,13 @@ def experiment(settings: AidSettings, subject: Subject) -> Experiment:
     )
 
 
-def _check_noises(settings: AidSettings, classifier: Classifier, samples: Samples, batch_size: int = 16) -> None:
+def _check_noises(settings: AidSettings, classifier: Classifier, chosen: ImageSet) -> None:
+    def images(places: list[int]) -> Images:
+        return chosen.samples(places).images
+
     for kind in NOISES:
-        keys = image_keys(samples.ids)
-        Trial(classifier, samples.images, samples.labels, keys, kind, settings.seed, batch_size).check(max(LEVELS))
+        keys = image_keys(chosen.ids)
+        Trial(classifier, images, chosen.labels, keys, kind, settings.seed).check(max(LEVELS))
 
 
 def recorded(run: Run) -> tuple[AidSettings, Select]:

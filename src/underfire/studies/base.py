@@ -18,7 +18,6 @@ from torch import Tensor
 
 from underfire.core.errors import UnderfireError
 from underfire.core.io import write_json
-from underfire.core.types import Images
 from underfire.data.image_set import ImageSet, Numbering
 from underfire.data.names import PREDICTED
 from underfire.data.selection import Selection
@@ -141,13 +140,13 @@ def chosen(
     """The images that the classifier gets right; `says` and `counts` are what run.json says besides."""
     counts = {"examined": selection.examined, "misclassified": selection.misclassified, **counts}
     description = {**says, **described(settings, subject, selection.skipped, **counts)}
-    sentence = examined(subject, selection.samples.images, selection.misclassified, selection.examined)
-    return Chosen(description, selection.samples.ids, partial(keep, select, selection.samples), sentence)
+    sentence = examined(subject, selection.chosen, selection.misclassified, selection.examined)
+    return Chosen(description, selection.chosen.ids, partial(keep, select, selection.chosen), sentence)
 
 
-def examined(subject: Subject, images: Images, wrong: int, of: int) -> str:
+def examined(subject: Subject, chosen: ImageSet, wrong: int, of: int) -> str:
     """What shows at a glance that model, labels and normalisation do not belong together."""
-    height, width = images.shape[2:]
+    height, width = chosen.read(0).shape[1:]
     origin = subject.classifier.origin
     right = f"{of - wrong} of {of} examined classified right ({100 * (of - wrong) / of:.0f} %)"
     if subject.image_set.numbering is Numbering.PREDICTED:

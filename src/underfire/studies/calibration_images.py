@@ -77,8 +77,8 @@ def met(source: Meet, unseen: ImageSet, classifier: Classifier, store: Store, fp
         return held
     found = encounter(source, unseen, classifier)
     check_enough(int(found.correct.sum()) // 2, fpr)
-    keep(source, found.samples, store, predicted=found.predicted)
-    return Met(found.samples.ids, found.correct)
+    keep(source, found.chosen, store, predicted=found.predicted)
+    return Met(found.chosen.ids, found.correct)
 
 
 def _held(source: Meet, store: Store) -> Met:

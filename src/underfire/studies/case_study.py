@@ -173,7 +173,7 @@ def _predicted(classifier: Classifier, image_set: ImageSet, batch_size: int) -> 
 
 def _overlapping(run: Run, image_set: ImageSet, masks: ImageSet) -> pa.Table:
     located, fooled = _located(run.ids, image_set, masks), _fooled(run.outcomes())
-    place = {name: i for i, name in enumerate(located.samples.ids)}
+    place = {name: i for i, name in enumerate(located.chosen.ids)}
     parts = [OVERLAP_COLUMNS.empty_table()]
     for interpreter in effectiveness.recorded(run).explainers:
         shown = {"benign": set(place)} | {attack: fooled[attack, interpreter.name] & set(place) for attack in ATTACKS}

@@ -21,11 +21,10 @@ from underfire.attacks.target_classes import target_class_named
 from underfire.attacks.target_maps import Pool, Wanted
 from underfire.core.errors import UnderfireError
 from underfire.core.rng import image_keys
-from underfire.core.types import Samples
 from underfire.data.image_set import ImageSet
 from underfire.interpreters import Interpreter
 from underfire.models.classifier import Classifier
-from underfire.runs.choosing import choose
+from underfire.runs.choosing import choose, in_batches
 from underfire.runs.compute import in_one_sentence, targets_of
 from underfire.runs.dispatch import Crew
 from underfire.runs.execute import Chosen, Experiment, Report, listed
@@ -89,7 +88,7 @@ def experiment(
 
     def choose_images() -> Chosen:
         selection = choose(select, candidates, classifier)
-        _preflight(plan, classifier, selection.samples, batch_size)
+        _preflight(plan, classifier, selection.chosen, batch_size)
         says = {"recipe": describe([each.craft.attack for each in plan.attacks])}
         passed_over = len(subject.image_set) - len(candidates)
         return chosen(settings, subject, select, selection, says, passed_over=passed_over)
@@ -134,21 +133,21 @@ def _frozen(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _preflight(plan: AttackPlan, classifier: Classifier, samples: Samples, batch_size: int) -> None:
+def _preflight(plan: AttackPlan, classifier: Classifier, chosen: ImageSet, batch_size: int) -> None:
     """The choice of targets, and one step of each attack on one image: whatever cannot be attacked fails at once."""
-    target = targets_of(plan.targets, samples, classifier, batch_size)
+    target = targets_of(plan.targets, in_batches(chosen, batch_size), classifier)
     if (region := plan.settings.within()) is not None:
-        region.inside(samples.ids, *samples.images.shape[2:])
+        region.inside(chosen.ids, *chosen.read(0).shape[1:])
     rules = [each.goal.rule for each in plan.interpreters if isinstance(each.goal, TargetMaps)]
     for rule in rules[:1]:
-        keys = image_keys(samples.ids)
-        pool = Pool(keys, samples.labels, torch.zeros(len(keys), 1, 1))
+        keys = image_keys(chosen.ids)
+        pool = Pool(keys, chosen.labels, torch.zeros(len(keys), 1, 1))
         rule.maps(Wanted(keys, target, pool), plan.settings.seed)
     for each in plan.attacks:
         if each.map_aware:
             attack, interpreter = _briefly(each.craft.attack), each.craft.attack.interpreter
             with in_one_sentence(f"The model cannot be attacked through {interpreter.name}"):
-                Attacker(classifier, attack, interpreter)(samples.images[:1])
+                Attacker(classifier, attack, interpreter)(chosen.samples([0]).images)
 
 
 def _briefly(attack: Attack) -> Attack:

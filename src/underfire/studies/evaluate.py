@@ -19,14 +19,13 @@ from torch import Tensor
 
 from underfire.attacks.target_classes import RandomClass, target_class_named
 from underfire.core.losses import confidence
-from underfire.core.types import Samples
 from underfire.data.class_names import first_picture, for_classifier
 from underfire.data.corruptions import FILES
 from underfire.data.image_set import ImageSet
-from underfire.data.pairs import open_attacked, paired, read_pairs
+from underfire.data.pairs import made_of, open_attacked, paired
 from underfire.interpreters import Interpreter
 from underfire.models.classifier import Classifier
-from underfire.runs.choosing import choose, keep
+from underfire.runs.choosing import choose, in_batches, keep
 from underfire.runs.compute import logits_of, targets_of
 from underfire.runs.dispatch import Crew
 from underfire.runs.execute import Chosen, Experiment, Report, preflight
@@ -186,11 +185,11 @@ def experiment(
 
     def choose_pairs() -> Chosen:
         selection = choose(select, candidates, classifier)
-        samples = selection.samples
-        attacked = replace(samples, images=read_pairs(samples.images, samples.ids, pairs.attacked))
-        judged = _judged(plan.given, samples, attacked, classifier, batch_size)
-        preflight(shown, classifier, samples)
-        requested = asked.n or len(samples.ids)
+        benign = selection.chosen
+        attacked = made_of(benign, pairs.attacked)
+        judged = _judged(plan.given, benign, attacked, classifier, batch_size)
+        preflight(shown, classifier, benign.samples([0]))
+        requested = asked.n or len(benign)
         found = chosen(settings, subject, select, selection, {}, requested=requested, pairs=len(pairs.attacked))
         return replace(found, keep=partial(_keep, found.keep, plan.given, attacked, judged))
 
@@ -203,7 +202,7 @@ def experiment(
 
 
 def _keep(
-    keep_benign: Callable[[Store], None], given: Given, attacked: Samples, judged: Mapping[str, Tensor], store: Store
+    keep_benign: Callable[[Store], None], given: Given, attacked: ImageSet, judged: Mapping[str, Tensor], store: Store
 ) -> None:
     """The attacked images before the benign ones, of which a run is asked whether its images are there."""
     keep(given, attacked, store, **judged)
@@ -211,12 +210,12 @@ def _keep(
 
 
 def _judged(
-    given: Given, benign: Samples, attacked: Samples, classifier: Classifier, batch_size: int
+    given: Given, benign: ImageSet, attacked: ImageSet, classifier: Classifier, batch_size: int
 ) -> dict[str, Tensor]:
     """The class that is reported of each attacked image, and whether that is what the attack wanted."""
-    logits = torch.cat([logits_of(classifier, chunk) for chunk in torch.split(attacked.images, batch_size)])
+    logits = torch.cat([logits_of(classifier, each.images) for each in in_batches(attacked, batch_size)])
     predicted = logits.argmax(1)
-    target = None if given.targets is None else targets_of(given.targets, benign, classifier, batch_size)
+    target = None if given.targets is None else targets_of(given.targets, in_batches(benign, batch_size), classifier)
     return {
         "predicted": predicted,
         "confidence": confidence(logits, predicted if target is None else target),

@@ -74,18 +74,16 @@ def experiment(settings: LocalisationSettings, subject: Subject) -> Experiment:
 
     def choose_images() -> Chosen:
         located, predicted = find(source, image_set, masks, classifier)
-        samples = located.samples
-        halves(samples.ids, settings.seed, image_set.groups_of(samples.ids))
-        preflight(settings.explainers(), classifier, samples)
-        counts = {"examined": len(predicted), "misclassified": int((predicted != samples.labels).sum())}
+        ids, wrong = located.chosen.ids, int((predicted != located.chosen.labels).sum())
+        halves(ids, settings.seed, image_set.groups_of(ids))
+        preflight(settings.explainers(), classifier, located.chosen.samples([0]))
+        counts = {"examined": len(predicted), "misclassified": wrong}
         says = {
             "interpreters": describe(_explainers(settings)),
             **described(settings, subject, located.skipped, **counts),
         }
-        kept = partial(keep, source, samples, object=located.objects, predicted=predicted)
-        return Chosen(
-            says, samples.ids, kept, examined(subject, samples.images, counts["misclassified"], len(predicted))
-        )
+        kept = partial(keep, source, located.chosen, object=located.objects, predicted=predicted)
+        return Chosen(says, ids, kept, examined(subject, located.chosen, wrong, len(predicted)))
 
     stages, table = tuple(plan(settings, source)), partial(localisation_table, settings, source, image_set)
     spec = identity(settings, source, "localisation", masks_digest=source.masks)

@@ -62,9 +62,9 @@ def experiment(settings: SanitySettings, subject: Subject) -> Experiment:
 
     def choose_images() -> Chosen:
         selection = choose(select, subject.image_set, subject.classifier)
-        if len(selection.samples.ids) < 2:
+        if len(selection.chosen.ids) < 2:
             raise UnderfireError("One image has no other to be compared with; give two or more (--n).")
-        preflight(settings.explainers(), subject.classifier, selection.samples)
+        preflight(settings.explainers(), subject.classifier, selection.chosen.samples([0]))
         return chosen(settings, subject, select, selection, {"interpreters": describe(settings.explainers())})
 
     stages, table = tuple(plan(settings, select)), partial(sanity_table, settings, select)

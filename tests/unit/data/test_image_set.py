@@ -2,6 +2,7 @@
 
 import csv
 import pickle
+import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -178,19 +179,40 @@ def test_digest_of_an_array_sees_its_pixels(tmp_path: Path) -> None:
 
 def test_selection_finds_correctly_classified_images_only(flat: Path) -> None:
     images = open_images(flat)
-    chosen = select(by_level(1, 3), images, n=6, seed=0)
-    assert len(set(chosen.samples.ids)) == 6
-    assert set(chosen.samples.labels.tolist()) <= {1, 3}
-    assert chosen.examined == chosen.misclassified + 6
-    for name, image, label in zip(chosen.samples.ids, chosen.samples.images, chosen.samples.labels, strict=True):
+    found = select(by_level(1, 3), images, n=6, seed=0)
+    assert len(set(found.chosen.ids)) == 6
+    assert set(found.chosen.labels.tolist()) <= {1, 3}
+    assert found.examined == found.misclassified + 6
+    read = found.chosen.samples()
+    for name, image, label in zip(read.ids, read.images, read.labels, strict=True):
         assert torch.equal(image, images.read(images.ids.index(name)))
         assert label == images.labels[images.ids.index(name)]
 
 
+@pytest.mark.parametrize("choose", [select, meet])
+def test_what_is_chosen_does_not_stay_in_memory(
+    flat: Path, choose: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of twenty images two are classified at a time."""
+    alive, most = weakref.WeakSet[Tensor](), 0
+    read = ImageSet.read
+
+    def watched(images: ImageSet, i: int) -> Tensor:
+        nonlocal most
+        picture = read(images, i)
+        alive.add(picture)
+        most = max(most, len(alive))
+        return picture
+
+    monkeypatch.setattr(ImageSet, "read", watched)
+    choose(by_level(0, 1, 2, 3), open_images(flat), n=20, seed=0, batch=2)
+    assert 2 <= most <= 2 * 2, "a batch, and what is left of the one before"
+
+
 def test_selection_does_not_depend_on_batch_size_or_file_order(flat: Path) -> None:
     def summary(batch: int) -> tuple[object, ...]:
-        chosen = select(by_level(0, 2), open_images(flat), n=5, seed=3, batch=batch)
-        return chosen.samples.ids, chosen.skipped, chosen.misclassified, chosen.examined
+        found = select(by_level(0, 2), open_images(flat), n=5, seed=3, batch=batch)
+        return found.chosen.ids, found.skipped, found.misclassified, found.examined
 
     (flat / "7.png").write_text("damaged")
     (flat / "8.png").write_text("damaged")
@@ -201,25 +223,25 @@ def test_selection_does_not_depend_on_batch_size_or_file_order(flat: Path) -> No
 
 
 def test_selection_keeps_its_order_when_other_images_are_added(flat: Path) -> None:
-    before = select(by_level(0, 1, 2, 3), open_images(flat), n=20, seed=0).samples.ids
+    before = select(by_level(0, 1, 2, 3), open_images(flat), n=20, seed=0).chosen.ids
     write_table(flat / "labels.csv", [(f"{i}.png", i % 4) for i in range(10)])
-    after = select(by_level(0, 1, 2, 3), open_images(flat), n=20, seed=0).samples.ids
+    after = select(by_level(0, 1, 2, 3), open_images(flat), n=20, seed=0).chosen.ids
     assert after == tuple(name for name in before if name in after)
     assert len(after) == 10
 
 
 def test_selection_depends_on_the_seed(flat: Path) -> None:
-    orders = {select(by_level(0, 1, 2, 3), open_images(flat), n=20, seed=s).samples.ids for s in range(5)}
+    orders = {select(by_level(0, 1, 2, 3), open_images(flat), n=20, seed=s).chosen.ids for s in range(5)}
     assert len(orders) == 5
 
 
 def test_selection_returns_what_there_is_and_what_it_skipped(flat: Path) -> None:
     (flat / "4.png").write_text("damaged")
     (flat / "8.png").unlink()
-    chosen = select(by_level(0), open_images(flat), n=10, seed=0)
-    assert sorted(chosen.samples.ids) == ["0.png", "12.png", "16.png"]
-    assert (chosen.examined, chosen.misclassified) == (18, 15)
-    assert [name for name, _ in chosen.skipped] == ["8.png", "4.png"]
+    found = select(by_level(0), open_images(flat), n=10, seed=0)
+    assert sorted(found.chosen.ids) == ["0.png", "12.png", "16.png"]
+    assert (found.examined, found.misclassified) == (18, 15)
+    assert [name for name, _ in found.skipped] == ["8.png", "4.png"]
 
 
 def test_selection_builds_no_graph(flat: Path) -> None:
@@ -253,8 +275,8 @@ def test_sizes_that_differ_need_a_crop(tmp_path: Path, batch: int) -> None:
     size = r"class/\d\.png has [68]×6 pixels"
     with pytest.raises(UnderfireError, match=f"{size} and {size}: give all images one size with --crop"):
         select(by_level(0), images, n=6, seed=0, batch=batch)
-    first = select(by_level(0), open_images(tmp_path, crop=6), n=6, seed=0).samples.ids[0]
-    assert select(by_level(0), images, n=1, seed=0, batch=batch).samples.ids == (first,)
+    first = select(by_level(0), open_images(tmp_path, crop=6), n=6, seed=0).chosen.ids[0]
+    assert select(by_level(0), images, n=1, seed=0, batch=batch).chosen.ids == (first,)
 
 
 @pytest.mark.parametrize("batch", [1, 3, 20])
@@ -262,15 +284,15 @@ def test_images_are_met_right_or_wrong_in_the_order_of_the_choice(flat: Path, ba
     """Level i % 4 is class i % 4, and the classifier knows 0 and 2: half of what comes is misclassified."""
     (flat / "7.png").write_text("damaged")
     images = open_images(flat)
-    order = meet(by_level(0, 1, 2, 3), images, n=20, seed=3).samples.ids
-    met, chosen = (find(by_level(0, 2), images, n=5, seed=3, batch=batch) for find in (meet, select))
-    assert met.samples.ids == order[: len(met.samples.ids)]
-    right = [name for name, correct in zip(met.samples.ids, met.correct.tolist(), strict=True) if correct]
-    assert tuple(right) == chosen.samples.ids
-    assert met.samples.ids[-1] == right[-1]
-    assert int((~met.correct).sum()) == chosen.misclassified > 0
-    assert met.skipped == chosen.skipped
-    for name, image in zip(met.samples.ids, met.samples.images, strict=True):
+    order = meet(by_level(0, 1, 2, 3), images, n=20, seed=3).chosen.ids
+    met, found = (find(by_level(0, 2), images, n=5, seed=3, batch=batch) for find in (meet, select))
+    assert met.chosen.ids == order[: len(met.chosen.ids)]
+    right = [name for name, correct in zip(met.chosen.ids, met.correct.tolist(), strict=True) if correct]
+    assert tuple(right) == found.chosen.ids
+    assert met.chosen.ids[-1] == right[-1]
+    assert int((~met.correct).sum()) == found.misclassified > 0
+    assert met.skipped == found.skipped
+    for name, image in zip(met.chosen.ids, met.chosen.samples().images, strict=True):
         assert torch.equal(image, images.read(images.ids.index(name)))
 
 
@@ -421,7 +443,7 @@ def with_masks(folder: Path) -> Path:
 def test_images_are_found_with_their_objects_in_the_order_of_select(flat: Path) -> None:
     photos = open_images(flat)
     found = locate(photos, object_masks(photos, with_masks(flat)), n=7, seed=3)
-    assert found.samples.ids == select(by_level(0, 1, 2, 3), photos, n=7, seed=3).samples.ids
+    assert found.chosen.ids == select(by_level(0, 1, 2, 3), photos, n=7, seed=3).chosen.ids
     assert found.objects.shape == (7, 6, 6)
     assert bool(found.objects[:, :, :3].all())
     assert not found.objects[:, :, 3:].any()
@@ -432,7 +454,7 @@ def test_images_whose_mask_is_damaged_or_empty_are_skipped(flat: Path) -> None:
     (masks / "3.png").write_bytes(b"no picture")
     Image.new("1", (6, 6)).save(masks / "4.png")
     found = locate(photos, object_masks(photos, masks), n=20, seed=0)
-    assert len(found.samples.ids) == 18
+    assert len(found.chosen.ids) == 18
     reasons = dict(found.skipped)
     assert reasons["4.png"] == "its mask shows no object"
     assert reasons["3.png"].startswith("its mask 3.png: ")

@@ -4,13 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from underfire.core.errors import UnderfireError
 from underfire.data.image_set import ImageSet, open_images
 from underfire.data.names import PREDICTED
-from underfire.data.pairs import open_attacked, paired, read_pairs
+from underfire.data.pairs import made_of, open_attacked, paired
 
 
 def folder(root: Path, *names: str, side: int = 4) -> Path:
@@ -84,4 +83,4 @@ def test_sizes_must_be_equal(tmp_path: Path) -> None:
     benign = photos(folder(tmp_path / "a", "1.png"))
     theirs = open_attacked(folder(tmp_path / "b", "1.png", side=6), benign)
     with pytest.raises(UnderfireError, match=r"1\.png has 4×4 pixels benign and 6×6 attacked"):
-        read_pairs(torch.zeros(1, 3, 4, 4), ("1.png",), paired(benign, theirs))
+        made_of(benign, paired(benign, theirs))

@@ -50,8 +50,8 @@ def test_they_are_chosen_like_images_that_are_labelled_by_their_predictions(phot
     images = open_images(photos, PREDICTED)
     labelled = replace(images, labels=predict(classify, images).predicted, numbering=Numbering.STATED)
     found, expected = select(classify, images, 5, seed=1), select(classify, labelled, 5, seed=1)
-    assert found.samples.ids == expected.samples.ids
-    assert found.samples.labels.tolist() == expected.samples.labels.tolist()
+    assert found.chosen.ids == expected.chosen.ids
+    assert found.chosen.labels.tolist() == expected.chosen.labels.tolist()
     assert (found.examined, found.misclassified) == (5, 0)
     assert bool(meet(classify, images, 7, seed=1).correct.all())
     assert predict(classify, images).labels.tolist() == predict(classify, images).predicted.tolist()

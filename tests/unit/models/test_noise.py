@@ -16,7 +16,7 @@ def trial(kind: str, batch_size: int = 16) -> Trial:
     model, x = classifier("densenet"), images(N)
     with torch.no_grad():
         labels = model(x).argmax(1)
-    return Trial(model, x, labels, KEYS, kind, seed=0, batch_size=batch_size)
+    return Trial(model, x.__getitem__, labels, KEYS, kind, seed=0, batch_size=batch_size)
 
 
 @pytest.mark.parametrize("kind", NOISES)

@@ -207,8 +207,8 @@ def test_what_is_wrong_with_the_logits_keeps_its_own_words(image_set: ImageSet) 
 
 def test_chosen_images_are_kept_with_their_labels(tmp_path: Path, image_set: ImageSet, classifier: Classifier) -> None:
     selection, store = choose(SELECT, image_set, classifier), Store(tmp_path)
-    keep(SELECT, selection.samples, store)
-    samples = selection.samples
+    keep(SELECT, selection.chosen, store)
+    samples = selection.chosen.samples()
     assert store.done(key(SELECT)) == samples.ids
     assert torch.equal(store.read(key(SELECT), "image", samples.ids), samples.images)
     assert torch.equal(store.read(key(SELECT), "label", samples.ids), samples.labels)
@@ -236,7 +236,7 @@ class Bench:
 def bench(tmp_path: Path, image_set: ImageSet, classifier: Classifier) -> Bench:
     """A store that holds five chosen images; two are worked on at a time."""
     store = Store(tmp_path)
-    keep(SELECT, choose(SELECT, image_set, classifier).samples, store)
+    keep(SELECT, choose(SELECT, image_set, classifier).chosen, store)
     return Bench(store, Context(classifier, batch_size=2))
 
 
@@ -278,13 +278,13 @@ def test_located_images_are_explained_for_the_class_that_the_classifier_reports(
     wrong = replace(image_set, labels=(image_set.labels + 1) % 3)
     store, white = Store(tmp_path), replace(image_set, source=ArraySource(np.full((12, 16, 16, 3), 255, np.uint8)))
     located, predicted = find(LOCATE, wrong, white, classifier)
-    keep(LOCATE, located.samples, store, object=located.objects, predicted=predicted)
+    keep(LOCATE, located.chosen, store, object=located.objects, predicted=predicted)
     ids = store.done(key(LOCATE))
     Bench(store, Context(classifier, batch_size=2)).run(Explain(LOCATE, CAM()), ids)
-    assert ids == located.samples.ids
-    assert torch.equal(predicted, (located.samples.labels - 1) % 3)
+    assert ids == located.chosen.ids
+    assert torch.equal(predicted, (located.chosen.labels - 1) % 3)
     assert bool(store.read(key(LOCATE), "object", ids).all())
-    expected = CAM().explain(classifier, located.samples.images, predicted, rng.image_keys(ids))
+    expected = CAM().explain(classifier, located.chosen.samples().images, predicted, rng.image_keys(ids))
     assert torch.allclose(store.read(key(Explain(LOCATE, CAM())), "map", ids), expected, atol=1e-5)
 
 

@@ -61,7 +61,7 @@ def stored(tmp_path: Path, tiny_photos: Path, context: Context, monkeypatch: pyt
         nonlocal count
         count += 1
         store = Store(tmp_path / str(count))
-        keep(SELECT, selection.samples, store)
+        keep(SELECT, selection.chosen, store)
         return store
 
     return made

@@ -39,7 +39,7 @@ def context(tiny_model: str) -> Context:
 def store(tmp_path: Path, tiny_photos: Path, context: Context) -> Store:
     """Seven chosen images."""
     store = Store(tmp_path)
-    keep(SELECT, choose(SELECT, open_images(tiny_photos), context.classifier).samples, store)
+    keep(SELECT, choose(SELECT, open_images(tiny_photos), context.classifier).chosen, store)
     return store
 
 
