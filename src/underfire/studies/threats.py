@@ -86,7 +86,7 @@ def experiment(settings: ThreatSettings, subject: Subject) -> Experiment:
 
     def choose_images() -> Chosen:
         selection = choose(select, subject.image_set, subject.classifier)
-        preflight(plan.explainers, subject.classifier, selection.samples)
+        preflight(plan.explainers, subject.classifier, selection.chosen.samples([0]))
         return chosen(settings, subject, select, selection, {"interpreters": describe(plan.explainers)})
 
     stages, table = tuple(_stages(plan)), partial(threat_table, plan)
