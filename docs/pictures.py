@@ -128,6 +128,7 @@ def grids(folder: Path) -> Iterator[tuple[str, Grid]]:
     yield "ensemble", of_ensemble(adaptive)
     yield "evasion", of_evasion(adaptive)
     yield "stadv", of_stadv(attacked(folder / "bent", interpreters=("cam",), solvers=("stadv",)))
+    yield "square", of_square(attacked(folder / "asked", interpreters=("cam",), solvers=("square",), queries=5000))
     yield "led", of_led_maps(attacked(folder / "led", interpreters=("cam", "rts"), target_map="patch"))
     yield "masker", of_masker(hidden)
     yield "rollout", of_rollouts(transformer(folder / "transformer.safetensors"))
@@ -197,6 +198,16 @@ def of_stadv(run: uf.Run) -> Grid:
         bent = Tile(scene(image).source, attack_name(attack))
         rows.append([bent, flow, compared(run.maps(attack, "cam")[1][0], benign)])
     return Grid(("image", "flow", "CAM"), rows)
+
+
+def of_square(run: uf.Run) -> Grid:
+    """One scene as it is, and changed by queries alone, without and with an eye to the map."""
+    original, benign = run.images()[1][0], run.maps("benign", "cam")[1][0]
+    rows: list[list[Tile | None]] = [[Tile(scene(original).source, "benign"), None, Tile(heat(benign), "")]]
+    for attack in ("square", "adv2-square"):
+        image, shown = run.images(attack, "cam")[1][0], run.maps(attack, "cam")[1][0]
+        rows.append([Tile(scene(image).source, attack_name(attack)), changed(image, original), compared(shown, benign)])
+    return Grid(("image", f"change × {AMPLIFIED}", "CAM"), rows)
 
 
 def of_led_maps(run: uf.Run) -> Grid:

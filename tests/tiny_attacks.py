@@ -15,7 +15,9 @@ from torch import Tensor
 from tiny_maskers import tiny_rts
 from underfire.attacks.attack import Attack, SmoothedCrossEntropy
 from underfire.attacks.perturbations import Flow, L2Ball, Pixels
+from underfire.attacks.queries import Queried
 from underfire.attacks.result import Result
+from underfire.attacks.square import Square
 from underfire.attacks.steps import AdamStep, MomentumSignStep, SignStep, TwoPhaseStep, UnitStep
 from underfire.attacks.target_classes import random_class
 from underfire.core.rng import image_keys
@@ -57,6 +59,7 @@ FIXED: Mapping[str, Interpreter] = {
     "mask-unrolled": MASK(Solver(steps=2), Unrolled(follow=1, lookahead=2)),
     "ensemble": Ensemble((CAM(), GRAD(FiniteDifferences())), (2.0, 1.0)),
 }
+WITHOUT_GRADIENT: Mapping[str, Interpreter] = {"queried-cam": Queried(CAM())}  # laws on gradients are not theirs
 OF_TRANSFORMERS: Mapping[str, Interpreter] = {"rollout": Rollout(), "grad-rollout": GradRollout()}
 TRAINED: Mapping[str, Callable[[Classifier], Interpreter]] = {"rts": tiny_rts}
 INTERPRETERS = (*FIXED, *TRAINED)
@@ -73,6 +76,7 @@ RULES: Mapping[str, Mapping[str, Any]] = {  # where the plain sign step is not t
     "cam": MOMENTUM,
     "rts": MOMENTUM,
     "mask-unrolled": ALGORITHM_1,
+    "queried-cam": {"rule": Square(0.3)},
 }
 SHORT: Mapping[str, Any] = {  # the same attacks in a ball of L2
     "perturbation": L2Ball(0.5),
@@ -89,7 +93,7 @@ BENT: Mapping[str, Any] = {  # the same attacks on a flow
 
 def interpreter_of(name: str, model: Classifier) -> Interpreter:
     """The interpreter of that name; one that is trained per classifier is made for this one."""
-    fixed = FIXED | OF_TRANSFORMERS
+    fixed = FIXED | OF_TRANSFORMERS | WITHOUT_GRADIENT
     return fixed[name] if name in fixed else TRAINED[name](model)
 
 

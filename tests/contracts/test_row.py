@@ -27,6 +27,7 @@ CASES = [
     *(("resnet", name + ON_FLOWS) for name in INTERPRETERS),
     ("densenet", "cam" + ON_FLOWS),
     ("resnet", "cam" + IN_L2),
+    ("densenet", "queried-cam"),
     *((net, name + ON_FLOWS) for net, name in ON_TRANSFORMERS),
 ]
 pytestmark = pytest.mark.parametrize(("net", "name"), CASES, ids=lambda part: part)

@@ -114,6 +114,16 @@ def test_another_solver_bends_the_images(attack: Underfire, tmp_path: Path) -> N
     assert [line.split()[1] for line in told.out.splitlines() if line.split()[:1] == ["cam"]] == ["stadv", "adv2-stadv"]
 
 
+def test_attacks_that_only_ask_stand_beside_those_that_follow_gradients(attack: Underfire, tmp_path: Path) -> None:
+    told = attack(solver="pgd,square", interpreter="cam", queries=30, n=2)
+    assert (told.code, told.err) == (0, "")
+    rows = open_run(tmp_path / "run").outcomes().to_pylist()
+    steps = {row["attack"]: row["steps"] for row in rows}
+    assert list(steps) == ["pgd", "adv2", "square", "adv2-square"]
+    assert (steps["square"], steps["adv2-square"]) == (29, 14)
+    assert "ADV² by queries" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+
+
 def test_both_solvers_and_attacks_that_evade_share_a_folder(attack: Underfire, tmp_path: Path) -> None:
     told = attack(solver="pgd,stadv", evade="fs:median:3,ensemble", n=2)
     assert (told.code, told.err) == (0, "")
@@ -213,8 +223,8 @@ def test_list_names_what_attack_takes(underfire: Underfire) -> None:
     assert told.out.splitlines() == [
         "interpreters  cam, grad, grad-cam, grad-rollout, ig, mask, rollout, rts, smooth",
         "              captum:METHOD, gradcam:METHOD, zennit:COMPOSITE, path/file.py:function",
-        "solvers       pgd, pgd-l2, stadv",
-        "attacks       pgd, pgd-l2, stadv, adv2, adv2-l2, adv2-stadv",
+        "solvers       pgd, pgd-l2, stadv, square",
+        "attacks       pgd, pgd-l2, stadv, square, adv2, adv2-l2, adv2-stadv, adv2-square",
         "recipes       paper, paper-densenet, paper-isic, annealed, patch",
         "target class  random, least-likely, next, N, CSV",
         "target map    benign, patch, random-class, FILE",
@@ -424,7 +434,7 @@ def refused(told: Told, sentence: str, tmp_path: Path) -> None:
             {"solver": "stadv", "eps": "8/255"},
             "Solver 'stadv' moves pixels in place of changing them; leave out --eps.",
         ),
-        ({"solver": "cw"}, "There is no solver 'cw'; there are pgd, pgd-l2, stadv."),
+        ({"solver": "cw"}, "There is no solver 'cw'; there are pgd, pgd-l2, stadv, square."),
         ({"evade": "gauss"}, "There is no detector 'gauss'; there are fs, fs:SQUEEZER+…, consistency, "),
         ({"n": "0"}, "--n 0: Input should be greater than or equal to 1."),
         ({"batch": "0"}, "--batch 0: Input should be greater than or equal to 1."),

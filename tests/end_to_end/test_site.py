@@ -42,6 +42,8 @@ PAGES = {
     "adv2-l2": "adv2",
     "stadv": "stadv",
     "adv2-stadv": "stadv",
+    "square": "blackbox",
+    "adv2-square": "blackbox",
     "ensemble": "ensemble",
     "evasion": "evasion",
 }  # of interpreters and attacks

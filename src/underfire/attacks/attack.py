@@ -20,9 +20,11 @@ from underfire.core.checks import check_count, check_number, check_seed
 from underfire.core.errors import UnderfireError
 from underfire.core.losses import confidence, cross_entropy, log_odds, log_prob, map_distance, smoothed_cross_entropy
 from underfire.core.schedules import Constant, Schedule, check_schedule
-from underfire.core.types import Flags, Goal, Images, Labels, Logits, Reading, Row, Terms
+from underfire.core.types import Flags, Goal, Images, Keys, Labels, Logits, Reading, Row, Terms
 from underfire.interpreters.protocol import Explainer, Interpreter, check_reading
 from underfire.models.classifier import Classifier
+
+QUANTUM = 50  # steps between two judgements
 
 
 @runtime_checkable
@@ -115,7 +117,7 @@ class Attack:
     prediction: PredictionLoss = CrossEntropy()
     extra_terms: tuple[ExtraTerm, ...] = ()
     rungs: tuple[int, ...] = (100,)
-    quantum: int = 50
+    quantum: int = QUANTUM
     confidence: float = 0.95
     settled: float = 0.01
     afresh: bool = False
@@ -202,6 +204,10 @@ class _Objective:
         for name, part in parts.items():
             total = total + (attack.weights[name](self.step).to(part.dtype) * part if name in attack.weights else part)
         return Terms(total, parts, reading.logits)
+
+    @property
+    def keys(self) -> Keys:
+        return self.goal.key
 
     def prediction(self, theta: torch.Tensor) -> Terms:
         x = self.attack.image(self.goal, theta)

@@ -22,7 +22,8 @@ class AttackSolver:
     """A way to move images, with all that is said of it; its perturbation and its steps are those of its recipes.
 
     `name` is that of its attack that ignores the map as well, `map_aware` that of ADV2; titles stand in sentences.
-    `budget` names the settings that are fields of its perturbation, `columns` what its perturbation measures.
+    `budget` names the settings that are fields of its perturbation, `columns` what its perturbation measures, `counts`
+    the setting that takes the place of an effort.
     """
 
     name: str
@@ -34,12 +35,13 @@ class AttackSolver:
     recipes: "Callable[[], Mapping[str, Recipe]]"  # by name; imports them when an attack is made
     budget: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
+    counts: Literal["steps", "queries"] = "steps"
 
     def recipe(self, name: str) -> "Recipe":
         """Its parameters; UnderfireError if there is no recipe of that name."""
         known = self.recipes()
         if name not in known:
-            raise UnderfireError(f"There is no recipe '{name}'; the recipes are {', '.join(known)}.")
+            raise UnderfireError(f"Solver '{self.name}' has no recipe '{name}'; it has {', '.join(known)}.")
         return known[name]
 
 
@@ -59,6 +61,12 @@ def _of_flows() -> "Mapping[str, Recipe]":
     from underfire.attacks.recipes import FLOW_RECIPES
 
     return FLOW_RECIPES
+
+
+def _of_queries() -> "Mapping[str, Recipe]":
+    from underfire.attacks.queries import QUERY_RECIPES
+
+    return QUERY_RECIPES
 
 
 SOLVERS = {
@@ -87,6 +95,17 @@ SOLVERS = {
             _of_flows,
             columns=("flow_mean", "flow_smoothness"),
         ),
+        AttackSolver(
+            "square",
+            "adv2-square",
+            "Square",
+            "ADV² by queries",
+            "ADV² by queries on the ensemble",
+            "changes squares of pixels at random, by queries alone,",
+            _of_queries,
+            budget=("eps",),
+            counts="queries",
+        ),
     )
 }
 NORMS = {"linf": "pgd", "l2": "pgd-l2"}  # of a change of pixel values, and the solver that keeps it small
@@ -96,6 +115,7 @@ ENSEMBLE = "ensemble"  # the detector that compares the maps of all interpreters
 Effort = Literal["quick", "standard", "thorough"]
 EFFORTS: tuple[Effort, ...] = get_args(Effort)  # how many rungs the annealed attacks climb
 QUICK, STANDARD, THOROUGH = EFFORTS
+BUDGETS: Mapping[Effort, int] = {QUICK: 1000, STANDARD: 5000, THOROUGH: 20_000}  # in queries, of attacks that ask
 SUITES: Mapping[str, tuple[Effort, tuple[str, ...]]] = {  # of an audit: the effort of its attacks, and their solvers
     "quick": (QUICK, ("pgd",)),
     "standard": (STANDARD, ("pgd", "stadv")),

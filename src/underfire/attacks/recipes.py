@@ -25,7 +25,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from underfire.attacks.attack import CrossEntropy, Margin, PredictionLoss, SmoothedCrossEntropy
+from underfire.attacks.attack import QUANTUM, CrossEntropy, Margin, PredictionLoss, SmoothedCrossEntropy
 from underfire.attacks.evasion import Evaded, Evasion, agreement, algorithm_2, steadiness
 from underfire.attacks.names import EFFORTS, QUICK, STANDARD, THOROUGH
 from underfire.attacks.perturbations import Flow, L2Ball, Perturbation, Pixels
@@ -55,7 +55,7 @@ class MapAttack:
     weight: float
     further: Mapping[str, float] = field(default_factory=dict)  # weights of other terms, by name
     rule: Callable[[Rungs], StepRule] | None = None  # None for the recipe's own
-    quantum: int = 50
+    quantum: int = QUANTUM
     afresh: bool = False  # see `Attack`
     model: Callable[[Interpreter], Interpreter] = lambda interpreter: interpreter  # the attacker's model of it
     judges: Callable[[Interpreter], tuple[Explainer, ...]] = lambda interpreter: ()  # see `Attack`
@@ -131,12 +131,12 @@ def _once(steps: int) -> Mapping[str, Rungs]:
     return {STANDARD: (steps,)}
 
 
-def _ladder(*rungs: int) -> Mapping[str, Rungs]:
+def ladder(*rungs: int) -> Mapping[str, Rungs]:
     """The first rung is quick, all but the last are standard, all of them thorough."""
     return {QUICK: rungs[:1], STANDARD: rungs[:-1], THOROUGH: rungs}
 
 
-def _margin(steps: int, seed: int) -> PredictionLoss:
+def margin(steps: int, seed: int) -> PredictionLoss:
     return Margin()
 
 
@@ -178,10 +178,10 @@ _ANNEALED = Recipe(
     rule=lambda rungs: SignStep(_annealed(2 / 255, rungs)),
     weight=lambda c, steps: Constant(c),
     map_attacks={
-        "cam": MapAttack(_ladder(50, 50, 200), 20.0, rule=_annealed_momentum, prediction=_margin),
-        "grad": MapAttack(_ladder(50, 100, 300), 20.0),
-        "mask": MapAttack(_ladder(240, 240, 480), 2.5, quantum=120, afresh=True, judges=_hurried),
-        "rts": MapAttack(_ladder(50, 150, 300), 20.0, {"encoder": 0.1}, rule=_annealed_momentum, prediction=_margin),
+        "cam": MapAttack(ladder(50, 50, 200), 20.0, rule=_annealed_momentum, prediction=margin),
+        "grad": MapAttack(ladder(50, 100, 300), 20.0),
+        "mask": MapAttack(ladder(240, 240, 480), 2.5, quantum=120, afresh=True, judges=_hurried),
+        "rts": MapAttack(ladder(50, 150, 300), 20.0, {"encoder": 0.1}, rule=_annealed_momentum, prediction=margin),
     },
     evasion=agreement,
 )
@@ -245,10 +245,10 @@ FLOW_RECIPES: Mapping[str, Recipe] = {
         rule=_flowing,
         weight=lambda c, steps: Constant(c),
         map_attacks={
-            "cam": MapAttack(_ladder(50, 150, 300), 100.0, prediction=_margin),
-            "grad": MapAttack(_ladder(50, 100, 300), 50.0),
-            "mask": MapAttack(_ladder(240, 240, 480), 10.0, quantum=120, afresh=True, judges=_hurried),
-            "rts": MapAttack(_ladder(50, 150, 300), 100.0, {"encoder": 0.1}, prediction=_margin),
+            "cam": MapAttack(ladder(50, 150, 300), 100.0, prediction=margin),
+            "grad": MapAttack(ladder(50, 100, 300), 50.0),
+            "mask": MapAttack(ladder(240, 240, 480), 10.0, quantum=120, afresh=True, judges=_hurried),
+            "rts": MapAttack(ladder(50, 150, 300), 100.0, {"encoder": 0.1}, prediction=margin),
         },
         evasion=agreement,
         further={"cost": 0.0005},

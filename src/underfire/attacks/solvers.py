@@ -1,6 +1,7 @@
 """The named attacks: each solver's attack that ignores the map and its ADV2, by a recipe (see `attacks.recipes`).
 
-A solver is a way to move an image: "pgd" changes pixels within a ball, "stadv" bends the image by a flow.
+A solver is a way to move an image: "pgd" changes pixels within a ball, "stadv" bends the image by a flow, "square"
+changes pixels within a ball and follows no gradient.
 
     attack = adv2(CAM())                        # annealed, of standard effort
     attack = adv2(CAM(), effort="thorough")
@@ -15,6 +16,7 @@ from underfire.attacks.attack import Attack
 from underfire.attacks.evasion import Evaded
 from underfire.attacks.names import NORMS, SOLVERS, AttackSolver
 from underfire.attacks.perturbations import GridPixels, Pixels
+from underfire.attacks.queries import looks_within
 from underfire.attacks.recipes import Recipe, evasion, map_attack, rungs_of
 from underfire.core.checks import check_count, check_number
 from underfire.core.errors import UnderfireError
@@ -102,11 +104,16 @@ def plain(
     *,
     recipe: str = "annealed",
     steps: int | None = None,
+    queries: int | None = None,
     on_grid: bool = False,
     **budget: Any,
 ) -> Attack:
-    """A solver's attack that ignores the map; `budget` overrides fields of its perturbation."""
+    """A solver's attack that ignores the map; `budget` overrides fields of its perturbation.
+
+    It takes so many steps, or those that so many queries allow.
+    """
     own = _within(budget, solver.recipe(recipe), on_grid)
+    steps = _length(steps, queries, Blind())
     steps = own.plain_steps if steps is None else check_count("steps", steps, least=0)
     return Attack(
         name=solver.name,
@@ -126,6 +133,7 @@ def map_aware(
     recipe: str = "annealed",
     effort: str | None = None,
     steps: int | None = None,
+    queries: int | None = None,
     map_weight: float | None = None,
     evade: Sequence[Evaded] = (),
     seed: int = 0,
@@ -134,16 +142,20 @@ def map_aware(
 ) -> Attack:
     """A solver's ADV2; `budget` overrides fields of its perturbation.
 
-    Its effort is quick, standard (the default) or thorough; `steps` are one rung, which every image takes whole.
+    Its effort is quick, standard (the default) or thorough; `steps`, or those that so many `queries` allow, are one
+    rung, which every image takes whole.
     """
     own = _within(budget, solver.recipe(recipe), on_grid)
     parameters = map_attack(own, interpreter)
+    if evade and solver.counts == "queries":
+        raise UnderfireError(f"Solver '{solver.name}' hides from no detector; leave out what it should evade.")
     hidden = evasion(own, interpreter, evade)
-    rungs = rungs_of(parameters, recipe, effort, steps)
+    model = parameters.model(interpreter)
+    rungs = rungs_of(parameters, recipe, effort, _length(steps, queries, model))
     weight = parameters.weight if map_weight is None else check_number("map_weight", map_weight, least=0.0)
     return Attack(
         name=solver.map_aware,
-        interpreter=parameters.model(interpreter),
+        interpreter=model,
         perturbation=own.perturbation,
         rule=(parameters.rule or own.rule)(rungs),
         weights={
@@ -162,7 +174,15 @@ def map_aware(
     )
 
 
-def _warm_start(recipe: Recipe) -> Attack:
+def _length(steps: int | None, queries: int | None, interpreter: Interpreter) -> int | None:
+    """In steps; None where neither is given."""
+    return steps if queries is None else looks_within(queries, interpreter)
+
+
+def _warm_start(recipe: Recipe) -> Attack | None:
+    """None of no steps."""
+    if not recipe.warm_steps:
+        return None
     return Attack(
         name="warm-start",
         interpreter=Blind(),

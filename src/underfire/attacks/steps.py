@@ -10,12 +10,17 @@ from torch import Tensor
 
 from underfire.core.checks import check_count, check_number
 from underfire.core.schedules import Schedule, check_schedule
-from underfire.core.types import Labels, Row, Terms
+from underfire.core.types import Keys, Labels, Row, Terms
 
 
 @runtime_checkable
 class Objective(Protocol):
     """The per-image loss as a function of theta, for images that do not influence each other."""
+
+    @property
+    def keys(self) -> Keys:
+        """The images' identity, for rules that draw."""
+        ...
 
     def __call__(self, theta: Tensor) -> Terms:
         """All terms."""

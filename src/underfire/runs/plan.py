@@ -252,15 +252,17 @@ class _Planner:
         return PlannedAttack(craft, interpreter, solver, evades, scored, files)
 
     def _adv2(self, solver: str, interpreter: Interpreter, **further: Any) -> Attack:
-        length = {"effort": self.settings.effort, "steps": self.settings.steps}
-        given = {**self._recipe(solver), **length, "seed": self.settings.seed}
+        given = {"steps": self.settings.steps, **self._recipe(solver), "seed": self.settings.seed}
+        if given.get("queries") is None:
+            given["effort"] = self.settings.effort
         return solvers.map_aware(SOLVERS[solver], interpreter, **given, **further)
 
     def _recipe(self, solver: str) -> dict[str, Any]:
-        """What the solver's two presets have in common."""
+        """What the solver's two presets have in common; of one that is counted in queries, how many, and no steps."""
         budget = {name: getattr(self.settings, name) for name in SOLVERS[solver].budget}
         on_grid = self.settings.on_grid and "eps" in SOLVERS[solver].budget
-        return {"recipe": self.settings.recipe, "on_grid": on_grid, **budget}
+        asked = {"queries": self.settings.queries, "steps": None} if SOLVERS[solver].counts == "queries" else {}
+        return {"recipe": self.settings.recipe, "on_grid": on_grid, **asked, **budget}
 
     def _first(self, attack: Attack | None) -> Craft | None:
         """An attack that must be run before another one."""

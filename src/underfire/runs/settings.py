@@ -15,15 +15,18 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 from pydantic.fields import FieldInfo
 
 from underfire.attacks.names import (
+    BUDGETS,
     ENSEMBLE,
     GIVEN,
     NORMS,
     OTHERS,
+    QUICK,
     SOLVERS,
     STANDARD,
     SUITES,
     TARGET_CLASSES,
     TARGET_MAPS,
+    THOROUGH,
     Effort,
     attacker,
 )
@@ -294,7 +297,8 @@ class Prescribed(Settings):
         description="annealed, patch (for a small --region), or the paper's: paper, paper-densenet, paper-isic.",
     )
     eps: Budget = Field(
-        default=None, description="Budget of pgd in its norm, such as 8/255 (linf) or 0.5 (l2); default: the recipe's."
+        default=None,
+        description="Budget of pgd in its norm, such as 8/255 (linf) or 0.5 (l2), or of square; default: the recipe's.",
     )
     effort: Effort | None = Field(
         default=None, description="How long hard images are attacked: quick, standard (default) or thorough."
@@ -303,6 +307,9 @@ class Prescribed(Settings):
         default=None,
         ge=1,
         description="ADV2 steps after the warm start, as many for every image, in place of an effort.",
+    )
+    queries: int | None = Field(
+        default=None, ge=4, description="Queries of square for every image, in place of an effort, such as 5000."
     )
 
     @model_validator(mode="after")
@@ -340,7 +347,8 @@ class AttackSettings(Inputs, Prescribed, Varied):
         min_length=1,
         validate_default=True,
         validation_alias="solver",
-        description="pgd changes pixel values, stadv bends the image; or both.",
+        description="pgd changes pixel values, stadv bends the image, square changes pixel values by queries alone; or "
+        "several.",
     )
     region: str | None = Field(
         default=None,
@@ -409,6 +417,17 @@ class AttackSettings(Inputs, Prescribed, Varied):
                 raise UnderfireError(f"'{name}' cannot be evaded; name fs, consistency, fs+consistency or {ENSEMBLE}.")
             if name != ENSEMBLE:
                 judgements_named(name, self.interpreters)
+        return self
+
+    @model_validator(mode="after")
+    def _length_of_a_solver(self) -> "AttackSettings":
+        counted = {SOLVERS[each].counts for each in self.solvers}
+        for name in {"steps", "queries"} - counted:
+            if getattr(self, name) is not None:
+                (own,) = counted
+                raise UnderfireError(f"Solver '{self.solvers[0]}' counts {own}; give --{own} in place of --{name}.")
+        if self.evade and SOLVERS[self.solvers[0]].counts == "queries":
+            raise UnderfireError(f"Solver '{self.solvers[0]}' hides from no detector; name another --solver first.")
         return self
 
     @model_validator(mode="after")
@@ -534,15 +553,20 @@ class TransferSettings(Viewed):
 
 @dataclass(frozen=True)
 class StudySize:
-    """How many images are attacked, searched for objects, and taken to calibrate detectors."""
+    """How many images are attacked, searched for objects, and taken to calibrate detectors; how much may be asked."""
 
     attacked: int
     located: int
     benign: int
+    queries: int
 
 
 SCALES: Mapping[str, StudySize] = MappingProxyType(
-    {"quick": StudySize(4, 40, 80), "standard": StudySize(64, 200, 200), "full": StudySize(1000, 1000, 400)}
+    {
+        "quick": StudySize(4, 40, 80, BUDGETS[QUICK]),
+        "standard": StudySize(64, 200, 200, BUDGETS[STANDARD]),
+        "full": StudySize(1000, 1000, 400, BUDGETS[THOROUGH]),
+    }
 )
 
 
@@ -552,6 +576,12 @@ class StudySettings(Source, Masked, Explained, Prescribed, Seeded):
     model_config = ConfigDict(title="Study")
 
     defended: Names = Field(default=(), description="Defended interpreters for the study aid: rts:FILE,smooth:NAME.")
+    surrogates: Names = Field(
+        default=(),
+        validation_alias="surrogate",
+        description="Other classifiers of the same classes for the study blackbox to attack in place of the model, "
+        "comma-separated: MODEL or MODEL@WEIGHTS.",
+    )
     scale: Literal["quick", "standard", "full"] = Field(
         default="standard", description=f"How many images: {', '.join(SCALES)}."
     )

@@ -20,13 +20,16 @@ from underfire.attacks.steps import (
 )
 from underfire.core import rows
 from underfire.core.schedules import Constant, Linear
-from underfire.core.types import Terms
+from underfire.core.types import Keys, Terms
 
+KEYS = torch.arange(2)  # of images, which these rules do not ask for
 START = torch.tensor([[0.5, -2.0, 0.0], [1.0, 1.0, -3.0]])
 
 
 class Quadratic:
     """Half the squared distance to (0, 0, 1), row by row."""
+
+    keys = KEYS
 
     def __call__(self, theta: Tensor) -> Terms:
         loss = (theta - torch.tensor([0.0, 0.0, 1.0])).square().sum(1) / 2
@@ -158,6 +161,7 @@ class Plane:
     bound: float = math.inf
     read: list[Tensor] = field(default_factory=list)
     asked: list[Tensor] = field(default_factory=list)
+    keys: Keys = field(default_factory=lambda: KEYS)
 
     def __call__(self, theta: Tensor) -> Terms:
         self.read.append(theta.detach())

@@ -160,6 +160,9 @@ def test_settings_out_of_range_are_refused(changes: dict[str, Any]) -> None:
         ({"evade": ("ensemble",), "target_map": "patch"}, "no --target-map"),
         ({"solvers": ("stadv",), "eps": 0.1}, "leave out --eps"),
         ({"solvers": ("stadv",), "on_grid": True}, "leave out --on-grid"),
+        ({"solvers": ("square",), "steps": 3}, "Solver 'square' counts queries; give --queries in place of --steps"),
+        ({"solvers": ("stadv", "pgd"), "queries": 99}, "Solver 'stadv' counts steps; give --steps in place of --que"),
+        ({"solvers": ("square", "pgd"), "steps": None, "evade": ("fs",)}, "name another --solver first"),
     ],
 )
 def test_attacks_that_make_no_sense_are_refused(changes: dict[str, Any], sentence: str) -> None:
