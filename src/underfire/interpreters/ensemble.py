@@ -65,7 +65,12 @@ class Ensemble:
         return Reading(readings[0].logits, readings[0].log_prob, self._stacked([each.maps for each in readings]), terms)
 
     def _stacked(self, maps: Sequence[Float[Tensor, "n _v _i _j"]]) -> Float[Tensor, "n views i j"]:
-        views, rows, columns = (max(each.shape[axis] for each in maps) for axis in (1, 2, 3))
         scales = ((weight / max(self.weights)) ** 0.5 for weight in self.weights)
-        scaled = [scale * area_mean(each, rows, columns) for scale, each in zip(scales, maps, strict=True)]
-        return torch.cat([each.expand(-1, views, -1, -1) for each in scaled], 2)
+        return stacked([scale * each for scale, each in zip(scales, maps, strict=True)])
+
+
+def stacked(maps: Sequence[Float[Tensor, "n _v _i _j"]]) -> Float[Tensor, "n views i j"]:
+    """One below the other, on the finest grid among them; a map of one view is repeated in all."""
+    views, rows, columns = (max(each.shape[axis] for each in maps) for axis in (1, 2, 3))
+    resized = [area_mean(each, rows, columns) for each in maps]
+    return torch.cat([each.expand(-1, views, -1, -1) for each in resized], 2)

@@ -110,12 +110,19 @@ class Craft(Identified):
 
     of: TargetClasses
     attack: Attack
-    goal: "Explain | TargetMaps | None"
+    goal: "Explain | ExplainElsewhere | TargetMaps | None"
     start: "Craft | RandomPoints | None"
     anchor: "Craft | None" = None
     noise: "Repeat | None" = None
     region: Region | None = None
     version: int = 5
+
+
+@dataclass(frozen=True)
+class CraftElsewhere(Craft):
+    """The same against another classifier, whose fingerprint is `model` and whose classes the rows are."""
+
+    model: str = ""
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,7 @@ _ENTRIES = (
     Entry("random-patch", "Tables 6 and 7; Fig. 11", "Can maps be led to a random patch?"),
     Entry("random-class", "Table 8; Fig. 12, 13, 21 and 22", "Can maps be led to those of another image?"),
     Entry("transfer", "Table 9; Fig. 14", "Are other interpreters deceived, too?"),
+    Entry("blackbox", "not in the paper", "How much must an attacker know?"),
     Entry("gap", "Proposition 1", "How much does an attack move by integrated gradients, and would IG show it?"),
     Entry("aid", "Table 10; Fig. 15 and 16", "Do defended interpreters tell?"),
     Entry("threats", "not in the paper", "How little must change, in L2 or within a patch?"),

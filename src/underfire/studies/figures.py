@@ -4,7 +4,7 @@ figure = Figure("figure-5", "Fig. 5. …", bars(("CAM", "GRAD"), [Series("PGD", 
 write(figure, Path("runs/x/figures"))                   # figure-5.svg and figure-5.png
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from underfire.core.io import write_bytes
-from underfire.core.plots import COLOURS, INK, STYLE, drawable, in_lines, svg
+from underfire.core.plots import COLOURS, INK, LINES, STYLE, drawable, in_lines, svg
 from underfire.metrics.intervals import Estimate
 
 Drawing = matplotlib.figure.Figure
@@ -108,6 +108,43 @@ def _bars(axes: Axes, groups: Sequence[str], series: Sequence[Series]) -> None:
     axes.tick_params(axis="x", length=0)
     axes.grid(axis="y", color=INK, alpha=0.2, linewidth=0.6)
     axes.set_ylim(bottom=0)
+
+
+@dataclass(frozen=True)
+class Level:
+    """A share that is reached at a cost; at any cost where it is None."""
+
+    name: str
+    cost: int | None
+    share: Estimate
+
+
+def growing(panels: Mapping[str, Sequence[Level]], x: str, y: str) -> Drawing:
+    """Panels side by side: shares by cost with their 95 % intervals; dashed lines are those that cost nothing of it."""
+    with matplotlib.rc_context({**STYLE, "axes.spines.left": True}):
+        figure = Drawing(figsize=(1.0 + 2.5 * len(panels), 3.2), layout="constrained")
+        figure.patch.set_alpha(0)
+        for place, (title, levels) in enumerate(panels.items(), 1):
+            axes = figure.add_subplot(1, len(panels), place, facecolor="none")
+            _growing(axes, levels)
+            axes.set_title(drawable(title), fontsize=9)
+            axes.set(xlabel=x, ylabel=y if place == 1 else "", xscale="log", ylim=(-0.02, 1.02))
+        handles, names = figure.axes[0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside lower left", ncols=3, frameon=False, fontsize=8)
+        return figure
+
+
+def _growing(axes: Axes, levels: Sequence[Level]) -> None:
+    for number, name in enumerate(dict.fromkeys(each.name for each in levels)):
+        own, colour = [each for each in levels if each.name == name], COLOURS[number % len(COLOURS)]
+        costs, shares = [each.cost for each in own if each.cost is not None], [each.share.value for each in own]
+        if not costs:
+            axes.axhline(shares[0], color=colour, linestyle=LINES[1], linewidth=1.3, label=drawable(name))
+            continue
+        reach = np.array([(each.share.value - each.share.low, each.share.high - each.share.value) for each in own])
+        axes.errorbar(costs, shares, reach.T.clip(0), color=colour, marker="o", ms=4, capsize=2, label=drawable(name))
+        axes.set_xticks(costs, [f"{each:,}" for each in costs])
+        axes.minorticks_off()
 
 
 Panel = Tensor | None  # an image 3HW or a map hw in [0, 1]; None leaves its place empty
