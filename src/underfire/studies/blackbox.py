@@ -172,10 +172,11 @@ def experiment(settings: BlackboxSettings, subject: Subject) -> Experiment:
 
     def choose_images() -> Chosen:
         selection = choose(select, subject.image_set, classifier)
-        preflight(settings.explainers(), classifier, selection.samples)
+        first, explainers = selection.chosen.samples([0]), settings.explainers()
+        preflight(explainers, classifier, first)
         if surrogate is not None:
-            _check_classes(surrogate, classifier, selection.samples.images[:1])
-            preflight(map(attackers.on_surrogates, settings.explainers()), surrogate, selection.samples)
+            _check_classes(surrogate, classifier, first.images)
+            preflight(map(attackers.on_surrogates, explainers), surrogate, first)
         says = {"recipe": describe([each.craft.attack for each in attackers.attempts()])}
         return chosen(settings, subject, select, selection, says)
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from underfire.core.errors import UnderfireError
 from underfire.core.io import rows_where
 from underfire.data.image_set import open_images
 from underfire.interpreters import CAM, GRAD, MASK
@@ -124,6 +125,15 @@ def test_several_surrogates_are_attacked_as_one(
     goal = surrogate.goal
     assert goal is not None
     assert run.store.read(key(goal), "map", run.ids).shape[1:] == (32, 16), "one map below the other"
+
+
+def test_surrogates_of_other_classes_are_refused(
+    executed: Callable[..., Run], settings: BlackboxSettings, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.py"
+    other.write_text("from tiny_networks import network\n\n\ndef build():\n    return network('resnet')\n")
+    with pytest.raises(UnderfireError, match="The surrogates have 5 classes and the model has 3; name others"):
+        executed(settings.model_copy(update={"surrogates": (f"{other}:build",)}))
 
 
 def test_tables_and_figure_name_every_attacker(run: Run, tmp_path: Path) -> None:
