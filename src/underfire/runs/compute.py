@@ -1,6 +1,7 @@
 """What a spec means: rows of a stage, computed from those of the stages that it needs.
 
     for ids, tensors in compute(spec, inputs, context): ...
+    for ids, tensors in compute_as_fits(spec, inputs, context): ...      # in smaller batches where memory is short
 
 A pure function of rows: it knows no store, and is the same wherever it is called. What `inputs` are is said by
 `underfire.runs.needs`; `underfire.runs.driver` reads them and stores what comes out.
@@ -8,7 +9,7 @@ A pure function of rows: it knows no store, and is the same wherever it is calle
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import singledispatch
 from itertools import chain
 from typing import Any
@@ -33,7 +34,7 @@ from underfire.interpreters.randomize import DEPTHS, randomized, rebind
 from underfire.metrics.maps import compare_maps, linf, map_l1
 from underfire.models.classifier import Classifier
 from underfire.models.noise import Trial, disturbed
-from underfire.runs.needs import StageInputs, crafted
+from underfire.runs.needs import StageInputs, crafted, left_of
 from underfire.runs.specs import (
     Believed,
     Bound,
@@ -49,6 +50,7 @@ from underfire.runs.specs import (
     Reported,
     Saved,
     SignNoise,
+    Spec,
     TargetClasses,
     TargetMaps,
     Vary,
@@ -61,13 +63,15 @@ Rows = Iterator[tuple[tuple[str, ...], Mapping[str, Tensor]]]  # some ids and th
 class Context:
     """What stages are computed with; batch_size is the number of images worked on at a time.
 
-    `on_step` hears of the progress, `on_pause` how far images are that have no rows yet.
+    `on_step` hears of the progress, `on_pause` how far images are that have no rows yet, and `on_notice` whatever else
+    there is to say, in one sentence.
     """
 
     classifier: Classifier
     batch_size: int
     on_step: Callable[[Progress], None] = lambda progress: None
     on_pause: Callable[[engine.Paused], None] = lambda paused: None
+    on_notice: Callable[[str], None] = lambda sentence: None
 
 
 @contextmanager
@@ -94,6 +98,29 @@ def logits_of(classifier: Classifier, images: Images) -> Logits:
     """From images in memory to logits in memory, without a graph."""
     with torch.no_grad():
         return classifier(images.to(classifier.device)).cpu()
+
+
+def compute_as_fits(spec: Spec, inputs: StageInputs, context: Context) -> Rows:
+    """What `compute` gives; where the device's memory does not hold a batch, what is left goes on with half of it.
+
+    UnderfireError if it holds not even one image.
+    """
+    left, done = inputs, set[str]()
+    while True:
+        try:
+            for ids, tensors in compute(spec, left, context):
+                yield ids, tensors
+                done.update(ids)
+            return
+        except torch.OutOfMemoryError as problem:
+            if context.batch_size == 1:
+                raise UnderfireError("The device's memory does not hold what a single image takes.") from problem
+        torch.cuda.empty_cache()
+        half = context.batch_size // 2
+        context.on_notice(
+            f"Memory does not hold {context.batch_size} images at a time; going on with {half} (--batch)."
+        )
+        left, context = left_of(spec, inputs, done), replace(context, batch_size=half)
 
 
 @singledispatch

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from underfire.attacks import engine
 from underfire.attacks.engine import Progress
-from underfire.runs.compute import Context, compute
+from underfire.runs.compute import Context, compute_as_fits
 from underfire.runs.needs import StageInputs, needs, pool_of, shards
 from underfire.runs.specs import Craft, Spec, describe, key
 from underfire.runs.store import Store
@@ -53,7 +53,7 @@ def _run_piece(spec: Spec, ids: tuple[str, ...], store: Store, context: Context)
     def pause(at_work: engine.Paused) -> None:
         store.pause(key(spec), [ids[i] for i in at_work.index], at_work.rows)
 
-    for part, tensors in compute(spec, read_inputs(spec, ids, store), replace(context, on_pause=pause)):
+    for part, tensors in compute_as_fits(spec, read_inputs(spec, ids, store), replace(context, on_pause=pause)):
         store.append(key(spec), part, tensors)
     store.forget(key(spec))
 

@@ -98,7 +98,7 @@ def execute(
 ) -> Run:
     """Compute what the folder `out` does not hold yet; UnderfireError if it holds a run with other settings.
 
-    `on_chosen` is told how the images were found before anything is computed.
+    `on_chosen` is told how the images were found before anything is computed, and where batches had to be smaller.
 
     Shared stages are those of all runs in the folder around `out`. A crew computes in place of this process.
     """
@@ -119,7 +119,7 @@ def execute(
         if set(ids) - set(run.store.done(images)):
             (chosen or experiment.choose()).keep(run.store)
         chosen = None  # its images are in the store
-        context = Context(classifier, even_batch_size(len(ids), batch_size))
+        context = Context(classifier, even_batch_size(len(ids), batch_size), on_notice=on_chosen)
         if (
             experiment.perform(experiment.plan, ids, context, run, on_progress, crew)
             or not (out / experiment.table).exists()

@@ -6,7 +6,7 @@ Most stages want the rows of the images at hand and no others. Few look at all i
 computed: they have a pool, and are computed in one piece.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import singledispatch
 from typing import Any
@@ -175,6 +175,19 @@ def _(spec: Craft) -> Mapping[str, Need]:
         "start": spec.start and Need(key(spec.start), "theta"),
     }
     return {**_rows(spec.of.of, "image"), **_rows(spec.of, "target"), **{k: v for k, v in first.items() if v}}
+
+
+def left_of(spec: Spec, inputs: StageInputs, done: Collection[str]) -> StageInputs:
+    """The inputs of those images alone that are not done."""
+    left = [i for i, name in enumerate(inputs.ids) if name not in done]
+    pooled = {part for part, need in needs(spec).items() if need.pooled}
+    tensors = {part: rows if part in pooled else rows[left] for part, rows in inputs.tensors.items()}
+    paused = [place for place, i in enumerate(inputs.paused.index) if i in left]
+    at_work = engine.Paused(
+        tuple(left.index(inputs.paused.index[place]) for place in paused),
+        {name: rows[paused] for name, rows in inputs.paused.rows.items()},
+    )
+    return StageInputs(tuple(inputs.ids[i] for i in left), tensors, inputs.pool, at_work)
 
 
 def crafted(maps: Explain) -> Craft:

@@ -27,7 +27,7 @@ from underfire.attacks.engine import Progress
 from underfire.core.errors import UnderfireError, first_line
 from underfire.models.classifier import Classifier
 from underfire.models.user_code import modules_of_users
-from underfire.runs.compute import Context, compute
+from underfire.runs.compute import Context, compute_as_fits
 from underfire.runs.dispatch import Computed, Ended, Event
 from underfire.runs.needs import StageInputs
 from underfire.runs.paths import found
@@ -133,7 +133,9 @@ class Worker:
                 put(progress)
 
         try:
-            for ids, tensors in compute(spec, inputs, Context(self._classifier(reference), batch_size, on_step)):
+            for ids, tensors in compute_as_fits(
+                spec, inputs, Context(self._classifier(reference), batch_size, on_step)
+            ):
                 put(Computed(ids, {name: rows.detach().cpu() for name, rows in tensors.items()}))
         except Exception as problem:  # whatever a user's model raises
             put(Ended(f"{problem}" if isinstance(problem, UnderfireError) else f"{type(problem).__name__}: {problem}"))

@@ -1,5 +1,6 @@
 """How stages are cut, what they read, and what is said of their progress."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -7,18 +8,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from underfire.attacks.engine import Progress
+from underfire.attacks.engine import Paused, Progress
 from underfire.attacks.solvers import adv2, pgd
 from underfire.attacks.target_maps import Patch, RandomClassMap
+from underfire.core.errors import UnderfireError
+from underfire.core.types import Images, Logits
 from underfire.data.corruptions import PNG
 from underfire.data.image_set import open_images
-from underfire.interpreters import CAM
+from underfire.interpreters import CAM, GRAD
 from underfire.models.classifier import Classifier
 from underfire.runs import needs as needs_module
 from underfire.runs.choosing import choose, keep
 from underfire.runs.compute import Context, compute
 from underfire.runs.driver import StageProgress, read_inputs, run_stage
-from underfire.runs.needs import Need, StageInputs, needs, pool_of, shards
+from underfire.runs.needs import Need, StageInputs, left_of, needs, pool_of, shards
 from underfire.runs.specs import CalibratedNoise, Craft, Explain, Saved, Select, TargetClasses, TargetMaps, key
 from underfire.runs.store import Store
 
@@ -69,6 +72,55 @@ def test_rows_are_the_same_bits_whatever_is_computed_at_once(
         for name in names:
             assert torch.equal(*(each.read(key(spec), name, ids) for each in (store, other))), (spec, name)
     assert len(list((tmp_path / "other" / "stages" / key(TARGETS)).glob("shard-*"))) == 4
+
+
+@pytest.fixture
+def hungry(context: Context, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Have a device on which only so many images fit."""
+    forward = Classifier.forward
+
+    def fits(images: int) -> None:
+        def within_memory(classifier: Classifier, x: Images) -> Logits:
+            if len(x) > images:
+                raise torch.OutOfMemoryError("out of memory")
+            return forward(classifier, x)
+
+        monkeypatch.setattr(Classifier, "forward", within_memory)
+
+    return fits
+
+
+def test_batches_are_halved_until_they_fit(
+    store: Store, tmp_path: Path, context: Context, hungry: Callable[[int], None]
+) -> None:
+    """Rows are those of the smaller batch, bit for bit."""
+    ids, other, said = store.done(key(SELECT)), Store(tmp_path / "other"), list[str]()
+    other.append(key(SELECT), ids, {name: store.read(key(SELECT), name, ids) for name in ("image", "label")})
+    for spec in STAGES:
+        run_stage(spec, ids, store, replace(context, batch_size=3))
+    hungry(3)
+    for spec in STAGES:
+        run_stage(spec, ids, other, replace(context, batch_size=6, on_notice=said.append))
+        for name in next(iter(compute(spec, read_inputs(spec, ids[:2], store), context)))[1]:
+            assert torch.equal(*(each.read(key(spec), name, ids) for each in (store, other))), (spec, name)
+    assert set(said) == {"Memory does not hold 6 images at a time; going on with 3 (--batch)."}
+    hungry(0)
+    with pytest.raises(UnderfireError, match="does not hold what a single image takes"):
+        run_stage(Explain(SELECT, GRAD()), ids, store, context)
+
+
+def test_what_is_left_of_inputs_keeps_its_pool_and_how_far_images_are() -> None:
+    spec = TargetMaps(TARGETS, MAPS, RandomClassMap(), 0)
+    rows = torch.arange(3.0)
+    paused = Paused((0, 2), {"theta": torch.tensor([10.0, 12.0])})
+    left = left_of(
+        spec, StageInputs(("a", "b", "c"), {"target": rows, "label": rows, "benign": rows}, ("a",), paused), "a"
+    )
+    assert (left.ids, left.pool, left.paused.index) == (("b", "c"), ("a",), (1,))
+    assert {name: held.tolist() for name, held in left.tensors.items()} == {
+        "target": [1, 2], "label": [0, 1, 2], "benign": [0, 1, 2],
+    }  # fmt: skip
+    assert left.paused.rows["theta"].tolist() == [12]
 
 
 def test_a_stage_can_be_computed_without_a_store(store: Store, context: Context) -> None:
