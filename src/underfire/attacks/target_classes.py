@@ -10,7 +10,7 @@ A rule is a frozen record of parameters. Rules draw from (seed, image) alone.
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
@@ -139,6 +139,12 @@ def target_class_named(text: str) -> TargetClass:
     )
 
 
+def listed_classes(given: Any, ids: Sequence[str]) -> ListedClass:
+    """Target classes in a tensor, an array or a list, one for each image, or one for all; UnderfireError otherwise."""
+    classes = _as_classes(given, torch.zeros(len(ids), dtype=torch.int64)).tolist()
+    return _listed(dict(zip(ids, classes, strict=True)), "target=")
+
+
 def random_class(labels: Labels, classes: int, keys: Keys, seed: int) -> Labels:
     """A uniformly random class other than the label, a function of (seed, image) alone."""
     offset = rng.integers(seed, "target class", keys, torch.zeros_like(keys), 1, classes - 1)[:, 0]
@@ -192,8 +198,12 @@ def _read_targets(table: Path) -> ListedClass:
         targets[name] = target
     if not targets:
         raise UnderfireError(f"{table} names no files: write one line for each image to be attacked")
+    return _listed(targets, str(table))
+
+
+def _listed(targets: Mapping[str, int], origin: str) -> ListedClass:
     digest = hashlib.blake2b(json.dumps(sorted(targets.items())).encode(), digest_size=16).hexdigest()
-    return ListedClass(digest, MappingProxyType(targets), str(table))
+    return ListedClass(digest, MappingProxyType(targets), origin)
 
 
 _NAMED: Mapping[str, TargetClass] = MappingProxyType(

@@ -8,7 +8,7 @@
 A run folder holds what the command of that name leaves; called again in the same folder it is resumed and grows.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,7 +17,9 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from underfire.attacks.api import check_wrapped
+from underfire.attacks.target_classes import ListedClass, listed_classes
 from underfire.core.errors import UnderfireError
+from underfire.core.types import Labels
 from underfire.data.class_names import for_classifier
 from underfire.data.datasets import image_set_of
 from underfire.data.image_set import INTERPOLATIONS, ImageSet
@@ -79,13 +81,15 @@ def evaluate(
     *,
     out: str | Path,
     labels: Any = None,
+    target: Labels | Sequence[int] | int | None = None,
     batch: int = 16,
     **options: Any,
 ) -> Run:
     """Measure images that somebody else's attack made as `underfire evaluate` does, and write the report.
 
     benign, labels: as the images of `run`. attacked: the same images in the same order, or a path whose files have
-    their names. options are those of `underfire evaluate` by their names: name, target_class, n, seed, ….
+    their names. target: the class that the attack was after, for each attacked image or for all. options are those of
+    `underfire evaluate` by their names: name, target_class (a rule or a file), n, seed, ….
     UnderfireError for whatever does not fit.
     """
     shown, given = _explainers(interpreters), {"images": _name_of(benign), "attacked": _name_of(attacked)}
@@ -95,8 +99,11 @@ def evaluate(
     else:
         settings, image_set = _opened(settings, model, benign, labels)
         pairs = evaluation.GivenPairs(image_set, paired(image_set, _attacked(attacked, image_set)))
+    rule = None if target is None else listed_classes(target, pairs.attacked.ids)
+    if rule is not None:
+        settings = settings.model_copy(update={"target_class": _only(settings.target_class, rule)})
     made = evaluation.execute(
-        settings, model, pairs, Path(out), command="underfire.evaluate", explainers=shown, batch_size=batch
+        settings, model, pairs, Path(out), command="underfire.evaluate", explainers=shown, rule=rule, batch_size=batch
     )
     write_report(made, made.path / REPORT)
     return made
@@ -166,6 +173,13 @@ def _opened(settings: S, model: Classifier, images: Any, labels: Any) -> tuple[S
     how = settings.interpolation or INTERPOLATIONS[0]
     given = replace(image_set_of(images, labels), crop=settings.crop, resize=settings.resize, interpolation=how)
     return settings, for_classifier(given, model)
+
+
+def _only(target_class: str | None, rule: ListedClass) -> str:
+    """What run.json calls target classes that are given; UnderfireError if there is a rule for them as well."""
+    if target_class is not None:
+        raise UnderfireError(f"target= and target_class={target_class!r} both say what an attack was after; give one.")
+    return f"given {rule.digest}"
 
 
 def _attacked(attacked: Any, benign: ImageSet) -> ImageSet:

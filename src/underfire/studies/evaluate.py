@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from underfire.attacks.target_classes import RandomClass, target_class_named
+from underfire.attacks.target_classes import RandomClass, TargetClass, target_class_named
 from underfire.core.losses import confidence
 from underfire.data.class_names import first_picture, for_classifier
 from underfire.data.corruptions import FILES
@@ -89,11 +89,14 @@ class EvaluationPlan:
 
     @classmethod
     def of(
-        cls, settings: EvaluateSettings, select: Select, pictures: str, explainers: Sequence[Interpreter]
+        cls,
+        settings: EvaluateSettings,
+        select: Select,
+        pictures: str,
+        explainers: Sequence[Interpreter],
+        rule: TargetClass | None,
     ) -> "EvaluationPlan":
-        targets = None
-        if settings.target_class is not None:
-            targets = TargetClasses(select, settings.seed, target_class_named(settings.target_class))
+        targets = None if rule is None else TargetClasses(select, settings.seed, rule)
         given, interpreters = Given(select, pictures, targets), list[PlannedInterpreter]()
         for each in explainers:
             benign = scored_maps(select, each)
@@ -146,6 +149,7 @@ def execute(
     *,
     command: str,
     explainers: Sequence[Interpreter] | None = None,
+    rule: TargetClass | None = None,
     batch_size: int = 16,
     on_chosen: Callable[[str], None] = lambda sentence: None,
     on_progress: Report = lambda planned, progress: None,
@@ -153,7 +157,7 @@ def execute(
 ) -> Run:
     """Compute what the folder `out` does not hold yet; UnderfireError if it holds a run with other settings."""
     return execute_experiment(
-        experiment(settings, classifier, pairs, batch_size, explainers),
+        experiment(settings, classifier, pairs, batch_size, explainers, rule),
         out,
         classifier,
         command=command,
@@ -170,18 +174,21 @@ def experiment(
     pairs: GivenPairs,
     batch_size: int = 16,
     explainers: Sequence[Interpreter] | None = None,
+    rule: TargetClass | None = None,
 ) -> Experiment:
     """The measurements; what cannot be classified or explained is found out when the images are chosen.
 
-    Explainers that are given stand in for those that the settings name.
+    Explainers and a rule for target classes that are given stand in for those that the settings name.
     """
-    rule = RandomClass() if settings.target_class is None else target_class_named(settings.target_class)
-    candidates, subject = rule.candidates(pairs.first), Subject(classifier, pairs.benign)
+    if rule is None and settings.target_class is not None:
+        rule = target_class_named(settings.target_class)
+    possible = rule or RandomClass()
+    candidates, subject = possible.candidates(pairs.first), Subject(classifier, pairs.benign)
     asked, settings = settings, settings.model_copy(update={"n": min(settings.n or len(candidates), len(candidates))})
-    select = select_from(settings, classifier, rule.candidates(pairs.benign))
+    select = select_from(settings, classifier, possible.candidates(pairs.benign))
     pictures = _digest(pairs.attacked)
     shown = tuple(explainers or settings.explainers())
-    plan = EvaluationPlan.of(settings, select, pictures, shown)
+    plan = EvaluationPlan.of(settings, select, pictures, shown, rule)
 
     def choose_pairs() -> Chosen:
         selection = choose(select, candidates, classifier)
@@ -237,6 +244,7 @@ def _continued(
         return None
     smaller = settings.model_copy(update={"n": held["n"], "interpreters": tuple(held["interpreters"])})
     explainers = {name: each.interpreter for name, each in zip(settings.interpreters, plan.interpreters, strict=True)}
-    select = replace(plan.given.of, n=smaller.n)
+    select, targets = replace(plan.given.of, n=smaller.n), plan.given.targets
+    rule = None if targets is None else targets.rule
     shown = [explainers[name] for name in smaller.interpreters]
-    return EvaluationPlan.of(smaller, select, plan.given.pictures, shown).stages
+    return EvaluationPlan.of(smaller, select, plan.given.pictures, shown, rule).stages

@@ -67,6 +67,24 @@ def with_activations() -> nn.Module:
     return net
 
 
+class LightningShaped(nn.Module):
+    """What a LightningModule adds to a module: a trainer that cannot be asked before it is there, and methods."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self._trainer = network("resnet"), None
+
+    @property
+    def trainer(self) -> Any:
+        raise RuntimeError("LightningShaped is not attached to a `Trainer`.")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+        return nn.functional.cross_entropy(self(batch[0]), batch[1])
+
+
 def with_five_axes() -> nn.Module:
     net = network("resnet")
     net.register_buffer("anchors", torch.zeros(1, 2, 3, 1, 2))
@@ -91,6 +109,7 @@ WORKING: Mapping[str, Callable[[], nn.Module]] = {
     "compiled": lambda: torch.compile(network("resnet")),
     "a compiled layer": lambda: changed(lambda net: setattr(net, "conv", torch.compile(net.conv))),
     "parallel": lambda: nn.DataParallel(network("resnet")),
+    "lightning": LightningShaped,
     "old weight_norm": lambda: changed(lambda net: nn.utils.weight_norm(net.conv)),
     "parametrised": lambda: changed(lambda net: nn.utils.parametrizations.weight_norm(net.conv)),
     "spectral": lambda: changed(lambda net: nn.utils.parametrizations.spectral_norm(net.conv)),

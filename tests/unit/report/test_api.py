@@ -75,6 +75,26 @@ def test_given_tensors_are_evaluated(model: Classifier, photos: ImageSet, tmp_pa
     assert "reports" in unlabelled.info["labels_by"]
 
 
+def test_classes_that_others_were_after_are_given_as_in_adv2(
+    model: Classifier, photos: ImageSet, tmp_path: Path
+) -> None:
+    x, target = pixels(photos), (photos.labels + 1) % 3
+    given = {"interpreters": ["cam"], "labels": photos.labels}
+    run = uf.evaluate(model, x, x.flip(1), target=target, out=tmp_path / "run", **given)
+    rows = run.outcomes().to_pylist()
+    assert [row["class_target"] for row in rows] == target[[int(row["id"]) for row in rows]].tolist()
+    by_rule = uf.evaluate(model, x, x.flip(1), target_class="next", out=tmp_path / "rule", **given)
+    assert by_rule.outcomes().equals(run.outcomes())
+    with pytest.raises(uf.UnderfireError, match="other settings: target_class was given"):
+        uf.evaluate(model, x, x.flip(1), target=(target + 1) % 3, out=tmp_path / "run", **given)
+    for wrong, sentence in (
+        ({"target": target[:2]}, "one integer target class per"),
+        ({"target_class": "next"}, "give one"),
+    ):
+        with pytest.raises(uf.UnderfireError, match=sentence):
+            uf.evaluate(model, x, x.flip(1), out=tmp_path / "run", **{"target": target, **wrong, **given})
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
