@@ -44,7 +44,7 @@ _ENTRIES = (
     Entry(
         "evasiveness",
         "Tables 4 and 5",
-        "Would feature squeezing have noticed, even where the attacker knows of it?",
+        "Would a detector have noticed, even where the attacker knows of it?",
     ),
     Entry(
         "case-study",

@@ -33,3 +33,22 @@ def test_tables_4_and_5(tmp_path: Path) -> None:
     assert names_of(found["table-5"]) == [("ΔL1",), ("IoU",)]
     assert printed(found["table-5"]) == [numbers(".28 .09 .09 .22 .01 .02"), numbers(".21 .65 .61 .29 .93 .94")]
     assert found["table-5"].rows[0].cells[2][0].ours.n == len(IDS), "each squeezer's ADV² of an image counts as one"
+
+
+def test_self_consistency_has_a_table_of_its_own(tmp_path: Path) -> None:
+    """Of each interpreter's own detectors, by what hides from each; PGD's images are everybody's."""
+    kinds = ("fs", "consistency", "fs+consistency")
+    rows = []
+    for detector in ("fs", "consistency:cam", "fs+consistency:cam"):
+        rows += benign_rows(detector) + detection_rows(detector, "pgd", scores=[2.0])
+        rows += detection_rows(detector, "adv2", "cam", scores=[2.0, 0.0])
+        for evaded in kinds:
+            score = 0.0 if detector == (evaded if evaded == "fs" else f"{evaded}:cam") else 2.0
+            rows += detection_rows(detector, f"adv2-evading-{evaded}", "cam", scores=[score])
+    write_table(tmp_path / detections.TABLE, pa.Table.from_pylist(rows, detections.COLUMNS))
+    attacks = ("pgd", "adv2", *(f"adv2-evading-{each}" for each in kinds))
+    table = by_name(evasiveness.tables(held_run(*attacks, names=("cam",), path=tmp_path)))["adaptive"]
+    assert table.columns == ("PGD", "ADV²", "evading squeezing", "evading consistency", "evading both")
+    assert names_of(table) == [("CAM", "squeezing"), ("CAM", "consistency"), ("CAM", "both")]
+    ours = [[value.ours.value for cell in row.cells for value in cell if value.ours] for row in table.rows]
+    assert ours == [[1.0, 0.5, 0.0, 1.0, 1.0], [1.0, 0.5, 1.0, 0.0, 1.0], [1.0, 0.5, 1.0, 1.0, 0.0]]
