@@ -65,6 +65,18 @@ def test_an_interpreter_of_ones_own(run: Run) -> None:
     assert float(dual[2]) < float(plain[2]) / 2
 
 
+def test_an_interpreter_of_ones_own_keeps_the_laws() -> None:
+    """What docs/own-interpreter.md asks before a number is believed, of the one that CONTRIBUTING.md adds."""
+    mine = runpy.run_path(str(EXAMPLES / "own_interpreter.py"))["InputTimesGradient"]()
+    model, scenes = Classifier.load("demo"), demo_images(3)
+    x, y = torch.stack([scenes.read(i) for i in range(3)]).requires_grad_(), scenes.labels
+    maps, read = mine.explain(model, x, y), mine.read(model, mine.begin(model, x, y, y), x, y)
+    assert not maps.requires_grad
+    assert read.maps.requires_grad
+    torch.testing.assert_close(read.maps[:, 0].detach(), maps)
+    torch.testing.assert_close(mine.explain(model, x[1:2], y[1:2]), maps[1:2])
+
+
 @pytest.mark.extended
 def test_interpreters_compared(run: Run) -> None:
     header, *lines = run("compare_interpreters.py")
