@@ -476,9 +476,17 @@ class AuditSettings(Inputs):
         given = {
             name: getattr(self, name) for name in (*Inputs.model_fields, "eps", "on_grid") if name != "interpreters"
         }
-        evade = (self.detector,) if self.detector is not None and can_be_evaded(self.detector) else ()
-        made = AttackSettings(**given, solvers=solvers, effort=effort, evade=evade, variation="all")
+        made = AttackSettings(**given, solvers=solvers, effort=effort, evade=self._evaded(), variation="all")
         return made.model_copy(update={"interpreters": self.interpreters})
+
+    def _evaded(self) -> tuple[str, ...]:
+        """The detector, if it can be evaded; to attacks `consistency` alone would mean that of their own maps."""
+        if self.detector is None or not can_be_evaded(self.detector):
+            return ()
+        of_all = f"consistency:{'+'.join(each.partition(':')[0] for each in self.interpreters)}"
+        several = len(self.interpreters) > 1
+        families = families_in(self.detector)
+        return ("+".join(of_all if each == "consistency" and several else each for each in families),)
 
 
 class EvaluateSettings(Inputs, Varied):

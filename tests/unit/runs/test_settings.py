@@ -8,7 +8,7 @@ from torch import nn
 from underfire import UnderfireError
 from underfire.attacks.names import RECIPES
 from underfire.models.loading import LoadedNetwork
-from underfire.runs.settings import AttackSettings, Photos, RecipeName, budget_in, sized
+from underfire.runs.settings import AttackSettings, AuditSettings, Photos, RecipeName, budget_in, sized
 
 
 @pytest.mark.parametrize(
@@ -53,6 +53,24 @@ def test_a_norm_is_that_of_pgd() -> None:
     both = AttackSettings(**given, solvers="stadv,pgd")
     assert both.solvers == ("stadv", "pgd-l2")
     assert AttackSettings(**both.model_dump()) == both
+
+
+@pytest.mark.parametrize(
+    ("detector", "interpreters", "evaded"),
+    [
+        (None, "cam", ()),
+        ("ensemble", "cam,grad", ("ensemble",)),
+        ("ensemble:cam+grad", "cam,grad", ()),
+        ("fs", "cam,grad", ("fs",)),
+        ("consistency", "cam", ("consistency",)),
+        ("fs+consistency", "cam,grad", ("fs+consistency:cam+grad",)),
+        ("consistency:cam:jpeg", "cam,grad", ("consistency:cam:jpeg",)),
+    ],
+)
+def test_an_audit_evades_what_it_deploys(detector: str | None, interpreters: str, evaded: tuple[str, ...]) -> None:
+    """All of it: of several interpreters `consistency` asks each."""
+    audit = AuditSettings(model="demo", images="demo", interpreters=interpreters, detector=detector)
+    assert audit.attacks().evade == evaded
 
 
 def test_the_papers_effort_is_standard() -> None:
