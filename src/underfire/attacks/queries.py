@@ -95,7 +95,7 @@ QUERY_RECIPES: Mapping[str, Recipe] = {
         plain_steps=looks_within(BUDGETS[STANDARD], Blind()),
         rule=lambda rungs: Square(SHARE),
         weight=lambda c, steps: Constant(c),
-        map_attacks={"cam": MapAttack(ladder(*_rungs(Queried(Blind()))), 20.0, model=Queried, prediction=margin)},
+        map_attacks={"cam": MapAttack(ladder(*_rungs(Queried(Blind()))), 40.0, model=Queried, prediction=margin)},
         evasion=agreement,
     )
 }
