@@ -121,30 +121,37 @@ class Level:
 
 def growing(panels: Mapping[str, Sequence[Level]], x: str, y: str) -> Drawing:
     """Panels side by side: shares by cost with their 95 % intervals; dashed lines are those that cost nothing of it."""
+    names = dict.fromkeys(each.name for levels in panels.values() for each in levels)
+    colours = dict(zip(names, np.resize(COLOURS, len(names)), strict=True))
     with matplotlib.rc_context({**STYLE, "axes.spines.left": True}):
         figure = Drawing(figsize=(1.0 + 2.5 * len(panels), 3.2), layout="constrained")
         figure.patch.set_alpha(0)
         for place, (title, levels) in enumerate(panels.items(), 1):
             axes = figure.add_subplot(1, len(panels), place, facecolor="none")
-            _growing(axes, levels)
             axes.set_title(drawable(title), fontsize=9)
             axes.set(xlabel=x, ylabel=y if place == 1 else "", xscale="log", ylim=(-0.02, 1.02))
-        handles, names = figure.axes[0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside lower left", ncols=3, frameon=False, fontsize=8)
+            _growing(axes, levels, colours)
+        found = (zip(*axes.get_legend_handles_labels(), strict=True) for axes in figure.axes)
+        legend = {name: handle for pairs in found for handle, name in pairs}
+        figure.legend(legend.values(), legend.keys(), loc="outside lower left", ncols=3, frameon=False, fontsize=8)
         return figure
 
 
-def _growing(axes: Axes, levels: Sequence[Level]) -> None:
-    for number, name in enumerate(dict.fromkeys(each.name for each in levels)):
-        own, colour = [each for each in levels if each.name == name], COLOURS[number % len(COLOURS)]
-        costs, shares = [each.cost for each in own if each.cost is not None], [each.share.value for each in own]
-        if not costs:
-            axes.axhline(shares[0], color=colour, linestyle=LINES[1], linewidth=1.3, label=drawable(name))
+def _growing(axes: Axes, levels: Sequence[Level], colours: Mapping[str, str]) -> None:
+    costing = [name for name in colours if any(each.cost for each in levels if each.name == name)]
+    for name in dict.fromkeys(each.name for each in levels):
+        own, colour, label = [each for each in levels if each.name == name], colours[name], drawable(name)
+        shares = [each.share.value for each in own]
+        if name not in costing:
+            axes.axhline(shares[0], color=colour, linestyle=LINES[1], linewidth=1.3, label=label)
             continue
+        costs = np.array([each.cost for each in own if each.cost])
+        apart = costs * 1.06 ** costing.index(name)  # so that intervals do not hide one another
         reach = np.array([(each.share.value - each.share.low, each.share.high - each.share.value) for each in own])
-        axes.errorbar(costs, shares, reach.T.clip(0), color=colour, marker="o", ms=4, capsize=2, label=drawable(name))
-        axes.set_xticks(costs, [f"{each:,}" for each in costs])
+        axes.errorbar(apart, shares, reach.T.clip(0), color=colour, marker="o", ms=4, capsize=2, label=label)
+        axes.set_xticks(costs, [f"{each:,}" for each in costs], minor=False)
         axes.minorticks_off()
+    axes.margins(x=0.15)
 
 
 Panel = Tensor | None  # an image 3HW or a map hw in [0, 1]; None leaves its place empty
