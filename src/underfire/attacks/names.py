@@ -119,7 +119,7 @@ BUDGETS: Mapping[Effort, int] = {QUICK: 1000, STANDARD: 5000, THOROUGH: 20_000} 
 SUITES: Mapping[str, tuple[Effort, tuple[str, ...]]] = {  # of an audit: the effort of its attacks, and their solvers
     "quick": (QUICK, ("pgd",)),
     "standard": (STANDARD, ("pgd", "stadv")),
-    "thorough": (THOROUGH, ("pgd", "stadv")),
+    "thorough": (THOROUGH, ("pgd", "stadv", "square")),
 }
 RECIPES = ("paper", "paper-densenet", "paper-isic", "annealed", "patch")
 TARGET_CLASSES = ("random", "least-likely", "next", "N", "CSV")

@@ -476,7 +476,9 @@ class AuditSettings(Inputs):
         given = {
             name: getattr(self, name) for name in (*Inputs.model_fields, "eps", "on_grid") if name != "interpreters"
         }
-        made = AttackSettings(**given, solvers=solvers, effort=effort, evade=self._evaded(), variation="all")
+        asked = BUDGETS[STANDARD] if any(SOLVERS[each].counts == "queries" for each in solvers) else None
+        length: dict[str, Any] = {"effort": effort, "queries": asked}
+        made = AttackSettings(**given, **length, solvers=solvers, evade=self._evaded(), variation="all")
         return made.model_copy(update={"interpreters": self.interpreters})
 
     def _evaded(self) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from underfire.attacks.names import attack_name, interpreter_name
+from underfire.attacks.names import attack_name, attacker, interpreter_name
 from underfire.core.io import rows_where
 from underfire.core.text import capital, counted
 from underfire.interpreters.adapters.adapter import Adapter
@@ -78,6 +78,7 @@ def flags(case: Case) -> Iterator[Flag]:
     yield _stale_belief(case)
     yield from _truncated(case)
     yield _ignorance_wins(case)
+    yield from _black_box_wins(case)
     yield _not_monotone(case)
     yield _eight_bits(case)
     yield _few_images(case)
@@ -142,6 +143,17 @@ def _ignorance_wins(of: Case) -> Flag:
     only = [name for name in trail.plain.betrays(trail.definition) if name not in aware]
     says = f"{counted(len(only), 'image')} betrayed by PGD and by no attack that is after the map"
     return _over("ignorance wins", len(only), 0, f"{says}.")
+
+
+def _black_box_wins(of: Case) -> Iterator[Flag]:
+    """Where a suite asks queries: whoever follows gradients must do what is done without."""
+    by = {each.name: set(each.betrays(of.trail.definition)) for each in of.trail.everything}
+    asking = {name for name in by if (known := attacker(name)) and known.solver.counts == "queries"}
+    if asking:
+        others = set[str]().union(*(ids for name, ids in by.items() if name not in asking))
+        only = set[str]().union(*(by[name] for name in asking)) - others
+        says = f"{counted(len(only), 'image')} betrayed by queries alone and by no attack with gradients"
+        yield _over("black box beats white box", len(only), 0, f"{says}.")
 
 
 def _not_monotone(of: Case) -> Flag:

@@ -17,9 +17,11 @@ import numpy as np
 from torch import Tensor
 
 from underfire.attacks.attack import Attack
+from underfire.attacks.names import SOLVERS
 from underfire.attacks.perturbations import Pixels
 from underfire.data.corruptions import PNG
 from underfire.detection.registry import Judgement
+from underfire.interpreters.protocol import ClosedForm
 from underfire.metrics.betrayal import DEFINITIONS, GRID, Curve, Definition, Flags, halved, plausible
 from underfire.metrics.floors import natural
 from underfire.metrics.maps import compare_draws, is_faint
@@ -153,8 +155,13 @@ class _OneInterpreter:
         return Trail(self.shown, ids, plain, tuple(members), definition, grid, smallest, lost, doubled)
 
     def _suite(self) -> list[PlannedAttack]:
-        """Those that are after this interpreter's map, by solver, the one that evades the detector first."""
-        ours = [each for each in self.walk.plan.attacks if each.map_aware and self.shown.name in each.scored.maps]
+        """Those that are after this interpreter's map, by solver, the one that evades the detector first.
+
+        An interpreter that takes many passes to explain is not asked thousands of times.
+        """
+        cheap = isinstance(self.shown.interpreter, ClosedForm)
+        made = (each for each in self.walk.plan.attacks if cheap or SOLVERS[each.solver].counts == "steps")
+        ours = [each for each in made if each.map_aware and self.shown.name in each.scored.maps]
         solvers = self.walk.plan.settings.solvers
         return sorted(ours, key=lambda each: (solvers.index(each.solver), each.evades is None))
 

@@ -335,6 +335,27 @@ def test_images_that_pgd_alone_betrays_show_that_white_box_attacks_are_weak(
         assert flag.raised is expected
 
 
+def test_images_that_queries_alone_betray_show_it_too(evidence: Callable[..., _Stored], trails: list[Trail]) -> None:
+    first = trails[0].members[0]
+    every, none = (
+        {name: np.full_like(each, value) for name, each in first.betrayed.items()} for value in (True, False)
+    )
+    asked, nothing = replace(first, name="adv2-square", betrayed=every), replace(first, betrayed=none)
+    plain = replace(nothing, name="pgd")
+    for white, expected in ((nothing, True), (replace(asked, name="adv2"), False)):
+        of = evidence(plain=plain, members=(white, asked))
+        (flag,) = [each for each in flags(of) if each.name == "black box beats white box"]
+        assert flag.raised is expected, flag.sentence
+    assert not [each for each in flags(evidence(plain=plain, members=(nothing,))) if "black box" in each.name]
+
+
+def test_thorough_suites_ask_interpreters_of_which_an_explanation_is_cheap(audited: Auditing) -> None:
+    made = audited.settings.model_copy(update={"suite": "thorough"}).attacks()
+    assert made.solvers == ("pgd", "stadv", "square")
+    assert (made.effort, made.queries) == ("thorough", 5000)
+    assert audited.settings.model_copy(update={"suite": "standard"}).attacks().queries is None
+
+
 def test_maps_that_random_weights_leave_alike_do_not_depend_on_what_was_learned(
     evidence: Callable[..., _Stored],
 ) -> None:
