@@ -11,7 +11,7 @@ from underfire.interpreters.baselines import RandomMap
 from underfire.interpreters.mask.solver import Solver
 from underfire.interpreters.protocol import Explainer, Interpreter
 from underfire.interpreters.randomize import every_layer, randomized, rebind
-from underfire.metrics.localisation import fit_all, hits, is_wrong, upscaled
+from underfire.metrics.localisation import fit_all, hits, is_wrong, overlaps, upscaled
 from underfire.metrics.maps import rank_correlation
 
 ALL = {"grad": GRAD(), "cam": CAM(), "mask": MASK(Solver(steps=60)), "rts": RTS.demo()}
@@ -32,11 +32,11 @@ def scenes() -> LocatedObjects:
 
 def score(model: Classifier, scenes: LocatedObjects, interpreter: Explainer) -> tuple[float, float]:
     """(error on one half under the rule chosen on the other, pointing game)."""
-    x, labels, ids = scenes.samples.images, scenes.samples.labels, scenes.samples.ids
+    ids, x, labels = vars(scenes.chosen.samples()).values()
     predicted = model(x).argmax(1)
     maps = upscaled(interpreter.explain(model, x, predicted, image_keys(ids)), *x.shape[2:])
     fitting, judged = halves(ids, seed=0)
-    scored = fit_all(maps, scenes.objects, predicted != labels, fitting)
+    scored = fit_all(overlaps(maps, scenes.objects), predicted != labels, fitting)
     best = min(scored, key=lambda rule: rule.choice.error)
     error = is_wrong(best.ious, predicted != labels)[judged].double().mean()
     return float(error), float(hits(maps, scenes.objects).mean())
@@ -59,8 +59,8 @@ def test_an_interpreter_finds_objects_where_chance_does_not(
 def test_maps_depend_on_what_the_classifier_learned(
     model: Classifier, scenes: LocatedObjects, interpreter: Interpreter
 ) -> None:
-    x, y = scenes.samples.images[:4], scenes.samples.labels[:4]
-    keys, others = image_keys(scenes.samples.ids[:4]), image_keys(map(str, range(4)))
+    ids, x, y = vars(scenes.chosen.samples(range(4))).values()
+    keys, others = image_keys(ids), image_keys(map(str, range(4)))
     reset = randomized(model, every_layer(model, x), seed=0)
     maps, again = (interpreter.explain(model, x, y, drawn) for drawn in (keys, others))
     of_reset = rebind(interpreter, reset).explain(reset, x, y, keys)

@@ -2,6 +2,7 @@
 
     shown = upscaled(maps, 64, 64)                         # cells scaled up to pixels
     found = boxes(shown >= value(shown, 0.5)[:, None, None])
+    scored = fit_all(overlaps(shown, objects), misclassified, half)    # overlaps image by image, then one choice
 
 Weakly supervised localisation (Cao et al. 2015; Dabkowski and Gal 2017): the salient area is all that reaches a
 threshold t of a rule with parameter a, and its box is the tightest upright one.
@@ -75,10 +76,13 @@ def salient(rule: Rule, parameter: float, maps: Maps) -> Masks:
     return reached & ~is_constant(maps)[:, None, None]
 
 
-def overlaps(rule: Rule, maps: Maps, objects: Masks) -> Float[Tensor, "n parameters"]:
-    """IoU of the object's box with the box around the salient area, for each parameter of the rule's grid."""
+def overlaps(maps: Maps, objects: Masks) -> dict[str, Float[Tensor, "n parameters"]]:
+    """IoU of the object's box with the box around the salient area, for each parameter of each rule's grid."""
     true = boxes(objects)
-    return torch.stack([iou(boxes(salient(rule, each, maps)), true) for each in rule.grid], dim=1)
+    return {
+        name: torch.stack([iou(boxes(salient(rule, each, maps)), true) for each in rule.grid], dim=1)
+        for name, rule in RULES.items()
+    }
 
 
 def hits(maps: Maps, area: Masks) -> Row:
@@ -120,9 +124,10 @@ class Scored:
     ious: Row
 
 
-def fit_all(maps: Maps, objects: Masks, misclassified: Flags, half: Int[Tensor, " half"]) -> Iterator[Scored]:
+def fit_all(
+    ious: Mapping[str, Float[Tensor, "n parameters"]], misclassified: Flags, half: Int[Tensor, " half"]
+) -> Iterator[Scored]:
     """Each rule with its parameter chosen on these images and what it then gives on all."""
     for name, rule in RULES.items():
-        ious = overlaps(rule, maps, objects)
-        choice = fitted(ious, misclassified, half)
-        yield Scored(name, rule.grid[choice.index], choice, ious[:, choice.index])
+        choice = fitted(ious[name], misclassified, half)
+        yield Scored(name, rule.grid[choice.index], choice, ious[name][:, choice.index])

@@ -16,26 +16,30 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from torch import Tensor
 
 from underfire.attacks.names import interpreter_name
 from underfire.core.image_ops import is_constant
 from underfire.core.io import groups, read_table, rows_where
 from underfire.core.rng import halves
+from underfire.core.rows import in_parts
 from underfire.data.image_set import ImageSet
 from underfire.interpreters.baselines import Centre, RandomMap
 from underfire.interpreters.protocol import Explainer
 from underfire.metrics.intervals import Estimate, share
-from underfire.metrics.localisation import fit_all, hits, is_wrong, upscaled
+from underfire.metrics.localisation import fit_all, hits, is_wrong, overlaps, upscaled
 from underfire.metrics.maps import boxes
 from underfire.runs.choosing import find, keep
 from underfire.runs.execute import Chosen, Experiment, preflight
 from underfire.runs.folder import Run
+from underfire.runs.needs import SHARD
 from underfire.runs.plan import Planned
 from underfire.runs.settings import Inputs, StudySettings
 from underfire.runs.specs import Explain, Locate, describe, key
 from underfire.runs.store import Store
 from underfire.studies import paper
 from underfire.studies.base import NEEDS_LABELS, Study, Subject, described, examined, identity, per_image
+from underfire.studies.stage_rows import StageRows
 from underfire.studies.tables import Row, Table, Value
 
 TABLE = "localisation.parquet"
@@ -101,15 +105,15 @@ def localisation_table(
     settings: LocalisationSettings, source: Locate, image_set: ImageSet, ids: tuple[str, ...], store: Store
 ) -> Iterator[pa.Table]:
     """One row per image x interpreter x rule."""
-    labels, predicted, objects = (store.read(key(source), name, ids) for name in ("label", "predicted", "object"))
+    labels, predicted = (store.read(key(source), name, ids) for name in ("label", "predicted"))
     misclassified = predicted != labels
     fitting, _ = halves(ids, settings.seed, image_set.groups_of(ids))
     half = np.full(len(ids), "test", dtype=object)
     half[fitting.numpy()] = "validation"
     for each in _explainers(settings):
-        raw = store.read(key(Explain(source, each)), "map", ids)
-        maps = upscaled(raw, *objects.shape[1:])
-        scored = list(fit_all(maps, objects, misclassified, fitting))
+        parts = [_measured(StageRows(part, store), source, Explain(source, each)) for part in in_parts(ids, SHARD)]
+        measured = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        scored = list(fit_all(measured, misclassified, fitting))
         best = min(scored, key=lambda rule: (rule.choice.error, -rule.choice.overlap))
         for rule in scored:
             yield per_image(
@@ -119,9 +123,9 @@ def localisation_table(
                 interpreter=each.name,
                 class_true=labels,
                 class_predicted=predicted,
-                map_constant=is_constant(raw),
-                points_at_object=hits(maps, objects),
-                points_at_box=hits(maps, boxes(objects)),
+                map_constant=measured["constant"],
+                points_at_object=measured["points at object"],
+                points_at_box=measured["points at box"],
                 rule=rule.rule,
                 parameter=rule.parameter,
                 best_rule=rule is best,
@@ -129,6 +133,18 @@ def localisation_table(
                 box_wrong=is_wrong(rule.ious, torch.zeros_like(misclassified)),
                 error=is_wrong(rule.ious, misclassified),
             )
+
+
+def _measured(held: StageRows, source: Locate, maps: Explain) -> dict[str, Tensor]:
+    """What each map says of its object, the overlaps by the rule."""
+    objects, raw = held.of(source, "object"), held.of(maps, "map")
+    shown = upscaled(raw, *objects.shape[1:])
+    return {
+        **overlaps(shown, objects),
+        "constant": is_constant(raw),
+        "points at object": hits(shown, objects),
+        "points at box": hits(shown, boxes(objects)),
+    }
 
 
 @dataclass(frozen=True)

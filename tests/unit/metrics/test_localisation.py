@@ -11,6 +11,7 @@ from underfire.core.rng import halves, image_keys
 from underfire.interpreters.baselines import Centre, RandomMap
 from underfire.metrics.localisation import (
     RULES,
+    Fitted,
     energy,
     fit_all,
     fitted,
@@ -86,7 +87,7 @@ def test_thresholds_are_the_formulas() -> None:
 def test_a_constant_map_has_no_box_and_is_an_error(rule: str, level: float) -> None:
     maps, objects = torch.full((2, 4, 4), level), torch.ones(2, 4, 4, dtype=torch.bool)
     assert not salient(RULES[rule], 0.25, maps).any()
-    ious = overlaps(RULES[rule], maps, objects)
+    ious = overlaps(maps, objects)[rule]
     assert bool(is_wrong(ious, torch.zeros(2, 1, dtype=torch.bool)).all())
     assert hits(maps, objects).tolist() == [0, 0]
 
@@ -103,9 +104,9 @@ def test_a_box_of_half_the_union_is_right_and_a_smaller_one_wrong() -> None:
     objects = cells("####", "....", "....", "....")
     half = torch.zeros(1, 4, 4)
     half[0, 0, :2] = 1
-    assert not is_wrong(overlaps(RULES["value"], half, objects)[:, 10], torch.tensor([False])).any()
+    assert not is_wrong(overlaps(half, objects)["value"][:, 10], torch.tensor([False])).any()
     half[0, 0, 1] = 0
-    assert is_wrong(overlaps(RULES["value"], half, objects)[:, 10], torch.tensor([False])).all()
+    assert is_wrong(overlaps(half, objects)["value"][:, 10], torch.tensor([False])).all()
 
 
 def test_a_wrong_class_is_an_error_whatever_the_box() -> None:
@@ -125,12 +126,16 @@ def random_task(n: int = 24) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
 
 def test_the_other_half_changes_no_parameter() -> None:
     maps, objects, wrong, fitting, judged = random_task()
-    before = [(each.rule, each.parameter, each.choice) for each in fit_all(maps, objects, wrong, fitting)]
+
+    def choices() -> list[tuple[str, float, Fitted]]:
+        return [(each.rule, each.parameter, each.choice) for each in fit_all(overlaps(maps, objects), wrong, fitting)]
+
+    before = choices()
     maps[judged], wrong[judged] = maps[judged].flip(1).square(), True
     objects[judged] = objects[judged].roll(2, 2)
-    assert [(each.rule, each.parameter, each.choice) for each in fit_all(maps, objects, wrong, fitting)] == before
+    assert choices() == before
     maps[fitting] = maps[fitting].flip(1).square()
-    assert [(each.rule, each.parameter, each.choice) for each in fit_all(maps, objects, wrong, fitting)] != before
+    assert choices() != before
 
 
 def test_the_choice_is_the_lowest_error_then_the_largest_overlap_then_the_smallest_parameter() -> None:
@@ -144,10 +149,10 @@ def test_the_choice_is_the_lowest_error_then_the_largest_overlap_then_the_smalle
 
 def test_each_rule_gives_the_overlap_at_its_parameter() -> None:
     maps, objects, wrong, fitting, _ = random_task()
-    for each in fit_all(maps, objects, wrong, fitting):
+    for each in fit_all(overlaps(maps, objects), wrong, fitting):
         rule = RULES[each.rule]
         assert rule.grid[each.choice.index] == each.parameter
-        assert torch.equal(each.ious, overlaps(rule, maps, objects)[:, each.choice.index])
+        assert torch.equal(each.ious, overlaps(maps, objects)[each.rule][:, each.choice.index])
 
 
 # ------------------------------------------------------------------ pointing
