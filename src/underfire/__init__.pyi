@@ -1,8 +1,10 @@
 from .attacks.api import (
     Attacker as Attacker,
     adv2 as adv2,
+    adv2_square as adv2_square,
     adv2_stadv as adv2_stadv,
     pgd as pgd,
+    square as square,
     stadv as stadv,
 )
 from .attacks.result import Result as Result

@@ -154,7 +154,7 @@ def test_every_public_name_is_in_the_reference(site: Site) -> None:
 def test_every_parameter_of_the_attacks_is_explained() -> None:
     rows = re.findall(r"^\| (`.*?) \|", (DOCS / "api.md").read_text(encoding="utf-8"), re.MULTILINE)
     explained = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
-    attacks = (underfire.pgd, underfire.adv2, underfire.stadv, underfire.adv2_stadv)
+    attacks = (underfire.pgd, underfire.adv2, underfire.stadv, underfire.adv2_stadv, underfire.adv2_square)
     assert {name for attack in attacks for name in signature(attack).parameters} == explained
 
 

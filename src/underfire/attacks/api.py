@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from underfire.attacks import engine, solvers
 from underfire.attacks.attack import Attack
 from underfire.attacks.evasion import Evaded
+from underfire.attacks.names import SOLVERS
 from underfire.attacks.result import Result
 from underfire.attacks.target_classes import RandomClass, TargetClass, check_targets
 from underfire.attacks.target_maps import Pool, TargetMap, Wanted
@@ -224,6 +225,39 @@ def adv2_stadv(
         interpreter, recipe=recipe, effort=effort, steps=steps, map_weight=map_weight, evade=evade, seed=seed
     )
     return Attacker(classifier, attack, attack.interpreter, seed, batch)
+
+
+def square(
+    classifier: Classifier,
+    interpreter: Interpreter | None = None,
+    *,
+    eps: float | None = None,
+    queries: int | None = None,
+    on_grid: bool = False,
+    seed: int = 0,
+    batch: int = 16,
+) -> Attacker:
+    """Square, which asks for logits and follows no gradient; the interpreter, if given, only measures its maps."""
+    attack = solvers.plain(SOLVERS["square"], queries=queries, on_grid=on_grid, eps=eps)
+    return Attacker(classifier, attack, interpreter or Blind(), seed, batch)
+
+
+def adv2_square(
+    classifier: Classifier,
+    interpreter: Interpreter,
+    *,
+    eps: float | None = None,
+    effort: str | None = None,
+    queries: int | None = None,
+    map_weight: float | None = None,
+    on_grid: bool = False,
+    seed: int = 0,
+    batch: int = 16,
+) -> Attacker:
+    """ADV2 by queries: asks for logits and deployed maps, and follows no gradient."""
+    asked: dict[str, Any] = {"effort": effort, "queries": queries, "map_weight": map_weight, "eps": eps}
+    attack = solvers.map_aware(SOLVERS["square"], interpreter, on_grid=on_grid, **asked)
+    return Attacker(classifier, attack, interpreter, seed, batch)
 
 
 def check_wrapped(model: object) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import underfire as uf
 from tiny import Tiny, build
 from tiny_attacks import a_goal, differing_fields
 from tiny_networks import images
@@ -147,6 +148,15 @@ def test_a_start_is_where_the_search_begins(model: Classifier, goal: Goal) -> No
     assert attack.steps == 1
     assert torch.equal(engine.run(attack, model, goal, batch_size=3, start=seed).theta, seed)
     assert ours(CAM()).warm_start is None
+
+
+def test_in_python_it_is_called_as_the_others_are() -> None:
+    model, x = tiny(one_way()), images(2)
+    asked, plain = uf.adv2_square(model, uf.CAM(), queries=40, eps=0.3)(x), uf.square(model, uf.CAM(), queries=40)(x)
+    for result, eps in ((asked, 0.3), (plain, 8 / 255)):
+        assert bool((result.linf <= eps + 1e-6).all())
+        assert torch.equal(result.maps, CAM().explain(model, result.adversarial, result.predicted, result.target))
+    assert bool((asked.linf > 0).any())
 
 
 def test_a_look_shows_the_deployed_maps(model: Classifier, goal: Goal) -> None:
