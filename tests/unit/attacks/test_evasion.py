@@ -174,7 +174,9 @@ def test_the_image_can_follow_every_change(change: Any) -> None:
     assert bool((gradient.flatten(1).abs().amax(1) > 0).all())
 
 
-@pytest.mark.parametrize("change", [JPEG(), pytest.param(Blur(), marks=pytest.mark.extended)], ids=lambda each: each.name)
+@pytest.mark.parametrize(
+    "change", [JPEG(), pytest.param(Blur(), marks=pytest.mark.extended)], ids=lambda each: each.name
+)
 def test_an_attack_that_evades_consistency_scores_lower_than_one_that_does_not(change: Any) -> None:
     model, goal, cam = classifier("resnet"), the_goal(6, torch.float32), CAM()
     far: dict[str, Any] = {"perturbation": Pixels(0.4), "rule": SignStep(Constant(0.02)), "rungs": (60,)}
