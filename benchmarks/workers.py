@@ -22,7 +22,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from underfire.data.class_names import for_classifier
-from underfire.runs.settings import AttackSettings
+from underfire.runs.attack_settings import AttackSettings
 from underfire.runs.workers import Hiring, Reference, hired, seeing
 from underfire.studies import effectiveness
 

@@ -34,7 +34,7 @@ from underfire.interpreters.relu_gates import LogisticGate, MonotoneGate, PaperG
 from underfire.models.demo import DEMO_MEAN, DEMO_STD
 from underfire.models.loading import builder_in
 from underfire.report import figures
-from underfire.runs.settings import AttackSettings
+from underfire.runs.attack_settings import AttackSettings
 from underfire.studies.effectiveness import execute
 from underfire.training.demo import BATCH, FITTED, normalise
 from underfire.training.loop import fit, initialised

@@ -18,8 +18,8 @@ from underfire.interpreters.mask.solver import Solution, Solver
 from underfire.interpreters.protocol import Interpreter
 from underfire.metrics.maps import compare_draws, map_l1
 from underfire.models.classifier import Classifier
+from underfire.runs.attack_settings import AttackSettings
 from underfire.runs.plan import AttackPlan
-from underfire.runs.settings import AttackSettings
 from underfire.runs.specs import Explain, Select, key
 
 N = 3

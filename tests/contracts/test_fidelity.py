@@ -29,7 +29,7 @@ from underfire.interpreters import (
     Unrolled,
 )
 from underfire.interpreters.mask.solver import Solver
-from underfire.runs.settings import RecipeName
+from underfire.runs.attack_settings import RecipeName
 
 ALPHA, EPSILON, PLAIN_STEPS, WARM_STEPS = 1 / 255, 0.031, 1000, 400
 TABLE = [

@@ -21,9 +21,9 @@ from underfire.core.errors import UnderfireError
 from underfire.data.image_set import object_masks, open_images
 from underfire.models.classifier import Classifier
 from underfire.models.loading import read_weights
+from underfire.runs.attack_settings import AttackSettings
 from underfire.runs.execute import reopen
 from underfire.runs.folder import open_run
-from underfire.runs.settings import AttackSettings
 from underfire.studies.effectiveness import execute
 
 FAST = 5  # seeds of each kind

@@ -13,8 +13,9 @@ from underfire.core.rng import halves
 from underfire.data.decode import ArraySource
 from underfire.data.image_set import ImageSet
 from underfire.models.classifier import Classifier
+from underfire.runs.attack_settings import AttackSettings
 from underfire.runs.execute import execute
-from underfire.runs.settings import AttackSettings, DetectSettings
+from underfire.runs.study_settings import DetectSettings
 from underfire.studies import detect, effectiveness, localisation
 from underfire.studies.base import Subject
 from underfire.studies.detections import DETECTORS, calibrations, detections

@@ -25,10 +25,10 @@ from underfire.interpreters.mask.solver import Solver
 from underfire.models.classifier import Classifier
 from underfire.runs import execute as execute_module
 from underfire.runs import lock
+from underfire.runs.attack_settings import AttackSettings
 from underfire.runs.execute import reopen
 from underfire.runs.folder import Run, open_run
 from underfire.runs.plan import Planned
-from underfire.runs.settings import AttackSettings
 from underfire.studies.effectiveness import execute, recorded
 
 Report = Callable[[Planned, Progress], None]

@@ -23,9 +23,10 @@ from underfire.attacks.engine import Progress
 from underfire.core.errors import UnderfireError
 from underfire.data.image_set import open_images
 from underfire.models.classifier import Classifier
+from underfire.runs.attack_settings import AttackSettings
 from underfire.runs.folder import Run, open_run
 from underfire.runs.plan import Planned
-from underfire.runs.settings import AttackSettings, DetectSettings, StudySettings
+from underfire.runs.study_settings import DetectSettings, StudySettings
 from underfire.runs.workers import Hiring, Reference, Seeing, Workers, hired, seeing
 from underfire.studies import detect, effectiveness
 from underfire.studies.base import Manner, Subject

@@ -16,7 +16,7 @@ from underfire.attacks import recipes
 from underfire.data.demo import EPS, demo_images
 from underfire.interpreters import Rollout
 from underfire.models.new_head import load_with_new_head
-from underfire.runs.settings import AttackSettings
+from underfire.runs.attack_settings import AttackSettings
 from underfire.studies.effectiveness import execute
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -17,9 +17,9 @@ from underfire.data.corruptions import FILES
 from underfire.data.image_set import open_images
 from underfire.models.classifier import Classifier
 from underfire.report import write_report
+from underfire.runs.attack_settings import AttackSettings
 from underfire.runs.folder import Run
 from underfire.runs.outcomes import FLOORS, ON_FILE
-from underfire.runs.settings import AttackSettings
 from underfire.studies.effectiveness import execute
 
 N, EPS = 5, 0.03

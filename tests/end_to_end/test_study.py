@@ -25,10 +25,11 @@ from underfire.cli.main import main
 from underfire.data.image_set import open_images
 from underfire.interpreters import CAM
 from underfire.report import write_report_of
+from underfire.runs.attack_settings import AttackSettings
 from underfire.runs.plan import AttackPlan
-from underfire.runs.settings import AttackSettings, StudySettings
 from underfire.runs.specs import Select, key
 from underfire.runs.store import Store
+from underfire.runs.study_settings import StudySettings
 from underfire.studies import aid, case_study, galleries, localisation, sanity
 from underfire.studies.base import FIGURES, TABLES
 from underfire.studies.catalogue import STUDIES, done

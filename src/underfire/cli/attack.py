@@ -20,7 +20,8 @@ from underfire.cli.terminal import (
     table_of,
 )
 from underfire.core.text import counted
-from underfire.runs.settings import AttackSettings, Distributed, Machine, Sampled, Source
+from underfire.runs.attack_settings import AttackSettings
+from underfire.runs.settings import Distributed, Machine, Sampled, Source
 
 if TYPE_CHECKING:
     from underfire.data.image_set import ImageSet

@@ -9,7 +9,8 @@ from underfire.attacks.names import interpreter_name
 from underfire.cli.attack import say_subject
 from underfire.cli.options import Out
 from underfire.cli.terminal import command_line, console, crews, opened, say, say_written, stage_bars, table_of
-from underfire.runs.settings import AuditSettings, Distributed
+from underfire.runs.attack_settings import AuditSettings
+from underfire.runs.settings import Distributed
 
 if TYPE_CHECKING:
     from underfire.studies.audits import Audit

@@ -17,7 +17,8 @@ from underfire.cli.terminal import (
     stage_bars,
 )
 from underfire.core.text import counted
-from underfire.runs.settings import DetectSettings, Distributed
+from underfire.runs.settings import Distributed
+from underfire.runs.study_settings import DetectSettings
 
 if TYPE_CHECKING:
     from underfire.metrics.intervals import Estimate

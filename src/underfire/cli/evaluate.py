@@ -5,7 +5,8 @@ from pathlib import Path
 from underfire.cli.attack import print_summary, say_subject
 from underfire.cli.options import Out
 from underfire.cli.terminal import chosen_device, command_line, crews, say, say_written, stage_bars
-from underfire.runs.settings import Distributed, EvaluateSettings
+from underfire.runs.settings import Distributed
+from underfire.runs.study_settings import EvaluateSettings
 
 
 def evaluate(settings: EvaluateSettings, machine: Distributed, out: Out = Path("runs/evaluate")) -> None:

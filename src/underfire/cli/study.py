@@ -23,7 +23,8 @@ from underfire.cli.terminal import (
 )
 from underfire.core.errors import UnderfireError
 from underfire.core.text import counted
-from underfire.runs.settings import SCALES, Distributed, StudySettings
+from underfire.runs.settings import Distributed
+from underfire.runs.study_settings import SCALES, StudySettings
 from underfire.studies.catalogue import STUDIES, Entry, done
 
 if TYPE_CHECKING:

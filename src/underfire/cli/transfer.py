@@ -9,7 +9,8 @@ from underfire.cli.terminal import chosen_device, console, crews, say, say_writt
 from underfire.core.errors import UnderfireError
 from underfire.core.text import counted
 from underfire.interpreters.registry import interpreter_named
-from underfire.runs.settings import Distributed, TransferSettings
+from underfire.runs.settings import Distributed
+from underfire.runs.study_settings import TransferSettings
 
 if TYPE_CHECKING:
     from underfire.metrics.intervals import Estimate

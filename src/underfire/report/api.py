@@ -31,9 +31,11 @@ from underfire.models.classifier import Classifier
 from underfire.report.page import REPORT, write_report
 from underfire.report.verdict import Verdict, judge
 from underfire.report.wording import wording
+from underfire.runs.attack_settings import AttackSettings, AuditSettings
 from underfire.runs.folder import Run
 from underfire.runs.outcomes import quoted
-from underfire.runs.settings import AttackSettings, AuditSettings, EvaluateSettings, Inputs, Viewed, sized
+from underfire.runs.settings import Inputs, Viewed, sized
+from underfire.runs.study_settings import EvaluateSettings
 from underfire.studies import audit as auditing
 from underfire.studies import effectiveness
 from underfire.studies import evaluate as evaluation

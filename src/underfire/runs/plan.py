@@ -22,7 +22,7 @@ from underfire.detection.registry import evaded_named
 from underfire.detection.scores import FeatureSqueezing
 from underfire.interpreters import Ensemble, Interpreter
 from underfire.interpreters.protocol import ClosedForm, Explainer, draws, scoring_draws
-from underfire.runs.settings import AttackSettings, Varied
+from underfire.runs.attack_settings import AttackSettings, Varied
 from underfire.runs.specs import (
     Craft,
     Explain,

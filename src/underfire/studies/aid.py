@@ -34,9 +34,9 @@ from underfire.runs.choosing import choose
 from underfire.runs.execute import Chosen, Experiment, execute, preflight
 from underfire.runs.folder import Run
 from underfire.runs.plan import scored_maps
-from underfire.runs.settings import StudySettings
 from underfire.runs.specs import Explain, Select, Spec, describe, key
 from underfire.runs.store import Store
+from underfire.runs.study_settings import StudySettings
 from underfire.studies import localisation, paper
 from underfire.studies.aid_views import (
     BENIGN,

@@ -29,9 +29,10 @@ from underfire.interpreters.registry import interpreter_named
 from underfire.metrics.intervals import Estimate, mean_interval, share
 from underfire.metrics.maps import compare_draws
 from underfire.models.noise import NOISES
+from underfire.runs.attack_settings import RecipeName
 from underfire.runs.folder import Run
 from underfire.runs.plan import Planned, planned_maps, scored_maps
-from underfire.runs.settings import Inputs, RecipeName
+from underfire.runs.settings import Inputs
 from underfire.runs.specs import (
     CalibratedNoise,
     Craft,

@@ -19,13 +19,13 @@ from underfire.core.io import write_json
 from underfire.detection.calibration import check_enough
 from underfire.detection.registry import Judgement, judgements_named
 from underfire.interpreters import Interpreter
+from underfire.runs.attack_settings import AuditSettings
 from underfire.runs.compute import Context
 from underfire.runs.dispatch import Crew
 from underfire.runs.execute import Experiment, Report, adding_to, perform
 from underfire.runs.execute import execute as execute_experiment
 from underfire.runs.folder import Run
 from underfire.runs.plan import AttackPlan, Planned, PlannedAttack, stages_of
-from underfire.runs.settings import AuditSettings
 from underfire.runs.specs import Detect, Meet, key
 from underfire.runs.store import Store
 from underfire.studies import effectiveness, outcome_rows

@@ -21,8 +21,8 @@ from underfire.metrics.betrayal import Definition, plausible
 from underfire.metrics.intervals import FEW
 from underfire.metrics.maps import UNSEEN, rank_correlation
 from underfire.models.classifier import Classifier
+from underfire.runs.attack_settings import AuditSettings
 from underfire.runs.outcomes import quoted
-from underfire.runs.settings import AuditSettings
 from underfire.runs.specs import Believed, ExplainRandomised, Spec, key
 from underfire.studies.audit_walk import RANDOMISED, Trail, Walk
 from underfire.studies.audits import Flag

@@ -15,9 +15,9 @@ from underfire.data.corruptions import FILES
 from underfire.metrics.betrayal import DEFINITIONS
 from underfire.metrics.intervals import Estimate, share
 from underfire.models.classifier import Classifier
+from underfire.runs.attack_settings import AuditSettings
 from underfire.runs.folder import Run
 from underfire.runs.outcomes import quoted
-from underfire.runs.settings import AuditSettings
 from underfire.studies.audit_flags import Case, flags, plausible_maps
 from underfire.studies.audit_walk import Trail, Tried, Walk, budget_of
 from underfire.studies.audits import (

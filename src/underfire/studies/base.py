@@ -29,8 +29,9 @@ from underfire.runs.execute import execute as execute_experiment
 from underfire.runs.folder import Run
 from underfire.runs.paths import found
 from underfire.runs.plan import Planned
-from underfire.runs.settings import Inputs, StudySettings
+from underfire.runs.settings import Inputs
 from underfire.runs.specs import Locate, Select
+from underfire.runs.study_settings import StudySettings
 from underfire.studies import figures, tables
 from underfire.studies.figures import Figure
 from underfire.studies.paper import ANCHORS

@@ -40,6 +40,7 @@ from underfire.metrics.floors import natural
 from underfire.metrics.maps import compare_draws, is_faint
 from underfire.models.classifier import Classifier
 from underfire.models.committee import together
+from underfire.runs.attack_settings import AttackSettings, Prescribed, Varied
 from underfire.runs.choosing import choose
 from underfire.runs.compute import Context, in_one_sentence
 from underfire.runs.dispatch import Crew
@@ -54,9 +55,10 @@ from underfire.runs.plan import (
     planned_maps,
     scored_maps,
 )
-from underfire.runs.settings import AttackSettings, Inputs, Names, Prescribed, StudySettings, Varied
+from underfire.runs.settings import Inputs, Names
 from underfire.runs.specs import Craft, CraftElsewhere, Explain, ExplainElsewhere, Saved, Select, describe
 from underfire.runs.store import Store
+from underfire.runs.study_settings import StudySettings
 from underfire.studies.base import Study, Subject, chosen, identity, per_image, select_from
 from underfire.studies.blackbox_views import SCHEMA, TABLE, figures, tables
 from underfire.studies.stage_rows import StageRows, by_parts

@@ -32,7 +32,7 @@ from underfire.metrics.maps import above_mean, iou
 from underfire.models.classifier import Classifier
 from underfire.runs.folder import Run
 from underfire.runs.outcomes import OUTCOMES
-from underfire.runs.settings import StudySettings
+from underfire.runs.study_settings import StudySettings
 from underfire.studies import effectiveness, paper
 from underfire.studies.averages import Averages, distance_bars, distance_table, iou_bars, iou_table, success_table
 from underfire.studies.base import NEEDS_LABELS, Manner, Study, Subject, per_image

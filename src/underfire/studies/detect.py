@@ -27,9 +27,9 @@ from underfire.runs.dispatch import Crew
 from underfire.runs.execute import Report, adding_to, even_batch_size, perform, preflight
 from underfire.runs.folder import Run
 from underfire.runs.plan import Planned
-from underfire.runs.settings import DetectSettings
 from underfire.runs.specs import Detect, Meet, Reported, key
 from underfire.runs.store import Store
+from underfire.runs.study_settings import DetectSettings
 from underfire.studies.base import per_image
 from underfire.studies.calibration_images import CalibrationImages, Met, met, not_attacked
 from underfire.studies.detections import (

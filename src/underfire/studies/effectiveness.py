@@ -24,6 +24,7 @@ from underfire.core.rng import image_keys
 from underfire.data.image_set import ImageSet
 from underfire.interpreters import Interpreter
 from underfire.models.classifier import Classifier
+from underfire.runs.attack_settings import AttackSettings
 from underfire.runs.choosing import choose, in_batches
 from underfire.runs.compute import in_one_sentence, targets_of
 from underfire.runs.dispatch import Crew
@@ -32,8 +33,8 @@ from underfire.runs.execute import execute as execute_experiment
 from underfire.runs.folder import Run
 from underfire.runs.outcomes import OUTCOMES, outcomes_schema
 from underfire.runs.plan import AttackPlan, Planned
-from underfire.runs.settings import AttackSettings, StudySettings
 from underfire.runs.specs import TargetMaps, describe
+from underfire.runs.study_settings import StudySettings
 from underfire.studies import paper
 from underfire.studies.averages import Averages, distance_bars, distance_table, iou_bars, iou_table, success_table
 from underfire.studies.base import Study, Subject, chosen, identity, select_from, settings_of

@@ -43,9 +43,10 @@ from underfire.runs.plan import (
     variation,
 )
 from underfire.runs.reused import attacked_of_run, is_run
-from underfire.runs.settings import EvaluateSettings, sized
+from underfire.runs.settings import sized
 from underfire.runs.specs import Given, Select, TargetClasses
 from underfire.runs.store import Store
+from underfire.runs.study_settings import EvaluateSettings
 from underfire.studies.base import Subject, chosen, identity, select_from
 from underfire.studies.outcome_rows import fooled, outcome_table
 

@@ -18,7 +18,7 @@ from underfire.metrics.intervals import Estimate, mean_interval
 from underfire.runs.execute import Experiment
 from underfire.runs.folder import Run
 from underfire.runs.outcomes import OUTCOMES, quoted
-from underfire.runs.settings import DetectSettings, StudySettings
+from underfire.runs.study_settings import DetectSettings, StudySettings
 from underfire.studies import detect, effectiveness, paper
 from underfire.studies.base import Manner, Study, Subject
 from underfire.studies.detections import TABLE, DetectionRate, detections, matrix

@@ -31,9 +31,9 @@ from underfire.runs.execute import Report, adding_to, even_batch_size, perform
 from underfire.runs.folder import Run
 from underfire.runs.outcomes import OUTCOMES
 from underfire.runs.plan import AttackPlan, Planned
-from underfire.runs.settings import StudySettings
 from underfire.runs.specs import Bound, Craft, Explain, Select, SignNoise
 from underfire.runs.store import Store
+from underfire.runs.study_settings import StudySettings
 from underfire.studies import effectiveness
 from underfire.studies.base import Manner, Study, Subject, per_image
 from underfire.studies.stage_rows import StageRows, by_parts

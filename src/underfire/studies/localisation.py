@@ -34,9 +34,10 @@ from underfire.runs.execute import Chosen, Experiment, preflight
 from underfire.runs.folder import Run
 from underfire.runs.needs import SHARD
 from underfire.runs.plan import Planned
-from underfire.runs.settings import Inputs, StudySettings
+from underfire.runs.settings import Inputs
 from underfire.runs.specs import Explain, Locate, describe, key
 from underfire.runs.store import Store
+from underfire.runs.study_settings import StudySettings
 from underfire.studies import paper
 from underfire.studies.base import NEEDS_LABELS, Study, Subject, described, examined, identity, per_image
 from underfire.studies.stage_rows import StageRows

@@ -28,9 +28,10 @@ from underfire.runs.choosing import choose
 from underfire.runs.execute import Chosen, Experiment, preflight
 from underfire.runs.folder import Run
 from underfire.runs.plan import Planned
-from underfire.runs.settings import Inputs, StudySettings
+from underfire.runs.settings import Inputs
 from underfire.runs.specs import Explain, ExplainRandomised, Select, describe
 from underfire.runs.store import Store
+from underfire.runs.study_settings import StudySettings
 from underfire.studies.base import Study, Subject, chosen, identity, per_image, select_from
 from underfire.studies.stage_rows import StageRows, by_parts
 from underfire.studies.tables import Row, Table, Value

@@ -29,13 +29,14 @@ from underfire.metrics.betrayal import Curve, plausible
 from underfire.metrics.floors import natural
 from underfire.metrics.intervals import Estimate
 from underfire.metrics.maps import compare_draws, is_faint
+from underfire.runs.attack_settings import AttackSettings
 from underfire.runs.choosing import choose
 from underfire.runs.execute import Chosen, Experiment, preflight
 from underfire.runs.folder import Run
 from underfire.runs.plan import AttackPlan, Planned, PlannedInterpreter, before_attacks, planned_maps, scored_maps
-from underfire.runs.settings import AttackSettings, StudySettings
 from underfire.runs.specs import Craft, Saved, describe
 from underfire.runs.store import Store
+from underfire.runs.study_settings import StudySettings
 from underfire.studies.base import Study, Subject, chosen, identity, per_image, select_from
 from underfire.studies.stage_rows import StageRows, by_parts
 from underfire.studies.tables import Row, Table, Value

@@ -33,9 +33,9 @@ from underfire.runs.execute import Report, adding_to, even_batch_size, perform, 
 from underfire.runs.folder import CHOSEN, Run
 from underfire.runs.outcomes import OUTCOMES
 from underfire.runs.plan import AttackPlan, Planned, scored_maps
-from underfire.runs.settings import StudySettings
 from underfire.runs.specs import Explain, ExplainElsewhere, Saved, Select, SignNoise, key
 from underfire.runs.store import Store
+from underfire.runs.study_settings import StudySettings
 from underfire.studies import effectiveness, paper
 from underfire.studies.base import Manner, Study, Subject, per_image
 from underfire.studies.figures import Drawing, Figure, gallery, papers

@@ -15,21 +15,21 @@ from typer.main import get_command
 from underfire import UnderfireError
 from underfire.cli.main import app, main
 from underfire.cli.options import command
-from underfire.runs import settings
+from underfire.runs import attack_settings, settings, study_settings
 from underfire.runs.config import write_config
 from underfire.runs.settings import Settings, option_name, options_of
 from underfire.training import recipes
 from underfire.training.recipes import AidRecipe, ClassifierRecipe, ClassifierSource, EncoderSource, MaskerRecipe, Turns
 
 TAKES = {
-    "attack": (settings.AttackSettings, settings.Distributed),
+    "attack": (attack_settings.AttackSettings, settings.Distributed),
     "demo": (settings.Sampled, settings.Machine),
-    "audit": (settings.AuditSettings, settings.Distributed),
-    "detect": (settings.DetectSettings, settings.Distributed),
-    "transfer": (settings.TransferSettings, settings.Distributed),
+    "audit": (attack_settings.AuditSettings, settings.Distributed),
+    "detect": (study_settings.DetectSettings, settings.Distributed),
+    "transfer": (study_settings.TransferSettings, settings.Distributed),
     "probe": (settings.ProbeSettings, settings.Machine),
-    "study gap": (settings.StudySettings, settings.Distributed),
-    "study all": (settings.StudySettings, settings.Distributed),
+    "study gap": (study_settings.StudySettings, settings.Distributed),
+    "study all": (study_settings.StudySettings, settings.Distributed),
     "train rts": (recipes.TrainingSource, EncoderSource, MaskerRecipe, settings.Machine),
     "train aid": (recipes.TrainingSource, AidRecipe, Turns, settings.Machine),
     "train classifier": (ClassifierSource, ClassifierRecipe, settings.Machine),
@@ -65,7 +65,12 @@ def test_every_command_that_computes_can_be_configured_and_silenced(name: str) -
 
 
 def test_every_field_of_a_run_is_an_option() -> None:
-    for kind in (settings.AttackSettings, settings.StudySettings, settings.DetectSettings, settings.TransferSettings):
+    for kind in (
+        attack_settings.AttackSettings,
+        study_settings.StudySettings,
+        study_settings.DetectSettings,
+        study_settings.TransferSettings,
+    ):
         assert sorted(kind.model_fields) == sorted(options_of(kind))
 
 
@@ -184,13 +189,13 @@ def test_files_that_a_config_names_are_found_from_elsewhere(tmp_path: Path, monk
     (away := tmp_path / "away").mkdir()
     for name in ("net.py", "photos", "m.safetensors"):
         (home / name).write_text("")
-    asked = settings.StudySettings(
+    asked = study_settings.StudySettings(
         model="net.py:build", images="photos", labels="gone.csv", defended=("rts:m.safetensors",)
     )
     monkeypatch.chdir(home)
     write_config(away / "config.toml", asked)
     monkeypatch.chdir(away)
-    (found,) = taken((settings.StudySettings,), away / "config.toml", monkeypatch)
+    (found,) = taken((study_settings.StudySettings,), away / "config.toml", monkeypatch)
     assert (found.model, found.images, found.labels) == (f"{home}/net.py:build", f"{home}/photos", "gone.csv")
     assert found.defended == (f"rts:{home}/m.safetensors",)
 

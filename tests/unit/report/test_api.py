@@ -13,7 +13,7 @@ from underfire.attacks import recipes
 from underfire.core.errors import UnderfireError
 from underfire.data.image_set import ImageSet, open_images
 from underfire.models.classifier import Classifier
-from underfire.runs.settings import AttackSettings
+from underfire.runs.attack_settings import AttackSettings
 from underfire.studies import effectiveness
 
 

@@ -15,7 +15,7 @@ from underfire.core.errors import UnderfireError
 from underfire.core.types import Images, Row
 from underfire.data.image_set import open_images
 from underfire.models.classifier import Classifier
-from underfire.runs.settings import AttackSettings
+from underfire.runs.attack_settings import AttackSettings
 from underfire.studies.effectiveness import execute
 
 

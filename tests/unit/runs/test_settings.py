@@ -8,7 +8,8 @@ from torch import nn
 from underfire import UnderfireError
 from underfire.attacks.names import RECIPES
 from underfire.models.loading import LoadedNetwork
-from underfire.runs.settings import AttackSettings, AuditSettings, Photos, RecipeName, budget_in, sized
+from underfire.runs.attack_settings import AttackSettings, AuditSettings, RecipeName, budget_in
+from underfire.runs.settings import Photos, sized
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from underfire.core import io
 from underfire.interpreters import rts
 from underfire.models.classifier import Classifier
 from underfire.runs import specs, store
+from underfire.runs.attack_settings import AttackSettings
 from underfire.runs.plan import AttackPlan
-from underfire.runs.settings import AttackSettings
 from underfire.studies.effectiveness import execute
 
 

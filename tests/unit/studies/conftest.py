@@ -10,8 +10,8 @@ import pytest
 from underfire.attacks import recipes
 from underfire.data.image_set import ImageSet, open_images
 from underfire.models.classifier import Classifier
+from underfire.runs.attack_settings import AttackSettings
 from underfire.runs.folder import Run
-from underfire.runs.settings import AttackSettings
 from underfire.studies import effectiveness
 
 

@@ -24,9 +24,9 @@ from underfire.interpreters.protocol import ClosedForm, NoBelief, reading
 from underfire.metrics.betrayal import GRID, Curve, halved, plausible
 from underfire.metrics.intervals import wilson
 from underfire.models.classifier import Classifier
+from underfire.runs.attack_settings import AuditSettings
 from underfire.runs.folder import Run
 from underfire.runs.plan import AttackPlan, Planned
-from underfire.runs.settings import AuditSettings
 from underfire.studies.audit import Auditing, execute
 from underfire.studies.audit_flags import Case, flags
 from underfire.studies.audit_walk import Trail, Tried

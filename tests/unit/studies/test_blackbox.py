@@ -16,8 +16,8 @@ from underfire.models.committee import Committee
 from underfire.runs.execute import execute
 from underfire.runs.folder import Run
 from underfire.runs.plan import AttackPlan
-from underfire.runs.settings import SCALES, StudySettings
 from underfire.runs.specs import CraftElsewhere, Select, key
+from underfire.runs.study_settings import SCALES, StudySettings
 from underfire.studies import blackbox, blackbox_views
 from underfire.studies.base import Subject
 from underfire.studies.blackbox import Attackers, Attempt, BlackboxSettings

@@ -12,7 +12,7 @@ import pytest
 
 from printed import DENSENET, RESNET, held_run, numbers_of
 from underfire import studies
-from underfire.runs.settings import SCALES, StudySettings
+from underfire.runs.study_settings import SCALES, StudySettings
 from underfire.studies.base import Study
 from underfire.studies.catalogue import STUDIES, Entry
 

@@ -25,9 +25,9 @@ from underfire.detection.scores import look
 from underfire.interpreters import CAM
 from underfire.metrics.intervals import share
 from underfire.models.classifier import Classifier
+from underfire.runs.attack_settings import AttackSettings
 from underfire.runs.folder import Run, open_run
 from underfire.runs.plan import Planned
-from underfire.runs.settings import AttackSettings
 from underfire.runs.specs import Reported, key
 from underfire.runs.store import Store
 from underfire.studies import detect, effectiveness

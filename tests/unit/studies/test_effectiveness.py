@@ -24,9 +24,9 @@ from underfire.data.image_set import ImageSet, open_images
 from underfire.interpreters import CAM, GRAD, Interpreter
 from underfire.metrics.maps import linf
 from underfire.models.classifier import Classifier
+from underfire.runs.attack_settings import AttackSettings
 from underfire.runs.folder import Run
 from underfire.runs.plan import AttackPlan, Planned
-from underfire.runs.settings import AttackSettings
 from underfire.runs.specs import Craft, Select, key
 from underfire.runs.store import Store
 from underfire.studies import effectiveness

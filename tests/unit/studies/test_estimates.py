@@ -14,9 +14,9 @@ from underfire.data.corruptions import PNG
 from underfire.data.image_set import open_images
 from underfire.interpreters import CAM, GRAD, MASK
 from underfire.models.classifier import Classifier
+from underfire.runs.attack_settings import AttackSettings
 from underfire.runs.execute import Experiment, execute
 from underfire.runs.plan import Planned
-from underfire.runs.settings import AttackSettings
 from underfire.runs.specs import (
     CalibratedNoise,
     Craft,

@@ -15,7 +15,7 @@ from underfire.models.classifier import Classifier
 from underfire.report.verdict import judge
 from underfire.runs.folder import Run
 from underfire.runs.outcomes import ON_FILE, quoted
-from underfire.runs.settings import EvaluateSettings
+from underfire.runs.study_settings import EvaluateSettings
 from underfire.studies.evaluate import execute, opened
 
 SAME = ("class_true", "class_target", "class_predicted", "confidence", "success", "map_l1", "map_l2", "iou_mean")
