@@ -138,6 +138,10 @@ def growing(panels: Mapping[str, Sequence[Level]], x: str, y: str) -> Drawing:
 
 
 def _growing(axes: Axes, levels: Sequence[Level], colours: Mapping[str, str]) -> None:
+    if every := sorted({each.cost for each in levels if each.cost}):
+        axes.set_xlim(every[0] / 1.4, every[-1] * 1.4)
+        axes.set_xticks(every, [f"{each:,}" for each in every])
+        axes.minorticks_off()
     costing = [name for name in colours if any(each.cost for each in levels if each.name == name)]
     for name in dict.fromkeys(each.name for each in levels):
         own, colour, label = [each for each in levels if each.name == name], colours[name], drawable(name)
@@ -145,13 +149,10 @@ def _growing(axes: Axes, levels: Sequence[Level], colours: Mapping[str, str]) ->
         if name not in costing:
             axes.axhline(shares[0], color=colour, linestyle=LINES[1], linewidth=1.3, label=label)
             continue
-        costs = np.array([each.cost for each in own if each.cost])
-        apart = costs * 1.06 ** costing.index(name)  # so that intervals do not hide one another
+        apart = 1.06 ** costing.index(name)  # so that intervals do not hide one another
         reach = np.array([(each.share.value - each.share.low, each.share.high - each.share.value) for each in own])
-        axes.errorbar(apart, shares, reach.T.clip(0), color=colour, marker="o", ms=4, capsize=2, label=label)
-        axes.set_xticks(costs, [f"{each:,}" for each in costs], minor=False)
-        axes.minorticks_off()
-    axes.margins(x=0.15)
+        costs = [apart * each.cost for each in own if each.cost]
+        axes.errorbar(costs, shares, reach.T.clip(0), color=colour, marker="o", ms=4, capsize=2, label=label)
 
 
 Panel = Tensor | None  # an image 3HW or a map hw in [0, 1]; None leaves its place empty

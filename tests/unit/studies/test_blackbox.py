@@ -11,6 +11,7 @@ from underfire.core.errors import UnderfireError
 from underfire.core.io import rows_where
 from underfire.data.image_set import open_images
 from underfire.interpreters import CAM, GRAD, MASK
+from underfire.metrics.intervals import share
 from underfire.models.classifier import Classifier
 from underfire.models.committee import Committee
 from underfire.runs.execute import execute
@@ -21,6 +22,7 @@ from underfire.runs.study_settings import SCALES, StudySettings
 from underfire.studies import blackbox, blackbox_views
 from underfire.studies.base import Subject
 from underfire.studies.blackbox import Attackers, Attempt, BlackboxSettings
+from underfire.studies.figures import Level, growing
 
 N = 3
 NAMES = ["PGD", "white box", "surrogate", "queries", "seeded queries"]
@@ -134,6 +136,17 @@ def test_surrogates_of_other_classes_are_refused(
     other.write_text("from tiny_networks import network\n\n\ndef build():\n    return network('resnet')\n")
     with pytest.raises(UnderfireError, match="The surrogates have 5 classes and the model has 3; name others"):
         executed(settings.model_copy(update={"surrogates": (f"{other}:build",)}))
+
+
+def test_budgets_head_the_axis_and_attackers_keep_their_colours() -> None:
+    few = share([True, False, False])
+    asking = [Level("queries", cost, few) for cost in (1000, 5000)]
+    drawn = growing({"CAM": [Level("white box", None, few), *asking], "GRAD": asking[:1]}, "queries", "share")
+    ticks = [[label.get_text() for label in axes.get_xticklabels()] for axes in drawn.axes]
+    assert ticks == [["1,000", "5,000"], ["1,000"]]
+    colours = {axes.containers[0].lines[0].get_color() for axes in drawn.axes}
+    assert len(colours) == 1
+    assert all(axes.get_xlim()[0] < 1000 < axes.get_xlim()[1] for axes in drawn.axes)
 
 
 def test_tables_and_figure_name_every_attacker(run: Run, tmp_path: Path) -> None:
