@@ -560,7 +560,7 @@ def test_a_report_of_localisation_alone_says_that_nothing_was_attacked(
         if name != "localisation":
             shutil.rmtree(folder / name)
     page = report_of(write_report_of(folder).parent)
-    assert "Nothing was attacked here, so there is no verdict; what was studied follows." in page
+    assert "There is no verdict on a run of attacks here; what was studied follows." in page
     assert "Table 2." in page
     assert {"gallery", "averages"}.isdisjoint(each["id"] for each in Tags(page).all("section"))
 

@@ -36,7 +36,7 @@ from underfire.studies.transfers import TABLE as TRANSFERS
 REPORT = "report.html"
 DATA = ("images", "labels", "split", "crop", "resize", "images_digest")
 RUN = ("underfire", "created", "seed", "device")
-NO_ATTACK = "Nothing was attacked here, so there is no verdict; what was studied follows."
+NO_ATTACK = "There is no verdict on a run of attacks here; what was studied follows."
 NO_LABELS = (
     "The images have no labels: what the model reports of a picture is taken for true, so that nothing here says how "
     "often it is right."
