@@ -365,7 +365,7 @@ def test_all_leaves_out_what_lacks_something_and_goes_on_after_a_failure(
             {"recipe": "fast"},
             "--recipe fast: Input should be 'annealed', 'patch', 'paper', 'paper-densenet' or 'paper-isic'",
         ),
-        ("spatial", {"eps": 2}, "eps is 2; it must be at least 0 and at most 1"),
+        ("spatial", {"eps": 2}, "--eps 2: Input should be less than or equal to 1."),
         ("gap", {"interpreter": "smooth:cam,smooth:cam"}, "is named twice"),
         ("gap", {"eps": "8/0"}, "--eps 8/0 is not a number; write it like 8/255 or 0.031."),
         ("gap", {"split": "val"}, "there is no split 'val' of these images: give 'test' or 'train'"),

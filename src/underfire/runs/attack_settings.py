@@ -47,6 +47,7 @@ def can_be_evaded(detector: str) -> bool:
 
 
 Budget = Annotated[float | None, Field(gt=0), BeforeValidator(budget_in)]
+PixelBudget = Annotated[Budget, Field(le=1)]  # of every pixel value
 RecipeName = Literal["annealed", "patch", "paper", "paper-densenet", "paper-isic"]
 
 
@@ -215,7 +216,7 @@ class AuditSettings(Inputs):
     detector: str | None = Field(
         default=None, description=f"Detector that is deployed as well: {', '.join(DETECTORS)}; default: none."
     )
-    eps: Budget = Field(default=None, description="L-infinity budget, such as 8/255; default: the recipe's.")
+    eps: PixelBudget = Field(default=None, description="L-infinity budget, such as 8/255; default: the recipe's.")
     on_grid: bool = Field(
         default=False, description="Keep pgd's images on the grid of 8 bits, so that they are what a PNG file holds."
     )

@@ -11,7 +11,7 @@ from underfire.attacks.names import BUDGETS, GIVEN, OTHERS, QUICK, STANDARD, THO
 from underfire.core.errors import UnderfireError
 from underfire.detection.names import DETECTORS
 from underfire.interpreters.registry import INTERPRETERS, canonical
-from underfire.runs.attack_settings import Prescribed, Varied
+from underfire.runs.attack_settings import PixelBudget, Prescribed, Varied
 from underfire.runs.settings import Explained, Inputs, Masked, Names, Seeded, Source, Viewed
 
 
@@ -109,6 +109,9 @@ class StudySettings(Source, Masked, Explained, Prescribed, Seeded):
 
     model_config = ConfigDict(title="Study")
 
+    eps: PixelBudget = Field(
+        default=None, description="L-infinity budget of pgd, such as 8/255; default: the recipe's."
+    )
     defended: Names = Field(default=(), description="Defended interpreters for the study aid: rts:FILE,smooth:NAME.")
     surrogates: Names = Field(
         default=(),
