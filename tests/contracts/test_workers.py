@@ -162,6 +162,11 @@ def test_a_study_is_the_same(home: Path, classifier: Classifier, crew: Seeing) -
     assert tables[0] == tables[1]
 
 
+def test_a_worker_that_is_being_started_again_is_waited_for(workers: Workers, classifier: Classifier) -> None:
+    ray.kill(workers._actors[0], no_restart=False)
+    seeing(workers, Reference.of(SOURCE, classifier))
+
+
 def test_a_worker_with_another_model_or_none_is_refused(workers: Workers, classifier: Classifier, home: Path) -> None:
     right = Reference.of(SOURCE, classifier)
     with pytest.raises(UnderfireError, match=r"A worker on \S+ was refused: its model tiny\.py:build has the fingerpr"):

@@ -37,7 +37,7 @@ from underfire.studies.catalogue import STUDIES, done
 MAKES = {  # tables and figures of the paper's studies, whatever others there are
     "localisation": ("table-2 localisation-rules", ""),
     "effectiveness": ("table-3 table-12 figure-6", "figure-1 figure-4 figure-5 figure-6"),
-    "evasiveness": ("table-4 table-5", ""),
+    "evasiveness": ("table-4 table-5 adaptive", ""),
     "case-study": ("case-study-asr table-13 figure-8-iou classifier overlap", "figure-7 figure-8 figure-18"),
     "spatial": ("stadv-asr figure-10-l1 figure-10-iou", "figure-9 figure-10"),
     "random-patch": ("table-6 table-7", "figure-11"),

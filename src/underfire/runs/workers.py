@@ -162,9 +162,10 @@ class Workers:
         return [place for place in range(len(self._actors)) if place not in self._coming_back]
 
     def greet(self, reference: Reference) -> None:
-        """Have all load a classifier; UnderfireError if one cannot."""
+        """Have all load a classifier, also those that are being started again; UnderfireError if one cannot."""
+        greetings = [actor.greet.options(max_task_retries=2) for actor in self._actors]
         try:
-            said = self._ray.get([actor.greet.remote(reference) for actor in self._actors])
+            said = self._ray.get([each.remote(reference) for each in greetings])
         except self._ray.exceptions.RayError as problem:
             raise UnderfireError(f"A worker could not be started: {first_line(problem)}") from problem
         if refused := [each for each in said if each is not None]:
