@@ -163,7 +163,7 @@ def test_a_study_is_the_same(home: Path, classifier: Classifier, crew: Seeing) -
 
 
 def test_a_worker_that_is_being_started_again_is_waited_for(workers: Workers, classifier: Classifier) -> None:
-    ray.kill(workers._actors[0], no_restart=False)
+    workers._ray.kill(workers._actors[0], no_restart=False)
     seeing(workers, Reference.of(SOURCE, classifier))
 
 
