@@ -163,9 +163,10 @@ class Workers:
 
     def greet(self, reference: Reference) -> None:
         """Have all load a classifier, also those that are being started again; UnderfireError if one cannot."""
-        greetings = [actor.greet.options(max_task_retries=2) for actor in self._actors]
+        awake = [actor.answer.options(max_task_retries=-1).remote() for actor in self._actors]
+        self._ray.wait(awake, num_returns=len(awake), timeout=RETURN)
         try:
-            said = self._ray.get([each.remote(reference) for each in greetings])
+            said = self._ray.get([actor.greet.remote(reference) for actor in self._actors])
         except self._ray.exceptions.RayError as problem:
             raise UnderfireError(f"A worker could not be started: {first_line(problem)}") from problem
         if refused := [each for each in said if each is not None]:
