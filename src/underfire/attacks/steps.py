@@ -79,8 +79,8 @@ class Direction:
 
 
 @dataclass(frozen=True)
-class MomentumSignStep:
-    """theta - alpha * sign(v), v = decay * v + gradient / mean |gradient| (Dong et al. 2018)."""
+class Momentum:
+    """What rules share that go on in the direction v = decay * v + scaled gradient."""
 
     alpha: Schedule
     decay: float = 0.75
@@ -91,37 +91,33 @@ class MomentumSignStep:
 
     def init(self, theta: Tensor) -> Direction:
         return Direction(torch.zeros_like(theta))
+
+    def _moved(self, theta: Tensor, towards: Tensor, step: Labels) -> Tensor:
+        return theta - _per_row(self.alpha(step).to(theta.dtype), theta) * towards
+
+
+@dataclass(frozen=True)
+class MomentumSignStep(Momentum):
+    """theta - alpha * sign(v), v = decay * v + gradient / mean |gradient| (Dong et al. 2018)."""
 
     def step(
         self, objective: Objective, theta: Tensor, state: Direction, step: Labels
     ) -> tuple[Tensor, Direction, Terms]:
         terms, gradient = value_and_gradient(objective, theta)
         direction = self.decay * state.value + gradient / _per_row(_mean_size(gradient), theta)
-        alpha = self.alpha(step).to(theta.dtype)
-        return theta - _per_row(alpha, theta) * direction.sign(), Direction(direction), terms
+        return self._moved(theta, direction.sign(), step), Direction(direction), terms
 
 
 @dataclass(frozen=True)
-class UnitStep:
+class UnitStep(Momentum):
     """theta - alpha * v / |v|_2, v = decay * v + gradient / |gradient|_2: a step of length alpha, image by image."""
-
-    alpha: Schedule
-    decay: float = 0.75
-
-    def __post_init__(self) -> None:
-        check_schedule("alpha", self.alpha)
-        _check_decay("decay", self.decay)
-
-    def init(self, theta: Tensor) -> Direction:
-        return Direction(torch.zeros_like(theta))
 
     def step(
         self, objective: Objective, theta: Tensor, state: Direction, step: Labels
     ) -> tuple[Tensor, Direction, Terms]:
         terms, gradient = value_and_gradient(objective, theta)
         direction = self.decay * state.value + _unit(gradient)
-        alpha = self.alpha(step).to(theta.dtype)
-        return theta - _per_row(alpha, theta) * _unit(direction), Direction(direction), terms
+        return self._moved(theta, _unit(direction), step), Direction(direction), terms
 
 
 @dataclass(frozen=True)

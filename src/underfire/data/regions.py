@@ -112,21 +112,24 @@ def region_named(text: str, crop: int | None = None, resize: int | None = None) 
 
     UnderfireError if it is none of these.
     """
+    place = check_region(text)
+    return place if isinstance(place, Box) else Drawn(_digest(place), crop, resize, place)
+
+
+def check_region(text: str) -> Box | Path:
+    """The box, or where the pictures are, of which none is read; UnderfireError if it is neither."""
     numbers = text.split(",")
     if len(numbers) == 4 and all(each.strip().lstrip("-").isdecimal() for each in numbers):
         return Box(*map(int, numbers))
-    path = Path(text)
-    if path.is_file():
-        return Drawn(_digest([path]), crop, resize, path)
-    if path.is_dir():
-        return Drawn(_digest(sorted(each for each in path.rglob("*") if each.is_file())), crop, resize, path)
-    raise UnderfireError(
-        f"There is no region '{text}'; give left,top,width,height in pixels, a picture, or a folder of pictures."
-    )
+    if not (path := Path(text)).exists():
+        raise UnderfireError(
+            f"There is no region '{text}'; give left,top,width,height in pixels, a picture, or a folder of pictures."
+        )
+    return path
 
 
-def _digest(files: Sequence[Path]) -> str:
+def _digest(path: Path) -> str:
     hasher = hashlib.blake2b(digest_size=16)
-    for each in files:
+    for each in sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]:
         hasher.update(each.name.encode() + b"\0" + hashlib.blake2b(each.read_bytes(), digest_size=16).digest())
     return hasher.hexdigest()

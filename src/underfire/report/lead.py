@@ -141,9 +141,11 @@ def _cell(tally: Tally, verdict: Verdict) -> LeadCell:
 def _conditions(outcomes: pa.Table, info: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Budget, accuracy of the classifier, images."""
     moves = [each.get("perturbation", {}) for each in info.get("recipe", ())]
-    budgets = {"L2" if each.get("type") == "L2Ball" else "pixel": each["eps"] for each in moves if each.get("eps")}
-    for kind, eps in budgets.items():
-        yield "Budget", f"ε = {as_text(eps)} {'in L2, over all values' if kind == 'L2' else 'for each pixel value'}"
+    bound = [each for each in moves if each.get("eps")]
+    limits = {"L2Ball": "in L2, over all values"}
+    budgets = sorted((limits.get(each.get("type"), "for each pixel value"), each["eps"]) for each in bound)
+    for limit, eps in dict(budgets).items():  # the largest of each
+        yield "Budget", f"ε = {as_text(eps)} {limit}"
     if region := info.get("spec", {}).get("region"):
         yield "Region", f"no pixel changes outside of {region}"
     if (others := rows_where(outcomes, solver=None)).num_rows:

@@ -163,7 +163,10 @@ class AttackSettings(Inputs, Prescribed, Varied):
             raise UnderfireError(f"Solver '{first}' {SOLVERS[first].does}; leave out {wrong}.")
         if self.eps is not None and NORMS["linf"] in self.solvers:
             check_budget(self.eps)
-        self.within()
+        if self.region is not None:
+            from underfire.data.regions import check_region
+
+            check_region(self.region)
         return self
 
     def within(self) -> "Region | None":

@@ -10,11 +10,7 @@ All that is read is in the store; `compute` puts it there, or has done so before
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from math import inf
-
-import numpy as np
-from torch import Tensor
 
 from underfire.attacks.attack import Attack
 from underfire.attacks.names import SOLVERS
@@ -22,12 +18,9 @@ from underfire.attacks.perturbations import Pixels
 from underfire.data.corruptions import PNG
 from underfire.detection.registry import Judgement
 from underfire.interpreters.protocol import ClosedForm
-from underfire.metrics.betrayal import DEFINITIONS, GRID, Curve, Definition, Flags, halved, plausible
-from underfire.metrics.floors import natural
-from underfire.metrics.maps import compare_draws, is_faint
+from underfire.metrics.betrayal import DEFINITIONS, GRID, Curve, Definition, Flags, halved
 from underfire.runs.plan import (
     AttackPlan,
-    MeasuredImages,
     Planned,
     PlannedAttack,
     PlannedInterpreter,
@@ -39,6 +32,8 @@ from underfire.runs.specs import Believed, Craft, Detect, ExplainRandomised, Sav
 from underfire.runs.store import Store
 from underfire.studies.detect import Calibrated, Pictured
 from underfire.studies.detect import plan as detection_stages
+from underfire.studies.judged import judged
+from underfire.studies.stage_rows import StageRows
 
 Compute = Callable[[Iterable[Planned], tuple[str, ...]], None]
 CHECKED_TWICE = 16  # betrayed images that are attacked again, within twice the budget
@@ -167,7 +162,7 @@ class _OneInterpreter:
 
     def _try(self, attack: PlannedAttack, ids: tuple[str, ...]) -> Tried:
         self._compute(stages_of(attack), ids)
-        return self._tried(attack.craft, attack.files["png"], ids)
+        return self._tried(Saved(attack.craft, PNG()), ids)
 
     def _smallest(self, root: Tried, definition: Definition, grid: Sequence[float]) -> dict[str, float]:
         """By image, by bisection over the grid, whose root is the budget of the audit itself."""
@@ -204,24 +199,21 @@ class _OneInterpreter:
         """The root's attack within another budget."""
         craft = replace(root, attack=_within(root.attack, eps), start=start)
         saved = Saved(craft, PNG())
-        measured = MeasuredImages(saved, {self.shown.name: scored_maps(saved, self.shown.interpreter)})
-        label = f"within {255 * eps:.3g}/255"
+        label, maps = f"within {255 * eps:.3g}/255", scored_maps(saved, self.shown.interpreter)
         stages = [self._stage(label, craft), self._stage(f"{label} as png", saved)]
-        self._compute([*stages, *(self._stage(f"{label}, maps", each) for each in measured.maps[self.shown.name])], ids)
-        return self._tried(craft, measured, ids)
+        self._compute([*stages, *(self._stage(f"{label}, maps", each) for each in maps)], ids)
+        return self._tried(saved, ids)
 
-    def _tried(self, craft: Craft, measured: MeasuredImages, ids: tuple[str, ...]) -> Tried:
+    def _tried(self, saved: Saved, ids: tuple[str, ...]) -> Tried:
         """What an attack did to class, map and detector, all of them looked at on PNG files but for the detector."""
-        fooled: Flags = (self._read(measured.images, "predicted", ids) == self._read(craft.of, "target", ids)).numpy()
-        benign = [self._read(each, "map", ids) for each in self.shown.benign]
-        maps = [self._read(each, "map", ids) for each in measured.maps[self.shown.name]]
-        moved, allowed = compare_draws(maps, benign), np.array([self._natural[name] for name in ids])
-        calm = plausible(moved["map_l1"].numpy(), moved["iou_mean"].numpy(), allowed, is_faint(benign[0]).numpy())
-        passed = fooled
+        assert isinstance(saved.of, Craft)
+        craft, found = saved.of, judged(StageRows(ids, self.walk.store), saved, self.shown)
+        betrayed = found.betrayed
         if (deployed := self.walk.deployed) is not None:
             self._compute(deployed.stages(craft, ids), ids)
-            passed = fooled & ~deployed.flagged(craft, ids, self.walk.store)
-        return Tried(craft.attack.name, craft, ids, fooled, {name: passed & each for name, each in calm.items()})
+            seen = deployed.flagged(craft, ids, self.walk.store)
+            betrayed = {name: each & ~seen for name, each in betrayed.items()}
+        return Tried(craft.attack.name, craft, ids, found.fooled, betrayed)
 
     def _compute(self, stages: Iterable[Planned], ids: tuple[str, ...]) -> None:
         self.walk.compute(stages, ids)
@@ -229,19 +221,9 @@ class _OneInterpreter:
     def _stage(self, label: str, spec: Spec) -> Planned:
         return Planned(f"{label}, {self.shown.name}", spec, "step", "", self.shown.name)
 
-    def _read(self, spec: Spec, name: str, ids: tuple[str, ...]) -> Tensor:
-        return self.walk.store.read(key(spec), name, ids)
-
     @property
     def _seed(self) -> int:
         return self.walk.plan.settings.seed
-
-    @cached_property
-    def _natural(self) -> Mapping[str, float]:
-        """By image the distance that harmless changes stay within."""
-        assert self.shown.variation is not None
-        changes = (self._read(self.shown.variation, name, self.walk.ids) for name in ("map_l1", "iou_mean"))
-        return dict(zip(self.walk.ids, natural(*changes)["natural_l1"].tolist(), strict=True))
 
 
 def budget_of(craft: Craft) -> float:

@@ -21,7 +21,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 
-import numpy as np
 import pyarrow as pa
 import torch
 from pydantic import Field
@@ -35,9 +34,6 @@ from underfire.data.corruptions import PNG
 from underfire.interpreters import Interpreter
 from underfire.interpreters.jointly import Jointly
 from underfire.interpreters.protocol import ClosedForm
-from underfire.metrics.betrayal import plausible
-from underfire.metrics.floors import natural
-from underfire.metrics.maps import compare_draws, is_faint
 from underfire.models.classifier import Classifier
 from underfire.models.committee import together
 from underfire.runs.attack_settings import AttackSettings, Prescribed, Varied
@@ -61,6 +57,7 @@ from underfire.runs.store import Store
 from underfire.runs.study_settings import StudySettings
 from underfire.studies.base import Study, Subject, chosen, identity, per_image, select_from
 from underfire.studies.blackbox_views import SCHEMA, TABLE, figures, tables
+from underfire.studies.judged import judged
 from underfire.studies.stage_rows import StageRows, by_parts
 
 PLAIN, WHITE, SURROGATE, QUERIES, SEEDED = "PGD", "white box", "surrogate", "queries", "seeded queries"
@@ -239,14 +236,7 @@ def blackbox_table(attackers: Attackers, select: Select, ids: tuple[str, ...], s
 
 
 def _rows(attempt: Attempt, select: Select, held: StageRows) -> pa.Table:
-    benign, variation = held.maps(attempt.shown.benign), attempt.shown.variation
-    moved = {name: each.double().numpy() for name, each in compare_draws(held.maps(attempt.maps), benign).items()}
-    predicted, target = held.of(attempt.saved, "predicted"), held.of(attempt.craft.of, "target")
-    allowed = np.full(len(held.ids), np.nan)
-    if variation is not None:
-        allowed = natural(*(held.of(variation, name) for name in ("map_l1", "iou_mean")))["natural_l1"].numpy()
-    calm = plausible(moved["map_l1"], moved["iou_mean"], allowed, is_faint(benign[0]).numpy())
-    fooled = (predicted == target).numpy()
+    found, varied = judged(held, attempt.saved, attempt.shown), attempt.shown.variation is not None
     return per_image(
         SCHEMA,
         held.ids,
@@ -254,13 +244,13 @@ def _rows(attempt: Attempt, select: Select, held: StageRows) -> pa.Table:
         attacker=attempt.attacker,
         queries=attempt.queries,
         class_true=held.of(select, "label"),
-        class_target=target,
-        class_predicted=predicted,
-        map_l1=moved["map_l1"].tolist(),
-        iou_mean=pa.array(moved["iou_mean"], from_pandas=True),
-        natural_l1=pa.array(allowed, from_pandas=True),
-        betrayed_overlap=(fooled & calm["overlap"]).tolist(),
-        betrayed_natural=None if variation is None else (fooled & calm["natural"]).tolist(),
+        class_target=held.of(attempt.craft.of, "target"),
+        class_predicted=found.predicted,
+        map_l1=found.moved["map_l1"].tolist(),
+        iou_mean=pa.array(found.moved["iou_mean"], from_pandas=True),
+        natural_l1=pa.array(found.natural_l1, from_pandas=True),
+        betrayed_overlap=found.betrayed["overlap"].tolist(),
+        betrayed_natural=found.betrayed["natural"].tolist() if varied else None,
     )
 
 

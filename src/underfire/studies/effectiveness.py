@@ -137,7 +137,7 @@ def _frozen(value: Any) -> Any:
 def _preflight(plan: AttackPlan, classifier: Classifier, chosen: ImageSet, batch_size: int) -> None:
     """The choice of targets, and one step of each attack on one image: whatever cannot be attacked fails at once."""
     target = targets_of(plan.targets, in_batches(chosen, batch_size), classifier)
-    if (region := plan.settings.within()) is not None:
+    if (region := plan.attacks[0].craft.region) is not None:
         region.inside(chosen.ids, *chosen.read(0).shape[1:])
     rules = [each.goal.rule for each in plan.interpreters if isinstance(each.goal, TargetMaps)]
     for rule in rules[:1]:

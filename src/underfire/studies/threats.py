@@ -1,6 +1,6 @@
 """How little must change? The smallest change in L2, and the smallest patch, that betray an image.
 
-    made = experiment(ThreatSettings(…), Subject(classifier, image_set))
+    made = experiment(AttackSettings(…), Subject(classifier, image_set))
     run = execute(made, Path("runs/x"), classifier, command="…")
     found = curves(threats(run))                    # by interpreter and threat
 
@@ -25,19 +25,18 @@ from underfire.core.io import groups, read_table
 from underfire.data.corruptions import PNG
 from underfire.data.regions import Middle, Region
 from underfire.interpreters.protocol import ClosedForm
-from underfire.metrics.betrayal import Curve, plausible
-from underfire.metrics.floors import natural
+from underfire.metrics.betrayal import Curve
 from underfire.metrics.intervals import Estimate
-from underfire.metrics.maps import compare_draws, is_faint
 from underfire.runs.attack_settings import AttackSettings
 from underfire.runs.choosing import choose
 from underfire.runs.execute import Chosen, Experiment, preflight
 from underfire.runs.folder import Run
-from underfire.runs.plan import AttackPlan, Planned, PlannedInterpreter, before_attacks, planned_maps, scored_maps
+from underfire.runs.plan import AttackPlan, Planned, PlannedInterpreter, before_attacks, once, planned_maps, scored_maps
 from underfire.runs.specs import Craft, Saved, describe
 from underfire.runs.store import Store
 from underfire.runs.study_settings import StudySettings
 from underfire.studies.base import Study, Subject, chosen, identity, per_image, select_from
+from underfire.studies.judged import judged
 from underfire.studies.stage_rows import StageRows, by_parts
 from underfire.studies.tables import Row, Table, Value
 
@@ -59,10 +58,6 @@ SIDES = (1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2)
 TITLES = {"l2": "length in L2", "patch": "side of a patch"}
 
 
-class ThreatSettings(AttackSettings):
-    """Everything that decides what a run computes."""
-
-
 @dataclass(frozen=True)
 class Threat:
     """A way to change images within a budget, and ADV2 on an interpreter that keeps to it."""
@@ -78,11 +73,11 @@ class Threat:
         return Saved(self.craft, PNG())
 
 
-def experiment(settings: ThreatSettings, subject: Subject) -> Experiment:
+def experiment(settings: AttackSettings, subject: Subject) -> Experiment:
     """The attacks; UnderfireError where no interpreter is in closed form."""
     select = select_from(settings, subject.classifier, subject.image_set)
     plan = AttackPlan.of(settings, select)
-    if not any(isinstance(each, ClosedForm) for each in plan.explainers):
+    if not _shown(plan):
         raise UnderfireError("The study 'threats' needs an interpreter in closed form, such as cam; name one.")
 
     def choose_images() -> Chosen:
@@ -90,7 +85,7 @@ def experiment(settings: ThreatSettings, subject: Subject) -> Experiment:
         preflight(plan.explainers, subject.classifier, selection.chosen.samples([0]))
         return chosen(settings, subject, select, selection, {"interpreters": describe(plan.explainers)})
 
-    stages, table = tuple(_stages(plan)), partial(threat_table, plan)
+    stages, table = tuple(once(_stages(plan))), partial(threat_table, plan)
     return Experiment(
         identity(settings, select, "threats"), choose_images, stages, TABLE, SCHEMA, table, subject.image_set
     )
@@ -100,13 +95,18 @@ def threats_of(plan: AttackPlan) -> Iterator[Threat]:
     """Of each interpreter in closed form, growing lengths and growing sides."""
     settings = plan.settings
     length: dict[str, Any] = {"effort": settings.effort, "steps": settings.steps, "seed": settings.seed}
-    for shown in (each for each in plan.interpreters if isinstance(each.interpreter, ClosedForm)):
+    for shown in _shown(plan):
         for eps in LENGTHS:
             attack = solvers.adv2(shown.interpreter, norm="l2", eps=eps, **length)
             yield Threat("l2", eps, _craft(plan, shown, attack, None), shown)
         for side in SIDES:
             attack = solvers.adv2(shown.interpreter, recipe="patch", **length)
             yield Threat("patch", side, _craft(plan, shown, attack, Middle(side)), shown)
+
+
+def _shown(plan: AttackPlan) -> tuple[PlannedInterpreter, ...]:
+    """The interpreters in closed form."""
+    return tuple(each for each in plan.interpreters if isinstance(each.interpreter, ClosedForm))
 
 
 def _craft(plan: AttackPlan, shown: PlannedInterpreter, attack: Attack, region: Region | None) -> Craft:
@@ -116,7 +116,7 @@ def _craft(plan: AttackPlan, shown: PlannedInterpreter, attack: Attack, region: 
 
 
 def _stages(plan: AttackPlan) -> Iterator[Planned]:
-    yield from before_attacks(plan.targets, plan.interpreters)
+    yield from before_attacks(plan.targets, _shown(plan))
     for each in threats_of(plan):
         name, label = each.shown.name, f"{each.name} {each.budget:g}, {each.shown.name}"
         assert each.craft.start is not None
@@ -134,24 +134,17 @@ def threat_table(plan: AttackPlan, ids: tuple[str, ...], store: Store) -> Iterat
 
 
 def _measured(threat: Threat, held: StageRows) -> pa.Table:
-    shown = threat.shown
-    assert shown.variation is not None
-    benign = [held.of(each, "map") for each in shown.benign]
-    maps = [held.of(each, "map") for each in scored_maps(threat.saved, shown.interpreter)]
-    success = held.of(threat.saved, "predicted") == held.of(threat.craft.of, "target")
-    moved = compare_draws(maps, benign)
-    allowed = natural(*(held.of(shown.variation, name) for name in ("map_l1", "iou_mean")))["natural_l1"]
-    calm = plausible(moved["map_l1"].numpy(), moved["iou_mean"].numpy(), allowed.numpy(), is_faint(benign[0]).numpy())
+    found = judged(held, threat.saved, threat.shown)
     return per_image(
         SCHEMA,
         held.ids,
-        interpreter=shown.name,
+        interpreter=threat.shown.name,
         threat=threat.name,
         budget=threat.budget,
-        success=success,
-        map_l1=moved["map_l1"].double(),
-        natural_l1=allowed.double(),
-        betrayed=pa.array(success.numpy() & calm["natural"]),
+        success=found.fooled.tolist(),
+        map_l1=found.moved["map_l1"].tolist(),
+        natural_l1=found.natural_l1.tolist(),
+        betrayed=found.betrayed["natural"].tolist(),
     )
 
 
@@ -199,7 +192,7 @@ def _cells(curve: Curve) -> Iterator[tuple[Value, ...]]:
 
 def _experiment(request: StudySettings, subject: Subject) -> Experiment:
     given = {name: each for name, each in request.recipe_given().items() if name in ("effort", "steps")}
-    return experiment(ThreatSettings(**request.inputs(), **given), subject)
+    return experiment(AttackSettings(**request.inputs(), **given), subject)
 
 
 STUDY = Study(_experiment, (TABLE,), tables)

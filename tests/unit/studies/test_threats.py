@@ -13,6 +13,7 @@ from underfire.attacks import recipes
 from underfire.core.errors import UnderfireError
 from underfire.data.image_set import ImageSet
 from underfire.models.classifier import Classifier
+from underfire.runs.attack_settings import AttackSettings
 from underfire.runs.execute import execute
 from underfire.runs.folder import Run
 from underfire.runs.plan import AttackPlan
@@ -39,7 +40,7 @@ def run(
     monkeypatch.setattr(threats, "LENGTHS", (0.25, 4.0))
     monkeypatch.setattr(threats, "SIDES", (0.25, 0.5))
     given: dict[str, Any] = {"model": tiny_model, "images": str(tiny_photos), "normalize": "none", "n": N, "steps": 4}
-    settings = threats.ThreatSettings(**given, interpreters=("cam",))
+    settings = AttackSettings(**given, interpreters=("cam",))
     made = threats.experiment(settings, Subject(classifier, image_set))
     run = execute(made, tmp_path / "threats", classifier, command="test")
     select = made.plan[0].spec
@@ -91,8 +92,6 @@ def test_an_image_is_betrayed_within_its_smallest_budget_and_all_larger_ones() -
 def test_interpreters_that_are_optimised_alone_are_refused(
     tiny_model: str, tiny_photos: Path, classifier: Classifier, image_set: ImageSet
 ) -> None:
-    settings = threats.ThreatSettings(
-        model=tiny_model, images=str(tiny_photos), normalize="none", interpreters=("mask",)
-    )
+    settings = AttackSettings(model=tiny_model, images=str(tiny_photos), normalize="none", interpreters=("mask",))
     with pytest.raises(UnderfireError, match="needs an interpreter in closed form"):
         threats.experiment(settings, Subject(classifier, image_set))
