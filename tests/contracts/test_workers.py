@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from compared_runs import same
 from underfire.attacks import recipes
 from underfire.attacks.engine import Progress
 from underfire.core.errors import UnderfireError
 from underfire.data.image_set import open_images
+from underfire.interpreters import RTS
 from underfire.models.classifier import Classifier
 from underfire.runs.attack_settings import AttackSettings
 from underfire.runs.folder import Run, open_run
@@ -31,6 +33,8 @@ from underfire.runs.workers import Hiring, Reference, Seeing, Workers, hired, se
 from underfire.studies import detect, effectiveness
 from underfire.studies.base import Manner, Subject
 from underfire.studies.catalogue import STUDIES
+from underfire.training.aid import AidRecipe, train_aid
+from underfire.training.dataset import read_training_set
 
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # everything on loopback
 os.environ["RAY_USAGE_STATS_ENABLED"] = os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
@@ -160,6 +164,32 @@ def test_a_study_is_the_same(home: Path, classifier: Classifier, crew: Seeing) -
     tables = [{path.name: path.read_bytes() for path in (run.path / "tables").iterdir()} for run in made]
     assert made[0].outcomes() == made[1].outcomes()
     assert tables[0] == tables[1]
+
+
+def test_a_defended_masker_is_the_same(
+    home: Path, classifier: Classifier, workers: Workers, crew: Seeing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The attacks within AID's training, one worker lost on the way."""
+    import ray
+
+    from tiny_maskers import masker_file
+
+    init = RTS.load(masker_file(home / "init.safetensors", classifier))
+    photos = read_training_set(open_images("photos"))
+    recipe = AidRecipe(
+        steps=4, batch=4, width=8, judge_every=4, pool=4, attack_steps=3, attack_batch=2, judged_attacks=2,
+        judge_steps=3, held_out=0.2,
+    )  # fmt: skip
+
+    def lose(step: int, loss: float) -> None:
+        if step == 1:
+            ray.kill(workers._actors[1], no_restart=False)
+
+    files = [home / "aid alone.safetensors", home / "aid.safetensors"]
+    train_aid(classifier, init, photos, recipe, files[0])
+    train_aid(classifier, init, photos, recipe, files[1], lose, crew)
+    alone, shared = (RTS.load(file).masker.network.state_dict() for file in files)
+    assert all(torch.equal(value, shared[name]) for name, value in alone.items())
 
 
 def test_a_worker_that_is_being_started_again_is_waited_for(workers: Workers, classifier: Classifier) -> None:

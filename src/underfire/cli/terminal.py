@@ -18,7 +18,7 @@ from rich.table import Table
 
 from underfire.core.errors import UnderfireError, first_line
 from underfire.core.text import counted
-from underfire.runs.settings import Distributed, Source, sized
+from underfire.runs.settings import Shared, Source, sized
 
 if TYPE_CHECKING:
     import torch
@@ -98,7 +98,7 @@ def opened(settings: N, device: str) -> "tuple[N, Classifier]":
 
 
 @contextmanager
-def crews(machine: Distributed) -> "Iterator[Callable[[Mapping[str, Any], Classifier], Crew | None]]":
+def crews(machine: Shared) -> "Iterator[Callable[[Mapping[str, Any], Classifier], Crew | None]]":
     """Who computes with a classifier that was loaded by such settings: workers, or None for this process.
 
     All of them, and this process, use as many threads, on which last bits depend.

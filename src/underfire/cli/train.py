@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from underfire.cli.options import command
-from underfire.cli.terminal import chosen_device, existing_folder, one_bar, say, say_written
+from underfire.cli.terminal import chosen_device, crews, existing_folder, one_bar, say, say_written
 from underfire.core.errors import UnderfireError
 from underfire.core.text import counted
 from underfire.runs.config import write_config
-from underfire.runs.settings import Machine, sized
+from underfire.runs.settings import Machine, Shared, sized
 from underfire.training.recipes import (
     AidRecipe,
     ClassifierRecipe,
@@ -82,7 +82,7 @@ def aid(
     source: TrainingSource,
     recipe: AidRecipe,
     turns: Turns,
-    machine: Machine,
+    machine: Shared,
     init: Init,
     out: Out,
 ) -> None:
@@ -96,8 +96,9 @@ def aid(
     undefended = RTS.load(init)
     recipe = recipe_for(undefended.masker, **recipe.model_dump(exclude_unset=True), **alternation)
     training_set = _training_set(classifier, source)
-    with _training_bar(recipe.steps, out) as on_step:
-        masker = train_aid(classifier, undefended, training_set, recipe, out, on_step)
+    with crews(machine) as crew_of, _training_bar(recipe.steps, out) as on_step:
+        crew = crew_of(source.model_dump(), classifier)
+        masker = train_aid(classifier, undefended, training_set, recipe, out, on_step, crew)
     write_config(out.with_suffix(".config.toml"), source, recipe, turns, init=str(init))
     _say_masker(masker, training_set, out)
 

@@ -44,13 +44,13 @@ from underfire.runs.specs import (
     Explain,
     ExplainElsewhere,
     ExplainRandomised,
+    Identified,
     Pictured,
     RandomPoints,
     Repeat,
     Reported,
     Saved,
     SignNoise,
-    Spec,
     TargetClasses,
     TargetMaps,
     Vary,
@@ -100,7 +100,7 @@ def logits_of(classifier: Classifier, images: Images) -> Logits:
         return classifier(images.to(classifier.device)).cpu()
 
 
-def compute_as_fits(spec: Spec, inputs: StageInputs, context: Context) -> Rows:
+def compute_as_fits(spec: Identified, inputs: StageInputs, context: Context) -> Rows:
     """What `compute` gives; where the device's memory does not hold a batch, what is left goes on with half of it.
 
     UnderfireError if it holds not even one image.

@@ -8,7 +8,7 @@ what it needs. Stages with a pool are computed here. This process alone reads an
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
@@ -17,11 +17,11 @@ from torch import Tensor
 from underfire.attacks.engine import Progress
 from underfire.core.errors import UnderfireError
 from underfire.core.rows import in_parts
-from underfire.runs.compute import Context
+from underfire.runs.compute import Context, compute
 from underfire.runs.driver import pieces, read_inputs, run_stage
 from underfire.runs.needs import StageInputs, needs, pool_of
 from underfire.runs.plan import Planned
-from underfire.runs.specs import Craft, Spec, describe, key
+from underfire.runs.specs import Craft, Identified, describe, key
 from underfire.runs.store import Store
 
 TRIES = 3  # of a piece, before it is left out
@@ -54,7 +54,7 @@ class Crew(Protocol):
         """Of all that are there, at work or free."""
         ...
 
-    def begin(self, place: int, spec: Spec, inputs: StageInputs, batch_size: int) -> None:
+    def begin(self, place: int, spec: Identified, inputs: StageInputs, batch_size: int) -> None:
         """Have a free worker compute rows."""
         ...
 
@@ -98,6 +98,38 @@ def dispatch(
     UnderfireError, once all else is computed, names the images of pieces that failed `TRIES` times.
     """
     yield from _Shift(tuple(stages), ids, store, context, crew).work()
+
+
+def compute_parts(
+    spec: Identified, parts: Sequence[StageInputs], context: Context, crew: Crew | None
+) -> list[Mapping[str, Tensor]]:
+    """What is computed of each part, in their order, by a crew where there is one; nothing is stored.
+
+    UnderfireError if workers fail `TRIES` times on a part.
+    """
+    if crew is None:
+        return [tensors for part in parts for _, tensors in compute(spec, part, context)]
+    found, failures = dict[int, Mapping[str, Tensor]](), Counter[int]()
+    waiting, at_work = list(range(len(parts))), dict[int, int]()
+    try:
+        while waiting or at_work:
+            for place in crew.places:
+                if waiting and place not in at_work:
+                    at_work[place] = waiting.pop(0)
+                    crew.begin(place, spec, parts[at_work[place]], context.batch_size)
+            for place, event in crew.heard():
+                if isinstance(event, Computed):
+                    found[at_work[place]] = event.tensors
+                elif isinstance(event, Ended):
+                    number = at_work.pop(place)
+                    if event.problem is not None:
+                        waiting.append(number)
+                        failures[number] += 1
+                    if failures[number] == TRIES:
+                        raise UnderfireError(f"Workers failed {TRIES} times: {event.problem}")
+    finally:
+        crew.drop()
+    return [found[number] for number in range(len(parts))]
 
 
 class _Shift:

@@ -24,6 +24,7 @@ from underfire.runs.specs import (
     Explain,
     ExplainElsewhere,
     ExplainRandomised,
+    Identified,
     Pictured,
     RandomPoints,
     Repeat,
@@ -177,7 +178,7 @@ def _(spec: Craft) -> Mapping[str, Need]:
     return {**_rows(spec.of.of, "image"), **_rows(spec.of, "target"), **{k: v for k, v in first.items() if v}}
 
 
-def left_of(spec: Spec, inputs: StageInputs, done: Collection[str]) -> StageInputs:
+def left_of(spec: Identified, inputs: StageInputs, done: Collection[str]) -> StageInputs:
     """The inputs of those images alone that are not done."""
     left = [i for i, name in enumerate(inputs.ids) if name not in done]
     pooled = {part for part, need in needs(spec).items() if need.pooled}

@@ -63,8 +63,8 @@ class Batches(Machine):
     batch: int = Field(default=16, ge=1, description="Images worked on at a time.")
 
 
-class Distributed(Batches):
-    """Where it is computed, how much at a time, and by how many processes."""
+class Shared(Machine):
+    """Where it is computed, and by how many processes."""
 
     workers: int = Field(default=1, ge=1, description="Processes that compute; more than one need Ray.")
     ray: str | None = Field(
@@ -78,6 +78,10 @@ class Distributed(Batches):
     def alone(self) -> bool:
         """Whether this process computes."""
         return self.workers == 1 and self.ray is None
+
+
+class Distributed(Shared, Batches):
+    """Where it is computed, how much at a time, and by how many processes."""
 
 
 class Seeded(Settings):

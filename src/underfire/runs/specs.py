@@ -358,6 +358,6 @@ def _code(function: Any) -> dict[str, str]:
     return {"type": "code", "name": written.__qualname__, "source": digest}
 
 
-def key(spec: Spec) -> str:
+def key(spec: Identified) -> str:
     """What names a stage: the hash of what is computed from what."""
     return spec.key

@@ -32,12 +32,13 @@ from underfire.runs.dispatch import Computed, Ended, Event
 from underfire.runs.needs import StageInputs
 from underfire.runs.paths import found
 from underfire.runs.settings import Viewed
-from underfire.runs.specs import Spec, key
+from underfire.runs.specs import Identified, key
 
 SAID_EVERY = 0.5  # seconds between two reports of progress
 PATIENCE = 10  # seconds for something to listen at an address
 RETURN = 120  # seconds for a lost worker to come back where all are lost
 STORE_BYTES = 256 << 20  # of shared memory for each worker of this machine
+KEPT = 16  # specs in shared memory, which may hold networks
 LEFT_BEHIND = (".git", ".venv", "venv", "runs", "site", "dist")  # of the working folder, by those who go to a cluster
 
 
@@ -106,7 +107,7 @@ class Worker:
     def answer(self) -> None:
         """Be there."""
 
-    def stream(self, spec: Spec, inputs: StageInputs, reference: Reference, batch_size: int) -> Iterator[Event]:
+    def stream(self, spec: Identified, inputs: StageInputs, reference: Reference, batch_size: int) -> Iterator[Event]:
         """Rows and progress as they come, and at last Ended."""
         events = queue.SimpleQueue[Event]()
         work = threading.Thread(target=self._work, args=(spec, inputs, reference, batch_size, events.put), daemon=True)
@@ -116,12 +117,12 @@ class Worker:
             event = events.get()
             yield event
 
-    def whole(self, spec: Spec, inputs: StageInputs, reference: Reference, batch_size: int) -> list[Event]:
+    def whole(self, spec: Identified, inputs: StageInputs, reference: Reference, batch_size: int) -> list[Event]:
         """The same in one list, for drivers outside the cluster, which Ray streams nothing to."""
         return list(self.stream(spec, inputs, reference, batch_size))
 
     def _work(
-        self, spec: Spec, inputs: StageInputs, reference: Reference, batch_size: int, put: Callable[[Event], None]
+        self, spec: Identified, inputs: StageInputs, reference: Reference, batch_size: int, put: Callable[[Event], None]
     ) -> None:
         torch.set_num_threads(self._threads)  # of this very thread
         said = time.monotonic()
@@ -172,12 +173,14 @@ class Workers:
         if refused := [each for each in said if each is not None]:
             raise UnderfireError(refused[0])
 
-    def begin(self, place: int, spec: Spec, inputs: StageInputs, reference: Reference, batch_size: int) -> None:
+    def begin(self, place: int, spec: Identified, inputs: StageInputs, reference: Reference, batch_size: int) -> None:
         """Have the free worker at a place compute rows."""
         if key(spec) not in self._specs:
             for module in modules_of_users():
                 self._ray.cloudpickle.register_pickle_by_value(module)
             self._specs[key(spec)] = self._ray.put(spec)
+            for oldest in list(self._specs)[:-KEPT]:
+                del self._specs[oldest]
         actor = self._actors[place]
         method = actor.stream.options(num_returns="streaming") if self._streams else actor.whole
         self._at_work[place] = method.remote(self._specs[key(spec)], inputs, reference, batch_size)
@@ -228,7 +231,7 @@ class Seeing:
     def places(self) -> list[int]:
         return self.workers.places
 
-    def begin(self, place: int, spec: Spec, inputs: StageInputs, batch_size: int) -> None:
+    def begin(self, place: int, spec: Identified, inputs: StageInputs, batch_size: int) -> None:
         self.workers.begin(place, spec, inputs, self.reference, batch_size)
 
     def heard(self) -> list[tuple[int, Event]]:

@@ -13,8 +13,11 @@ undefended interpreter g_0 on benign images costs what exceeds an allowance:
     l_aid = -min( mean |g(x) - g(A(x))|, margin ),      l_fid = max( 0, mean |g(x) - g_0(x)| - allowed )
 
 No two maps are further apart than 1: that margin, or that allowance, is none.
+
+A batch is attacked in parts of a fixed size, by whoever computes, so that workers change no bit.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -23,10 +26,15 @@ from torch import Tensor
 from underfire.attacks import engine, solvers
 from underfire.attacks.attack import Attack
 from underfire.attacks.target_classes import random_class
+from underfire.core import rows
 from underfire.core.types import Goal, Images, Keys, Labels, Maps, Outcome, Row
 from underfire.interpreters.protocol import Blind, Interpreter
 from underfire.metrics.maps import map_l1
 from underfire.models.classifier import Classifier
+from underfire.runs.compute import Context, Rows, compute
+from underfire.runs.dispatch import Crew, compute_parts
+from underfire.runs.needs import Need, StageInputs, needs
+from underfire.runs.specs import Identified
 
 
 def distillation(benign: Maps, attacked: Maps, margin: float) -> Row:
@@ -78,12 +86,36 @@ class AttackBatch:
 
 
 @dataclass(frozen=True)
+class Rehearsal(Identified):
+    """An attack on an interpreter as it is now, its own benign maps being those to be shown; rows as in Outcome."""
+
+    attack: Attack
+
+
+@needs.register
+def _(spec: Rehearsal) -> Mapping[str, Need]:
+    return {}
+
+
+@compute.register
+def _(spec: Rehearsal, inputs: StageInputs, context: Context) -> Rows:
+    attack, classifier = spec.attack, context.classifier
+    key, image, label, target = (inputs[name].to(classifier.device) for name in ("key", "image", "label", "target"))
+    goal = Goal(key, image, target, attack.interpreter.explain(classifier, image, label, key))
+    with torch.enable_grad():
+        outcome = engine.run(attack, classifier, goal, context.batch_size, start=inputs.tensors.get("start"))
+    yield inputs.ids, vars(outcome)
+
+
+@dataclass(frozen=True)
 class Adversary:
-    """ADV2 against an interpreter as it is now, its own benign maps being those to be shown."""
+    """ADV2 against an interpreter as it is now, `at_once` images at a time, by a crew where there is one."""
 
     classifier: Classifier
     eps: float = 8 / 255
     seed: int = 0
+    at_once: int = 16
+    crew: Crew | None = None
 
     def batch_of(self, x: Images, keys: Keys) -> AttackBatch:
         """A random other class for each image, the same at every call."""
@@ -99,7 +131,7 @@ class Adversary:
         return self._run(warm_start, batch, None).theta
 
     def attack(self, interpreter: Interpreter, batch: AttackBatch, steps: int, start: Tensor) -> Outcome:
-        """The whole batch at once, from the thetas of the warm start or of an earlier attack."""
+        """The whole batch, from the thetas of the warm start or of an earlier attack."""
         return self._run(self._adv2(interpreter, steps), batch, start)
 
     def decode(self, batch: AttackBatch, theta: Tensor) -> Images:
@@ -110,7 +142,11 @@ class Adversary:
         return solvers.adv2(interpreter, eps=self.eps, steps=steps, seed=self.seed)
 
     def _run(self, attack: Attack, batch: AttackBatch, start: Tensor | None) -> Outcome:
-        benign = attack.interpreter.explain(self.classifier, batch.image, batch.label, batch.key)
-        goal = Goal(batch.key, batch.image, batch.target, benign)
-        with torch.enable_grad():
-            return engine.run(attack, self.classifier, goal, len(goal.key), start=start)
+        given = {**vars(batch), **({} if start is None else {"start": start})}
+        places = torch.split(torch.arange(len(batch.key)), self.at_once)
+        parts = [
+            StageInputs(tuple(map(str, chosen.tolist())), {name: each[chosen] for name, each in given.items()})
+            for chosen in places
+        ]
+        found = compute_parts(Rehearsal(attack), parts, Context(self.classifier, self.at_once), self.crew)
+        return rows.to(rows.cat([Outcome(**each) for each in found]), batch.image.device)

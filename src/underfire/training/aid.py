@@ -30,8 +30,10 @@ from underfire.core.types import Images, Labels, Maps, Row
 from underfire.interpreters import RTS
 from underfire.metrics.maps import map_l1
 from underfire.models.classifier import Classifier
+from underfire.models.copying import fingerprint
 from underfire.models.masker import Masker, MaskerNetwork
 from underfire.runs.compute import in_one_sentence
+from underfire.runs.dispatch import Crew
 from underfire.training.adversary import Adversary, Alternation, AttackBatch, distillation, excess_drift, rank
 from underfire.training.dataset import Batch, TrainingSet, split
 from underfire.training.log import Curves
@@ -67,8 +69,11 @@ def train_aid(
     recipe: AidRecipe,
     out: Path,
     on_step: Callable[[int, float], None] | None = None,
+    crew: Crew | None = None,
 ) -> Masker:
     """Train, judge and write a defended masker, going on from its checkpoint; one that is already there is only read.
+
+    A crew runs the attacks, which are most of the work, in place of this process.
 
     UnderfireError if `out` holds another masker, or if `init` is for another classifier.
     """
@@ -81,7 +86,7 @@ def train_aid(
     first = training_set.batch(fitted[:1], classifier.device)
     with in_one_sentence(f"The model failed on images of {'×'.join(map(str, first.images.shape[:1:-1]))} pixels"):
         init.explain(classifier, first.images, torch.zeros_like(first.keys), first.keys)
-    objective = AidObjective(extractor, init, recipe)
+    objective = AidObjective(extractor, init, recipe, crew)
     network = copy.deepcopy(init.masker.network).to(classifier.device).requires_grad_(True)
     batches = AidBatches(objective, network, training_set, fitted)
     validator = AidValidator(objective, training_set, judged, out.with_suffix(".csv"))
@@ -117,16 +122,18 @@ class AidObjective:
     extractor: FeatureExtractor
     original: RTS
     recipe: AidRecipe
+    crew: Crew | None = None
 
     @property
     def adversary(self) -> Adversary:
-        return Adversary(self.extractor.classifier, self.recipe.eps, self.recipe.seed)
+        recipe = self.recipe
+        return Adversary(self.extractor.classifier, recipe.eps, recipe.seed, recipe.attack_batch, self.crew)
 
     def as_it_is(self, network: MaskerNetwork) -> RTS:
         """The masker of this moment as an interpreter of its own; the network is only copied."""
         frozen = copy.deepcopy(network).requires_grad_(False).eval()
-        manifest = self.original.masker.manifest
-        return RTS("in training", Masker(manifest, frozen, "in training"), self.original.encoder)
+        digest = fingerprint(frozen)
+        return RTS(digest, Masker(self.original.masker.manifest, frozen, digest), self.original.encoder)
 
     def plain(self, network: MaskerNetwork, batch: Batch) -> Row:
         """Eq. 15."""

@@ -101,6 +101,9 @@ class AidRecipe(MaskerRecipe):
     defending_steps: int = Field(default=1, ge=1)  # on the defence
     pool: int = Field(default=512, ge=1, description="Images that are attacked, at most.")
     attack_steps: int = Field(default=20, ge=1, description="ADV2 steps whenever an image is attacked anew.")
+    attack_batch: int = Field(
+        default=16, ge=1, description="Images attacked at a time; workers share a batch by so many."
+    )
     refresh: int = Field(default=1, ge=1, description="Visits of an image from one attack to the next.")
     eps: float = Field(default=8 / 255, gt=0, le=1)
     weight: Weight = Field(default=50.0, description="Weight of Eq. 16 beside Eq. 15.")

@@ -24,8 +24,8 @@ from underfire.models.classifier import Classifier
 from underfire.runs import needs as needs_module
 from underfire.runs.choosing import choose, keep
 from underfire.runs.compute import Context
-from underfire.runs.dispatch import Computed, Ended, Event, dispatch
-from underfire.runs.driver import run_stage
+from underfire.runs.dispatch import Computed, Ended, Event, compute_parts, dispatch
+from underfire.runs.driver import read_inputs, run_stage
 from underfire.runs.needs import StageInputs
 from underfire.runs.plan import Planned
 from underfire.runs.specs import Craft, Explain, Saved, Select, Spec, TargetClasses, TargetMaps, key
@@ -201,3 +201,41 @@ def test_a_worker_gives_rows_in_memory_and_ends(stored: Callable[[], Store], con
     *computed, end = Worker("cpu", threads=1).whole(MAPS, inputs, reference, 2)
     assert [each.ids for each in computed if isinstance(each, Computed)] == [ids[:2], ids[2:]]
     assert end == Ended()
+
+
+# ------------------------------------------------------------------ what is not stored
+
+
+def parts_of(store: Store) -> list[StageInputs]:
+    """What PLAIN is computed from, two images at a time."""
+    ids = store.done(key(SELECT))
+    return [read_inputs(PLAIN, ids[start : start + 2], store) for start in range(0, len(ids), 2)]
+
+
+def test_parts_come_back_in_their_order_whoever_computes_them(alone: Store, context: Context) -> None:
+    ids, crew = alone.done(key(SELECT)), Staff(3, context.classifier)
+    for who in (None, crew):
+        found = compute_parts(PLAIN, parts_of(alone), context, who)
+        assert torch.equal(torch.cat([each["image"] for each in found]), alone.read(key(PLAIN), "image", ids))
+    assert crew.most == 3
+
+
+def test_a_part_whose_worker_is_lost_is_computed_again(alone: Store, context: Context) -> None:
+    lost = list[int]()
+
+    def lose_two(events: list[Event]) -> list[Event]:
+        if len(lost) < 2:
+            lost.append(len(lost))
+            return [Ended("the worker was lost")]
+        return events
+
+    found = compute_parts(PLAIN, parts_of(alone), context, Staff(2, context.classifier, lose_two))
+    ids = alone.done(key(SELECT))
+    assert torch.equal(torch.cat([each["image"] for each in found]), alone.read(key(PLAIN), "image", ids))
+
+
+def test_a_part_that_fails_three_times_ends_it(alone: Store, context: Context) -> None:
+    crew = Staff(2, context.classifier, lambda events: [Ended("no memory")])
+    with pytest.raises(UnderfireError, match="Workers failed 3 times: no memory"):
+        compute_parts(PLAIN, parts_of(alone), context, crew)
+    assert not crew._at_work

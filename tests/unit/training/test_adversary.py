@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tiny_crew import Staff
 from tiny_maskers import tiny_masker, tiny_rts
 from tiny_networks import classifier, images
 from underfire.attacks import solvers
@@ -115,6 +116,21 @@ def test_the_adversary_is_adv2_after_its_warm_start() -> None:
     expected = adv2(model, interpreter, eps=6 / 255, steps=5, seed=3, batch=4)(images(4), batch.target)
     assert torch.equal(outcome.image, expected.adversarial)
     assert torch.equal(adversary.decode(batch, outcome.theta), outcome.image)
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_a_crew_changes_no_bit(at_once: int) -> None:
+    """Parts of a size that does not divide the batch, by two workers or by this process."""
+    model = classifier("resnet")
+    crew = Staff(2, model)
+    outcomes = []
+    for who in (None, crew):
+        adversary = Adversary(model, seed=3, at_once=at_once, crew=who)
+        batch = adversary.batch_of(images(4), KEYS)
+        outcomes.append(adversary.attack(tiny_rts(model), batch, 3, adversary.warm_up(batch)))
+    assert crew.most == 2
+    alone, shared = outcomes
+    assert all(torch.equal(value, vars(shared)[name]) for name, value in vars(alone).items())
 
 
 def test_an_attack_goes_on_from_where_it_stopped() -> None:
