@@ -12,6 +12,7 @@ from underfire.cli.terminal import (
     command_line,
     console,
     crews,
+    images_at_once,
     one_bar,
     opened,
     say,
@@ -37,7 +38,8 @@ def attack(settings: AttackSettings, machine: Distributed, out: Out = Path("runs
     settings, classifier = opened(settings, machine.device)
     image_set = for_classifier(settings.open_images(), classifier)
     with crews(machine) as crew_of:
-        _attack(settings, classifier, image_set, out, machine.batch, crew_of(settings.model_dump(), classifier))
+        batch = images_at_once(machine, classifier, image_set)
+        _attack(settings, classifier, image_set, out, batch, crew_of(settings.model_dump(), classifier))
 
 
 def demo(

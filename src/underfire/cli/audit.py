@@ -8,7 +8,17 @@ import typer
 from underfire.attacks.names import interpreter_name
 from underfire.cli.attack import say_subject
 from underfire.cli.options import Out
-from underfire.cli.terminal import command_line, console, crews, opened, say, say_written, stage_bars, table_of
+from underfire.cli.terminal import (
+    command_line,
+    console,
+    crews,
+    images_at_once,
+    opened,
+    say,
+    say_written,
+    stage_bars,
+    table_of,
+)
 from underfire.runs.attack_settings import AuditSettings
 from underfire.runs.settings import Distributed
 
@@ -55,7 +65,8 @@ def audit(
     say_subject(settings, classifier, image_set, notes)
     with crews(machine) as crew_of, stage_bars() as on_progress:
         crew = crew_of(settings.attacks().model_dump(), classifier)
-        manner = Manner(command_line(), machine.batch, on_progress, crew)
+        batch = images_at_once(machine, classifier, image_set)
+        manner = Manner(command_line(), batch, on_progress, crew)
         run = audits.execute(settings, Subject(classifier, image_set), out, manner, on_chosen=say)
     found = audit_of(run)
     report = write_report(run, out / "report.html")

@@ -11,6 +11,7 @@ from underfire.cli.terminal import (
     chosen_device,
     command_line,
     crews,
+    images_at_once,
     print_columns,
     say,
     say_written,
@@ -42,6 +43,7 @@ def detect(
     study.attacked(opened, settings.attacks)
     study.judgements(settings, opened)
     classifier, image_set = reopen(opened, chosen_device(machine.device))
+    batch = images_at_once(machine, classifier, image_set)
     with crews(machine) as crew_of, stage_bars() as on_progress:
         study.execute(
             settings,
@@ -49,11 +51,11 @@ def detect(
             classifier,
             image_set,
             command=command_line(),
-            batch_size=machine.batch,
+            batch_size=batch,
             on_progress=on_progress,
             crew=crew_of(source_of(opened), classifier),
         )
-    write_config(run / "config-detect.toml", settings, batch=machine.batch)
+    write_config(run / "config-detect.toml", settings, batch=batch)
     _print(opened, settings)
     say("")
     say_written({"Matrix": run / MATRIX, "Run folder": run})

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from underfire.cli.attack import print_summary, say_subject
 from underfire.cli.options import Out
-from underfire.cli.terminal import chosen_device, command_line, crews, say, say_written, stage_bars
+from underfire.cli.terminal import chosen_device, command_line, crews, images_at_once, say, say_written, stage_bars
 from underfire.runs.settings import Distributed
 from underfire.runs.study_settings import EvaluateSettings
 
@@ -22,6 +22,7 @@ def evaluate(settings: EvaluateSettings, machine: Distributed, out: Out = Path("
     settings, notes = suited(settings, classifier, pairs.benign)
     say_subject(settings, classifier, pairs.benign, notes)
     say(f"{len(pairs.attacked)} attacked of {len(pairs.benign)} benign images.")
+    batch = images_at_once(machine, classifier, pairs.benign)
     with crews(machine) as crew_of, stage_bars() as on_progress:
         run = study.execute(
             settings,
@@ -29,7 +30,7 @@ def evaluate(settings: EvaluateSettings, machine: Distributed, out: Out = Path("
             pairs,
             out,
             command=command_line(),
-            batch_size=machine.batch,
+            batch_size=batch,
             on_chosen=say,
             on_progress=on_progress,
             crew=crew_of(settings.model_dump(), classifier),

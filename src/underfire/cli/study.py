@@ -14,6 +14,7 @@ from underfire.cli.terminal import (
     console,
     crews,
     existing_folder,
+    images_at_once,
     opened,
     print_columns,
     say,
@@ -73,7 +74,7 @@ def _command(entries: tuple[Entry, ...]) -> Callable[..., None]:
         if not dry_run:
             with crews(machine) as crew_of:
                 crew = crew_of(request.model_dump(), classifier)
-                _execute(feasible, request, subject, out, machine.batch, crew)
+                _execute(feasible, request, subject, out, images_at_once(machine, classifier, subject.image_set), crew)
         elif impossible:
             raise UnderfireError(" ".join(impossible))
 

@@ -18,12 +18,13 @@ from rich.table import Table
 
 from underfire.core.errors import UnderfireError, first_line
 from underfire.core.text import counted
-from underfire.runs.settings import Shared, Source, sized
+from underfire.runs.settings import Batches, Shared, Source, sized
 
 if TYPE_CHECKING:
     import torch
 
     from underfire.attacks import engine
+    from underfire.data.image_set import ImageSet
     from underfire.models.classifier import Classifier
     from underfire.runs.dispatch import Crew
     from underfire.runs.execute import Report
@@ -116,6 +117,20 @@ def crews(machine: Shared) -> "Iterator[Callable[[Mapping[str, Any], Classifier]
     say(f"Starting {counted(machine.workers, 'worker')}.")
     with hired(Hiring(machine.workers, machine.ray, machine.threads or 1, device)) as workers:
         yield lambda source, classifier: seeing(workers, Reference.of(source, classifier))
+
+
+def images_at_once(machine: Batches, classifier: "Classifier", image_set: "ImageSet") -> int:
+    """How many images are worked on at a time, said where it was not asked for and is not what it always is."""
+    from underfire.data.class_names import first_picture
+    from underfire.runs.memory import ON_CPU, images_at_once
+
+    if machine.batch is not None:
+        return machine.batch
+    picture = first_picture(image_set)
+    chosen = ON_CPU if picture is None else images_at_once(classifier, picture)
+    if chosen != ON_CPU:
+        say(f"Working on {counted(chosen, 'image')} at a time, which {classifier.device} has memory for (--batch).")
+    return chosen
 
 
 def say(text: str) -> None:

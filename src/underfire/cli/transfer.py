@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from underfire.cli.terminal import chosen_device, console, crews, say, say_written, stage_bars, table_of
+from underfire.cli.terminal import chosen_device, console, crews, images_at_once, say, say_written, stage_bars, table_of
 from underfire.core.errors import UnderfireError
 from underfire.core.text import counted
 from underfire.interpreters.registry import interpreter_named
@@ -33,22 +33,23 @@ def transfer(
     if names is not None and len({name.partition(":")[0] for name in names}) < len(names):
         raise UnderfireError(f"--interpreter {','.join(names)} names an interpreter twice; name it once.")
     shown = None if names is None else [interpreter_named(name) for name in names]
-    classifier, _ = reopen(opened, chosen_device(machine.device))
+    classifier, image_set = reopen(opened, chosen_device(machine.device))
     elsewhere = None
     if settings.model is not None:
         elsewhere = study.Elsewhere(settings.model, settings.load(settings.model, classifier.device))
+    batch = images_at_once(machine, classifier, image_set)
     with crews(machine) as crew_of, stage_bars() as on_progress:
         table = study.execute(
             opened,
             classifier,
             shown,
             elsewhere,
-            batch_size=machine.batch,
+            batch_size=batch,
             on_progress=on_progress,
             crew=crew_of(source_of(opened), classifier),
             crew_elsewhere=None if elsewhere is None else crew_of(settings.model_dump(), elsewhere.classifier),
         )
-    write_config(run / "config-transfer.toml", settings, batch=machine.batch)
+    write_config(run / "config-transfer.toml", settings, batch=batch)
     cells = summarise(table)
     _print_matrix(cells)
     _print_differences(cells)

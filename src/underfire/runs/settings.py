@@ -60,7 +60,9 @@ class Machine(Settings):
 class Batches(Machine):
     """Where it is computed, and how much at a time."""
 
-    batch: int = Field(default=16, ge=1, description="Images worked on at a time.")
+    batch: int | None = Field(
+        default=None, ge=1, description="Images worked on at a time; default: 16, on a GPU what its memory holds."
+    )
 
 
 class Shared(Machine):

@@ -31,7 +31,7 @@ TAKES = {
     "study gap": (study_settings.StudySettings, settings.Distributed),
     "study all": (study_settings.StudySettings, settings.Distributed),
     "train rts": (recipes.TrainingSource, EncoderSource, MaskerRecipe, settings.Machine),
-    "train aid": (recipes.TrainingSource, AidRecipe, Turns, settings.Machine),
+    "train aid": (recipes.TrainingSource, AidRecipe, Turns, settings.Shared),
     "train classifier": (ClassifierSource, ClassifierRecipe, settings.Machine),
 }
 OWN = {"config", "quiet", "out", "help", "dry-run", "retrain", "init", "json", "fail-under", "summary"}
