@@ -149,7 +149,7 @@ def test_the_folder_can_be_read_without_underfire(run: Run) -> None:
 
 def test_the_folder_holds_what_was_promised_and_no_pickle(run: Run) -> None:
     files = {path.relative_to(run.path) for path in run.path.rglob("*") if path.is_file()}
-    promised = {"run.json", "config.toml", "outcomes.parquet", "report.html"}
+    promised = {"run.json", "config.toml", "outcomes.parquet", "averages.csv", "report.html"}
     assert {str(file) for file in files if len(file.parts) == 1} == promised
     for file in files:
         if len(file.parts) > 1:

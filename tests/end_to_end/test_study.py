@@ -185,7 +185,7 @@ def test_all_studies_run_in_one_folder(everything: Everything) -> None:
     code, out, err = everything.said
     assert (code, err) == (0, "")
     assert list(done(everything.folder)) == list(STUDIES)
-    assert {path.name for path in everything.folder.iterdir()} == {*STUDIES, "stages", "report.html"}
+    assert {path.name for path in everything.folder.iterdir()} == {*STUDIES, "stages", "averages.csv", "report.html"}
     assert [name for name in STUDIES if (everything.folder / name / "stages").exists()] == []
     assert "Left out" not in out
     assert "timed on one image" in out

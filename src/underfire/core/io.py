@@ -1,4 +1,4 @@
-"""Files that are whole or not there: JSON, parquet tables and bytes, written under a temporary name and renamed.
+"""Files that are whole or not there: JSON, tables and bytes, written under a temporary name and renamed.
 
 Content and name are on the disk before a write returns, so that a power cut leaves whole files, too.
 """
@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv
 import pyarrow.parquet as pq
 from safetensors import SafetensorError
 from torch import Tensor
@@ -23,6 +24,11 @@ from underfire.core.errors import UnderfireError
 def write_table(path: Path, table: pa.Table) -> None:
     """Write a parquet file in one move."""
     write_atomically(path, lambda temporary: pq.write_table(table, temporary))
+
+
+def write_csv(path: Path, table: pa.Table) -> None:
+    """Write a CSV file in one move."""
+    write_atomically(path, lambda temporary: pyarrow.csv.write_csv(table, temporary))
 
 
 def write_row_groups(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> None:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, Template
 
 from underfire.attacks.names import attack_name, interpreter_name
-from underfire.core.io import write_atomically
+from underfire.core.io import write_atomically, write_csv
 from underfire.data.image_set import Numbering
 from underfire.metrics.intervals import FEWEST
 from underfire.report import gallery, lead, tables, tallies, verdict
@@ -50,7 +50,8 @@ PARTS: Mapping[str, tuple[str, Callable[[Path], Any]]] = {  # by section: the fi
 
 
 def write_report_of(folder: Path) -> Path:
-    """Write report.html into a run folder or a folder of studies, and return its path; UnderfireError if it is neither.
+    """Write the report of a run folder or a folder of studies into it, and return its path; UnderfireError if it is
+    neither.
 
     The verdict and the gallery of studies are those of the first that attacked, if possible with benign target maps.
     """
@@ -73,15 +74,18 @@ def write_report(
     sections: tuple[Section, ...] = (),
     first: Lead | None = None,
 ) -> Path:
-    """Write the report of a run, finished or partial, and return its path.
+    """Write the report of a run, finished or partial, and its averages beside it as numbers; return the report's path.
 
     It leads with what its attacks came to, or with the given `first`.
 
     Tables of studies are looked for in the run's folder; `elsewhere` has the paths of those that lie elsewhere, by file
     name.
     """
-    page = _template().render(_content(run, elsewhere, sections, first))
+    content = _content(run, elsewhere, sections, first)
+    page = _template().render(content)
     write_atomically(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))
+    if content["tables"]:
+        write_csv(path.with_name(tables.AVERAGES), tables.averages(content["tables"]))
     return path
 
 

@@ -1,6 +1,7 @@
-"""The averages of a run as rows of text, its attacks side by side, over all images and over those that fooled."""
+"""The averages of a run, its attacks side by side, over all images and over those that fooled: as rows of text, and as
+the numbers behind them for other programs."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from math import isnan
@@ -13,6 +14,20 @@ from underfire.metrics.intervals import Estimate
 from underfire.report.wording import Words
 from underfire.runs.outcomes import AttackSummary, floors, summarise
 
+AVERAGES = "averages.csv"
+AVERAGES_COLUMNS = pa.schema(
+    {
+        "interpreter": pa.string(),
+        "attack": pa.string(),  # null where no image was attacked
+        "over": pa.string(),  # ALL images, FOOLED ones, or what attacks are to be held against, of FLOOR_NAMES
+        "measure": pa.string(),  # of METRICS
+        "value": pa.float64(),
+        "low": pa.float64(),  # of the 95 % interval; null where there are too few images
+        "high": pa.float64(),
+        "n": pa.int64(),
+    }
+)
+ALL, FOOLED = "all", "fooled"
 NOTHING = "–"
 FLOOR_NAMES = {"natural": "harmless changes", "unrelated": "other image", "mean_map": "mean map"}
 
@@ -82,10 +97,24 @@ METRICS: Mapping[str, Metric] = {
 
 @dataclass(frozen=True)
 class AverageCell:
-    """A mean and its interval, as they are printed."""
+    """A mean of one of METRICS, None where it was not measured, and how it is printed with its interval."""
 
-    value: str
-    interval: str
+    metric: str
+    estimate: Estimate | None
+
+    @property
+    def value(self) -> str:
+        if self.estimate is None or isnan(self.estimate.value):
+            return NOTHING
+        digits = METRICS[self.metric].digits
+        return percent(self.estimate.value) if digits is None else f"{self.estimate.value:.{digits}f}"
+
+    @property
+    def interval(self) -> str:
+        if self.estimate is None or isnan(self.estimate.value) or not self.estimate.has_interval:
+            return ""
+        digits, low, high = METRICS[self.metric].digits, self.estimate.low, self.estimate.high
+        return f"{100 * low:.0f}–{100 * high:.0f}" if digits is None else f"{low:.{digits}f}–{high:.{digits}f}"
 
 
 @dataclass(frozen=True)
@@ -132,6 +161,29 @@ def tabulate(outcomes: pa.Table, summaries: list[AttackSummary], shown: list[str
     ]
 
 
+def averages(tables: Iterable[AverageTable]) -> pa.Table:
+    """Every number of these tables, one a row, with AVERAGES_COLUMNS."""
+    rows = [
+        {"interpreter": table.interpreter, **column, "measure": cell.metric, **_numbers(cell.estimate)}
+        for table in tables
+        for _, cells in table.rows
+        for column, cell in zip(_columns(table), cells, strict=True)
+        if cell.estimate is not None and cell.estimate.n
+    ]
+    return pa.Table.from_pylist(rows, AVERAGES_COLUMNS)
+
+
+def _columns(table: AverageTable) -> Iterator[dict[str, str]]:
+    """For each column of cells the attack, and what its means are over."""
+    yield from ({"attack": column.attack, "over": over} for column in table.columns for over in (ALL, FOOLED))
+    yield from ({"over": floor} for floor in table.floors)
+
+
+def _numbers(estimate: Estimate) -> dict[str, float]:
+    interval = {"low": estimate.low, "high": estimate.high} if estimate.has_interval else {}
+    return {"value": estimate.value, **interval, "n": estimate.n}
+
+
 def heads(words: Words, targeted: bool) -> tuple[str, ...]:
     """What heads the columns of `lines`."""
     wanted, other = words.wanted, "ΔL1 to\nbenign map" if targeted else "noise"
@@ -145,20 +197,20 @@ def lines(outcomes: pa.Table, targeted: bool) -> Iterator[tuple[str, ...]]:
     other = "benign_l1" if targeted else "repeat_l1"
     summaries = summarise(outcomes)
     for place, each in enumerate(summaries):
-        asr, mc = _cell("asr", each.asr).value, _cell("mc", each.mc).value
-        yield each.interpreter, each.attack, asr, mc, *_numbers(each.all_images, other)
+        asr, mc = AverageCell("asr", each.asr).value, AverageCell("mc", each.mc).value
+        yield each.interpreter, each.attack, asr, mc, *_printed(each.all_images, other)
         if each.asr.value < 1:
-            yield "", f"{each.mc.n} fooled", "", "", *_numbers(each.successes, other)
+            yield "", f"{each.mc.n} fooled", "", "", *_printed(each.successes, other)
         if each.interpreter not in [later.interpreter for later in summaries[place + 1 :]]:
             for name, floor in floors(outcomes, each.interpreter).items():
-                yield "", FLOOR_NAMES[name], "", "", *_numbers(floor, other)
+                yield "", FLOOR_NAMES[name], "", "", *_printed(floor, other)
 
 
-def _numbers(averages: Mapping[str, Estimate], other: str) -> Iterator[str]:
-    distance, alike = _cell("map_l1", averages["map_l1"]), averages["plausible"]
+def _printed(averages: Mapping[str, Estimate], other: str) -> Iterator[str]:
+    distance, alike = AverageCell("map_l1", averages["map_l1"]), averages["plausible"]
     yield f"{distance.value} [{distance.interval}]" if distance.interval else distance.value
-    yield _cell(other, averages[other]).value if other in averages else ""
-    yield _cell("iou_mean", averages["iou_mean"]).value
+    yield AverageCell(other, averages[other]).value if other in averages else ""
+    yield AverageCell("iou_mean", averages["iou_mean"]).value
     yield f"{round(alike.value * alike.n)} of {alike.n}" if alike.n else NOTHING
 
 
@@ -170,7 +222,7 @@ def _table(
     words: Words,
 ) -> AverageTable:
     columns = [*chain(*map(_estimates, summaries)), *beside.values()]
-    cells = {name: [_cell(name, column.get(name)) for column in columns] for name in shown}
+    cells = {name: [AverageCell(name, column.get(name)) for column in columns] for name in shown}
     return AverageTable(
         interpreter=interpreter,
         columns=tuple(AverageColumn(each.attack, each.asr.n, each.mc.n) for each in summaries),
@@ -186,13 +238,3 @@ def _estimates(summary: AttackSummary) -> tuple[Mapping[str, Estimate], Mapping[
 
 def _name(metric: str, words: Words) -> str:
     return METRICS[metric].name.format(words.wanted, share=words.share)
-
-
-def _cell(metric: str, estimate: Estimate | None) -> AverageCell:
-    if estimate is None or isnan(estimate.value):
-        return AverageCell(NOTHING, "")
-    digits, low, high = METRICS[metric].digits, estimate.low, estimate.high
-    if digits is None:
-        return AverageCell(percent(estimate.value), f"{100 * low:.0f}–{100 * high:.0f}")
-    interval = f"{low:.{digits}f}–{high:.{digits}f}" if estimate.has_interval else ""
-    return AverageCell(f"{estimate.value:.{digits}f}", interval)

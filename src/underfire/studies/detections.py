@@ -9,11 +9,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
 import torch
 
 from underfire.core.errors import UnderfireError
-from underfire.core.io import groups, read_table, rows_where, write_atomically
+from underfire.core.io import groups, read_table, rows_where, write_csv
 from underfire.detection.calibration import roc
 from underfire.metrics.intervals import Estimate, share
 from underfire.runs.folder import Run
@@ -170,8 +169,7 @@ def matrix(table: pa.Table) -> list[DetectionRate]:
 
 def write_matrix(path: Path, cells: list[DetectionRate]) -> None:
     """The matrix as a CSV file, in one move."""
-    table = pa.Table.from_pylist([each.row() for each in cells], MATRIX_COLUMNS)
-    write_atomically(path, lambda temporary: pyarrow.csv.write_csv(table, temporary))
+    write_csv(path, pa.Table.from_pylist([each.row() for each in cells], MATRIX_COLUMNS))
 
 
 def _calibration(rows: pa.Table) -> Calibration:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv
 import pytest
 from PIL import Image
 
@@ -28,15 +29,18 @@ from tiny_report import (
     render,
     table,
 )
+from underfire.core.io import rows_where
 from underfire.report import figures, write_report
 from underfire.report.changes import Bending, changes_of
 from underfire.report.figures import Encoding
 from underfire.report.gallery import encoding_of
 from underfire.report.lead import Lead, LeadCell, LeadRow
 from underfire.report.sections import classes, distances
+from underfire.report.tables import AVERAGES, AVERAGES_COLUMNS, averages, tabulate
 from underfire.report.verdict import judge, missing_parts
 from underfire.report.view import as_text
 from underfire.report.wording import HIDING, SHOWING
+from underfire.runs.outcomes import summarise
 
 
 @pytest.fixture
@@ -353,6 +357,36 @@ def test_attacks_and_natural_variation_stand_on_one_axis(tmp_path: Path) -> None
         True
     ]
     assert not distances.compose(table(rows), SHOWING)[0].beside
+
+
+def test_the_averages_lie_beside_the_page_as_numbers(run: FakeRun, tmp_path: Path) -> None:
+    page = render(run, tmp_path)
+    outcomes, numbers = run.outcomes(), pyarrow.csv.read_csv(tmp_path / AVERAGES)
+    assert numbers.schema.names == AVERAGES_COLUMNS.names
+    for interpreter in run.interpreters:
+        for attack in run.attacks:
+            rows, found = (rows_where(each, attack=attack, interpreter=interpreter) for each in (outcomes, numbers))
+            fooled = rows_where(rows, success=True)
+            for over, of in (("all", rows), ("fooled", fooled)):
+                (iou,) = rows_where(found, over=over, measure="iou_mean").to_pylist()
+                assert (iou["n"], iou["value"]) == (of.num_rows, pytest.approx(pc.mean(of["iou_mean"]).as_py()))
+                assert iou["low"] <= iou["value"] <= iou["high"]
+                assert f"<span>{iou['value']:.3f}</span> <small>{iou['low']:.3f}–{iou['high']:.3f}</small>" in page
+            (asr,) = rows_where(found, measure="asr").to_pylist()
+            assert (asr["over"], asr["n"], asr["value"]) == ("all", 12, fooled.num_rows / 12)
+            (mc,) = rows_where(found, measure="mc").to_pylist()
+            assert (mc["over"], mc["n"]) == ("fooled", fooled.num_rows)
+
+
+def test_averages_have_what_attacks_are_to_be_held_against() -> None:
+    outcomes = table(floored(0.1, within=True))
+    numbers = averages(tabulate(outcomes, summarise(outcomes), ["map_l1", "plausible"], HIDING))
+    floors = rows_where(numbers, attack=None).to_pylist()
+    assert [(each["over"], each["measure"], each["value"], each["n"]) for each in floors] == [
+        (over, measure, pytest.approx(value), 40)
+        for measure, values in (("map_l1", (0.04, 0.2, 0.2)), ("plausible", (1, 0.1, 0)))
+        for over, value in zip(("harmless changes", "other image", "mean map"), values, strict=True)
+    ]
 
 
 def test_an_empty_run_says_so(tmp_path: Path) -> None:
