@@ -61,5 +61,6 @@ def test_a_function_of_a_file_is_attacked(mine: str, tiny_model: str, tiny_photo
     said = " ".join(result.output.split())
     assert "An attacker follows mine-brightness by queries only: its result is a numpy ndarray" in said
     assert "mine-brightness: the maps of two classes are the same: it explains no class." in said
-    assert "mine-brightness" in (tmp_path / "run" / "run.json").read_text()
-    assert (tmp_path / "run" / "report.html").exists()
+    remarks = json.loads((tmp_path / "run" / "run.json").read_text())["remarks"]
+    assert remarks["mine-brightness"][0].startswith("An attacker follows mine-brightness by queries only: ")
+    assert remarks["mine-brightness"][0] in (tmp_path / "run" / "report.html").read_text()

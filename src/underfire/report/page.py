@@ -158,6 +158,7 @@ def _facts(info: Mapping[str, Any]) -> dict[str, dict[str, str]]:
         "Model": flatten(info.get("model", {})),
         "Images": flatten({**data, "labels by": info.get("labels_by"), **info.get("selection", {})}),
         "Run": flatten({name: info[name] for name in RUN if name in info}),
+        "Explanations": {name: " ".join(remarks) for name, remarks in info.get("remarks", {}).items()},
         "Parameters": flatten({name: value for name, value in spec.items() if name not in DATA}),
         "Versions": flatten(info.get("versions", {})),
         "Wall time": seconds,

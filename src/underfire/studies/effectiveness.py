@@ -23,6 +23,7 @@ from underfire.core.errors import UnderfireError
 from underfire.core.rng import image_keys
 from underfire.data.image_set import ImageSet
 from underfire.interpreters import Interpreter
+from underfire.interpreters.protocol import remarks_on
 from underfire.models.classifier import Classifier
 from underfire.runs.attack_settings import AttackSettings
 from underfire.runs.choosing import choose, in_batches
@@ -90,7 +91,10 @@ def experiment(
     def choose_images() -> Chosen:
         selection = choose(select, candidates, classifier)
         _preflight(plan, classifier, selection.chosen, batch_size)
-        says = {"recipe": describe([each.craft.attack for each in plan.attacks])}
+        says = {
+            "recipe": describe([each.craft.attack for each in plan.attacks]),
+            "remarks": _remarks(plan, classifier, selection.chosen),
+        }
         passed_over = len(subject.image_set) - len(candidates)
         return chosen(settings, subject, select, selection, says, passed_over=passed_over)
 
@@ -149,6 +153,13 @@ def _preflight(plan: AttackPlan, classifier: Classifier, chosen: ImageSet, batch
             attack, interpreter = _briefly(each.craft.attack), each.craft.attack.interpreter
             with in_one_sentence(f"The model cannot be attacked through {interpreter.name}"):
                 Attacker(classifier, attack, interpreter)(chosen.samples([0]).images)
+
+
+def _remarks(plan: AttackPlan, classifier: Classifier, chosen: ImageSet) -> dict[str, tuple[str, ...]]:
+    """What a reader should know of interpreters, above all how others' explanations are followed; by their names."""
+    x = chosen.samples([0]).images.to(classifier.device)
+    found = {each.name: remarks_on(each, classifier, x) for each in plan.explainers}
+    return {name: remarks for name, remarks in found.items() if remarks}
 
 
 def _briefly(attack: Attack) -> Attack:
