@@ -332,7 +332,6 @@ def test_an_interrupt_says_how_to_go_on(tiny_model: str, tiny_photos: Path, tmp_
     before_adv2 = 8  # images, targets, benign maps, natural variation; warm start, PGD, its 8 bits, its maps
     while len(list(tmp_path.glob("run/stages/*/shard-*"))) < before_adv2 and process.poll() is None:
         time.sleep(0.01)
-    time.sleep(1)  # until the last shard is closed and ADV² is under way
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert said == "underfire: interrupted; the same command again goes on from here.\n"

@@ -3,6 +3,7 @@
 import io
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -21,6 +22,8 @@ from underfire.core.text import counted
 from underfire.runs.settings import Batches, Shared, Source, sized
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     import torch
 
     from underfire.attacks import engine
@@ -209,13 +212,31 @@ def progress_bars(going_on: str = "from here") -> Iterator[Progress]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, disable=console.quiet) as bars:
+    with Progress(*columns, console=console, disable=console.quiet) as bars, _interrupts() as heard:
         try:
             yield bars
-        except KeyboardInterrupt:
+        except BaseException:
+            if not heard:
+                raise
             bars.stop()
             typer.echo(f"underfire: interrupted; the same command again goes on {going_on}.", err=True)
             raise typer.Exit(130) from None
+
+
+@contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """The interrupts (SIGINT) so far: a library in which one comes may make another exception of it."""
+    heard = list[int]()
+
+    def hear(number: int, frame: "FrameType | None") -> None:
+        heard.append(number)
+        signal.default_int_handler(number, frame)
+
+    before = signal.signal(signal.SIGINT, hear)
+    try:
+        yield heard
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
