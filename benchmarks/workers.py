@@ -5,9 +5,10 @@
 Rounds alternate between one worker and two, each with one thread and an attack of the same images in a fresh folder;
 the ratio is taken within a round, so that other work on the machine slows both alike. What counts is the time from the
 first piece to the last, without the start of Ray. The last lines are what the process that drives spent of its own,
-which passes nothing through the network, and its peak memory; for more and fewer images, run it with each `--n`:
+which passes nothing through the network, and its peak memory. Both are the same for any network, so run a small one on
+more and fewer images:
 
-    python benchmarks/workers.py --workers 1 --rounds 1 --interpreter cam --steps 5 --n 2000 --model …
+    python benchmarks/workers.py --workers 1 --rounds 1 --interpreter cam --steps 5 --labels predicted --n 2000 …
 """
 
 import argparse
@@ -23,7 +24,8 @@ import torch
 
 from underfire.data.class_names import for_classifier
 from underfire.runs.attack_settings import AttackSettings
-from underfire.runs.workers import Hiring, Reference, hired, seeing
+from underfire.runs.reference import Reference
+from underfire.runs.workers import Hiring, hired, seeing
 from underfire.studies import effectiveness
 
 
@@ -31,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("model", "images"):
         parser.add_argument(f"--{name}", default="demo")
-    for name in ("weights", "normalize"):
+    for name in ("weights", "normalize", "labels"):
         parser.add_argument(f"--{name}")
     parser.add_argument("--interpreter", default="cam,grad")
     parser.add_argument("--n", type=int, default=64)
@@ -73,6 +75,7 @@ def timed(given: argparse.Namespace, count: int) -> Spent:
         weights=given.weights,
         normalize=given.normalize,
         images=given.images,
+        labels=given.labels,
         interpreters=given.interpreter,
         n=given.n,
         steps=given.steps,

@@ -9,8 +9,9 @@ import torch
 from underfire.models.classifier import Classifier
 from underfire.runs.dispatch import Event
 from underfire.runs.needs import StageInputs
+from underfire.runs.reference import Reference
 from underfire.runs.specs import Spec
-from underfire.runs.workers import Reference, Worker
+from underfire.runs.workers import Worker
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,9 @@ from underfire.models.classifier import Classifier
 from underfire.runs.attack_settings import AttackSettings
 from underfire.runs.folder import Run, open_run
 from underfire.runs.plan import Planned
+from underfire.runs.reference import Reference
 from underfire.runs.study_settings import DetectSettings, StudySettings
-from underfire.runs.workers import Hiring, Reference, Seeing, Workers, hired, seeing
+from underfire.runs.workers import Hiring, Seeing, Workers, hired, seeing
 from underfire.studies import detect, effectiveness
 from underfire.studies.base import Manner, Subject
 from underfire.studies.catalogue import STUDIES

@@ -114,7 +114,8 @@ def crews(machine: Shared) -> "Iterator[Callable[[Mapping[str, Any], Classifier]
     if machine.alone:
         yield lambda source, classifier: None
         return
-    from underfire.runs.workers import Hiring, Reference, hired, seeing
+    from underfire.runs.reference import Reference
+    from underfire.runs.workers import Hiring, hired, seeing
 
     device = "cpu" if chosen_device(machine.device).type == "cpu" else "cuda"
     say(f"Starting {counted(machine.workers, 'worker')}.")

@@ -15,7 +15,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,8 +30,7 @@ from underfire.models.user_code import modules_of_users
 from underfire.runs.compute import Context, compute_as_fits
 from underfire.runs.dispatch import Computed, Ended, Event
 from underfire.runs.needs import StageInputs
-from underfire.runs.paths import found
-from underfire.runs.settings import Viewed
+from underfire.runs.reference import Reference
 from underfire.runs.specs import Identified, key
 
 SAID_EVERY = 0.5  # seconds between two reports of progress
@@ -40,37 +39,6 @@ RETURN = 120  # seconds for a lost worker to come back where all are lost
 STORE_BYTES = 256 << 20  # of shared memory for each worker of this machine
 KEPT = 16  # specs in shared memory, which may hold networks
 LEFT_BEHIND = (".git", ".venv", "venv", "runs", "site", "dist")  # of the working folder, by those who go to a cluster
-
-
-@dataclass(frozen=True)
-class Reference:
-    """What a classifier is loaded by, and the fingerprint that it must have; `folder` is where its files are named
-    from, if they are not found in a worker's own."""
-
-    source: Mapping[str, Any]
-    fingerprint: str
-    folder: str
-
-    @classmethod
-    def of(cls, source: Mapping[str, Any], classifier: Classifier, folder: str | None = None) -> "Reference":
-        """How to load this classifier again: `source` holds its name and what `Viewed` says of it."""
-        named = {name: source[name] for name in ("model", *Viewed.model_fields) if name in source}
-        return cls(named, classifier.fingerprint(), folder or str(Path.cwd()))
-
-    def load(self, device: torch.device) -> Classifier:
-        """The classifier; UnderfireError if it cannot be loaded here or is another one."""
-        given, here = found(self.source, self.folder), f"A worker on {socket.gethostname()}"
-        model = given.pop("model")
-        try:
-            classifier = Viewed(**given).load(model, device)
-        except UnderfireError as problem:
-            raise UnderfireError(f"{here} cannot load the model: {problem}") from problem
-        if classifier.fingerprint() != self.fingerprint:
-            raise UnderfireError(
-                f"{here} was refused: its model {model} has the fingerprint {classifier.fingerprint()}, not "
-                f"{self.fingerprint}; give all nodes the same code and weights."
-            )
-        return classifier
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ import pytest
 from underfire.core.errors import UnderfireError
 from underfire.models.classifier import Classifier
 from underfire.runs import workers
-from underfire.runs.workers import Hiring, Reference
+from underfire.runs.reference import Reference
+from underfire.runs.workers import Hiring
 
 
 @pytest.mark.parametrize("address", ["nowhere", "ray://", "host:", "host:port", ":6379"])
