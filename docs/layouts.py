@@ -1,0 +1,172 @@
+"""What a table of results looks like, by the kind of file that it is made of.
+
+    LAYOUTS["attacks"](rows)        # rows of averages.csv as cells of text, the first line of which heads the others
+
+Numbers are .52 [.39, .65]: a value with its 95 % interval. A row has the columns of its file, and as "of" the n of its
+run.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from math import nan
+
+from underfire.attacks.names import attack_name, interpreter_name, made_for
+from underfire.metrics.intervals import Estimate
+
+FLOORS = ("harmless changes", "other image", "mean map")
+BENIGN = {
+    "as they come": ("fpr", "held_out"),
+    "correct": ("fpr_correct", "correct"),
+    "misclassified": ("fpr_misclassified", "misclassified"),
+}
+TIED = "\N{NO-BREAK SPACE}"
+NOTHING = Estimate(nan, nan, nan, 0)
+
+Row = Mapping[str, str]
+Cells = list[list[str]]
+Found = dict[str, Estimate]  # by measure
+
+
+def shown(found: Estimate, measure: str, of: int) -> str:
+    """.52 [.39, .65]; with "of 12" where it is of fewer images than `of`."""
+    few = f" of {found.n}" if 0 < found.n < of else ""
+    return f"{plain(found, measure)}{interval(found, measure)}{few}"
+
+
+def plain(found: Estimate, measure: str) -> str:
+    """.52; – where it is of no image."""
+    return number(found.value, spec_of(found, measure)) if found.n else "–"
+
+
+def interval(found: Estimate, measure: str) -> str:
+    """[.39, .65], which stays beside the value in a narrow column; empty where there is none."""
+    spec = spec_of(found, measure)
+    return f"{TIED}[{number(found.low, spec)},{TIED}{number(found.high, spec)}]" if found.has_interval else ""
+
+
+def spec_of(found: Estimate, measure: str) -> str:
+    """Two digits for shares and overlaps; three, or two that count, for distances and confidences."""
+    if measure == "budget":
+        return "g"
+    if not re.search("L1|L2|MC", measure.upper()):
+        return ".2f"
+    return ".4f" if 0 < found.value < 0.01 else ".3f"
+
+
+def number(value: float, spec: str) -> str:
+    """Without a nought before the point."""
+    return re.sub(r"^(−?)0\.", r"\1.", f"{value:{spec}}".replace("-", "−"))
+
+
+def estimate(row: Row, value: str = "value", low: str = "low", high: str = "high", n: str = "n") -> Estimate:
+    """What these columns of a row hold."""
+    found, least, most = (float(row[name] or nan) for name in (value, low, high))
+    return Estimate(found, least, most, int(row[n] or 0))
+
+
+def attacks(rows: Sequence[Row]) -> Cells:
+    """averages.csv: a line for each interpreter and attack; intervals of the distance and of what is judged by it."""
+    head = ["interpreter", "attack", "n", "ASR", "MC", "ΔL1", "floats", "IoU", "plausible", "natural"]
+    cells = [[*head, "JPEG 95", "JPEG 75"]]
+    for (interpreter, attack), found in averages(rows).items():
+        if attack not in FLOORS:
+            n = found["asr"].n
+            with_intervals = [shown(found[each], each, n) for each in ("map_l1", "plausible", "within_natural")]
+            line = [interpreter_name(interpreter), attack_name(attack), str(n), several(found, "asr")]
+            line += [several(found, "mc"), with_intervals[0], several(found, "map_l1_float")]
+            line += [several(found, "iou_mean"), *with_intervals[1:]]
+            line += [several(found, f"success_{each}", f"map_l1_{each}") for each in ("jpeg95", "jpeg75")]
+            cells.append(line)
+    return cells
+
+
+def floors(rows: Sequence[Row]) -> Cells:
+    """averages.csv: what attacks are to be held against, as distance, overlap and share that is plausible."""
+    cells, found = [["interpreter", *FLOORS]], averages(rows)
+    for name in interpreters(rows):
+        beside = (several(found[name, floor], "map_l1", "iou_mean", "plausible") for floor in FLOORS)
+        cells.append([interpreter_name(name), *beside])
+    return cells
+
+
+def explanations(rows: Sequence[Row]) -> Cells:
+    """averages.csv of PGD and ADV2: a line for each interpreter."""
+    cells = [["explanation", "PGD ΔL1", "ADV² ΔL1", "left", "plausible: PGD · ADV²", "other image · mean map"]]
+    found = averages(rows)
+    for name in interpreters(rows):
+        pgd, adv2, *beside = (found[name, of] for of in ("pgd", "adv2", "other image", "mean map"))
+        moved = [shown(of["map_l1"], "map_l1", of["asr"].n) for of in (pgd, adv2)]
+        left = f"{100 * adv2['map_l1'].value / pgd['map_l1'].value:.0f} %"
+        shares = " · ".join(several(of, "plausible") for of in (pgd, adv2))
+        distances = " · ".join(several(of, "map_l1") for of in beside)
+        cells.append([interpreter_name(name), *moved, left, shares, distances])
+    return cells
+
+
+def interpreters(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(row["interpreter"] for row in rows))
+
+
+def averages(rows: Sequence[Row]) -> dict[tuple[str, str], Found]:
+    """By interpreter, and attack or floor: over all images, but the confidence over those that fooled."""
+    found: dict[tuple[str, str], Found] = defaultdict(lambda: defaultdict(lambda: NOTHING))
+    for row in rows:
+        if not row["attack"] or row["over"] == ("fooled" if row["measure"] == "mc" else "all"):
+            found[row["interpreter"], row["attack"] or row["over"]][row["measure"]] = estimate(row)
+    return found
+
+
+def several(found: Found, *measures: str) -> str:
+    """.52 · .188."""
+    return " · ".join(plain(found[each], each) for each in measures)
+
+
+def detection(rows: Sequence[Row]) -> Cells:
+    """detection-matrix.csv: the share of benign images as they come, and of each attacker's, that is flagged; AUC."""
+    attackers = list(dict.fromkeys((row["attack"], row["interpreter"]) for row in rows))
+    one = len({interpreter for _, interpreter in attackers if interpreter}) < 2
+    names = (attack_name(attack) if one else made_for(attack, made or None) for attack, made in attackers)
+    by_detector: dict[str, list[str]] = {}
+    for row in rows:
+        line = by_detector.setdefault(row["detector"], [benign(row, "as they come")])
+        flagged = shown(estimate(row, "detected"), "detected", int(row["of"]))
+        line.append(f"{flagged} · {number(float(row['auc'] or nan), '.2f')}")
+    return [["detector", "false positives", *names], *([f"`{name}`", *line] for name, line in by_detector.items())]
+
+
+def false_positives(rows: Sequence[Row]) -> Cells:
+    """detection-matrix.csv: the share that is flagged of benign images as they come, and by how they are classified."""
+    by_detector = {row["detector"]: [benign(row, each) for each in BENIGN] for row in rows}
+    heads = [f"{each} (n = {rows[0][n]})" for each, (_, n) in BENIGN.items()]
+    return [["detector", *heads], *([f"`{name}`", *line] for name, line in by_detector.items())]
+
+
+def benign(row: Row, which: str) -> str:
+    rate, n = BENIGN[which]
+    return shown(estimate(row, rate, f"{rate}_low", f"{rate}_high", n), rate, 0)
+
+
+def study(rows: Sequence[Row]) -> Cells:
+    """A study's own table: its columns or, where there is but one, its measures side by side."""
+    names = list(rows[0])
+    stub = names[: names.index("column")]
+    across = "column" if len({row["column"] for row in rows}) > 1 else "measure"
+    heads = list(dict.fromkeys(row[across] for row in rows))
+    lines: dict[tuple[str, ...], dict[str, list[str]]] = {}
+    for row in rows:
+        paper = f" (paper {number(float(row['paper']), 'g')})" if row["paper"] else ""
+        cell = shown(estimate(row, "ours"), row["measure"], int(row["of"])) + paper
+        lines.setdefault(tuple(row[each] for each in stub), {}).setdefault(row[across], []).append(cell)
+    table = [["" if each == "row" else each for each in stub] + heads]
+    return table + [[*name, *(" · ".join(line.get(head, ())) for head in heads)] for name, line in lines.items()]
+
+
+LAYOUTS: Mapping[str, Callable[[Sequence[Row]], Cells]] = {
+    "attacks": attacks,
+    "floors": floors,
+    "explanations": explanations,
+    "detection": detection,
+    "false-positives": false_positives,
+    "study": study,
+}

@@ -1,0 +1,146 @@
+"""No number in a table of results is typed: the pages hold what their files hold."""
+
+import re
+import sys
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+import pyarrow.compute as pc
+import pytest
+
+from underfire.core.io import read_json, rows_where, write_bytes, write_json
+from underfire.data.image_set import open_images
+from underfire.models.classifier import Classifier
+from underfire.report import write_report
+from underfire.runs.attack_settings import AttackSettings
+from underfire.studies.effectiveness import execute
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = sorted(path for path in DOCS.rglob("*.md") if "<!-- table: " in path.read_text(encoding="utf-8"))
+LINES = "attack,interpreter,over,measure,value,low,high,n\n"
+COMMAND = "underfire attack --model /tmp/models/models.py:build@/tmp/w.pt --normalize 0.5/0.25 --eps 8/255"
+SHORT = "underfire attack --model models.py:build@w.pt --normalize 0.5/0.25 --eps 8/255"
+
+
+@pytest.fixture
+def tables(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(DOCS)
+    monkeypatch.delitem(sys.modules, "tables", raising=False)
+    return import_module("tables")
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Path:
+    """A run of twelve images, and a page that shows it."""
+    rows = (
+        "pgd,cam,all,asr,1,0.7575,1,12\npgd,cam,fooled,mc,0.99812,,,12\npgd,cam,all,map_l1,0.2034,0.15,0.25,12\n"
+        "adv2,cam,all,asr,.75,.4677,.9111,12\nadv2,cam,fooled,mc,0.9,,,9\nadv2,cam,all,map_l1,0.00391,0.0027,0.006,12\n"
+        "adv2,cam,all,plausible,0.9,0.7,1,11\nadv2,cam,all,success_jpeg75,.25,.09,.53,12\n"
+        "adv2,cam,all,map_l1_jpeg75,0.09312,,,12\n,cam,other image,map_l1,.2,.1,.3,12\n"
+    )
+    write_bytes(tmp_path / "data" / "x" / "averages.csv", f"{LINES}{rows}".encode())
+    write_json(tmp_path / "data" / "x" / "run.json", {"underfire": "1.2", "n": 12, "commands": ["a b", "c d"]})
+    return tmp_path
+
+
+def page(folder: Path, *marks: str) -> Path:
+    text = "".join(f"Before.\n\n<!-- {mark} -->\nstale\n<!-- end -->\n\nAfter.\n" for mark in marks)
+    write_bytes(folder / "page.md", text.encode())
+    return folder / "page.md"
+
+
+def test_there_are_pages_with_tables() -> None:
+    assert {path.relative_to(DOCS).as_posix() for path in PAGES} >= {"results/detection.md", "results/threats.md"}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_the_tables_of_a_page_are_those_of_its_files(tables: ModuleType, path: Path) -> None:
+    """Else: python docs/tables.py."""
+    assert path.read_text(encoding="utf-8") == tables.rendered(path)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_a_page_says_which_commands_made_its_tables(path: Path) -> None:
+    said = re.findall(r"<!-- (run|table): (.+) -->", path.read_text(encoding="utf-8"))
+    runs = {name for kind, words in said if kind == "run" for name in words.split()}
+    assert {
+        str(Path(word).parent) for kind, words in said if kind == "table" for word in re.findall(r"\S+\.csv", words)
+    } == runs
+
+
+def test_what_is_kept_is_shown_and_names_no_folder_of_a_machine() -> None:
+    shown = " ".join(path.read_text(encoding="utf-8") for path in PAGES)
+    for file in (DOCS / "results" / "data").rglob("*.*"):
+        assert f"data/{file.parent.name}" in shown, f"no page shows {file}"
+        assert not re.search(r"(^|[\s\",'=@:])(~|\.\.)?/\w", file.read_text(encoding="utf-8")), file
+
+
+def test_numbers_are_written_as_everywhere(tables: ModuleType, kept: Path) -> None:
+    rendered = tables.rendered(page(kept, "table: attacks data/x/averages.csv"))
+    assert rendered.replace("\N{NO-BREAK SPACE}", " ") == (
+        "Before.\n\n<!-- table: attacks data/x/averages.csv -->\n\n"
+        "| interpreter | attack | n | ASR | MC | ΔL1 | floats | IoU | plausible | natural | JPEG 95 | JPEG 75 |\n"
+        "|---|---|---|---|---|---|---|---|---|---|---|---|\n"
+        "| CAM | PGD | 12 | 1.00 | .998 | .203 [.150, .250] | – | – | – | – | – · – | – · – |\n"
+        "| CAM | ADV² | 12 | .75 | .900 | .0039 [.0027, .0060] | – | – | .90 [.70, 1.00] of 11 | – | – · – "
+        "| .25 · .093 |\n"
+        "\nunderfire 1.2, n = 12: [x/averages.csv](data/x/averages.csv)\n\n<!-- end -->\n\nAfter.\n"
+    )
+
+
+def test_rows_are_chosen_by_what_they_hold(tables: ModuleType, kept: Path) -> None:
+    rendered = tables.rendered(page(kept, "table: attacks data/x/averages.csv attack=adv2", "run: data/x"))
+    assert "| PGD |" not in rendered
+    assert "| ADV² |" in rendered
+    assert "underfire 1.2, n = 12:\n\n```\na b\nc d\n```\n" in rendered
+    assert "stale" not in rendered
+
+
+@pytest.mark.parametrize(
+    ("mark", "sentence"),
+    [
+        ("table: atacks data/x/averages.csv", "There is no kind of table 'atacks'; there are attacks, "),
+        ("table: attacks data/x/averages.csv attack=adv2,stadv", "No row has attack=stadv."),
+        ("table: attacks data/x/averages.csv atack=adv2", "No row has atack=adv2."),
+    ],
+)
+def test_what_a_page_cannot_mean_is_one_sentence(tables: ModuleType, kept: Path, mark: str, sentence: str) -> None:
+    with pytest.raises(SystemExit, match=re.escape(sentence)):
+        tables.rendered(page(kept, mark))
+
+
+def test_a_long_command_is_broken_before_options(tables: ModuleType) -> None:
+    lines = tables.in_lines(f"underfire attack {' '.join(f'--option-{i} value' for i in range(12))}").splitlines()
+    assert max(map(len, lines)) <= 90
+    assert all(line.endswith("value \\") for line in lines[:-1])
+    assert all(line.startswith("    --option-") for line in lines[1:])
+
+
+def test_commands_are_those_of_any_machine(tables: ModuleType) -> None:
+    typed = f"{COMMAND} --images '/tmp/a/x.npz' --interpreter rts:/tmp/m.safetensors,../e.py:f --quiet --out runs/x"
+    assert tables.anywhere(typed) == f"{SHORT} --images 'x.npz' --interpreter rts:m.safetensors,e.py:f --out runs/x"
+
+
+def test_a_run_is_kept_with_what_made_it(
+    tables: ModuleType, tiny_model: str, tiny_photos: Path, no_plots: None, tmp_path: Path
+) -> None:
+    """From a command to a table: what it shows is what outcomes.parquet holds."""
+    settings = AttackSettings(model=tiny_model, images=str(tiny_photos), n=2, eps=0.1, steps=10, normalize="none")
+    subject = Classifier.load(tiny_model, None, "none"), open_images(tiny_photos)
+    run = execute(settings, *subject, tmp_path / "run", command=f"{COMMAND} --n 2")
+    write_report(run, run.path / "report.html")
+    tables.keep(run.path, tmp_path / "data" / "tiny")
+    about = read_json(tmp_path / "data" / "tiny" / "run.json")
+    assert (about["underfire"], about["n"]) == (run.info["underfire"], 2)
+    assert about["commands"] == [f"{SHORT} --n 2"]
+    rendered = tables.rendered(page(tmp_path, "table: attacks data/tiny/averages.csv interpreter=cam attack=adv2"))
+    (line,) = re.findall(r"\| CAM \| ADV² \| 2 \| [.\d]+ \| (.+) \|", rendered)
+    outcomes = rows_where(run.outcomes(), attack="adv2", interpreter="cam")
+    measured = [pc.mean(outcomes[name]).as_py() for name in ("map_l1_png", "map_l1", "iou_mean_png")]
+    assert [float(cell) for cell in line.split(" | ")[1:4]] == pytest.approx(measured, abs=0.005)
+
+
+def test_a_folder_without_tables_is_told_how_to_get_them(tables: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="underfire report"):
+        tables.keep(tmp_path, tmp_path / "kept")
