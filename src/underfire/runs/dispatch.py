@@ -10,6 +10,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor
@@ -19,7 +20,7 @@ from underfire.core.errors import UnderfireError
 from underfire.core.rows import in_parts
 from underfire.runs.compute import Context, compute
 from underfire.runs.driver import pieces, read_inputs, run_stage
-from underfire.runs.needs import StageInputs, needs, pool_of
+from underfire.runs.needs import StageInputs, Travelling, needs, pool_of
 from underfire.runs.plan import Planned
 from underfire.runs.specs import Craft, Identified, describe, key
 from underfire.runs.store import Store
@@ -28,7 +29,7 @@ TRIES = 3  # of a piece, before it is left out
 
 
 @dataclass(frozen=True)
-class Computed:
+class Computed(Travelling):
     """Rows of some images."""
 
     ids: tuple[str, ...]
@@ -75,9 +76,19 @@ class Piece:
     ids: tuple[str, ...]
     failures: int = 0
 
-    @property
+    @cached_property
     def stage(self) -> str:
         return key(self.planned.spec)
+
+    @cached_property
+    def pooled(self) -> bool:
+        """Whether it is computed from all images."""
+        return pool_of(self.planned.spec) is not None
+
+    @cached_property
+    def needed(self) -> tuple[str, ...]:
+        """The stages that it is computed from."""
+        return tuple({need.stage for need in needs(self.planned.spec).values()})
 
     @property
     def steps(self) -> int:
@@ -174,13 +185,12 @@ class _Shift:
         return self._held[stage]
 
     def _is_ready(self, piece: Piece) -> bool:
-        spec = piece.planned.spec
-        wanted = set(piece.ids if pool_of(spec) is None else self._ids)
-        return all(wanted <= self._rows_of(need.stage) for need in needs(spec).values())
+        wanted = self._ids if piece.pooled else piece.ids
+        return all(self._rows_of(stage).issuperset(wanted) for stage in piece.needed)
 
     def _compute_pooled(self) -> Iterator[tuple[Planned, float]]:
         """Stages that look at all images are computed by this process."""
-        for piece in [each for each in self._waiting if pool_of(each.planned.spec) and self._is_ready(each)]:
+        for piece in [each for each in self._waiting if each.pooled and self._is_ready(each)]:
             begun = time.perf_counter()
             self._waiting.remove(piece)
             unheard = replace(self._context, on_step=lambda progress: None)
@@ -190,7 +200,7 @@ class _Shift:
 
     def _ready(self) -> Piece | None:
         """What a worker can begin, the first in the order of the plan."""
-        ready = (each for each in self._waiting if not pool_of(each.planned.spec) and self._is_ready(each))
+        ready = (each for each in self._waiting if not each.pooled and self._is_ready(each))
         return next(ready, None)
 
     def _assign(self) -> None:

@@ -143,12 +143,15 @@ def perform(
     else:
         tracked = replace(context, on_step=partial(on_progress, replace(stages[0], label=TOGETHER, kind="step")))
         computed = dispatch(stages, ids, run.store, tracked, crew)
-    info, any_computed = run.info, False
-    for planned, seconds in computed:
-        spent = info.get("wall_seconds", {})
-        seconds = round(spent.get(planned.label, 0.0) + seconds, 2)
-        info, any_computed = {**info, "wall_seconds": {**spent, planned.label: seconds}}, True
-        write_json(run.path / "run.json", info)
+    info = run.info
+    spent, any_computed = dict(info.get("wall_seconds", {})), False
+    try:
+        for planned, seconds in computed:
+            spent[planned.label] = round(spent.get(planned.label, 0.0) + seconds, 2)
+            any_computed = True
+    finally:
+        if any_computed:
+            write_json(run.path / "run.json", {**info, "wall_seconds": spent})
     return any_computed
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import singledispatch
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from underfire.attacks import engine
@@ -60,8 +61,25 @@ class WholePool:
     n: int
 
 
+class Travelling:
+    """Row tensors that go to another process as NumPy's arrays, where there is such a type: pickling a tensor takes far
+    longer."""
+
+    tensors: Mapping[str, Tensor]
+
+    def __getstate__(self) -> dict[str, Any]:
+        held = {name: rows.detach().cpu() for name, rows in self.tensors.items()}
+        packed = {name: rows if rows.dtype is torch.bfloat16 else rows.numpy() for name, rows in held.items()}
+        return {**vars(self), "tensors": packed}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        packed: Mapping[str, Any] = state["tensors"]
+        held = {name: rows if isinstance(rows, Tensor) else torch.tensor(rows) for name, rows in packed.items()}
+        vars(self).update({**state, "tensors": held})
+
+
 @dataclass(frozen=True)
-class StageInputs:
+class StageInputs(Travelling):
     """The images at hand, what is needed of them by the part that it plays, and how far some of them are already."""
 
     ids: tuple[str, ...]

@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from underfire.core.errors import UnderfireError
-from underfire.core.io import read_json, write_atomically, write_json
+from underfire.core.io import read_json, write_atomically, write_bytes, write_json
 
 OPEN_SHARDS = 256  # that a store keeps at hand
 INDEX = "index.json"
@@ -40,11 +40,12 @@ class Shard:
 
 
 class Store:
-    """The stages of one run folder. Which shard holds which ids is read once, as long as its file stays the same."""
+    """The stages of one run folder. Which shard holds which ids is read once, as long as nothing changes there."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._known: dict[Path, Shard] = {}
+        self._listed: dict[str, tuple[int, tuple[Shard, ...]]] = {}  # the shards of each stage as of its last change
         self._indexed: dict[str, Mapping[str, Any]] = {}  # what the index of each stage said when it was first asked
         self._opened = lru_cache(OPEN_SHARDS)(lambda shard: _open(shard.path))
 
@@ -61,28 +62,33 @@ class Store:
     def append(self, key: str, ids: Iterable[str], tensors: Mapping[str, Tensor]) -> None:
         """Store rows for new ids as one shard."""
         ids = tuple(ids)
-        number = len(self._paths(key))
+        before = self._shards(key)
         digest = hashlib.blake2b(json.dumps(ids).encode(), digest_size=6).hexdigest()
-        path = self.root / "stages" / key / f"shard-{number:05d}-{digest}.safetensors"
+        path = self.root / "stages" / key / f"shard-{len(before):05d}-{digest}.safetensors"
         _save(path, ids, tensors)
         status = path.stat()
         self._known[path] = Shard(path, (status.st_size, status.st_mtime_ns), ids)
+        self._listed[key] = path.parent.stat().st_mtime_ns, (*before, self._known[path])
 
     def index(self, key: str) -> None:
         """Write down which shard of a stage holds which ids, so that later starts need not open them."""
         entries = {each.path.name: {"bytes": each.stamp[0], "ids": each.ids} for each in self._shards(key)}
         if entries:
-            write_json(self.root / "stages" / key / INDEX, entries)
+            write_bytes(self.root / "stages" / key / INDEX, json.dumps(entries, ensure_ascii=False).encode())
 
     def read(self, key: str, name: str, ids: Iterable[str]) -> Tensor:
         """The tensor `name` of a stage: its rows for these ids, in that order; other rows stay on the disk."""
         ids = list(ids)
-        wanted, rows = set(ids), dict[str, Tensor]()
+        wanted, place, parts, count = set(ids), dict[str, int](), list[Tensor](), 0
         for shard in self._shards(key):
-            if not wanted.isdisjoint(shard.ids):
-                stored = self._opened(shard).get_slice(name)
-                rows |= {each: stored[i] for i, each in enumerate(shard.ids) if each in wanted and each not in rows}
-        return torch.stack([rows[each] for each in ids])
+            here = [i for i, each in enumerate(shard.ids) if each in wanted]
+            if here:
+                first, last = here[0], here[-1] + 1
+                place = {each: count + i for i, each in enumerate(shard.ids[first:last])} | place
+                parts.append(self._opened(shard).get_slice(name)[first:last])
+                count += last - first
+                wanted -= place.keys()
+        return torch.cat(parts)[[place[each] for each in ids]]
 
     def pause(self, key: str, ids: Iterable[str], tensors: Mapping[str, Tensor]) -> None:
         """Keep how far ids are that have no rows yet, in place of what was kept before."""
@@ -103,11 +109,16 @@ class Store:
     def _paused(self, key: str) -> Path:
         return self.root / "stages" / key / "paused.safetensors"
 
-    def _shards(self, key: str) -> list[Shard]:
-        return [self._shard(path) for path in self._paths(key)]
-
-    def _paths(self, key: str) -> list[Path]:
-        return sorted((self.root / "stages" / key).glob("shard-*.safetensors"))
+    def _shards(self, key: str) -> tuple[Shard, ...]:
+        """The shards of a stage in their order; its folder is listed again where something in it was written."""
+        folder = self.root / "stages" / key
+        if not folder.is_dir():
+            return ()
+        changed = folder.stat().st_mtime_ns
+        if key not in self._listed or self._listed[key][0] != changed:
+            paths = sorted(folder.glob("shard-*.safetensors"))
+            self._listed[key] = changed, tuple(self._shard(path) for path in paths)
+        return self._listed[key][1]
 
     def _shard(self, path: Path) -> Shard:
         status, known = path.stat(), self._known.get(path)

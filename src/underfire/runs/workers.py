@@ -105,7 +105,7 @@ class Worker:
             for ids, tensors in compute_as_fits(
                 spec, inputs, Context(self._classifier(reference), batch_size, on_step)
             ):
-                put(Computed(ids, {name: rows.detach().cpu() for name, rows in tensors.items()}))
+                put(Computed(ids, tensors))
         except Exception as problem:  # whatever a user's model raises
             put(Ended(f"{problem}" if isinstance(problem, UnderfireError) else f"{type(problem).__name__}: {problem}"))
         else:

@@ -1,6 +1,7 @@
 """Stages by workers, without Ray: what is ready goes to whoever is free, and nothing that fails stops the rest."""
 
 import json
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -239,3 +240,16 @@ def test_a_part_that_fails_three_times_ends_it(alone: Store, context: Context) -
     with pytest.raises(UnderfireError, match="Workers failed 3 times: no memory"):
         compute_parts(PLAIN, parts_of(alone), context, crew)
     assert not crew._at_work
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.bool, torch.uint8])
+def test_rows_are_the_same_after_a_journey(dtype: torch.dtype) -> None:
+    rows = (torch.arange(12).view(3, 4) % 2).to(dtype)
+    for sent in (StageInputs(("a", "b", "c"), {"x": rows}), Computed(("a", "b", "c"), {"x": rows})):
+        back = pickle.loads(pickle.dumps(sent, protocol=5))
+        assert type(back) is type(sent)
+        assert back.ids == sent.ids
+        assert back.tensors["x"].dtype is dtype
+        assert torch.equal(back.tensors["x"], rows)
+        back.tensors["x"][0] = 0
+        assert torch.equal(back.tensors["x"][1:], rows[1:]), "it may be written to"

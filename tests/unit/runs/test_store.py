@@ -280,12 +280,38 @@ def damaged(path: Path, how: str) -> None:
         path.write_bytes({"empty": b"", "truncated": content[:-4], "garbage": b"\0" * len(content)}[how])
 
 
+def test_rows_come_in_any_order_as_often_as_asked_and_the_first_stored_of_each(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.append("key", ["a", "b", "c"], {"x": torch.tensor([0, 1, 2])})
+    store.append("key", ["d", "b", "e"], {"x": torch.tensor([3, 9, 4])})
+    for ids, expected in (
+        ("edcba", [4, 3, 2, 1, 0]),
+        ("bb", [1, 1]),
+        ("de", [3, 4]),
+        ("be", [1, 4]),
+        ("c", [2]),
+    ):
+        assert store.read("key", "x", ids).tolist() == expected
+    with pytest.raises(KeyError):
+        store.read("key", "x", "az")
+
+
+def test_what_another_process_has_written_is_seen(tmp_path: Path) -> None:
+    reader, writer = Store(tmp_path), Store(tmp_path)
+    assert reader.done("key") == ()
+    for number, name in enumerate("abc"):
+        writer.append("key", [name], {"x": torch.tensor([number])})
+        assert reader.done("key") == tuple("abc"[: number + 1])
+        assert reader.read("key", "x", [name]).tolist() == [number]
+
+
 @pytest.mark.parametrize("how", ["empty", "truncated", "garbage", "no ids"])
 def test_a_damaged_shard_is_named_in_one_sentence(tmp_path: Path, how: str) -> None:
     store = Store(tmp_path)
     store.append("key", ["a", "b"], {"x": torch.zeros(2)})
     (path,) = (tmp_path / "stages" / "key").iterdir()
     damaged(path, how)
+    store = Store(tmp_path)
     for access in (lambda: store.done("key"), lambda: store.read("key", "x", ["a"])):
         with pytest.raises(
             UnderfireError, match=r"is damaged \(.+\); delete it and run the command again\.$"
