@@ -233,13 +233,13 @@ def _(spec: SignNoise, inputs: StageInputs, context: Context) -> Rows:
 
 @compute.register
 def _(spec: CalibratedNoise, inputs: StageInputs, context: Context) -> Rows:
-    images, labels, pool = inputs["pool's image"], inputs["pool's label"], rng.image_keys(inputs.pool)
-    trial = Trial(context.classifier, images.__getitem__, labels, pool, spec.kind, spec.seed, context.batch_size)
+    among, labels, pool = inputs.on_demand["pool's image"], inputs["pool's label"], rng.image_keys(inputs.pool)
+    trial = Trial(context.classifier, among.__getitem__, labels, pool, spec.kind, spec.seed, context.batch_size)
     sigma = trial.calibrate(spec.level)
-    keys = rng.image_keys(inputs.ids)
+    images, keys = inputs.on_demand["image"], rng.image_keys(inputs.ids)
 
     def of(chunk: slice) -> Mapping[str, Tensor]:
-        noisy = disturbed(inputs["image"][chunk], spec.kind, keys[chunk], sigma, spec.seed)
+        noisy = disturbed(images[chunk], spec.kind, keys[chunk], sigma, spec.seed)
         deviation = torch.full((len(noisy),), sigma, dtype=torch.float64)
         return {"image": noisy, "predicted": logits_of(context.classifier, noisy).argmax(1), "sigma": deviation}
 

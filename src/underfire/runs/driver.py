@@ -8,12 +8,14 @@ A stage is computed shard by shard, so that no more than one shard's images are 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 
+from torch import Tensor
+
 from underfire.attacks import engine
 from underfire.attacks.engine import Progress
 from underfire.runs.compute import Context, compute_as_fits
-from underfire.runs.needs import StageInputs, needs, pool_of, shards
+from underfire.runs.needs import NOTHING_PAUSED, StageInputs, needs, pool_of, shards
 from underfire.runs.specs import Craft, Spec, describe, key
-from underfire.runs.store import Store
+from underfire.runs.store import Store, Stored
 
 
 def run_stage(spec: Spec, ids: tuple[str, ...], store: Store, context: Context) -> bool:
@@ -39,12 +41,15 @@ def read_inputs(spec: Spec, ids: tuple[str, ...], store: Store) -> StageInputs:
     """What the store holds of all that these rows are computed from."""
     pool = pool_of(spec)
     pooled = () if pool is None else store.done(pool.stage)[: pool.n]
-    tensors = {
-        part: store.read(need.stage, need.tensor, pooled if need.pooled else ids) for part, need in needs(spec).items()
-    }
-    if not isinstance(spec, Craft):
-        return StageInputs(ids, tensors, pooled)
-    return StageInputs(ids, tensors, pooled, _paused(spec, ids, store))
+    tensors, on_demand = dict[str, Tensor](), dict[str, Stored]()
+    for part, need in needs(spec).items():
+        rows = Stored(store, need.stage, need.tensor, pooled if need.pooled else ids)
+        if need.on_demand:
+            on_demand[part] = rows
+        else:
+            tensors[part] = rows[:]
+    paused = _paused(spec, ids, store) if isinstance(spec, Craft) else NOTHING_PAUSED
+    return StageInputs(ids, tensors, pooled, paused, on_demand)
 
 
 def _run_piece(spec: Spec, ids: tuple[str, ...], store: Store, context: Context) -> None:

@@ -7,7 +7,7 @@ computed: they have a pool, and are computed in one piece.
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import singledispatch
 from typing import Any
 
@@ -39,6 +39,7 @@ from underfire.runs.specs import (
     Vary,
     key,
 )
+from underfire.runs.store import Stored
 
 SHARD = 64  # images that are computed in one piece, about
 NOTHING_PAUSED = engine.Paused((), {})
@@ -46,11 +47,15 @@ NOTHING_PAUSED = engine.Paused((), {})
 
 @dataclass(frozen=True)
 class Need:
-    """A tensor of the stage of that key: its rows for the images at hand or, if pooled, for those of the pool."""
+    """A tensor of the stage of that key: its rows for the images at hand or, if pooled, for those of the pool.
+
+    What is needed `on_demand` is not read before it is looked at, so that not all of it is in memory.
+    """
 
     stage: str
     tensor: str
     pooled: bool = False
+    on_demand: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,7 @@ class StageInputs(Travelling):
     tensors: Mapping[str, Tensor]
     pool: tuple[str, ...] = ()
     paused: engine.Paused = NOTHING_PAUSED
+    on_demand: Mapping[str, Stored] = field(default_factory=dict)
 
     def __getitem__(self, part: str) -> Tensor:
         return self.tensors[part]
@@ -129,8 +135,12 @@ def _(spec: TargetMaps) -> Mapping[str, Need]:
 
 @needs.register
 def _(spec: CalibratedNoise) -> Mapping[str, Need]:
-    chosen = {f"pool's {name}": Need(key(spec.of), name, pooled=True) for name in ("image", "label")}
-    return {**chosen, **_rows(spec.of, "image")}
+    images = key(spec.of), "image"
+    return {
+        "pool's label": Need(key(spec.of), "label", pooled=True),
+        "pool's image": Need(*images, pooled=True, on_demand=True),
+        "image": Need(*images, on_demand=True),
+    }
 
 
 @needs.register
@@ -199,6 +209,7 @@ def _(spec: Craft) -> Mapping[str, Need]:
 def left_of(spec: Identified, inputs: StageInputs, done: Collection[str]) -> StageInputs:
     """The inputs of those images alone that are not done."""
     left = [i for i, name in enumerate(inputs.ids) if name not in done]
+    ids = tuple(inputs.ids[i] for i in left)
     pooled = {part for part, need in needs(spec).items() if need.pooled}
     tensors = {part: rows if part in pooled else rows[left] for part, rows in inputs.tensors.items()}
     paused = [place for place, i in enumerate(inputs.paused.index) if i in left]
@@ -206,7 +217,8 @@ def left_of(spec: Identified, inputs: StageInputs, done: Collection[str]) -> Sta
         tuple(left.index(inputs.paused.index[place]) for place in paused),
         {name: rows[paused] for name, rows in inputs.paused.rows.items()},
     )
-    return StageInputs(tuple(inputs.ids[i] for i in left), tensors, inputs.pool, at_work)
+    stored = {part: rows if part in pooled else replace(rows, ids=ids) for part, rows in inputs.on_demand.items()}
+    return StageInputs(ids, tensors, inputs.pool, at_work, stored)
 
 
 def crafted(maps: Explain) -> Craft:

@@ -39,6 +39,20 @@ class Shard:
     ids: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Stored:
+    """The rows of some ids, read as they are asked for by their places."""
+
+    store: "Store"
+    key: str
+    name: str
+    ids: tuple[str, ...]
+
+    def __getitem__(self, places: slice | list[int]) -> Tensor:
+        chosen = self.ids[places] if isinstance(places, slice) else [self.ids[place] for place in places]
+        return self.store.read(self.key, self.name, chosen)
+
+
 class Store:
     """The stages of one run folder. Which shard holds which ids is read once, as long as nothing changes there."""
 

@@ -1,12 +1,13 @@
 """How stages are cut, what they read, and what is said of their progress."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from underfire.attacks.engine import Paused, Progress
 from underfire.attacks.solvers import adv2, pgd
@@ -121,6 +122,27 @@ def test_what_is_left_of_inputs_keeps_its_pool_and_how_far_images_are() -> None:
         "target": [1, 2], "label": [0, 1, 2], "benign": [0, 1, 2],
     }  # fmt: skip
     assert left.paused.rows["theta"].tolist() == [12]
+
+
+def test_noise_that_is_calibrated_on_all_images_reads_a_batch_at_a_time(
+    store: Store, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what is left of it where memory was short is the rest of its rows, over the same pool."""
+    noise, ids, read, sizes = CalibratedNoise(SELECT, "normal", 0.3, seed=0), store.done(key(SELECT)), Store.read, []
+
+    def noted(self: Store, stage: str, name: str, ids: Iterable[str]) -> Tensor:
+        rows = read(self, stage, name, ids)
+        sizes.extend([len(rows)] * (name == "image"))
+        return rows
+
+    monkeypatch.setattr(Store, "read", noted)
+    run_stage(noise, ids, store, replace(context, batch_size=2))
+    assert len(sizes) > len(ids), "many deviations are tried"
+    assert max(sizes) == 2
+    inputs = left_of(noise, read_inputs(noise, ids, store), ids[:3])
+    ((computed, rows),) = compute(noise, inputs, replace(context, batch_size=4))
+    assert computed == ids[3:]
+    assert torch.equal(rows["image"], read(store, key(noise), "image", ids[3:]))
 
 
 def test_a_stage_can_be_computed_without_a_store(store: Store, context: Context) -> None:
