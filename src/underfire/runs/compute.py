@@ -24,7 +24,7 @@ from underfire.attacks.target_classes import check_targets
 from underfire.attacks.target_maps import Pool, Wanted
 from underfire.core import rng
 from underfire.core.errors import UnderfireError
-from underfire.core.image_ops import is_constant
+from underfire.core.image_ops import is_constant, to_8bit
 from underfire.core.losses import confidence
 from underfire.core.types import Goal, Images, Labels, Logits, Samples
 from underfire.detection.scores import Seen, Shown, shown
@@ -272,10 +272,10 @@ def _(spec: Saved, inputs: StageInputs, context: Context) -> Rows:
 
 @compute.register
 def _(spec: Reported, inputs: StageInputs, context: Context) -> Rows:
-    keys = rng.image_keys(inputs.ids)
+    keys, images = rng.image_keys(inputs.ids), to_8bit(inputs["image"])
 
     def of(chunk: slice) -> Mapping[str, Tensor]:
-        found = shown(spec.interpreter, context.classifier, inputs["image"][chunk], keys[chunk])
+        found = shown(spec.interpreter, context.classifier, images[chunk], keys[chunk])
         return {"map": found.maps.float(), "constant": is_constant(found.maps), "predicted": found.reported}
 
     yield from _by_chunks(inputs.ids, context, of)
@@ -283,11 +283,11 @@ def _(spec: Reported, inputs: StageInputs, context: Context) -> Rows:
 
 @compute.register
 def _(spec: Detect, inputs: StageInputs, context: Context) -> Rows:
-    keys, count = rng.image_keys(inputs.ids), len(spec.scorer.interpreters)
+    keys, images, count = rng.image_keys(inputs.ids), to_8bit(inputs["image"]), len(spec.scorer.interpreters)
     maps = [(inputs[f"predicted {i}"], inputs[f"map {i}"]) for i in range(count)]
 
     def of(chunk: slice) -> Mapping[str, Tensor]:
-        seen = Seen(inputs["image"][chunk], keys[chunk], tuple(Shown(y[chunk], m[chunk]) for y, m in maps))
+        seen = Seen(images[chunk], keys[chunk], tuple(Shown(y[chunk], m[chunk]) for y, m in maps))
         return {"score": spec.scorer.scores(context.classifier, seen)}
 
     yield from _by_chunks(inputs.ids, context, of)

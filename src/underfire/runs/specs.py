@@ -285,24 +285,23 @@ class Bound(Identified):
 class Reported(Identified):
     """Deployed maps of the class that the classifier reports, true or not; rows: map, constant, predicted.
 
-    `of` is the key of the stage that holds the images, whoever computed it.
+    `of` is the key of the stage that holds the images, whoever computed it; they are looked at as PNG files hold them.
     """
 
     of: str
     interpreter: Explainer
-    version: int = 1
+    version: int = 2
 
 
 @dataclass(frozen=True)
 class Detect(Identified):
-    """How suspicious images are; rows: score. `of` is the key of the stage that holds them, whoever computed it.
-
-    The maps that the scorer looks at are those of their `Reported`.
+    """How suspicious images are, as PNG files hold them; rows: score. `of` is the key of the stage that holds them,
+    whoever computed it. The maps that the scorer looks at are those of their `Reported`.
     """
 
     of: str
     scorer: Scorer
-    version: int = 1
+    version: int = 2
 
 
 Spec = (

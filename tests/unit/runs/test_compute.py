@@ -13,13 +13,14 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from tiny_scorers import BetweenLevels
 from underfire.attacks import engine
 from underfire.attacks.engine import Progress
 from underfire.attacks.perturbations import Pixels
 from underfire.attacks.solvers import adv2, pgd
 from underfire.core import rng
 from underfire.core.errors import UnderfireError
-from underfire.core.image_ops import is_constant
+from underfire.core.image_ops import is_constant, to_8bit
 from underfire.core.io import read_json
 from underfire.core.types import Goal
 from underfire.data.corruptions import JPEG, PNG, Blur, Corruption, Crop, Noise
@@ -383,7 +384,7 @@ def test_maps_of_failed_attacks_explain_the_reported_class(bench: Bench) -> None
 
 def test_reported_maps_explain_what_the_classifier_says(bench: Bench) -> None:
     compute(bench, TARGETS, CRAFT, Reported(key(CRAFT), CAM()), Explain(CRAFT, CAM()))
-    images, reported = rows(bench, CRAFT, "image"), rows(bench, Reported(key(CRAFT), CAM()), "predicted")
+    images, reported = to_8bit(rows(bench, CRAFT, "image")), rows(bench, Reported(key(CRAFT), CAM()), "predicted")
     assert torch.equal(reported, bench.classifier(images).argmax(1))
     maps = CAM().explain(bench.classifier, images, reported, rng.image_keys(ids_of(bench)))
     assert torch.allclose(rows(bench, Reported(key(CRAFT), CAM()), "map"), maps, atol=1e-6)
@@ -406,9 +407,18 @@ def test_detectors_score_the_images_of_any_stage(bench: Bench, scorer: Scorer) -
     keys = rng.image_keys(ids_of(bench))
     for of in (SELECT, CRAFT):
         compute(bench, *(Reported(key(of), each) for each in scorer.interpreters), Detect(key(of), scorer))
-        seen = look(bench.classifier, rows(bench, of, "image"), keys, scorer.interpreters)
+        seen = look(bench.classifier, to_8bit(rows(bench, of, "image")), keys, scorer.interpreters)
         expected = scorer.scores(bench.classifier, seen)
         assert torch.allclose(rows(bench, Detect(key(of), scorer), "score"), expected, atol=1e-6)
+
+
+def test_detectors_see_what_a_png_file_holds(bench: Bench) -> None:
+    """Its pixels and, as the attack's map on that file, its maps."""
+    on_file, shown = Explain(Saved(CRAFT, PNG()), CAM()), Reported(key(CRAFT), CAM())
+    compute(bench, TARGETS, CRAFT, on_file.of, on_file, shown, Detect(key(CRAFT), BetweenLevels()))
+    assert (rows(bench, CRAFT, "image") != to_8bit(rows(bench, CRAFT, "image"))).any()
+    assert not rows(bench, Detect(key(CRAFT), BetweenLevels()), "score").any()
+    assert torch.equal(rows(bench, shown, "map"), rows(bench, on_file, "map"))
 
 
 def test_scores_take_the_stored_maps(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

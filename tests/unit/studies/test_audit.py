@@ -1,7 +1,8 @@
 """The audit: its worst case, its curve, who is attacked by what, its record, and what its flags are raised by."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
@@ -13,25 +14,31 @@ import pytest
 import torch
 from torch import Tensor
 
+from tiny_scorers import BetweenLevels
 from underfire.attacks import recipes
 from underfire.attacks.engine import Progress
 from underfire.core.errors import UnderfireError
 from underfire.core.io import rows_where
 from underfire.core.types import Images, Keys, Labels, Maps, Reading
 from underfire.data.image_set import open_images
+from underfire.detection.calibration import Detector, Standardisation
+from underfire.detection.registry import Judgement
 from underfire.interpreters import registry
 from underfire.interpreters.protocol import ClosedForm, NoBelief, reading
 from underfire.metrics.betrayal import GRID, Curve, halved, plausible
 from underfire.metrics.intervals import wilson
 from underfire.models.classifier import Classifier
 from underfire.runs.attack_settings import AuditSettings
+from underfire.runs.compute import Context
+from underfire.runs.execute import perform
 from underfire.runs.folder import Run
 from underfire.runs.plan import AttackPlan, Planned
 from underfire.studies.audit import Auditing, execute
 from underfire.studies.audit_flags import Case, flags
-from underfire.studies.audit_walk import Trail, Tried
+from underfire.studies.audit_walk import Deployed, Trail, Tried, Walk
 from underfire.studies.audits import AUDIT, Audit, audit_of
 from underfire.studies.base import Manner, Subject, select_from
+from underfire.studies.detect import Calibrated
 
 SCHEMA = Path(__file__).parents[3] / "docs" / "audit.schema.json"
 EPS = 0.03
@@ -135,6 +142,23 @@ def test_the_curve_never_falls_and_ends_where_the_attack_itself_does(trails: lis
         within = {name for name, eps in trail.smallest.items() if eps <= EPS}
         assert within == set(trail.first.betrays(trail.definition))
         assert set(trail.smallest.values()) <= {*trail.grid, inf}
+
+
+def test_the_detector_sees_the_files_that_class_and_map_are_judged_on(
+    audited: Auditing, run: Run, trails: list[Trail], tmp_path: Path
+) -> None:
+    """One that suspects only what lies between the levels of 8 bits flags nothing of what betrays."""
+    copy, context = Run(shutil.copytree(run.path, tmp_path / "copy")), Context(audited.subject.classifier, 2)
+
+    def compute(stages: Iterable[Planned], ids: tuple[str, ...]) -> None:
+        perform(stages, ids, context, copy, lambda planned, progress: None)
+
+    judgement = Judgement("between levels", "own", (BetweenLevels(),))
+    deployed = Deployed(judgement, Calibrated((Standardisation(),), Detector(0.0)))
+    found = list(Walk(audited.plan, run.ids, copy.store, compute, deployed).trails())
+    for seen, unseen in zip(found, trails, strict=True):
+        assert seen.betrayed_by(seen.definition) == unseen.betrayed_by(unseen.definition)
+        assert seen.smallest == unseen.smallest
 
 
 def test_a_killed_audit_goes_on_to_the_same_record(start: Start, tmp_path: Path) -> None:
