@@ -10,9 +10,12 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from math import nan
+from typing import Any
 
 from underfire.attacks.names import attack_name, interpreter_name, made_for
 from underfire.metrics.intervals import Estimate
+from underfire.studies.audit_summary import budget, median_of
+from underfire.studies.audits import Audit, Share
 
 FLOORS = ("harmless changes", "other image", "mean map")
 BENIGN = {
@@ -162,11 +165,48 @@ def study(rows: Sequence[Row]) -> Cells:
     return table + [[*name, *(" · ".join(line.get(head, ())) for head in heads)] for name, line in lines.items()]
 
 
-LAYOUTS: Mapping[str, Callable[[Sequence[Row]], Cells]] = {
+def audits(found: Sequence[Audit]) -> Cells:
+    """audit.json: a line for each explanation."""
+    heads = ["explanation", "model", "n", "joint robust accuracy", "by the other definition", "plain robust accuracy"]
+    cells = [[*heads, "betrayed of those met", "median smallest ε", "first on JPEG 95 · 75", "flags raised"]]
+    for audit in found:
+        for each in audit.interpreters:
+            (other,) = (share for name, share in each.robust_by.items() if name != each.definition)
+            met = (f"{of.title}: {of.betrayed[each.definition]} of {of.attacked}" for of in each.members)
+            lasting = " · ".join(part(of.betrayed) for of in each.lasting if of.form.startswith("jpeg"))
+            flags = (
+                f"{flag.name} ({flag.number:.3g})" for flag in each.flags if flag.raised and flag.number is not None
+            )
+            robust = f"**{part(each.robust)}** ({each.definition})"
+            line = [interpreter_name(each.interpreter), audit.model.name.rpartition(":")[2], str(audit.n), robust]
+            line += [part(other), part(each.plain_robust), "; ".join(met), median_of(each), lasting]
+            cells.append([*line, ", ".join(flags) or "none"])
+    return cells
+
+
+def curves(found: Sequence[Audit]) -> Cells:
+    """audit.json: the share of images betrayed within each budget."""
+    points = found[0].interpreters[0].curve.points
+    cells = [["explanation", "model", *(f"≤ {budget(point.eps)}" for point in points)]]
+    for audit in found:
+        for each in audit.interpreters:
+            shares = (number(point.betrayed.value or 0.0, ".2f") for point in each.curve.points)
+            cells.append([interpreter_name(each.interpreter), audit.model.name.rpartition(":")[2], *shares])
+    return cells
+
+
+def part(share: Share) -> str:
+    found = Estimate(nan if share.value is None else share.value, share.low, share.high, share.n)
+    return shown(found, "share", 0)
+
+
+LAYOUTS: Mapping[str, Callable[[Any], Cells]] = {
     "attacks": attacks,
     "floors": floors,
     "explanations": explanations,
     "detection": detection,
     "false-positives": false_positives,
     "study": study,
+    "audits": audits,
+    "curves": curves,
 }

@@ -25,9 +25,12 @@ from typing import Any
 
 from layouts import LAYOUTS, TIED, Cells, Row
 
+from underfire.core.io import read_json, write_json
+from underfire.studies.audits import read_audit
+
 DOCS = Path(__file__).parent
 DATA = DOCS / "results" / "data"
-WRITTEN = ("averages.csv", "detection-matrix.csv", "tables/*.csv")  # in a run folder
+WRITTEN = ("averages.csv", "detection-matrix.csv", "tables/*.csv", "audit.json")  # in a run folder
 RUN = "run.json"
 BLOCK = re.compile(r"(<!-- (run|table): ([^\n]+) -->\n)(?:(?!<!--).)*(<!-- end -->)", re.DOTALL)
 
@@ -88,8 +91,11 @@ def origin(found: Sequence[dict[str, Any]]) -> str:
     return f"underfire {versions}, n = {counts}"
 
 
-def read(path: Path) -> Iterator[Row]:
-    """The rows of a file, each with the n of its run as "of"."""
+def read(path: Path) -> Iterator[Any]:
+    """The audit in a file or, of tables, the rows, each with the n of its run as "of"."""
+    if path.suffix == ".json":
+        yield read_audit(path)
+        return
     n = str(about(path.parent)["n"])
     with path.open(encoding="utf-8", newline="") as lines:
         yield from ({**row, "of": n} for row in csv.DictReader(lines))
@@ -115,13 +121,25 @@ def keep(run: Path, folder: Path) -> None:
     }
     folder.mkdir(parents=True, exist_ok=True)
     for file in files:
-        shutil.copyfile(file, folder / file.name)
+        if file.suffix == ".json":
+            write_json(folder / file.name, nowhere(read_json(file)))
+        else:
+            shutil.copyfile(file, folder / file.name)
     (folder / RUN).write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def anywhere(command: str) -> str:
     """A command without the folders of the machine where it was typed, and without what concerns its screen alone."""
     return re.sub(r"(?<![^\s,=@:'])(?:~|\.\.)?/(?:[^\s,=@:/]+/)*", "", command).replace(" --quiet", "")
+
+
+def nowhere(content: Any) -> Any:
+    """The same without folders of the machine."""
+    if isinstance(content, dict):
+        return {name: nowhere(each) for name, each in content.items()}
+    if isinstance(content, list):
+        return [nowhere(each) for each in content]
+    return anywhere(content) if isinstance(content, str) else content
 
 
 def main() -> None:

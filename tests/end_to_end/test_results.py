@@ -5,6 +5,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pyarrow.compute as pc
 import pytest
@@ -65,7 +66,10 @@ def test_a_page_says_which_commands_made_its_tables(path: Path) -> None:
     said = re.findall(r"<!-- (run|table): (.+) -->", path.read_text(encoding="utf-8"))
     runs = {name for kind, words in said if kind == "run" for name in words.split()}
     assert {
-        str(Path(word).parent) for kind, words in said if kind == "table" for word in re.findall(r"\S+\.csv", words)
+        str(Path(word).parent)
+        for kind, words in said
+        if kind == "table"
+        for word in re.findall(r"\S+\.(?:csv|json)", words)
     } == runs
 
 
@@ -95,6 +99,48 @@ def test_rows_are_chosen_by_what_they_hold(tables: ModuleType, kept: Path) -> No
     assert "| ADV² |" in rendered
     assert "underfire 1.2, n = 12:\n\n```\na b\nc d\n```\n" in rendered
     assert "stale" not in rendered
+
+
+def test_audits_are_read_as_they_were_written(tables: ModuleType, tmp_path: Path) -> None:
+    def share(value: float | None, n: int = 40) -> dict[str, Any]:
+        return {"value": value, "low": 0.1, "high": 0.5, "n": n}
+
+    member = {
+        "attack": "adv2",
+        "title": "ADV²",
+        "attacked": 40,
+        "fooled": 40,
+        "betrayed": {"natural": 29, "overlap": 31},
+    }
+    points = [{"eps": eps / 255, "betrayed": share(eps / 10)} for eps in (2, 4)]
+    lasting = [{"form": form, "success": share(1.0), "betrayed": share(0.5)} for form in ("png", "jpeg95", "jpeg75")]
+    flags = [
+        {"name": name, "raised": raised, "number": 0.24, "limit": 0.1, "sentence": ""}
+        for name, raised in (("steps not enough", True), ("own noise", False))
+    ]
+    audited = {
+        "interpreter": "cam", "definition": "natural", "robust": share(0.275), "plain_robust": share(0.0),
+        "robust_by": {"natural": share(0.275), "overlap": share(0.225)}, "plausible_under_pgd": share(0.0),
+        "members": [member], "lasting": lasting, "distances": [], "flags": flags, "betrayed": {},
+        "curve": {"attack": "adv2", "points": points, "median": None, "median_low": None, "median_high": None},
+    }  # fmt: skip
+    model = {"name": "/tmp/models/models.py:tiny", "fingerprint": "f", "accuracy": share(0.9)}
+    found = {
+        "underfire": "1.2", "command": COMMAND, "model": model, "images": "x", "n": 40, "eps": 8 / 255,
+        "suite": "standard", "seed": 0, "detector": None, "interpreters": [audited],
+    }  # fmt: skip
+    run = tmp_path / "run"
+    write_json(run / "audit.json", found)
+    write_json(run / "run.json", {"underfire": "1.2", "chosen": dict.fromkeys(map(str, range(40))), "command": COMMAND})
+    tables.keep(run, tmp_path / "data" / "x")
+    assert "/tmp" not in (tmp_path / "data" / "x" / "audit.json").read_text()
+    made = tables.rendered(page(tmp_path, "table: audits data/x/audit.json", "table: curves data/x/audit.json"))
+    made = made.replace("\N{NO-BREAK SPACE}", " ")
+    assert (
+        "| CAM | tiny | 40 | **.28 [.10, .50]** (natural) | .23 [.10, .50] | .00 [.10, .50] | ADV²: 29 of 40 "
+        "| > 4/255 | .50 [.10, .50] · .50 [.10, .50] | steps not enough (0.24) |"
+    ) in made
+    assert "| explanation | model | ≤ 2/255 | ≤ 4/255 |\n|---|---|---|---|\n| CAM | tiny | .20 | .40 |\n" in made
 
 
 @pytest.mark.parametrize(
