@@ -74,8 +74,10 @@ def top_15_percent(maps: Maps) -> Masks:
     """The ceil(0.15 * cells) largest cells; of equal ones the first in reading order."""
     flat = maps.flatten(1)
     count = -(-flat.shape[1] * 15 // 100)
-    order = flat.argsort(dim=1, descending=True, stable=True)[:, :count]
-    return torch.zeros_like(flat, dtype=torch.bool).scatter_(1, order, True).view_as(maps)
+    last = flat.topk(count, dim=1).values[:, -1:]
+    above, equal = flat > last, flat == last
+    left = count - above.sum(1, keepdim=True)
+    return (above | equal & (equal.cumsum(1) <= left)).view_as(maps)
 
 
 BINARISATIONS: Mapping[str, Callable[[Maps], Masks]] = MappingProxyType(
