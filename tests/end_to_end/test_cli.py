@@ -128,12 +128,15 @@ def test_both_solvers_and_attacks_that_evade_share_a_folder(attack: Underfire, t
     told = attack(solver="pgd,stadv", evade="fs:median:3,ensemble", n=2)
     assert (told.code, told.err) == (0, "")
     rows = open_run(tmp_path / "run").outcomes().to_pylist()
-    made = ["pgd", "adv2", "stadv", "adv2-stadv", "adv2-evading-fs:median:3", "adv2-ensemble"]
-    assert list(dict.fromkeys(row["attack"] for row in rows)) == made
+    assert list(dict.fromkeys(row["attack"] for row in rows)) == [
+        "pgd", "adv2", "adv2-evading-fs:median:3", "adv2-ensemble",
+        "stadv", "adv2-stadv", "adv2-stadv-evading-fs:median:3", "adv2-stadv-ensemble",
+    ]  # fmt: skip
     assert {row["interpreter"] for row in rows} == {"cam", "grad"}
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
-    assert "ADV² evading median 3×3" in page
-    assert "ADV² on the ensemble" in page
+    for title in ("ADV² evading median 3×3", "ADV² on the ensemble", "ADV² on StAdv evading median 3×3"):
+        assert title in page
+    assert "ADV² on StAdv and the ensemble" in page
 
 
 def test_the_summary_shows_every_number_whole(attack: Underfire) -> None:

@@ -37,6 +37,11 @@ class AttackSolver:
     columns: tuple[str, ...] = ()
     counts: Literal["steps", "queries"] = "steps"
 
+    @property
+    def hides(self) -> bool:
+        """Whether its ADV2 can hide from detectors, which takes following gradients."""
+        return self.counts == "steps"
+
     def recipe(self, name: str) -> "Recipe":
         """Its parameters; UnderfireError if there is no recipe of that name."""
         known = self.recipes()

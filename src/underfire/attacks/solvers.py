@@ -147,7 +147,7 @@ def map_aware(
     """
     own = _within(budget, solver.recipe(recipe), on_grid)
     parameters = map_attack(own, interpreter)
-    if evade and solver.counts == "queries":
+    if evade and not solver.hides:
         raise UnderfireError(f"Solver '{solver.name}' hides from no detector; leave out what it should evade.")
     hidden = evasion(own, interpreter, evade)
     model = parameters.model(interpreter)

@@ -128,7 +128,7 @@ class AttackSettings(Inputs, Prescribed, Varied):
     on_grid: bool = Field(
         default=False, description="Keep pgd's images on the grid of 8 bits, so that they are what a PNG file holds."
     )
-    evade: Names = Field(  # further attacks of the first solver
+    evade: Names = Field(
         default=(),
         description="Detectors to hide from as well, such as fs:median:3,fs+consistency: attacks of their own.",
     )
@@ -193,8 +193,8 @@ class AttackSettings(Inputs, Prescribed, Varied):
             if getattr(self, name) is not None:
                 (own,) = counted
                 raise UnderfireError(f"Solver '{self.solvers[0]}' counts {own}; give --{own} in place of --{name}.")
-        if self.evade and SOLVERS[self.solvers[0]].counts == "queries":
-            raise UnderfireError(f"Solver '{self.solvers[0]}' hides from no detector; name another --solver first.")
+        if self.evade and not any(SOLVERS[each].hides for each in self.solvers):
+            raise UnderfireError(f"Solver '{self.solvers[0]}' hides from no detector; name another --solver as well.")
         return self
 
     @model_validator(mode="after")

@@ -206,18 +206,20 @@ class _Planner:
         return self.settings.within()
 
     def attacks(self) -> Iterator[PlannedAttack]:
-        """For each solver the plain attack and ADV2 for each interpreter; then, with the first, those that evade."""
+        """For each solver the plain attack, ADV2 for each interpreter and, if it can hide, those that evade."""
         for solver in self.settings.solvers:
             yield self._plain(solver)
             for each in self.interpreters:
                 yield self._map_aware(solver, each)
-        first = self.settings.solvers[0]
-        for name in self.settings.evade:
-            if name == ENSEMBLE:
-                yield self._on_all(first)
-            else:
-                for each in self.interpreters:
-                    yield self._map_aware(first, each, name)
+            for name in self.settings.evade if SOLVERS[solver].hides else ():
+                yield from self._evading(solver, name)
+
+    def _evading(self, solver: str, detector: str) -> Iterator[PlannedAttack]:
+        if detector == ENSEMBLE:
+            yield self._on_all(solver)
+        else:
+            for each in self.interpreters:
+                yield self._map_aware(solver, each, detector)
 
     def _plain(self, solver: str) -> PlannedAttack:
         attack = solvers.plain(SOLVERS[solver], **self._recipe(solver))

@@ -118,12 +118,9 @@ def recorded(run: Run) -> AttackPlan:
 
 
 def _continued(plan: AttackPlan, spec: Mapping[str, Any], held: Mapping[str, Any]) -> tuple[Planned, ...] | None:
-    """The stages of a smaller run that one of this spec goes on with: fewer images, interpreters, solvers or evasions.
-
-    The first solver stays, for it is the one that evades.
-    """
+    """The stages of a smaller run, by images, interpreters, solvers or evasions, that one of this spec goes on with."""
     more = {name: spec[name] for name in GROWING}
-    if {**held, **more} != spec or held["n"] > spec["n"] or held["solvers"][0] != spec["solvers"][0]:
+    if {**held, **more} != spec or held["n"] > spec["n"]:
         return None
     if any(set(held[name]) - set(spec[name]) for name in GROWING if name != "n"):
         return None

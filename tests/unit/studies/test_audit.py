@@ -161,6 +161,15 @@ def test_the_detector_sees_the_files_that_class_and_map_are_judged_on(
         assert seen.smallest == unseen.smallest
 
 
+def test_each_solver_first_hides_from_the_detector_and_then_does_not(start: Start, tmp_path: Path) -> None:
+    deployed = {"detector": "fs:bits:3", "benign": 8, "fpr": 0.3}
+    (found,) = audit_of(start(tmp_path / "audit", n=4, interpreters=("grad",), **deployed)).interpreters
+    assert [each.attack for each in found.members] == [
+        "pgd", "adv2-evading-fs:bits:3", "adv2", "adv2-stadv-evading-fs:bits:3", "adv2-stadv"
+    ]  # fmt: skip
+    assert found.curve.attack == "adv2-evading-fs:bits:3"
+
+
 def test_a_killed_audit_goes_on_to_the_same_record(start: Start, tmp_path: Path) -> None:
     class Killed(Exception):
         pass

@@ -86,6 +86,22 @@ def test_stages_are_planned_once_and_after_what_they_need() -> None:
     assert len({each.label for each in planned}) == len(planned)
 
 
+def test_every_solver_that_can_hides_from_every_detector() -> None:
+    wanted = settings(
+        solvers=("pgd", "square", "stadv"), steps=None, evade=("fs", "ensemble"), interpreters=("cam", "grad")
+    )
+    made = AttackPlan.of(wanted, Select("m", "i", 5, 0)).attacks
+    assert [(each.name, each.solver, each.evades) for each in made if each.interpreter in (None, CAM())] == [
+        ("pgd", "pgd", None), ("adv2", "pgd", None), ("adv2-evading-fs", "pgd", "fs"),
+        ("adv2-ensemble", "pgd", "ensemble"),
+        ("square", "square", None), ("adv2-square", "square", None),
+        ("stadv", "stadv", None), ("adv2-stadv", "stadv", None), ("adv2-stadv-evading-fs", "stadv", "fs"),
+        ("adv2-stadv-ensemble", "stadv", "ensemble"),
+    ]  # fmt: skip
+    bent = [each.craft.attack for each in made if each.evades and each.solver == "stadv"]
+    assert all(each.perturbation == Flow() for each in bent)
+
+
 def test_the_plan_says_what_readers_find_where() -> None:
     shown = [
         (each.kind, each.attack, each.interpreter)
@@ -162,7 +178,7 @@ def test_settings_out_of_range_are_refused(changes: dict[str, Any]) -> None:
         ({"solvers": ("stadv",), "on_grid": True}, "leave out --on-grid"),
         ({"solvers": ("square",), "steps": 3}, "Solver 'square' counts queries; give --queries in place of --steps"),
         ({"solvers": ("stadv", "pgd"), "queries": 99}, "Solver 'stadv' counts steps; give --steps in place of --que"),
-        ({"solvers": ("square", "pgd"), "steps": None, "evade": ("fs",)}, "name another --solver first"),
+        ({"solvers": ("square",), "steps": None, "evade": ("fs",)}, "hides from no detector; name another --solver"),
     ],
 )
 def test_attacks_that_make_no_sense_are_refused(changes: dict[str, Any], sentence: str) -> None:
