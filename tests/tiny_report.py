@@ -40,6 +40,14 @@ INFO = {
 }
 
 
+def these(
+    ids: tuple[str, ...], rows: npt.NDArray[Any], only: Collection[str] | None
+) -> tuple[tuple[str, ...], npt.NDArray[Any]]:
+    """The rows of those ids that are asked for."""
+    places = [place for place, id in enumerate(ids) if only is None or id in only]
+    return tuple(ids[place] for place in places), rows[places].astype(np.float32)
+
+
 @dataclass(frozen=True)
 class FakeRun:
     """A run held in memory: pictures of discs and squares, maps that are blobs."""
@@ -60,24 +68,30 @@ class FakeRun:
         ]
         return table(rows)
 
-    def images(self, attack: str, interpreter: str | None = None) -> tuple[tuple[str, ...], npt.NDArray[Any]]:
+    def images(
+        self, attack: str, interpreter: str | None = None, only: Collection[str] | None = None
+    ) -> tuple[tuple[str, ...], npt.NDArray[Any]]:
         assert (interpreter is None) == (attack == "benign" or shared(attack))
         noise = np.random.default_rng(1).choice((-0.03, 0.03), (len(self.ids), 3, self.side, self.side))
         images = np.stack([picture(index, self.side) for index in range(len(self.ids))])
         images = images if attack == "benign" else (images + noise).clip(0, 1)
-        return self.ids, images.astype(np.float32)
+        return these(self.ids, images, only)
 
-    def maps(self, attack: str, interpreter: str) -> tuple[tuple[str, ...], npt.NDArray[Any]]:
+    def maps(
+        self, attack: str, interpreter: str, only: Collection[str] | None = None
+    ) -> tuple[tuple[str, ...], npt.NDArray[Any]]:
         cells = 7 if interpreter == "cam" else 56
         drift = 0.3 if attack in SOLVERS else 0.0
         blobs = [blob(0.3 + 0.03 * index + drift, 0.5, cells) for index in range(len(self.ids))]
-        return self.ids, np.stack(blobs).astype(np.float32)
+        return these(self.ids, np.stack(blobs), only)
 
-    def thetas(self, attack: str, interpreter: str | None = None) -> tuple[tuple[str, ...], npt.NDArray[Any]]:
+    def thetas(
+        self, attack: str, interpreter: str | None = None, only: Collection[str] | None = None
+    ) -> tuple[tuple[str, ...], npt.NDArray[Any]]:
         assert (interpreter is None) == shared(attack)
         assert "stadv" in attack
         swirl = np.stack([blob(0.3, 0.5, self.side), -2 * blob(0.7, 0.5, self.side)])
-        return self.ids, np.stack([(1 + index) * swirl for index in range(len(self.ids))]).astype(np.float32)
+        return these(self.ids, np.stack([(1 + index) * swirl for index in range(len(self.ids))]), only)
 
     def _iou(self, attack: str, index: int) -> float:
         return 0.1 + 0.05 * index if attack in SOLVERS else 0.95 - 0.02 * index
@@ -97,7 +111,7 @@ class HeldRun(Run):
         return self.held.outcomes()
 
     def maps(self, attack: str, interpreter: str, only: Collection[str] | None = None) -> Rows:
-        return self.held.maps(attack, interpreter)
+        return self.held.maps(attack, interpreter, only)
 
 
 def keep_study(run: FakeRun, folder: Path, **info: Any) -> Path:

@@ -3,7 +3,7 @@
 import csv
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -24,6 +24,7 @@ from tiny_report import (
     detection_rows,
     gap_row,
     keep_study,
+    these,
     transfer_row,
     write_detections,
     write_rows,
@@ -73,14 +74,20 @@ class SmallRun:
         ]  # fmt: skip
         return pa.Table.from_pylist(rows)
 
-    def images(self, attack: str, interpreter: str | None = None) -> tuple[tuple[str, ...], npt.NDArray[Any]]:
-        return IDS, np.random.default_rng(0).random((3, 3, 32, 32), dtype=np.float32)
+    def images(
+        self, attack: str, interpreter: str | None = None, only: Collection[str] | None = None
+    ) -> tuple[tuple[str, ...], npt.NDArray[Any]]:
+        return these(IDS, np.random.default_rng(0).random((3, 3, 32, 32)), only)
 
-    def thetas(self, attack: str, interpreter: str | None = None) -> tuple[tuple[str, ...], npt.NDArray[Any]]:
+    def thetas(
+        self, attack: str, interpreter: str | None = None, only: Collection[str] | None = None
+    ) -> tuple[tuple[str, ...], npt.NDArray[Any]]:
         raise AssertionError("images that were not bent have no flow to be drawn")
 
-    def maps(self, attack: str, interpreter: str) -> tuple[tuple[str, ...], npt.NDArray[Any]]:
-        return IDS, np.random.default_rng(0).random((3, 7, 7), dtype=np.float32)
+    def maps(
+        self, attack: str, interpreter: str, only: Collection[str] | None = None
+    ) -> tuple[tuple[str, ...], npt.NDArray[Any]]:
+        return these(IDS, np.random.default_rng(0).random((3, 7, 7)), only)
 
 
 @pytest.fixture(scope="module")

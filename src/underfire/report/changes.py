@@ -45,7 +45,7 @@ class Difference:
     def draw(
         self, run: RunView, attack: str, interpreter: str | None, benign: Mapping[str, Array], encoding: Encoding
     ) -> Drawn:
-        for id, image in zip(*run.images(attack, interpreter), strict=True):
+        for id, image in zip(*run.images(attack, interpreter, only=benign), strict=True):
             yield id, figures.change(image, benign[id], self.factor, encoding)
 
 
@@ -69,7 +69,7 @@ class Bending:
     def draw(
         self, run: RunView, attack: str, interpreter: str | None, benign: Mapping[str, Array], encoding: Encoding
     ) -> Drawn:
-        for id, flow in zip(*run.thetas(attack, interpreter), strict=True):
+        for id, flow in zip(*run.thetas(attack, interpreter, only=benign), strict=True):
             yield id, figures.flow(flow, self.reach, encoding)
 
 

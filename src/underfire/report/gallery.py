@@ -13,15 +13,17 @@ import numpy as np
 import pyarrow as pa
 
 from underfire.attacks.names import ENSEMBLE, attack_name, in_order, interpreter_name
+from underfire.core.rows import in_parts
 from underfire.report import figures
 from underfire.report.changes import Change, changes_of
 from underfire.report.figures import Encoding
-from underfire.report.view import Array, RunView, class_name
+from underfire.report.view import RunView, class_name
 
 PAGE_BYTES = 14e6  # what the pictures may weigh together, roughly
 BYTES_PER_PIXEL = 0.35  # of a JPEG in base64; noise takes four times as much, and is stored at half the side
 LOSSLESS_BYTES_PER_PIXEL = 3.5
 SMALLEST = 64  # side of a photo
+TOGETHER = 16  # images whose pictures are read at a time
 PLACES = 4  # decimals of the numbers
 
 Key = tuple[str, ...]  # what a picture shows: its kind, attack, interpreter ("" for any) and image id
@@ -129,41 +131,43 @@ def collect(
     rows = [row for row in everything if _has_pictures(row)]
     if not rows:
         return Gallery((), {}, (1, 1), ())
-    ids, benign = run.images("benign")
     pairs = list(dict.fromkeys((row["attack"], row["interpreter"]) for row in rows))
     sources = list(dict.fromkeys((row["attack"], _owner(row)) for row in rows))
     changes = changes_of(run, rows, sources)
-    pictures = dict(_pictures(run, pairs, sources, dict(zip(ids, benign, strict=True)), references, changes))
     grouped: dict[str, list[dict[str, Any]]] = {row["id"]: [] for row in rows}
     for row in everything:
         grouped.get(row["id"], []).append(row)
-    size = benign.shape[3], benign.shape[2]
+    height, width = run.images("benign", only=(rows[0]["id"],))[1].shape[2:]
+    explained = [(reference, name) for reference in references for name in dict.fromkeys(each for _, each in pairs)]
+    explained += pairs
+    encoding = encoding_of(max(height, width), len(grouped) * (1 + 2 * len(sources)), len(grouped) * len(explained))
+    pictures: dict[Key, str] = {}
+    for part in in_parts(tuple(grouped), TOGETHER):
+        pictures |= _pictures(run, part, explained, sources, changes, encoding)
+    size = width, height
     found = Gallery(tuple(Card(id, tuple(its)) for id, its in grouped.items()), pictures, size, _told(changes), classes)
     return replace(found, cards=_typical_first(found.cards, found.leading))
 
 
 def _pictures(
     run: RunView,
-    pairs: list[tuple[str, str]],
+    ids: tuple[str, ...],
+    explained: list[tuple[str, str]],
     sources: list[tuple[str, str | None]],
-    benign: dict[str, Array],
-    references: tuple[str, ...],
     changes: dict[str, Change],
+    encoding: Encoding,
 ) -> Iterator[tuple[Key, str]]:
-    """Every picture with what it shows."""
-    names = dict.fromkeys(interpreter for _, interpreter in pairs)
-    explained = [(reference, name) for reference in references for name in names] + pairs
-    size = max(max(image.shape) for image in benign.values())
-    encoding = encoding_of(size, len(benign) * (1 + 2 * len(sources)), len(benign) * len(explained))
+    """Every picture of these images with what it shows."""
+    benign = dict(zip(*run.images("benign", only=ids), strict=True))
     for id, image in benign.items():
         yield ("photo", "benign", "", id), figures.photo(image, encoding)
     for attack, owner in sources:
-        for id, image in zip(*run.images(attack, owner), strict=True):
+        for id, image in zip(*run.images(attack, owner, only=ids), strict=True):
             yield ("photo", attack, owner or "", id), figures.photo(image, encoding)
         for id, drawn in changes[attack].draw(run, attack, owner, benign, encoding):
             yield ("change", attack, owner or "", id), drawn
     for attack, interpreter in explained:
-        for id, values in zip(*run.maps(attack, interpreter), strict=True):
+        for id, values in zip(*run.maps(attack, interpreter, only=ids), strict=True):
             yield ("heat", attack, interpreter, id), figures.heat(values, encoding)
 
 

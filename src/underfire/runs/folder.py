@@ -75,15 +75,15 @@ class Run:
     ) -> "Rows":
         """(ids, float32 N3HW in [0, 1]); `interpreter` says which map the attack was after, if any.
 
-        `only` asks for some ids, here and in `maps`; by default for all.
+        `only` asks for some ids, here and elsewhere; by default for all.
         """
         return self._rows("image", "image", attack, interpreter, only)
 
-    def thetas(self, attack: str, interpreter: str | None = None) -> "Rows":
+    def thetas(self, attack: str, interpreter: str | None = None, only: Collection[str] | None = None) -> "Rows":
         """(ids, float32): what the attack moved, pixels N3HW or, by StAdv, a flow N2HW (see `perturbations.Flow`)."""
         if attack == "benign":
             raise UnderfireError("No attack moved the benign images, so they have no thetas; name an attack.")
-        return self._rows("image", "theta", attack, interpreter)
+        return self._rows("image", "theta", attack, interpreter, only)
 
     def maps(self, attack: str, interpreter: str, only: Collection[str] | None = None) -> "Rows":
         """(ids, float32 Nhw): benign maps explain the true class, an attack's the class that is reported.
@@ -108,6 +108,8 @@ class Run:
             against = "" if interpreter is None else f" against '{interpreter}'"
             raise UnderfireError(f"The run {self.path} has no {tensor}s of attack '{attack}'{against}.")
         ids = tuple(name for name in self.ids if name in stored and (only is None or name in only))
+        if not ids:
+            return (), np.empty(0, np.float32)
         return ids, store.read(fitting[0]["key"], tensor, ids).float().numpy()
 
 

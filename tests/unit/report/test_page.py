@@ -2,6 +2,7 @@
 
 import re
 from base64 import b64decode
+from collections.abc import Collection
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -28,12 +29,13 @@ from tiny_report import (
     picture,
     render,
     table,
+    these,
 )
 from underfire.core.io import rows_where
 from underfire.report import figures, write_report
 from underfire.report.changes import Bending, changes_of
 from underfire.report.figures import Encoding
-from underfire.report.gallery import encoding_of
+from underfire.report.gallery import TOGETHER, collect, encoding_of
 from underfire.report.lead import Lead, LeadCell, LeadRow
 from underfire.report.sections import classes, distances
 from underfire.report.tables import AVERAGES, AVERAGES_COLUMNS, averages, tabulate
@@ -438,18 +440,24 @@ def test_two_hundred_grainy_images_stay_below_twenty_megabytes(
     """Large ones are shrunk; small ones, which would stay as they are, are compressed; what is said of them counts."""
 
     class Grainy(FakeRun):
-        def images(self, attack: str, interpreter: str | None = None) -> tuple[tuple[str, ...], Any]:
+        def images(
+            self, attack: str, interpreter: str | None = None, only: Collection[str] | None = None
+        ) -> tuple[tuple[str, ...], Any]:
             grain = np.random.default_rng(0).normal(0, 0.03, (2, 3, side, side))
             image = picture(3, side) + grain[0] + (grain[1] if attack != "benign" else 0)
-            return self.ids, np.broadcast_to(image.clip(0, 1).astype(np.float32), (200, *image.shape))
+            return these(self.ids, np.broadcast_to(image.clip(0, 1), (200, *image.shape)), only)
 
-        def maps(self, attack: str, interpreter: str) -> tuple[tuple[str, ...], Any]:
+        def maps(
+            self, attack: str, interpreter: str, only: Collection[str] | None = None
+        ) -> tuple[tuple[str, ...], Any]:
             rough = np.random.default_rng(0).random((56, 56), dtype=np.float32) * blob(0.4, 0.5, 56)
-            return self.ids, np.broadcast_to(rough.astype(np.float32), (200, 56, 56))
+            return these(self.ids, np.broadcast_to(rough, (200, 56, 56)), only)
 
-        def thetas(self, attack: str, interpreter: str | None = None) -> tuple[tuple[str, ...], Any]:
+        def thetas(
+            self, attack: str, interpreter: str | None = None, only: Collection[str] | None = None
+        ) -> tuple[tuple[str, ...], Any]:
             rough = np.random.default_rng(0).normal(0, 1, (2, side, side)).astype(np.float32)
-            return self.ids, np.broadcast_to(rough, (200, 2, side, side))
+            return these(self.ids, np.broadcast_to(rough, (200, 2, side, side)), only)
 
     run = Grainy(tuple(map(str, range(200))), interpreters=interpreters, attacks=attacks)
     assert 4e6 < write_report(run, tmp_path / "report.html").stat().st_size < 20e6
@@ -522,8 +530,10 @@ def test_a_flow_has_the_colours_of_the_wheel() -> None:
 
 def test_pictures_that_did_not_move_are_drawn_white() -> None:
     class Still(FakeRun):
-        def thetas(self, attack: str, interpreter: str | None = None) -> tuple[tuple[str, ...], npt.NDArray[Any]]:
-            ids, flows = super().thetas(attack, interpreter)
+        def thetas(
+            self, attack: str, interpreter: str | None = None, only: Collection[str] | None = None
+        ) -> tuple[tuple[str, ...], npt.NDArray[Any]]:
+            ids, flows = super().thetas(attack, interpreter, only)
             return ids, 0 * flows
 
     still = Still(("a.jpg",), attacks=FLOWING, interpreters=("cam",))
@@ -614,3 +624,24 @@ def test_an_attack_of_others_is_shown_and_not_judged_beside_ours(many: FakeRun, 
     assert '<th scope="colgroup" colspan="2">&lt;b&gt;$x</th>' in page
     assert "<b>$x" not in page
     assert len(judge(Foreign(many.ids, attacks=("pgd", "adv2")).outcomes())[0].tallies) == 2
+
+
+# ------------------------------------------------------------------ memory
+
+
+def test_pictures_are_read_some_images_at_a_time(tmp_path: Path) -> None:
+    """However many there are; and none is left out."""
+    asked = list[int]()
+
+    class Noted(FakeRun):
+        def images(
+            self, attack: str, interpreter: str | None = None, only: Collection[str] | None = None
+        ) -> tuple[tuple[str, ...], npt.NDArray[Any]]:
+            ids, images = super().images(attack, interpreter, only)
+            asked.append(len(ids))
+            return ids, images
+
+    run = Noted(tuple(f"{number:03}.jpg" for number in range(2 * TOGETHER + 1)), interpreters=("cam",))
+    cards = collect(run, run.outcomes(), ())
+    assert set(asked) == {1, TOGETHER}
+    assert {id for kind, *_, id in cards.pictures if kind == "photo"} == set(run.ids)
