@@ -216,8 +216,8 @@ def progress_bars(going_on: str = "from here") -> Iterator[Progress]:
     with Progress(*columns, console=console, disable=console.quiet) as bars, _interrupts() as heard:
         try:
             yield bars
-        except BaseException:
-            if not heard:
+        except BaseException as problem:
+            if not heard and not isinstance(problem, KeyboardInterrupt):
                 raise
             bars.stop()
             typer.echo(f"underfire: interrupted; the same command again goes on {going_on}.", err=True)
