@@ -14,10 +14,11 @@ from typing import Any
 
 from underfire.attacks.names import attack_name, interpreter_name, made_for
 from underfire.metrics.intervals import Estimate
+from underfire.report.tables import ALL, FLOOR_NAMES, FOOLED
 from underfire.studies.audit_summary import budget, median_of
-from underfire.studies.audits import Audit, Share
+from underfire.studies.audits import Audit, Audited, Flag, Share
 
-FLOORS = ("harmless changes", "other image", "mean map")
+FLOORS = tuple(FLOOR_NAMES.values())
 BENIGN = {
     "as they come": ("fpr", "held_out"),
     "correct": ("fpr_correct", "correct"),
@@ -115,7 +116,7 @@ def averages(rows: Sequence[Row]) -> dict[tuple[str, str], Found]:
     """By interpreter, and attack or floor: over all images, but the confidence over those that fooled."""
     found: dict[tuple[str, str], Found] = defaultdict(lambda: defaultdict(lambda: NOTHING))
     for row in rows:
-        if not row["attack"] or row["over"] == ("fooled" if row["measure"] == "mc" else "all"):
+        if not row["attack"] or row["over"] == (FOOLED if row["measure"] == "mc" else ALL):
             found[row["interpreter"], row["attack"] or row["over"]][row["measure"]] = estimate(row)
     return found
 
@@ -174,11 +175,9 @@ def audits(found: Sequence[Audit]) -> Cells:
             (other,) = (share for name, share in each.robust_by.items() if name != each.definition)
             met = (f"{of.title}: {of.betrayed[each.definition]} of {of.attacked}" for of in each.members)
             lasting = " · ".join(part(of.betrayed) for of in each.lasting if of.form.startswith("jpeg"))
-            flags = (
-                f"{flag.name} ({flag.number:.3g})" for flag in each.flags if flag.raised and flag.number is not None
-            )
+            flags = (raised(flag) for flag in each.flags if flag.raised)
             robust = f"**{part(each.robust)}** ({each.definition})"
-            line = [interpreter_name(each.interpreter), audit.model.name.rpartition(":")[2], str(audit.n), robust]
+            line = [*named(audit, each), str(audit.n), robust]
             line += [part(other), part(each.plain_robust), "; ".join(met), median_of(each), lasting]
             cells.append([*line, ", ".join(flags) or "none"])
     return cells
@@ -191,8 +190,17 @@ def curves(found: Sequence[Audit]) -> Cells:
     for audit in found:
         for each in audit.interpreters:
             shares = (number(point.betrayed.value or 0.0, ".2f") for point in each.curve.points)
-            cells.append([interpreter_name(each.interpreter), audit.model.name.rpartition(":")[2], *shares])
+            cells.append([*named(audit, each), *shares])
     return cells
+
+
+def named(audit: Audit, each: Audited) -> list[str]:
+    """The explanation, and the model without its file."""
+    return [interpreter_name(each.interpreter), audit.model.name.rpartition(":")[2]]
+
+
+def raised(flag: Flag) -> str:
+    return flag.name if flag.number is None else f"{flag.name} ({flag.number:.3g})"
 
 
 def part(share: Share) -> str:

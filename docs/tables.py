@@ -14,7 +14,6 @@ The first becomes version, n and commands of these runs. `layouts.py` has the ki
 """
 
 import csv
-import json
 import re
 import shutil
 import sys
@@ -103,8 +102,7 @@ def read(path: Path) -> Iterator[Any]:
 
 def about(folder: Path) -> dict[str, Any]:
     """Version, n and commands of a run that was kept."""
-    found: dict[str, Any] = json.loads((folder / RUN).read_text(encoding="utf-8"))
-    return found
+    return read_json(folder / RUN)
 
 
 def keep(run: Path, folder: Path) -> None:
@@ -112,8 +110,7 @@ def keep(run: Path, folder: Path) -> None:
     files = [file for pattern in WRITTEN for file in sorted(run.glob(pattern))]
     if not files:
         sys.exit(f"{run} holds no tables; if it holds a run, write them with: underfire report {run}")
-    info = json.loads((run / RUN).read_text(encoding="utf-8"))
-    detecting = [json.loads(each.read_text(encoding="utf-8")) for each in run.glob("detectors.json")]
+    info, detecting = read_json(run / RUN), map(read_json, run.glob("detectors.json"))
     kept = {
         "underfire": info["underfire"],
         "n": len(info["chosen"]),
@@ -122,10 +119,10 @@ def keep(run: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for file in files:
         if file.suffix == ".json":
-            write_json(folder / file.name, nowhere(read_json(file)))
+            write_json(folder / file.name, without_folders(read_json(file)))
         else:
             shutil.copyfile(file, folder / file.name)
-    (folder / RUN).write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(folder / RUN, kept)
 
 
 def anywhere(command: str) -> str:
@@ -133,12 +130,12 @@ def anywhere(command: str) -> str:
     return re.sub(r"(?<![^\s,=@:'])(?:~|\.\.)?/(?:[^\s,=@:/]+/)*", "", command).replace(" --quiet", "")
 
 
-def nowhere(content: Any) -> Any:
+def without_folders(content: Any) -> Any:
     """The same without folders of the machine."""
     if isinstance(content, dict):
-        return {name: nowhere(each) for name, each in content.items()}
+        return {name: without_folders(each) for name, each in content.items()}
     if isinstance(content, list):
-        return [nowhere(each) for each in content]
+        return [without_folders(each) for each in content]
     return anywhere(content) if isinstance(content, str) else content
 
 

@@ -125,13 +125,11 @@ def crews(machine: Shared) -> "Iterator[Callable[[Mapping[str, Any], Classifier]
 
 def images_at_once(machine: Batches, classifier: "Classifier", image_set: "ImageSet") -> int:
     """How many images are worked on at a time, said where it was not asked for and is not what it always is."""
-    from underfire.data.class_names import first_picture
-    from underfire.runs.memory import ON_CPU, images_at_once
+    from underfire.runs.memory import ON_CPU, largest_batch
 
     if machine.batch is not None:
         return machine.batch
-    picture = first_picture(image_set)
-    chosen = ON_CPU if picture is None else images_at_once(classifier, picture)
+    chosen = largest_batch(classifier, image_set)
     if chosen != ON_CPU:
         say(f"Working on {counted(chosen, 'image')} at a time, which {classifier.device} has memory for (--batch).")
     return chosen

@@ -6,9 +6,10 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from underfire.core.rows import in_parts
 from underfire.report import figures
 from underfire.report.figures import Encoding
-from underfire.report.view import Array, RunView
+from underfire.report.view import TOGETHER, Array, RunView
 
 Drawn = Iterator[tuple[str, str]]  # image ids and data URIs
 
@@ -82,7 +83,9 @@ def changes_of(run: RunView, rows: list[dict[str, Any]], sources: list[tuple[str
     bending = {attack for attack, its in measured.items() if all(row.get("flow_mean") is not None for row in its)}
     changing = [row["linf"] for row in rows if row["attack"] not in bending]
     difference = Difference(_factor(max(changing, default=0.0)))
-    flows = (flow for source in sources if source[0] in bending for flow in run.thetas(*source)[1])
+    bent = [source for source in sources if source[0] in bending]
+    parts = list(in_parts(tuple(dict.fromkeys(row["id"] for row in rows)), TOGETHER))
+    flows = (flow for source in bent for part in parts for flow in run.thetas(*source, only=part)[1])
     reaches = [np.quantile(np.hypot(*flow), 0.99) for flow in flows]
     flowing = Bending(float(np.median(reaches)) or 1.0) if reaches else difference
     return {attack: flowing if attack in bending else difference for attack in measured}

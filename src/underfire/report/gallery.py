@@ -17,13 +17,12 @@ from underfire.core.rows import in_parts
 from underfire.report import figures
 from underfire.report.changes import Change, changes_of
 from underfire.report.figures import Encoding
-from underfire.report.view import RunView, class_name
+from underfire.report.view import TOGETHER, RunView, class_name
 
 PAGE_BYTES = 14e6  # what the pictures may weigh together, roughly
 BYTES_PER_PIXEL = 0.35  # of a JPEG in base64; noise takes four times as much, and is stored at half the side
 LOSSLESS_BYTES_PER_PIXEL = 3.5
 SMALLEST = 64  # side of a photo
-TOGETHER = 16  # images whose pictures are read at a time
 PLACES = 4  # decimals of the numbers
 
 Key = tuple[str, ...]  # what a picture shows: its kind, attack, interpreter ("" for any) and image id

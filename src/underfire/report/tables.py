@@ -111,7 +111,7 @@ class AverageCell:
 
     @property
     def interval(self) -> str:
-        if self.estimate is None or isnan(self.estimate.value) or not self.estimate.has_interval:
+        if self.estimate is None or not self.estimate.has_interval:
             return ""
         digits, low, high = METRICS[self.metric].digits, self.estimate.low, self.estimate.high
         return f"{100 * low:.0f}–{100 * high:.0f}" if digits is None else f"{low:.{digits}f}–{high:.{digits}f}"

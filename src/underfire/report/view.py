@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+TOGETHER = 16  # images of which pictures are read at a time
+
 Array = npt.NDArray[np.float32]
 Named = tuple[tuple[str, ...], Array]  # ids, and one row per id
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from underfire.attacks.engine import Progress
 from underfire.core.errors import UnderfireError
 from underfire.core.rows import in_parts
-from underfire.runs.compute import Context, compute
+from underfire.runs.compute import Context, compute_as_fits
 from underfire.runs.driver import pieces, read_inputs, run_stage
 from underfire.runs.needs import StageInputs, Travelling, needs, pool_of
 from underfire.runs.plan import Planned
@@ -114,12 +114,14 @@ def dispatch(
 def compute_parts(
     spec: Identified, parts: Sequence[StageInputs], context: Context, crew: Crew | None
 ) -> list[Mapping[str, Tensor]]:
-    """What is computed of each part, in their order, by a crew where there is one; nothing is stored.
+    """What is computed of each part, whose rows come all at once, in their order; by a crew where there is one.
+
+    Nothing is stored.
 
     UnderfireError if workers fail `TRIES` times on a part.
     """
     if crew is None:
-        return [tensors for part in parts for _, tensors in compute(spec, part, context)]
+        return [tensors for part in parts for _, tensors in compute_as_fits(spec, part, context)]
     found, failures = dict[int, Mapping[str, Tensor]](), Counter[int]()
     waiting, at_work = list(range(len(parts))), dict[int, int]()
     try:

@@ -1,6 +1,6 @@
 """How many images are worked on at a time where nobody says: what a GPU's free memory holds.
 
-images_at_once(classifier, picture)      # 16 on a CPU
+largest_batch(classifier, image_set)      # 16 on a CPU
 """
 
 from collections.abc import Callable
@@ -11,7 +11,9 @@ from typing import Protocol
 import torch
 
 from underfire.core.losses import cross_entropy, log_prob
+from underfire.data.class_names import first_picture
 from underfire.data.decode import Picture
+from underfire.data.image_set import ImageSet
 from underfire.models.classifier import Classifier
 
 ON_CPU, MOST = 16, 256
@@ -47,9 +49,9 @@ class CudaMemory:
         return torch.cuda.max_memory_allocated(self.device)
 
 
-def images_at_once(classifier: Classifier, picture: Picture) -> int:
-    """How many images of this size, 3hw, are attacked at a time on the classifier's device."""
-    if classifier.device.type != "cuda":
+def largest_batch(classifier: Classifier, image_set: ImageSet) -> int:
+    """How many of these images are attacked at a time on the classifier's device."""
+    if classifier.device.type != "cuda" or (picture := first_picture(image_set)) is None:
         return ON_CPU
     return fitting(CudaMemory(classifier.device), partial(bare_pass, classifier, picture))
 

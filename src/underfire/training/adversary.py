@@ -103,7 +103,8 @@ def _(spec: Rehearsal, inputs: StageInputs, context: Context) -> Rows:
     key, image, label, target = (inputs[name].to(classifier.device) for name in ("key", "image", "label", "target"))
     goal = Goal(key, image, target, attack.interpreter.explain(classifier, image, label, key))
     with torch.enable_grad():
-        outcome = engine.run(attack, classifier, goal, context.batch_size, start=inputs.tensors.get("start"))
+        width = min(context.batch_size, len(key))  # no slot is filled up with repetitions
+        outcome = engine.run(attack, classifier, goal, width, start=inputs.tensors.get("start"))
     yield inputs.ids, vars(outcome)
 
 

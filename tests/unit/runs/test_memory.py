@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from tiny_networks import classifier, images
-from underfire.runs.memory import HELD, MOST, ON_CPU, SHARE, bare_pass, fitting, images_at_once
+from underfire.data.demo import demo_images
+from underfire.runs.memory import HELD, MOST, ON_CPU, SHARE, bare_pass, fitting, largest_batch
 
 
 @dataclass
@@ -55,10 +56,10 @@ def test_what_is_measured_is_a_pass_and_its_gradient() -> None:
 def test_on_a_processor_nothing_is_tried() -> None:
     model = classifier("tanh")
     model.network.register_forward_hook(lambda network, given, logits: pytest.fail("an image was passed"))
-    assert images_at_once(model, images(1)[0]) == ON_CPU
+    assert largest_batch(model, demo_images(1)) == ON_CPU
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_on_a_gpu_a_small_network_takes_the_most() -> None:
     model = classifier("tanh").to(torch.device("cuda"))
-    assert images_at_once(model, images(1)[0]) == MOST
+    assert largest_batch(model, demo_images(1)) == MOST
