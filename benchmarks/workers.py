@@ -24,9 +24,11 @@ import torch
 
 from underfire.data.class_names import for_classifier
 from underfire.runs.attack_settings import AttackSettings
+from underfire.runs.execute import Manner
 from underfire.runs.reference import Reference
 from underfire.runs.workers import Hiring, hired, seeing
 from underfire.studies import effectiveness
+from underfire.studies.base import Subject
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -84,15 +86,10 @@ def timed(given: argparse.Namespace, count: int) -> Spent:
     images, begun = for_classifier(settings.open_images(given.n * 2), classifier), list[tuple[float, float]]()
     with TemporaryDirectory() as folder, hired(Hiring(count)) as workers:
         crew = seeing(workers, Reference.of(settings.model_dump(), classifier))
-        effectiveness.execute(
-            settings,
-            classifier,
-            images,
-            Path(folder) / "run",
-            command="benchmark",
-            crew=crew,
-            on_chosen=lambda sentence: begun.append((time.perf_counter(), time.process_time())),
+        manner = Manner(
+            "benchmark", on_notice=lambda said: begun.append((time.perf_counter(), time.process_time())), crew=crew
         )
+        effectiveness.execute(settings, Subject(classifier, images), Path(folder) / "run", manner)
         wall, own = begun[0]
         return Spent(time.perf_counter() - wall, time.process_time() - own)
 

@@ -35,6 +35,8 @@ from underfire.models.demo import DEMO_MEAN, DEMO_STD
 from underfire.models.loading import builder_in
 from underfire.report import figures
 from underfire.runs.attack_settings import AttackSettings
+from underfire.runs.execute import Manner
+from underfire.studies.base import Subject
 from underfire.studies.effectiveness import execute
 from underfire.training.demo import BATCH, FITTED, normalise
 from underfire.training.loop import fit, initialised
@@ -137,7 +139,7 @@ def grids(folder: Path) -> Iterator[tuple[str, Grid]]:
 def attacked(out: Path, **settings: Any) -> uf.Run:
     eps = {} if settings.get("solvers") == ("stadv",) else {"eps": EPS}
     chosen = AttackSettings(model="demo", images="demo", n=2, target_class="next", **eps, **settings)
-    return execute(chosen, MODEL, demo_images(), out, command="python docs/pictures.py")
+    return execute(chosen, Subject(MODEL, demo_images()), out, Manner("python docs/pictures.py"))
 
 
 def of_interpreter(run: uf.Run, name: str) -> Grid:

@@ -22,8 +22,9 @@ from underfire.data.image_set import object_masks, open_images
 from underfire.models.classifier import Classifier
 from underfire.models.loading import read_weights
 from underfire.runs.attack_settings import AttackSettings
-from underfire.runs.execute import reopen
+from underfire.runs.execute import Manner, reopen
 from underfire.runs.folder import open_run
+from underfire.studies.base import Subject
 from underfire.studies.effectiveness import execute
 
 FAST = 5  # seeds of each kind
@@ -150,7 +151,8 @@ def run_folder(tiny_model: str, tiny_photos: Path, tmp_path_factory: pytest.Temp
     """A small run that is finished."""
     out = tmp_path_factory.mktemp("runs") / "tiny"
     settings = AttackSettings(model=tiny_model, images=str(tiny_photos), n=2, steps=2, normalize="none")
-    execute(settings, Classifier.load(tiny_model, None, "none"), open_images(tiny_photos), out, command="underfire")
+    subject = Subject(Classifier.load(tiny_model, None, "none"), open_images(tiny_photos))
+    execute(settings, subject, out, Manner("underfire"))
     return out
 
 

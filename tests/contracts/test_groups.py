@@ -14,7 +14,7 @@ from underfire.data.decode import ArraySource
 from underfire.data.image_set import ImageSet
 from underfire.models.classifier import Classifier
 from underfire.runs.attack_settings import AttackSettings
-from underfire.runs.execute import execute
+from underfire.runs.execute import Manner, execute
 from underfire.runs.study_settings import DetectSettings
 from underfire.studies import detect, effectiveness, localisation
 from underfire.studies.base import Subject
@@ -59,8 +59,9 @@ def test_detectors_are_checked_on_other_groups_than_they_are_fitted_to_and_than_
     settings = AttackSettings(
         model=tiny_model, images="photos", n=3, steps=2, eps=0.02, interpreters=("cam",), normalize="none"
     )
-    run = effectiveness.execute(settings, classifier, image_set, tmp_path / "run", command="test")
-    detect.execute(DetectSettings(detector="fs:bits:3", benign=40, fpr=FPR), run, classifier, image_set, command="test")
+    run = effectiveness.execute(settings, Subject(classifier, image_set), tmp_path / "run", Manner("test"))
+    wanted = DetectSettings(detector="fs:bits:3", benign=40, fpr=FPR)
+    detect.execute(wanted, run, Subject(classifier, image_set), Manner("test"))
     table = detections(run)
     fitted, checked = (rows_where(table, part=part) for part in ("fit", "check"))
     sides = [groups_of(each["id"].to_pylist()) for each in (fitted, checked)]
@@ -85,7 +86,7 @@ def test_rules_of_localisation_are_judged_on_other_groups_than_they_are_chosen_b
         model=tiny_model, images="photos", masks="masks", n=len(IDS), interpreters=("cam",), normalize="none"
     )
     made = localisation.experiment(settings, Subject(classifier, image_set, masks))
-    table = localisation.localisations(execute(made, tmp_path / "run", classifier, command="test"))
+    table = localisation.localisations(execute(made, tmp_path / "run", classifier, Manner("test")))
     sides = [groups_of(rows_where(table, half=half)["id"].to_pylist()) for half in ("validation", "test")]
     assert sides[0].isdisjoint(sides[1])
     assert sides[0] | sides[1] == set(GROUPS)

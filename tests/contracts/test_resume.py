@@ -26,9 +26,10 @@ from underfire.models.classifier import Classifier
 from underfire.runs import execute as execute_module
 from underfire.runs import lock
 from underfire.runs.attack_settings import AttackSettings
-from underfire.runs.execute import reopen
+from underfire.runs.execute import Manner, reopen
 from underfire.runs.folder import Run, open_run
 from underfire.runs.plan import Planned
+from underfire.studies.base import Subject
 from underfire.studies.effectiveness import execute, recorded
 
 Report = Callable[[Planned, Progress], None]
@@ -42,10 +43,8 @@ def start(tiny_model: str, tiny_photos: Path) -> Start:
     def run(out: Path, on_progress: Report = lambda planned, progress: None, **changes: Any) -> Run:
         given = {"model": tiny_model, "images": str(tiny_photos), "n": 5, "steps": 3, "normalize": "none", "eps": 0.02}
         settings = AttackSettings(**{**given, "interpreters": ("cam",), **changes})
-        classifier = Classifier.load(tiny_model, None, "none")
-        return execute(
-            settings, classifier, open_images(tiny_photos), out, command="test", batch_size=2, on_progress=on_progress
-        )
+        subject = Subject(Classifier.load(tiny_model, None, "none"), open_images(tiny_photos))
+        return execute(settings, subject, out, Manner("test", batch_size=2, on_progress=on_progress))
 
     return run
 
@@ -467,8 +466,8 @@ def test_another_picture_of_the_same_size_is_refused(
 
     def begin() -> Run:
         settings = AttackSettings(model=tiny_model, images=str(photos), n=2, steps=1, normalize="none")
-        classifier = Classifier.load(tiny_model, None, "none")
-        return execute(settings, classifier, open_images(photos), tmp_path / "run", command="test")
+        subject = Subject(Classifier.load(tiny_model, None, "none"), open_images(photos))
+        return execute(settings, subject, tmp_path / "run", Manner("test"))
 
     run = begin()
     before, changed = snapshot(run.path), photos / run.ids[1]

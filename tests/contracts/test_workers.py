@@ -26,13 +26,14 @@ from underfire.data.image_set import open_images
 from underfire.interpreters import RTS
 from underfire.models.classifier import Classifier
 from underfire.runs.attack_settings import AttackSettings
+from underfire.runs.execute import Manner
 from underfire.runs.folder import Run, open_run
 from underfire.runs.plan import Planned
 from underfire.runs.reference import Reference
 from underfire.runs.study_settings import DetectSettings, StudySettings
 from underfire.runs.workers import Hiring, Seeing, Workers, hired, seeing
 from underfire.studies import detect, effectiveness
-from underfire.studies.base import Manner, Subject
+from underfire.studies.base import Subject
 from underfire.studies.catalogue import STUDIES
 from underfire.training.aid import AidRecipe, train_aid
 from underfire.training.dataset import read_training_set
@@ -96,11 +97,10 @@ def start(home: Path, classifier: Classifier) -> Callable[..., Run]:
 
     def run(name: str, crew: Seeing | None = None, on_progress: Report = nothing) -> Run:
         settings = AttackSettings(**SOURCE, images="photos", n=4, steps=3, eps=0.02, interpreters=("cam",))
-        subject, how = open_images("photos"), {"command": "test", "batch_size": 2, "crew": crew}
-        made = effectiveness.execute(
-            settings, classifier, subject, home / "runs" / name, **how, on_progress=on_progress
-        )
-        return detect.execute(DetectSettings(benign=4, fpr=0.5), made, classifier, subject, **how)
+        subject, manner = Subject(classifier, open_images("photos")), Manner("test", batch_size=2, crew=crew)
+        attacking = replace(manner, on_progress=on_progress)
+        made = effectiveness.execute(settings, subject, home / "runs" / name, attacking)
+        return detect.execute(DetectSettings(benign=4, fpr=0.5), made, subject, manner)
 
     return run
 

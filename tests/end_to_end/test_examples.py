@@ -17,6 +17,8 @@ from underfire.data.demo import EPS, demo_images
 from underfire.interpreters import Rollout
 from underfire.models.new_head import load_with_new_head
 from underfire.runs.attack_settings import AttackSettings
+from underfire.runs.execute import Manner
+from underfire.studies.base import Subject
 from underfire.studies.effectiveness import execute
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -109,7 +111,7 @@ def test_a_detector_evaded(run: Run) -> None:
 
 def test_a_run_read(run: Run, tmp_path: Path) -> None:
     settings = AttackSettings(model="demo", images="demo", n=2, eps=EPS, steps=20)
-    execute(settings, Classifier.load("demo"), demo_images(), tmp_path / "demo", command="test")
+    execute(settings, Subject(Classifier.load("demo"), demo_images()), tmp_path / "demo", Manner("test"))
     about, *means, closest = run("read_run.py", tmp_path / "demo")
     assert about.startswith("demo, seed 0, underfire ")
     assert [line.split()[:2] for line in means] == [

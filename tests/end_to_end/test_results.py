@@ -15,6 +15,8 @@ from underfire.data.image_set import open_images
 from underfire.models.classifier import Classifier
 from underfire.report import write_report
 from underfire.runs.attack_settings import AttackSettings
+from underfire.runs.execute import Manner
+from underfire.studies.base import Subject
 from underfire.studies.effectiveness import execute
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -173,8 +175,8 @@ def test_a_run_is_kept_with_what_made_it(
 ) -> None:
     """From a command to a table: what it shows is what outcomes.parquet holds."""
     settings = AttackSettings(model=tiny_model, images=str(tiny_photos), n=2, eps=0.1, steps=10, normalize="none")
-    subject = Classifier.load(tiny_model, None, "none"), open_images(tiny_photos)
-    run = execute(settings, *subject, tmp_path / "run", command=f"{COMMAND} --n 2")
+    subject = Subject(Classifier.load(tiny_model, None, "none"), open_images(tiny_photos))
+    run = execute(settings, subject, tmp_path / "run", Manner(f"{COMMAND} --n 2"))
     write_report(run, run.path / "report.html")
     tables.keep(run.path, tmp_path / "data" / "tiny")
     about = read_json(tmp_path / "data" / "tiny" / "run.json")

@@ -18,8 +18,10 @@ from underfire.data.image_set import open_images
 from underfire.models.classifier import Classifier
 from underfire.report import write_report
 from underfire.runs.attack_settings import AttackSettings
+from underfire.runs.execute import Manner
 from underfire.runs.folder import Run
 from underfire.runs.outcomes import FLOORS, ON_FILE
+from underfire.studies.base import Subject
 from underfire.studies.effectiveness import execute
 
 N, EPS = 5, 0.03
@@ -48,8 +50,8 @@ COLUMNS = {
 def run(tiny_model: str, tiny_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     out = tmp_path_factory.mktemp("runs") / "tiny"
     settings = AttackSettings(model=tiny_model, images=str(tiny_photos), n=N, eps=EPS, steps=10, normalize="none")
-    classifier = Classifier.load(tiny_model, None, "none")
-    run = execute(settings, classifier, open_images(tiny_photos), out, command="underfire attack …", batch_size=2)
+    subject = Subject(Classifier.load(tiny_model, None, "none"), open_images(tiny_photos))
+    run = execute(settings, subject, out, Manner("underfire attack …", batch_size=2))
     write_report(run, out / "report.html")
     return run
 

@@ -76,24 +76,17 @@ def _attack(
     """The results and their report are written before they are printed."""
     from underfire.data.class_names import outputs_of
     from underfire.report import write_report
+    from underfire.runs.execute import Manner
     from underfire.runs.suited import suited
     from underfire.studies import effectiveness
+    from underfire.studies.base import Subject
 
     outputs_of(classifier, image_set)  # what it assumes is found by passing an image
     settings, notes = suited(settings, classifier, image_set)
     say_subject(settings, classifier, image_set, notes)
     with stage_bars() as on_progress:
-        run = effectiveness.execute(
-            settings,
-            classifier,
-            image_set,
-            out,
-            command=command_line(),
-            batch_size=batch,
-            on_chosen=say,
-            on_progress=on_progress,
-            crew=crew,
-        )
+        manner = Manner(command_line(), batch, say, on_progress, crew)
+        run = effectiveness.execute(settings, Subject(classifier, image_set), out, manner)
     report = write_report(run, out / "report.html")
     print_summary(run)
     say("")

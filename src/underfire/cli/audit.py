@@ -52,11 +52,12 @@ def audit(
     from underfire.core.io import write_bytes
     from underfire.data.class_names import for_classifier, outputs_of
     from underfire.report import write_report
+    from underfire.runs.execute import Manner
     from underfire.runs.suited import suited
     from underfire.studies import audit as audits
     from underfire.studies.audit_summary import markdown, verdict
     from underfire.studies.audits import AUDIT, audit_of
-    from underfire.studies.base import Manner, Subject
+    from underfire.studies.base import Subject
 
     settings, classifier = opened(settings, machine.device)
     image_set = for_classifier(settings.open_images(), classifier)
@@ -66,8 +67,8 @@ def audit(
     with crews(machine) as crew_of, stage_bars() as on_progress:
         crew = crew_of(settings.attacks().model_dump(), classifier)
         batch = images_at_once(machine, classifier, image_set)
-        manner = Manner(command_line(), batch, on_progress, crew)
-        run = audits.execute(settings, Subject(classifier, image_set), out, manner, on_chosen=say)
+        manner = Manner(command_line(), batch, say, on_progress, crew)
+        run = audits.execute(settings, Subject(classifier, image_set), out, manner)
     found = audit_of(run)
     report = write_report(run, out / "report.html")
     if summary is not None:

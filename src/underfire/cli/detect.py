@@ -34,9 +34,10 @@ def detect(
 ) -> None:
     """Score a run's images by calibrated detectors; adds a table, a matrix and the detectors' thresholds to it."""
     from underfire.runs.config import write_config
-    from underfire.runs.execute import reopen, source_of
+    from underfire.runs.execute import Manner, reopen, source_of
     from underfire.runs.folder import open_run
     from underfire.studies import detect as study
+    from underfire.studies.base import Subject
     from underfire.studies.detections import MATRIX
 
     opened = open_run(run)
@@ -45,16 +46,8 @@ def detect(
     classifier, image_set = reopen(opened, chosen_device(machine.device))
     batch = images_at_once(machine, classifier, image_set)
     with crews(machine) as crew_of, stage_bars() as on_progress:
-        study.execute(
-            settings,
-            opened,
-            classifier,
-            image_set,
-            command=command_line(),
-            batch_size=batch,
-            on_progress=on_progress,
-            crew=crew_of(source_of(opened), classifier),
-        )
+        manner = Manner(command_line(), batch, say, on_progress, crew_of(source_of(opened), classifier))
+        study.execute(settings, opened, Subject(classifier, image_set), manner)
     write_config(run / "config-detect.toml", settings, batch=batch)
     _print(opened, settings)
     say("")

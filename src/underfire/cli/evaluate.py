@@ -13,6 +13,7 @@ def evaluate(settings: EvaluateSettings, machine: Distributed, out: Out = Path("
     """Measure images that somebody else's attack made beside the benign ones; leaves a run folder and its report."""
     from underfire.data.class_names import outputs_of
     from underfire.report import write_report
+    from underfire.runs.execute import Manner
     from underfire.runs.suited import suited
     from underfire.studies import evaluate as study
 
@@ -24,17 +25,8 @@ def evaluate(settings: EvaluateSettings, machine: Distributed, out: Out = Path("
     say(f"{len(pairs.attacked)} attacked of {len(pairs.benign)} benign images.")
     batch = images_at_once(machine, classifier, pairs.benign)
     with crews(machine) as crew_of, stage_bars() as on_progress:
-        run = study.execute(
-            settings,
-            classifier,
-            pairs,
-            out,
-            command=command_line(),
-            batch_size=batch,
-            on_chosen=say,
-            on_progress=on_progress,
-            crew=crew_of(settings.model_dump(), classifier),
-        )
+        manner = Manner(command_line(), batch, say, on_progress, crew_of(settings.model_dump(), classifier))
+        run = study.execute(settings, classifier, pairs, out, manner)
     report = write_report(run, out / "report.html")
     print_summary(run)
     say("")

@@ -156,13 +156,14 @@ def _execute(
 ) -> None:
     """One study after another; one that cannot be done does not keep the others from it."""
     from underfire.report import write_report_of
-    from underfire.studies.base import FIGURES, TABLES, Manner
+    from underfire.runs.execute import Manner
+    from underfire.studies.base import FIGURES, TABLES
 
     failed: list[str] = []
     for entry in entries:
         try:
             with stage_bars() as on_progress:
-                manner = Manner(command_line(), batch, on_progress, crew)
+                manner = Manner(command_line(), batch, on_progress=on_progress, crew=crew)
                 run = entry.study.execute(request, subject, out / entry.name, manner)
         except UnderfireError as problem:
             failed.append(f"{entry.name}: {problem}")

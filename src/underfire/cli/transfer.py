@@ -5,7 +5,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from underfire.cli.terminal import chosen_device, console, crews, images_at_once, say, say_written, stage_bars, table_of
+from underfire.cli.terminal import (
+    chosen_device,
+    command_line,
+    console,
+    crews,
+    images_at_once,
+    say,
+    say_written,
+    stage_bars,
+    table_of,
+)
 from underfire.core.errors import UnderfireError
 from underfire.core.text import counted
 from underfire.interpreters.registry import interpreter_named
@@ -24,7 +34,7 @@ def transfer(
 ) -> None:
     """Explain a run's images by other interpreters or another classifier: are these deceived too (Table 9)?"""
     from underfire.runs.config import write_config
-    from underfire.runs.execute import reopen, source_of
+    from underfire.runs.execute import Manner, reopen, source_of
     from underfire.runs.folder import open_run
     from underfire.studies import transfer as study
     from underfire.studies.transfers import TABLE, summarise
@@ -34,21 +44,13 @@ def transfer(
         raise UnderfireError(f"--interpreter {','.join(names)} names an interpreter twice; name it once.")
     shown = None if names is None else [interpreter_named(name) for name in names]
     classifier, image_set = reopen(opened, chosen_device(machine.device))
-    elsewhere = None
-    if settings.model is not None:
-        elsewhere = study.Elsewhere(settings.model, settings.load(settings.model, classifier.device))
-    batch = images_at_once(machine, classifier, image_set)
+    other = None if settings.model is None else settings.load(settings.model, classifier.device)
+    batch, elsewhere = images_at_once(machine, classifier, image_set), None
     with crews(machine) as crew_of, stage_bars() as on_progress:
-        table = study.execute(
-            opened,
-            classifier,
-            shown,
-            elsewhere,
-            batch_size=batch,
-            on_progress=on_progress,
-            crew=crew_of(source_of(opened), classifier),
-            crew_elsewhere=None if elsewhere is None else crew_of(settings.model_dump(), elsewhere.classifier),
-        )
+        if other is not None:
+            elsewhere = study.Elsewhere(str(settings.model), other, crew_of(settings.model_dump(), other))
+        manner = Manner(command_line(), batch, say, on_progress, crew_of(source_of(opened), classifier))
+        table = study.execute(opened, classifier, manner, shown, elsewhere)
     write_config(run / "config-transfer.toml", settings, batch=batch)
     cells = summarise(table)
     _print_matrix(cells)

@@ -32,6 +32,7 @@ from underfire.report.page import REPORT, write_report
 from underfire.report.verdict import Verdict, judge
 from underfire.report.wording import wording
 from underfire.runs.attack_settings import AttackSettings, AuditSettings
+from underfire.runs.execute import Manner
 from underfire.runs.folder import Run
 from underfire.runs.outcomes import quoted
 from underfire.runs.settings import Inputs, Viewed, sized
@@ -40,7 +41,7 @@ from underfire.studies import audit as auditing
 from underfire.studies import effectiveness
 from underfire.studies import evaluate as evaluation
 from underfire.studies.audits import Audit, audit_of
-from underfire.studies.base import Manner, Subject
+from underfire.studies.base import Subject
 
 S = TypeVar("S", bound=Inputs)
 Explaining = Iterable[Interpreter | str]
@@ -68,9 +69,7 @@ def run(
     shown = _explainers(interpreters)
     settings = _settings(AttackSettings, model, shown, options, images=_name_of(images), labels=_name_of_labels(labels))
     settings, image_set = _opened(settings, model, images, labels)
-    made = effectiveness.execute(
-        settings, model, image_set, Path(out), command="underfire.run", explainers=shown, batch_size=batch
-    )
+    made = effectiveness.execute(settings, Subject(model, image_set), Path(out), Manner("underfire.run", batch), shown)
     write_report(made, made.path / REPORT)
     return made
 
@@ -104,9 +103,7 @@ def evaluate(
     rule = None if target is None else listed_classes(target, pairs.attacked.ids)
     if rule is not None:
         settings = settings.model_copy(update={"target_class": _only(settings.target_class, rule)})
-    made = evaluation.execute(
-        settings, model, pairs, Path(out), command="underfire.evaluate", explainers=shown, rule=rule, batch_size=batch
-    )
+    made = evaluation.execute(settings, model, pairs, Path(out), Manner("underfire.evaluate", batch), shown, rule)
     write_report(made, made.path / REPORT)
     return made
 
@@ -132,8 +129,7 @@ def audit(
     settings, image_set = _opened(settings, model, images, labels)
     with TemporaryDirectory() as temporary:
         folder = Path(out or Path(temporary) / "audit")
-        manner = Manner("underfire.audit", batch)
-        made = auditing.execute(settings, Subject(model, image_set), folder, manner, explainers=shown)
+        made = auditing.execute(settings, Subject(model, image_set), folder, Manner("underfire.audit", batch), shown)
         write_report(made, made.path / REPORT)
         return audit_of(made)
 

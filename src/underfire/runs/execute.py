@@ -42,7 +42,23 @@ VERSIONED = ("underfire", "torch", "torchvision", "numpy", "safetensors", "pyarr
 
 
 Report = Callable[[Planned, Progress], None]
-Perform = Callable[[Iterable[Planned], tuple[str, ...], Context, Run, Report, Crew | None], bool]
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a command does its work: as it was typed, so many images at a time, and by a crew if not in this process.
+
+    `on_notice` hears how images were found before anything is computed, and where batches had to be smaller.
+    """
+
+    command: str
+    batch_size: int = 16
+    on_notice: Callable[[str], None] = lambda sentence: None
+    on_progress: Report = lambda planned, progress: None
+    crew: Crew | None = None
+
+
+Perform = Callable[[Iterable[Planned], tuple[str, ...], Context, Run, Manner], bool]
 
 
 def _begins_anew(held: Mapping[str, Any]) -> tuple[Planned, ...] | None:
@@ -88,19 +104,13 @@ def execute(
     experiment: Experiment,
     out: Path,
     classifier: Classifier,
+    manner: Manner,
     *,
-    command: str,
-    batch_size: int = 16,
-    on_chosen: Callable[[str], None] = lambda sentence: None,
-    on_progress: Report = lambda planned, progress: None,
     shared: bool = False,
-    crew: Crew | None = None,
 ) -> Run:
     """Compute what the folder `out` does not hold yet; UnderfireError if it holds a run with other settings.
 
-    `on_chosen` is told how the images were found before anything is computed, and where batches had to be smaller.
-
-    Shared stages are those of all runs in the folder around `out`. A crew computes in place of this process.
+    Shared stages are those of all runs in the folder around `out`.
     """
     begun = time.perf_counter()
     chosen = None if _is_complete(out, experiment) else experiment.choose()
@@ -109,21 +119,19 @@ def execute(
         begins = not _is_complete(out, experiment)
         if begins:
             chosen = chosen or experiment.choose()
-            on_chosen(chosen.sentence)
-            _write_start(experiment, chosen, out, command, shared, seconds)
+            manner.on_notice(chosen.sentence)
+            _write_start(experiment, chosen, out, manner.command, shared, seconds)
         if experiment.asked is not None and (begins or not (out / CONFIG).exists()):
-            write_config(out / CONFIG, experiment.asked, batch=batch_size)
+            write_config(out / CONFIG, experiment.asked, batch=manner.batch_size)
         run = open_run(out)
         ids, images = tuple(run.info[CHOSEN]), key(experiment.plan[0].spec)
         check_contents(run, experiment.image_set)
         if set(ids) - set(run.store.done(images)):
             (chosen or experiment.choose()).keep(run.store)
         chosen = None  # its images are in the store
-        context = Context(classifier, even_batch_size(len(ids), batch_size), on_notice=on_chosen)
-        if (
-            experiment.perform(experiment.plan, ids, context, run, on_progress, crew)
-            or not (out / experiment.table).exists()
-        ):
+        context = Context(classifier, even_batch_size(len(ids), manner.batch_size), on_notice=manner.on_notice)
+        computed = experiment.perform(experiment.plan, ids, context, run, manner)
+        if computed or not (out / experiment.table).exists():
             write_row_groups(out / experiment.table, experiment.columns, experiment.tabulate(ids, run.store))
     return run
 
@@ -133,16 +141,17 @@ def perform(
     ids: tuple[str, ...],
     context: Context,
     run: Run,
-    on_progress: Report,
-    crew: Crew | None = None,
+    manner: Manner,
 ) -> bool:
     """Compute what stages lack and add each one's time to run.json; False if they lacked nothing."""
     stages = tuple(stages)
-    if crew is None:
-        computed = _one_by_one(stages, ids, context, run.store, on_progress)
+    if manner.crew is None:
+        computed = _one_by_one(stages, ids, context, run.store, manner.on_progress)
     else:
-        tracked = replace(context, on_step=partial(on_progress, replace(stages[0], label=TOGETHER, kind="step")))
-        computed = dispatch(stages, ids, run.store, tracked, crew)
+        together = replace(stages[0], label=TOGETHER, kind="step")
+        computed = dispatch(
+            stages, ids, run.store, replace(context, on_step=partial(manner.on_progress, together)), manner.crew
+        )
     info = run.info
     spent, any_computed = dict(info.get("wall_seconds", {})), False
     try:

@@ -1,7 +1,7 @@
 """Does a defended interpreter tell attacked images from benign ones? (Table 10, Fig. 15 and 16)
 
     made = experiment(settings, Subject(classifier, image_set))
-    run = execute(made, Path("runs/x"), classifier, command="…")
+    run = execute(made, Path("runs/x"), classifier, Manner("…"))
     rows = summarise(comparisons(run))
 
 The first interpreter is the undefended one. Each is asked how far its maps move from its own benign ones
@@ -31,7 +31,7 @@ from underfire.metrics.intervals import Estimate
 from underfire.models.classifier import Classifier
 from underfire.models.noise import NOISES, Trial
 from underfire.runs.choosing import choose
-from underfire.runs.execute import Chosen, Experiment, execute, preflight
+from underfire.runs.execute import Chosen, Experiment, Manner, execute, preflight
 from underfire.runs.folder import Run
 from underfire.runs.plan import scored_maps
 from underfire.runs.specs import Explain, Select, Spec, describe, key
@@ -54,7 +54,7 @@ from underfire.studies.aid_views import (
     views,
     worst_cases,
 )
-from underfire.studies.base import Manner, Study, Subject, chosen, identity, select_from, settings_of
+from underfire.studies.base import Study, Subject, chosen, identity, select_from, settings_of
 from underfire.studies.figures import Drawing, Figure, gallery, papers
 from underfire.studies.localisation import LocalisationSettings, LocalisationSummary
 from underfire.studies.tables import Cell, Row, Table, Value
@@ -112,7 +112,7 @@ def locate(run: Run, subject: Subject, manner: Manner) -> None:
     for name in settings.interpreters:
         wanted = LocalisationSettings(**given, interpreters=(name,), n=settings.located)
         out = _localised(run.path, label_of(name))
-        execute(localisation.experiment(wanted, subject), out, subject.classifier, **vars(manner))
+        execute(localisation.experiment(wanted, subject), out, subject.classifier, manner)
 
 
 def located(run: Run) -> dict[str, LocalisationSummary]:

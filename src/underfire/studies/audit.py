@@ -7,7 +7,7 @@ The attacks are those of a run of `underfire attack`; which images each of them 
 `underfire.studies.audit_walk`). audit.json is written last (see `underfire.studies.audits`).
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,8 +21,7 @@ from underfire.detection.registry import Judgement, judgements_named
 from underfire.interpreters import Interpreter
 from underfire.runs.attack_settings import AuditSettings
 from underfire.runs.compute import Context
-from underfire.runs.dispatch import Crew
-from underfire.runs.execute import Experiment, Report, adding_to, perform
+from underfire.runs.execute import Experiment, Manner, adding_to, perform
 from underfire.runs.execute import execute as execute_experiment
 from underfire.runs.folder import Run
 from underfire.runs.plan import AttackPlan, Planned, PlannedAttack, stages_of
@@ -32,7 +31,7 @@ from underfire.studies import effectiveness, outcome_rows
 from underfire.studies.audit_record import record
 from underfire.studies.audit_walk import Compute, Deployed, Walk
 from underfire.studies.audits import AUDIT
-from underfire.studies.base import Manner, Subject, identity, select_from
+from underfire.studies.base import Subject, identity, select_from
 from underfire.studies.calibration_images import met, not_attacked
 from underfire.studies.detect import Pictured, calibrate
 from underfire.studies.detect import plan as detection_stages
@@ -45,7 +44,6 @@ def execute(
     subject: Subject,
     out: Path,
     manner: Manner,
-    on_chosen: Callable[[str], None] = lambda sentence: None,
     explainers: Sequence[Interpreter] | None = None,
 ) -> Run:
     """Compute what the folder `out` does not hold yet; UnderfireError if it holds a run with other settings.
@@ -58,7 +56,7 @@ def execute(
     shared = (out.absolute().parent / "stages").is_dir()
     made = audit.experiment(manner.batch_size)
     made = made if explainers is None else replace(made, asked=None)
-    run = execute_experiment(made, out, subject.classifier, **vars(manner), on_chosen=on_chosen, shared=shared)
+    run = execute_experiment(made, out, subject.classifier, manner, shared=shared)
     with adding_to(run):
         walk = audit.walk(run, run.ids, lambda stages, ids: None)
         write_json(run.path / AUDIT, record(settings, run, subject.classifier, walk).model_dump(mode="json"))
@@ -97,15 +95,14 @@ class Auditing:
         ids: tuple[str, ...],
         context: Context,
         run: Run,
-        on_progress: Report,
-        crew: Crew | None,
+        manner: Manner,
     ) -> bool:
         """The whole walk; what an earlier one found stands no longer."""
         (run.path / AUDIT).unlink(missing_ok=True)
         computed = list[bool]()
 
         def compute(stages: Iterable[Planned], ids: tuple[str, ...]) -> None:
-            computed.append(perform(stages, ids, context, run, on_progress, crew))
+            computed.append(perform(stages, ids, context, run, manner))
 
         for _ in self.walk(run, ids, compute).trails():
             pass

@@ -23,8 +23,7 @@ from underfire.data.names import PREDICTED
 from underfire.data.selection import Selection
 from underfire.models.classifier import Classifier
 from underfire.runs.choosing import keep
-from underfire.runs.dispatch import Crew
-from underfire.runs.execute import Chosen, Experiment, Report, adding_to, environment
+from underfire.runs.execute import Chosen, Experiment, Manner, adding_to, environment
 from underfire.runs.execute import execute as execute_experiment
 from underfire.runs.folder import Run
 from underfire.runs.paths import found
@@ -52,17 +51,6 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Manner:
-    """The command that was typed, how many images are worked on at a time, who hears of the progress, and who computes
-    if not this process."""
-
-    command: str
-    batch_size: int = 16
-    on_progress: Report = lambda planned, progress: None
-    crew: Crew | None = None
-
-
-@dataclass(frozen=True)
 class Study:
     """What a study computes and what it shows; the defaults show no figure, add nothing and need nothing more.
 
@@ -81,7 +69,7 @@ class Study:
     def execute(self, request: StudySettings, subject: Subject, out: Path, manner: Manner) -> Run:
         """Compute what the folder `out` and those beside it do not hold yet, and write tables and figures into it."""
         experiment = replace(self.experiment(request, subject), asked=request)
-        run = execute_experiment(experiment, out, subject.classifier, **vars(manner), shared=True)
+        run = execute_experiment(experiment, out, subject.classifier, manner, shared=True)
         self.add(run, request, subject, manner)
         if run.info.get(ANCHORS) != request.anchors:
             with adding_to(run):

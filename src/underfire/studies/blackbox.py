@@ -1,7 +1,7 @@
 """How much must an attacker know? White box, surrogates, queries, and queries that begin where surrogates led.
 
     made = experiment(settings, Subject(classifier, image_set))
-    run = execute(made, Path("runs/x"), classifier, command="…")
+    run = execute(made, Path("runs/x"), classifier, Manner("…"))
     rows = summarise(attempts(run))
 
 Per interpreter, on the same images and targets:
@@ -39,8 +39,7 @@ from underfire.models.committee import together
 from underfire.runs.attack_settings import AttackSettings, Prescribed, Varied
 from underfire.runs.choosing import choose
 from underfire.runs.compute import Context, in_one_sentence
-from underfire.runs.dispatch import Crew
-from underfire.runs.execute import Chosen, Experiment, Report, perform, preflight
+from underfire.runs.execute import Chosen, Experiment, Manner, perform, preflight
 from underfire.runs.folder import Run
 from underfire.runs.plan import (
     AttackPlan,
@@ -216,16 +215,15 @@ def _perform(
     ids: tuple[str, ...],
     context: Context,
     run: Run,
-    on_progress: Report,
-    crew: Crew | None,
+    manner: Manner,
 ) -> bool:
     """Stages that name another classifier are computed with the surrogates, by this process."""
     computed = False
     for elsewhere, some in groupby(stages, key=lambda each: isinstance(each.spec, CraftElsewhere | ExplainElsewhere)):
         if elsewhere and surrogate is not None:
-            computed |= perform(some, ids, replace(context, classifier=surrogate), run, on_progress)
+            computed |= perform(some, ids, replace(context, classifier=surrogate), run, replace(manner, crew=None))
         else:
-            computed |= perform(some, ids, context, run, on_progress, crew)
+            computed |= perform(some, ids, context, run, manner)
     return computed
 
 

@@ -30,12 +30,13 @@ from underfire.metrics.intervals import mean_interval, share
 from underfire.metrics.localisation import hits, upscaled
 from underfire.metrics.maps import above_mean, iou
 from underfire.models.classifier import Classifier
+from underfire.runs.execute import Manner
 from underfire.runs.folder import Run
 from underfire.runs.outcomes import OUTCOMES
 from underfire.runs.study_settings import StudySettings
 from underfire.studies import effectiveness, paper
 from underfire.studies.averages import Averages, distance_bars, distance_table, iou_bars, iou_table, success_table
-from underfire.studies.base import NEEDS_LABELS, Manner, Study, Subject, per_image
+from underfire.studies.base import NEEDS_LABELS, Study, Subject, per_image
 from underfire.studies.figures import Drawing, Figure, bars, papers
 from underfire.studies.galleries import above_adversarial
 from underfire.studies.tables import Row, Table, Value

@@ -1,6 +1,6 @@
 """Would a detector have noticed? Every image of a run scored by detectors that are calibrated on other, benign images.
 
-    run = execute(settings, open_run("runs/x"), classifier, image_set, command="…")
+    run = execute(settings, open_run("runs/x"), Subject(classifier, image_set), Manner("…"))
     cells = matrix(detections(run))
 
 Thresholds are set and false-positive rates measured on benign images that the run did not attack (see
@@ -17,20 +17,18 @@ import pyarrow as pa
 from underfire.core.errors import UnderfireError
 from underfire.core.io import write_json, write_table
 from underfire.core.types import Row, Samples
-from underfire.data.image_set import ImageSet
 from underfire.detection.calibration import Detector, Standardisation, check_enough, joint
 from underfire.detection.registry import Judgement, judgements_named
 from underfire.detection.scores import Scorer
 from underfire.models.classifier import Classifier
 from underfire.runs.compute import Context
-from underfire.runs.dispatch import Crew
-from underfire.runs.execute import Report, adding_to, even_batch_size, perform, preflight
+from underfire.runs.execute import Manner, adding_to, even_batch_size, perform, preflight
 from underfire.runs.folder import Run
 from underfire.runs.plan import Planned
 from underfire.runs.specs import Detect, Meet, Reported, key
 from underfire.runs.store import Store
 from underfire.runs.study_settings import DetectSettings
-from underfire.studies.base import per_image
+from underfire.studies.base import Subject, per_image
 from underfire.studies.calibration_images import CalibrationImages, Met, met, not_attacked
 from underfire.studies.detections import (
     COLUMNS,
@@ -55,25 +53,15 @@ class Pictured:
     ids: tuple[str, ...]
 
 
-def execute(
-    settings: DetectSettings,
-    run: Run,
-    classifier: Classifier,
-    image_set: ImageSet,
-    *,
-    command: str,
-    batch_size: int = 16,
-    on_progress: Report = lambda planned, progress: None,
-    crew: Crew | None = None,
-) -> Run:
+def execute(settings: DetectSettings, run: Run, subject: Subject, manner: Manner) -> Run:
     """Add what the run folder lacks; detections of earlier settings make room for these, maps and scores are kept.
 
-    classifier and image_set are those of the run (see `reopen`). What cannot be scored is found out before anything
-    is written.
+    The subject is that of the run (see `reopen`). What cannot be scored is found out before anything is written.
     """
+    classifier = subject.classifier
     check_enough(settings.benign // 2, settings.fpr)
     asked, pictured, store = judgements(settings, run), attacked(run, settings.attacks), run.store
-    unseen = not_attacked(run, pictured[0].ids, image_set)
+    unseen = not_attacked(run, pictured[0].ids, subject.image_set)
     scorers = _scorers(asked)
     _preflight(scorers, pictured[0], classifier, store)
     source = Meet(classifier.fingerprint(), unseen.digest, settings.benign, settings.seed)
@@ -83,11 +71,12 @@ def execute(
         check_enough(int(benign.fitting.sum()), settings.fpr)
         others = Pictured(key(source), "benign", None, benign.ids)
         everything = [others, *pictured]
-        context = Context(classifier, even_batch_size(max(len(each.ids) for each in everything), batch_size))
+        at_once = even_batch_size(max(len(each.ids) for each in everything), manner.batch_size)
+        context = Context(classifier, at_once, on_notice=manner.on_notice)
         for each in everything:
-            perform(plan(scorers, each), each.ids, context, run, on_progress, crew)
+            perform(plan(scorers, each), each.ids, context, run, manner)
         table = _table(settings, asked, benign, others, pictured, store)
-        write_json(run.path / DETECTORS, _describe(settings, command, others.key, found, calibrations(table)))
+        write_json(run.path / DETECTORS, _describe(settings, manner.command, others.key, found, calibrations(table)))
         write_table(run.path / TABLE, table)
         write_matrix(run.path / MATRIX, matrix(table))
     return run

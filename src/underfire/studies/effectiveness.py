@@ -3,7 +3,7 @@
 
 With another target map than the benign one: can the map be led elsewhere (Tables 6 to 8)?
 
-run = execute(settings, classifier, image_set, Path("runs/x"), command="…")
+run = execute(settings, Subject(classifier, image_set), Path("runs/x"), Manner("…"))
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,8 +28,7 @@ from underfire.models.classifier import Classifier
 from underfire.runs.attack_settings import AttackSettings
 from underfire.runs.choosing import choose, in_batches
 from underfire.runs.compute import in_one_sentence, targets_of
-from underfire.runs.dispatch import Crew
-from underfire.runs.execute import Chosen, Experiment, Report, listed
+from underfire.runs.execute import Chosen, Experiment, Manner, listed
 from underfire.runs.execute import execute as execute_experiment
 from underfire.runs.folder import Run
 from underfire.runs.outcomes import OUTCOMES, outcomes_schema
@@ -49,29 +48,14 @@ GROWING = ("n", "interpreters", "solvers", "evade")  # a run in whose folder one
 
 def execute(
     settings: AttackSettings,
-    classifier: Classifier,
-    image_set: ImageSet,
+    subject: Subject,
     out: Path,
-    *,
-    command: str,
+    manner: Manner,
     explainers: Sequence[Interpreter] | None = None,
-    batch_size: int = 16,
-    on_chosen: Callable[[str], None] = lambda sentence: None,
-    on_progress: Report = lambda planned, progress: None,
-    crew: Crew | None = None,
 ) -> Run:
     """Compute what the folder `out` does not hold yet; UnderfireError if it holds a run with other settings."""
-    made = experiment(settings, Subject(classifier, image_set), batch_size, explainers)
-    return execute_experiment(
-        made,
-        out,
-        classifier,
-        command=command,
-        batch_size=batch_size,
-        on_chosen=on_chosen,
-        on_progress=on_progress,
-        crew=crew,
-    )
+    made = experiment(settings, subject, manner.batch_size, explainers)
+    return execute_experiment(made, out, subject.classifier, manner)
 
 
 def experiment(

@@ -1,7 +1,7 @@
 """What somebody else's attack did: class, confidence and map of given images beside those of the benign ones.
 
     settings, pairs = opened(settings, classifier)
-    run = execute(settings, classifier, pairs, Path("runs/x"), command="…")
+    run = execute(settings, classifier, pairs, Path("runs/x"), Manner("…"))
 
 The images are measured like those of our own attacks, into the same table; nothing is attacked.
 """
@@ -27,8 +27,7 @@ from underfire.interpreters import Interpreter
 from underfire.models.classifier import Classifier
 from underfire.runs.choosing import choose, in_batches, keep
 from underfire.runs.compute import logits_of, targets_of
-from underfire.runs.dispatch import Crew
-from underfire.runs.execute import Chosen, Experiment, Report, preflight
+from underfire.runs.execute import Chosen, Experiment, Manner, preflight
 from underfire.runs.execute import execute as execute_experiment
 from underfire.runs.folder import Run
 from underfire.runs.outcomes import OUTCOMES, outcomes_schema
@@ -147,26 +146,13 @@ def execute(
     classifier: Classifier,
     pairs: GivenPairs,
     out: Path,
-    *,
-    command: str,
+    manner: Manner,
     explainers: Sequence[Interpreter] | None = None,
     rule: TargetClass | None = None,
-    batch_size: int = 16,
-    on_chosen: Callable[[str], None] = lambda sentence: None,
-    on_progress: Report = lambda planned, progress: None,
-    crew: Crew | None = None,
 ) -> Run:
     """Compute what the folder `out` does not hold yet; UnderfireError if it holds a run with other settings."""
-    return execute_experiment(
-        experiment(settings, classifier, pairs, batch_size, explainers, rule),
-        out,
-        classifier,
-        command=command,
-        batch_size=batch_size,
-        on_chosen=on_chosen,
-        on_progress=on_progress,
-        crew=crew,
-    )
+    made = experiment(settings, classifier, pairs, manner.batch_size, explainers, rule)
+    return execute_experiment(made, out, classifier, manner)
 
 
 def experiment(

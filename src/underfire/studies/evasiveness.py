@@ -15,12 +15,12 @@ from underfire.detection.calibration import check_enough
 from underfire.detection.registry import SQUEEZED
 from underfire.interpreters.protocol import ClosedForm
 from underfire.metrics.intervals import Estimate, mean_interval
-from underfire.runs.execute import Experiment
+from underfire.runs.execute import Experiment, Manner
 from underfire.runs.folder import Run
 from underfire.runs.outcomes import OUTCOMES, quoted
 from underfire.runs.study_settings import DetectSettings, StudySettings
 from underfire.studies import detect, effectiveness, paper
-from underfire.studies.base import Manner, Study, Subject
+from underfire.studies.base import Study, Subject
 from underfire.studies.detections import TABLE, DetectionRate, detections, matrix
 from underfire.studies.tables import Row, Table, Value
 
@@ -127,7 +127,7 @@ def _add(run: Run, request: StudySettings, subject: Subject, manner: Manner) -> 
     joint = [f"fs+consistency:{each.name}" for each in request.explainers()]
     detectors = ",".join(["fs", "consistency", *joint]) if _asked_twice(request) else "fs"
     settings = DetectSettings(detector=detectors, benign=request.sizes.benign, seed=request.seed)
-    detect.execute(settings, run, subject.classifier, subject.image_set, **vars(manner))
+    detect.execute(settings, run, subject, manner)
 
 
 STUDY = Study(_experiment, (OUTCOMES, TABLE), tables, add=_add)

@@ -26,8 +26,7 @@ from underfire.metrics.intervals import Estimate, mean_interval
 from underfire.metrics.maps import compare_maps
 from underfire.models.classifier import Classifier
 from underfire.runs.compute import Context
-from underfire.runs.dispatch import Crew
-from underfire.runs.execute import Report, adding_to, even_batch_size, perform
+from underfire.runs.execute import Manner, adding_to, even_batch_size, perform
 from underfire.runs.folder import Run
 from underfire.runs.outcomes import OUTCOMES
 from underfire.runs.plan import AttackPlan, Planned
@@ -35,7 +34,7 @@ from underfire.runs.specs import Bound, Craft, Explain, Select, SignNoise
 from underfire.runs.store import Store
 from underfire.runs.study_settings import StudySettings
 from underfire.studies import effectiveness
-from underfire.studies.base import Manner, Study, Subject, per_image
+from underfire.studies.base import Study, Subject, per_image
 from underfire.studies.stage_rows import StageRows, by_parts
 from underfire.studies.tables import Row, Table, Value
 
@@ -58,19 +57,12 @@ SCHEMA = pa.schema(
 )
 
 
-def add(
-    run: Run,
-    classifier: Classifier,
-    *,
-    batch_size: int = 16,
-    on_progress: Report = lambda planned, progress: None,
-    crew: Crew | None = None,
-) -> None:
+def add(run: Run, classifier: Classifier, manner: Manner) -> None:
     """Compute the losses that an attack's run lacks, and write their table and plot."""
     made, ids = effectiveness.recorded(run), run.ids
-    context = Context(classifier, even_batch_size(len(ids), batch_size))
+    context = Context(classifier, even_batch_size(len(ids), manner.batch_size), on_notice=manner.on_notice)
     with adding_to(run):
-        computed = perform(plan(made), ids, context, run, on_progress, crew)
+        computed = perform(plan(made), ids, context, run, manner)
         if computed or not ((run.path / TABLE).exists() and (run.path / PLOT).exists()):
             table = gap_table(made, ids, run.store)
             write_bytes(run.path / PLOT, scatter(table))
@@ -221,7 +213,7 @@ def _further(request: StudySettings, select: Select) -> Iterator[Planned]:
 
 
 def _add(run: Run, request: StudySettings, subject: Subject, manner: Manner) -> None:
-    add(run, subject.classifier, batch_size=manner.batch_size, on_progress=manner.on_progress, crew=manner.crew)
+    add(run, subject.classifier, manner)
 
 
 STUDY = Study(effectiveness.attacking(), (OUTCOMES, TABLE), tables, further=_further, add=_add)

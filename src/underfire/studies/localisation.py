@@ -1,7 +1,7 @@
 """Do interpreters see the object? Weakly supervised localisation and the pointing game (Table 2).
 
     made = experiment(settings, Subject(classifier, image_set, masks))
-    run = execute(made, Path("runs/x"), classifier, command="…")
+    run = execute(made, Path("runs/x"), classifier, Manner("…"))
     rows = summarise(localisations(run))
 
 All images count, whatever the classifier makes of them: maps explain the class it reports, and a wrong class is an

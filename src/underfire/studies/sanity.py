@@ -1,7 +1,7 @@
 """Do maps depend on what the classifier learned? Model-parameter randomisation (Adebayo et al. 2018).
 
     made = experiment(settings, Subject(classifier, image_set))
-    run = execute(made, Path("runs/x"), classifier, command="…")
+    run = execute(made, Path("runs/x"), classifier, Manner("…"))
     rows = summarise(comparisons(run))
 
 Each map of the trained classifier is compared with the maps of the same image and class once the head or all layers are

@@ -1,7 +1,7 @@
 """How little must change? The smallest change in L2, and the smallest patch, that betray an image.
 
     made = experiment(AttackSettings(…), Subject(classifier, image_set))
-    run = execute(made, Path("runs/x"), classifier, command="…")
+    run = execute(made, Path("runs/x"), classifier, Manner("…"))
     found = curves(threats(run))                    # by interpreter and threat
 
 Each image meets ADV2 within balls of L2 of growing length, and in squares in its middle of growing side, where any

@@ -1,6 +1,6 @@
 """Do maps stay deceived when another interpreter, or another classifier, looks? (Table 9, Fig. 14)
 
-    table = execute(open_run("runs/x"), classifier)
+    table = execute(open_run("runs/x"), classifier, Manner("…"))
     cells = summarise(table)                                # see `underfire.studies.transfers`
 
 The images of an attack's run are explained by every interpreter. Per image, for source g and shown interpreter g',
@@ -12,7 +12,7 @@ benign images under random noise of the same size, explained for their true clas
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import pyarrow as pa
@@ -29,7 +29,7 @@ from underfire.metrics.maps import compare_draws
 from underfire.models.classifier import Classifier
 from underfire.runs.compute import Context, in_one_sentence
 from underfire.runs.dispatch import Crew
-from underfire.runs.execute import Report, adding_to, even_batch_size, perform, preflight
+from underfire.runs.execute import Manner, adding_to, even_batch_size, perform, preflight
 from underfire.runs.folder import CHOSEN, Run
 from underfire.runs.outcomes import OUTCOMES
 from underfire.runs.plan import AttackPlan, Planned, scored_maps
@@ -37,7 +37,7 @@ from underfire.runs.specs import Explain, ExplainElsewhere, Saved, Select, SignN
 from underfire.runs.store import Store
 from underfire.runs.study_settings import StudySettings
 from underfire.studies import effectiveness, paper
-from underfire.studies.base import Manner, Study, Subject, per_image
+from underfire.studies.base import Study, Subject, per_image
 from underfire.studies.figures import Drawing, Figure, gallery, papers
 from underfire.studies.galleries import image, map_of, samples
 from underfire.studies.stage_rows import StageRows, by_parts
@@ -49,10 +49,11 @@ NOISE = "noise"
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """Another classifier that maps are made by, with its name."""
+    """Another classifier that maps are made by, with its name, and who computes with it if not this process."""
 
     name: str
     classifier: Classifier
+    crew: Crew | None = None
 
 
 @dataclass(frozen=True)
@@ -72,13 +73,9 @@ class TransferSource:
 def execute(
     run: Run,
     classifier: Classifier,
+    manner: Manner,
     shown: Sequence[Interpreter] | None = None,
     elsewhere: Elsewhere | None = None,
-    *,
-    batch_size: int = 16,
-    on_progress: Report = lambda planned, progress: None,
-    crew: Crew | None = None,
-    crew_elsewhere: Crew | None = None,
 ) -> pa.Table:
     """Compute the maps that the run folder lacks and write the table; the rows of this call.
 
@@ -96,11 +93,11 @@ def execute(
     _check_classes(used, classifier, samples)
     preflight(shown, used, samples)
     earlier = read_table(run.path / TABLE, SCHEMA) if (run.path / TABLE).exists() else SCHEMA.empty_table()
-    at_once = even_batch_size(len(ids), batch_size)
+    at_once = even_batch_size(len(ids), manner.batch_size)
     with adding_to(run):
-        perform([noise(made)], ids, Context(classifier, at_once), run, on_progress, crew)
-        seeing = crew if elsewhere is None else crew_elsewhere
-        perform(plan(made, shown, elsewhere), ids, Context(used, at_once), run, on_progress, seeing)
+        perform([noise(made)], ids, Context(classifier, at_once), run, manner)
+        seeing = manner if elsewhere is None else replace(manner, crew=elsewhere.crew)
+        perform(plan(made, shown, elsewhere), ids, Context(used, at_once), run, seeing)
         table = transfer_table(made, shown, elsewhere, ids, store)
         everything = pa.concat_tables([_others(earlier, table), table])
         picture = heat_map(rows_where(everything, model_fingerprint=used.fingerprint()))
@@ -266,7 +263,7 @@ def _further(request: StudySettings, select: Select) -> Iterator[Planned]:
 
 
 def _add(run: Run, request: StudySettings, subject: Subject, manner: Manner) -> None:
-    execute(run, subject.classifier, batch_size=manner.batch_size, on_progress=manner.on_progress, crew=manner.crew)
+    execute(run, subject.classifier, manner)
 
 
 STUDY = Study(effectiveness.attacking(), (OUTCOMES, TABLE), tables, figures, _further, _add)

@@ -14,7 +14,9 @@ from underfire.core.errors import UnderfireError
 from underfire.data.image_set import ImageSet, open_images
 from underfire.models.classifier import Classifier
 from underfire.runs.attack_settings import AttackSettings
+from underfire.runs.execute import Manner
 from underfire.studies import effectiveness
+from underfire.studies.base import Subject
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +47,7 @@ def test_a_run_has_the_outcomes_of_the_command(
     given: dict[str, Any] = {"n": 3, "steps": 4, "eps": 0.03}
     run = uf.run(model, tiny_photos, ["cam", uf.GradCAM()], out=tmp_path / "here", **given)
     wanted = AttackSettings(model="tiny", images="photos", interpreters="cam,grad-cam", **given)
-    expected = effectiveness.execute(wanted, model, photos, tmp_path / "there", command="test")
+    expected = effectiveness.execute(wanted, Subject(model, photos), tmp_path / "there", Manner("test"))
     assert run.outcomes().equals(expected.outcomes())
     assert (tmp_path / "here" / "report.html").is_file()
     assert [each.interpreter for each in uf.verdict(run)] == ["cam", "grad-cam"]

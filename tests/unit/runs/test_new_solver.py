@@ -16,6 +16,8 @@ from underfire.core.types import Images, Row
 from underfire.data.image_set import open_images
 from underfire.models.classifier import Classifier
 from underfire.runs.attack_settings import AttackSettings
+from underfire.runs.execute import Manner
+from underfire.studies.base import Subject
 from underfire.studies.effectiveness import execute
 
 
@@ -49,8 +51,8 @@ def row(monkeypatch: pytest.MonkeyPatch) -> AttackSolver:
 def test_a_row_is_all_that_a_run_needs(row: AttackSolver, tiny_model: str, tiny_photos: Path, tmp_path: Path) -> None:
     given = {"model": tiny_model, "images": str(tiny_photos), "normalize": "none", "n": 3, "steps": 2, "eps": 15.0}
     settings = AttackSettings(**given, solvers=("l1",), interpreters=("cam", "grad"), evade=("fs:bits:3", "ensemble"))
-    classifier = Classifier.load(tiny_model, None, "none")
-    run = execute(settings, classifier, open_images(tiny_photos), tmp_path / "run", command="test")
+    subject = Subject(Classifier.load(tiny_model, None, "none"), open_images(tiny_photos))
+    run = execute(settings, subject, tmp_path / "run", Manner("test"))
     outcomes = run.outcomes().to_pylist()
     facts = {each["attack"]: (each["solver"], each["map_aware"], each["evades"]) for each in outcomes}
     assert facts == {

@@ -14,7 +14,9 @@ from underfire.interpreters import rts
 from underfire.models.classifier import Classifier
 from underfire.runs import specs, store
 from underfire.runs.attack_settings import AttackSettings
+from underfire.runs.execute import Manner
 from underfire.runs.plan import AttackPlan
+from underfire.studies.base import Subject
 from underfire.studies.effectiveness import execute
 
 
@@ -51,7 +53,8 @@ def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], None]
 
     def run() -> None:
         settings = AttackSettings(model="demo", images="demo", interpreters=("cam", "rts"), n=4, steps=1)
-        execute(settings, Classifier.load("demo"), settings.open_images(20), tmp_path / "run", command="test")
+        subject = Subject(Classifier.load("demo"), settings.open_images(20))
+        execute(settings, subject, tmp_path / "run", Manner("test"))
 
     return run
 

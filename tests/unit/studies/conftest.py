@@ -11,8 +11,10 @@ from underfire.attacks import recipes
 from underfire.data.image_set import ImageSet, open_images
 from underfire.models.classifier import Classifier
 from underfire.runs.attack_settings import AttackSettings
+from underfire.runs.execute import Manner
 from underfire.runs.folder import Run
 from underfire.studies import effectiveness
+from underfire.studies.base import Subject
 
 
 @pytest.fixture(scope="module")
@@ -21,8 +23,8 @@ def attack(tiny_model: str, tiny_photos: Path) -> Iterator[Callable[..., Run]]:
 
     def run(out: Path, **changes: Any) -> Run:
         given = {"model": tiny_model, "images": str(tiny_photos), "n": 4, "eps": 0.03, "steps": 4, "normalize": "none"}
-        settings, classifier = AttackSettings(**{**given, **changes}), Classifier.load(tiny_model, None, "none")
-        return effectiveness.execute(settings, classifier, open_images(tiny_photos), out, command="test", batch_size=2)
+        subject = Subject(Classifier.load(tiny_model, None, "none"), open_images(tiny_photos))
+        return effectiveness.execute(AttackSettings(**{**given, **changes}), subject, out, Manner("test", batch_size=2))
 
     with pytest.MonkeyPatch.context() as patch:
         for name in ("RECIPES", "FLOW_RECIPES"):

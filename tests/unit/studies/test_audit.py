@@ -30,14 +30,14 @@ from underfire.metrics.intervals import wilson
 from underfire.models.classifier import Classifier
 from underfire.runs.attack_settings import AuditSettings
 from underfire.runs.compute import Context
-from underfire.runs.execute import perform
+from underfire.runs.execute import Manner, perform
 from underfire.runs.folder import Run
 from underfire.runs.plan import AttackPlan, Planned
 from underfire.studies.audit import Auditing, execute
 from underfire.studies.audit_flags import Case, flags
 from underfire.studies.audit_walk import Deployed, Trail, Tried, Walk
 from underfire.studies.audits import AUDIT, Audit, audit_of
-from underfire.studies.base import Manner, Subject, select_from
+from underfire.studies.base import Subject, select_from
 from underfire.studies.detect import Calibrated
 
 SCHEMA = Path(__file__).parents[3] / "docs" / "audit.schema.json"
@@ -75,7 +75,7 @@ def start(short_recipes: None, tiny_model: str, tiny_photos: Path) -> Start:
         given = {"model": tiny_model, "images": str(tiny_photos), "n": 5, "normalize": "none", "eps": EPS}
         settings = AuditSettings(**{**given, "interpreters": ("cam",), **changes})
         subject = Subject(Classifier.load(tiny_model, None, "none"), open_images(tiny_photos))
-        return execute(settings, subject, out, Manner("test", 2, on_progress))
+        return execute(settings, subject, out, Manner("test", 2, on_progress=on_progress))
 
     return run
 
@@ -151,7 +151,7 @@ def test_the_detector_sees_the_files_that_class_and_map_are_judged_on(
     copy, context = Run(shutil.copytree(run.path, tmp_path / "copy")), Context(audited.subject.classifier, 2)
 
     def compute(stages: Iterable[Planned], ids: tuple[str, ...]) -> None:
-        perform(stages, ids, context, copy, lambda planned, progress: None)
+        perform(stages, ids, context, copy, Manner("test"))
 
     judgement = Judgement("between levels", "own", (BetweenLevels(),))
     deployed = Deployed(judgement, Calibrated((Standardisation(),), Detector(0.0)))

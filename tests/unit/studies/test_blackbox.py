@@ -14,7 +14,7 @@ from underfire.interpreters import CAM, GRAD, MASK
 from underfire.metrics.intervals import share
 from underfire.models.classifier import Classifier
 from underfire.models.committee import Committee
-from underfire.runs.execute import execute
+from underfire.runs.execute import Manner, execute
 from underfire.runs.folder import Run
 from underfire.runs.plan import AttackPlan
 from underfire.runs.specs import CraftElsewhere, Select, key
@@ -41,7 +41,7 @@ def executed(tiny_model: str, tiny_photos: Path, tmp_path_factory: pytest.TempPa
         classifier = Classifier.load(tiny_model, None, "none")
         made = blackbox.experiment(wanted, Subject(classifier, open_images(tiny_photos)))
         out = tmp_path_factory.mktemp("blackbox") / "run"
-        return execute(made, out, classifier, command="test", batch_size=2)
+        return execute(made, out, classifier, Manner("test", batch_size=2))
 
     return run
 

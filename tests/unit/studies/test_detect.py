@@ -27,10 +27,12 @@ from underfire.interpreters import CAM
 from underfire.metrics.intervals import share
 from underfire.models.classifier import Classifier
 from underfire.runs.attack_settings import AttackSettings
+from underfire.runs.execute import Manner
 from underfire.runs.folder import Run, open_run
 from underfire.runs.plan import Planned
 from underfire.runs.store import Store
 from underfire.studies import detect, effectiveness
+from underfire.studies.base import Subject
 from underfire.studies.detect import DetectSettings, attacked
 from underfire.studies.detections import (
     COLUMNS,
@@ -67,9 +69,10 @@ def run(tiny_model: str, tiny_photos: Path, tmp_path_factory: pytest.TempPathFac
     with pytest.MonkeyPatch.context() as patch:
         short = replace(recipes.RECIPES["annealed"], warm_steps=2, plain_steps=5)
         patch.setattr(recipes, "RECIPES", {**recipes.RECIPES, "annealed": short})
-        classifier = Classifier.load(tiny_model, None, "none")
-        out = tmp_path_factory.mktemp("runs") / "attacked"
-        return effectiveness.execute(settings, classifier, open_images(tiny_photos), out, command="test").path
+        subject = Subject(Classifier.load(tiny_model, None, "none"), open_images(tiny_photos))
+        return effectiveness.execute(
+            settings, subject, tmp_path_factory.mktemp("runs") / "attacked", Manner("test")
+        ).path
 
 
 def detect_in(
@@ -80,9 +83,8 @@ def detect_in(
     **changes: Any,
 ) -> Run:
     settings = DetectSettings(**{"detector": FAMILIES, "benign": BENIGN, "fpr": FPR, **changes})
-    return detect.execute(
-        settings, open_run(folder), classifier, image_set, command="test", batch_size=2, on_progress=on_progress
-    )
+    manner = Manner("test", batch_size=2, on_progress=on_progress)
+    return detect.execute(settings, open_run(folder), Subject(classifier, image_set), manner)
 
 
 @pytest.fixture
@@ -201,7 +203,7 @@ def test_misclassified_images_are_checked_and_never_fitted_to(
     labels[others[:3]] = (labels[others[:3]] + 1) % 3
     settings = DetectSettings(detector="fs:bits:3", benign=BENIGN, fpr=0.4)
     for _ in range(2):  # the second time from the store
-        detect.execute(settings, copy, classifier, replace(image_set, labels=labels), command="test")
+        detect.execute(settings, copy, Subject(classifier, replace(image_set, labels=labels)), Manner("test"))
         rows = [row for row in rows_of(copy) if row["part"] != "run"]
         wrong = {image_set.ids[i] for i in others[:3]}
         assert {row["id"]: row["correct"] for row in rows} == {row["id"]: row["id"] not in wrong for row in rows}
@@ -414,7 +416,7 @@ def test_a_run_that_attacked_everything_is_refused(run: Path, classifier: Classi
     seen = open_run(run).images("benign")[0]
     only = image_set.take([image_set.ids.index(name) for name in seen])
     with pytest.raises(UnderfireError, match="attacked all of its 4 images and leaves none to calibrate on"):
-        detect.execute(DetectSettings(fpr=FPR), open_run(run), classifier, only, command="test")
+        detect.execute(DetectSettings(fpr=FPR), open_run(run), Subject(classifier, only), Manner("test"))
 
 
 def test_scores_that_do_not_differ_are_refused(detected: Detected) -> None:

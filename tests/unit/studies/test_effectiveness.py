@@ -25,11 +25,13 @@ from underfire.interpreters import CAM, GRAD, Interpreter
 from underfire.metrics.maps import linf
 from underfire.models.classifier import Classifier
 from underfire.runs.attack_settings import AttackSettings
+from underfire.runs.execute import Manner
 from underfire.runs.folder import Run
 from underfire.runs.plan import AttackPlan, Planned
 from underfire.runs.specs import Craft, Select, key
 from underfire.runs.store import Store
 from underfire.studies import effectiveness
+from underfire.studies.base import Subject
 from underfire.studies.effectiveness import execute
 
 
@@ -49,7 +51,7 @@ def settings(**changes: Any) -> AttackSettings:
 def run_of(
     classifier: Classifier, image_set: ImageSet, out: Path, wanted: AttackSettings | None = None, batch_size: int = 4
 ) -> Run:
-    return execute(wanted or settings(), classifier, image_set, out, command="test", batch_size=batch_size)
+    return execute(wanted or settings(), Subject(classifier, image_set), out, Manner("test", batch_size))
 
 
 @pytest.fixture(scope="module")
@@ -328,7 +330,8 @@ def test_each_stage_reports_its_progress(classifier: Classifier, image_set: Imag
     def listen(planned: Planned, progress: Any) -> None:
         last[planned.label] = (progress.images, progress.steps, progress.planned_steps)
 
-    execute(settings(), classifier, image_set, tmp_path / "run", command="test", batch_size=4, on_progress=listen)
+    manner = Manner("test", batch_size=4, on_progress=listen)
+    execute(settings(), Subject(classifier, image_set), tmp_path / "run", manner)
     assert last["pgd"] == last["adv2, cam"] == (5, 25, 25)
     assert last["warm start of pgd"] == (5, 20, 20)
     assert last["adv2 maps, grad"] == (5, 5, 5)
@@ -523,7 +526,7 @@ def test_the_first_line_says_how_the_images_were_found(
     told = list[str]()
     settings = AttackSettings(model="tiny", images="photos", n=3, steps=1, interpreters=("cam",))
     for _ in range(2):
-        execute(settings, classifier, image_set, tmp_path, command="…", on_chosen=told.append)
+        execute(settings, Subject(classifier, image_set), tmp_path, Manner("…", on_notice=told.append))
     (sentence,) = told
     examined = int(sentence.split(" of ")[1].split()[0])
     assert sentence == (

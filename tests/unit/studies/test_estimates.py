@@ -15,7 +15,7 @@ from underfire.data.image_set import open_images
 from underfire.interpreters import CAM, GRAD, MASK
 from underfire.models.classifier import Classifier
 from underfire.runs.attack_settings import AttackSettings
-from underfire.runs.execute import Experiment, execute
+from underfire.runs.execute import Experiment, Manner, execute
 from underfire.runs.plan import Planned
 from underfire.runs.specs import (
     CalibratedNoise,
@@ -178,7 +178,7 @@ def test_nothing_is_timed_where_all_is_there_and_only_the_rest_where_some_is(
     experiment: Callable[..., Experiment], classifier: Classifier, clock: Clock, tmp_path: Path
 ) -> None:
     asked = experiment(steps=2)
-    run = execute(asked, tmp_path / "all", classifier, command="", batch_size=2, on_progress=lambda *_: None)
+    run = execute(asked, tmp_path / "all", classifier, Manner("test", batch_size=2))
     with stopwatch(classifier, run.store) as made:
         assert {(each.images, each.seconds) for each in made.estimate(asked, asked.plan)} == {(0, 0.0)}
     assert clock.computed == []

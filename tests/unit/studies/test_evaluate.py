@@ -13,6 +13,7 @@ from tiny_crew import Staff
 from underfire.core.errors import UnderfireError
 from underfire.models.classifier import Classifier
 from underfire.report.verdict import judge
+from underfire.runs.execute import Manner
 from underfire.runs.folder import Run
 from underfire.runs.outcomes import ON_FILE, quoted
 from underfire.runs.study_settings import EvaluateSettings
@@ -26,7 +27,7 @@ SAME += tuple(f"{name}_{form}" for name in ON_FILE for form in ("png", "jpeg95",
 def evaluated(classifier: Classifier, out: Path, crew: Staff | None = None, **given: Any) -> Run:
     wanted = EvaluateSettings(**{"model": "tiny", "normalize": "none", **given})
     settings, pairs = opened(wanted, classifier)
-    return execute(settings, classifier, pairs, out, command="test", batch_size=2, crew=crew)
+    return execute(settings, classifier, pairs, out, Manner("test", batch_size=2, crew=crew))
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from underfire.core.rng import image_keys
 from underfire.interpreters import IG
 from underfire.metrics.maps import compare_maps
 from underfire.models.classifier import Classifier
+from underfire.runs.execute import Manner
 from underfire.runs.folder import Run
 from underfire.studies import gap
 
@@ -25,7 +26,7 @@ N = 4
 def measured(attack: Callable[..., Run], tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """An attack's run with the losses."""
     run = attack(tmp_path_factory.mktemp("runs") / "gap", interpreters=("cam",))
-    gap.add(run, Classifier.load(tiny_model, None, "none"), batch_size=2)
+    gap.add(run, Classifier.load(tiny_model, None, "none"), Manner("test", batch_size=2))
     return run
 
 
@@ -54,10 +55,10 @@ def test_the_gap_again_computes_and_rewrites_nothing(measured: Run, tiny_model: 
 
     before, table = files(), gap.gaps(measured)
     classifier = Classifier.load(tiny_model, None, "none")
-    gap.add(measured, classifier, batch_size=2)
+    gap.add(measured, classifier, Manner("test", batch_size=2))
     assert files() == before
     (measured.path / gap.TABLE).unlink()
-    gap.add(measured, classifier, batch_size=2)
+    gap.add(measured, classifier, Manner("test", batch_size=2))
     assert gap.gaps(measured) == table
 
 

@@ -12,7 +12,7 @@ from underfire.interpreters import CAM
 from underfire.interpreters.randomize import DEPTHS, randomized
 from underfire.metrics.intervals import mean_interval
 from underfire.models.classifier import Classifier
-from underfire.runs.execute import execute
+from underfire.runs.execute import Manner, execute
 from underfire.runs.folder import Run
 from underfire.studies import sanity
 from underfire.studies.base import Subject
@@ -28,7 +28,7 @@ def run(tiny_model: str, tiny_photos: Path, classifier: Classifier, image_set: I
         model=tiny_model, images=str(tiny_photos), n=N, seed=SEED, interpreters=("cam",), normalize="none"
     )
     made = sanity.experiment(settings, Subject(classifier, image_set))
-    return execute(made, tmp_path / "sanity", classifier, command="test")
+    return execute(made, tmp_path / "sanity", classifier, Manner("test"))
 
 
 def test_weights_are_drawn_by_several_seeds(run: Run, classifier: Classifier) -> None:

@@ -14,7 +14,7 @@ from underfire.core.errors import UnderfireError
 from underfire.data.image_set import ImageSet
 from underfire.models.classifier import Classifier
 from underfire.runs.attack_settings import AttackSettings
-from underfire.runs.execute import execute
+from underfire.runs.execute import Manner, execute
 from underfire.runs.folder import Run
 from underfire.runs.plan import AttackPlan
 from underfire.runs.specs import key
@@ -42,7 +42,7 @@ def run(
     given: dict[str, Any] = {"model": tiny_model, "images": str(tiny_photos), "normalize": "none", "n": N, "steps": 4}
     settings = AttackSettings(**given, interpreters=("cam",))
     made = threats.experiment(settings, Subject(classifier, image_set))
-    run = execute(made, tmp_path / "threats", classifier, command="test")
+    run = execute(made, tmp_path / "threats", classifier, Manner("test"))
     select = made.plan[0].spec
     return run, AttackPlan.of(settings, select)  # type: ignore[arg-type]
 

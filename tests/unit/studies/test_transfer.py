@@ -22,6 +22,7 @@ from underfire.core.io import write_json, write_table
 from underfire.interpreters import CAM, GRAD, IG, MASK, GradCAM, Midpoints
 from underfire.interpreters.mask.solver import Solver
 from underfire.models.classifier import Classifier
+from underfire.runs.execute import Manner
 from underfire.runs.folder import Run
 from underfire.runs.plan import Planned
 from underfire.studies import effectiveness, transfer, transfers
@@ -64,7 +65,7 @@ def of(table: pa.Table, **wanted: object) -> dict[str, dict[str, Any]]:
 
 
 def test_one_row_per_image_source_and_shown_interpreter(run: Run, tiny_model: str) -> None:
-    table = transfer.execute(run, model(tiny_model), SHOWN, batch_size=3)
+    table = transfer.execute(run, model(tiny_model), Manner("test", batch_size=3), SHOWN)
     kinds = {(row["attack"], row["source"], row["interpreter"]) for row in table.to_pylist()}
     assert kinds == {
         (*made, g.name) for made in (("adv2", "cam"), ("adv2", "grad"), ("pgd", None), ("noise", None)) for g in SHOWN
@@ -81,7 +82,7 @@ def test_transfer_of_an_interpreter_to_itself_is_its_own_row(
     run: Run, tiny_model: str, name: str, attack_name: str
 ) -> None:
     source = name if attack_name == "adv2" else None
-    table = transfer.execute(run, model(tiny_model))
+    table = transfer.execute(run, model(tiny_model), Manner("test"))
     here, there = (
         of(table, attack=attack_name, source=source, interpreter=name),
         of(run.outcomes(), attack=attack_name, interpreter=name),
@@ -100,14 +101,14 @@ def test_of_a_targeted_run_maps_are_compared_with_the_benign_ones(
     attack: Attack, tmp_path: Path, tiny_model: str
 ) -> None:
     run = attack(tmp_path / "aimed", target_map="patch", interpreters=("cam",))
-    rows = of(transfer.execute(run, model(tiny_model)), attack="adv2", interpreter="cam")
+    rows = of(transfer.execute(run, model(tiny_model), Manner("test")), attack="adv2", interpreter="cam")
     outcomes = of(run.outcomes(), attack="adv2", interpreter="cam")
     assert {id: row["map_l1"] for id, row in rows.items()} == {id: row["benign_l1_png"] for id, row in outcomes.items()}
     assert any(row["benign_l1"] != row["map_l1"] for row in outcomes.values())
 
 
 def test_transferred_rows_are_distances_of_maps_made_anew(run: Run, tiny_model: str) -> None:
-    table, classifier, g = transfer.execute(run, model(tiny_model), SHOWN), model(tiny_model), SHOWN[2]
+    table, classifier, g = transfer.execute(run, model(tiny_model), Manner("test"), SHOWN), model(tiny_model), SHOWN[2]
     ids, crafted = run.images("adv2", "cam")
     _, benign = run.images("benign")
     rows = of(table, attack="adv2", source="cam", interpreter="ig")
@@ -122,7 +123,7 @@ def test_transferred_rows_are_distances_of_maps_made_anew(run: Run, tiny_model: 
 
 
 def test_noise_has_a_random_sign_of_the_attack_s_size_and_explains_the_true_class(run: Run, tiny_model: str) -> None:
-    table = transfer.execute(run, model(tiny_model), [CAM()])
+    table = transfer.execute(run, model(tiny_model), Manner("test"), [CAM()])
     rows = of(table, attack="noise", interpreter="cam")
     assert all(row["class_explained"] == row["class_true"] for row in rows.values())
     noise = transfer.sources(effectiveness.recorded(run))[-1].spec
@@ -139,7 +140,7 @@ def test_noise_has_a_random_sign_of_the_attack_s_size_and_explains_the_true_clas
 def test_images_that_were_bent_transfer_too(attack: Attack, tmp_path: Path, tiny_model: str) -> None:
     """Their noise is as large as the largest change of a pixel."""
     run = attack(tmp_path / "bent", solvers=("stadv",), eps=None, interpreters=("cam",))
-    table = transfer.execute(run, model(tiny_model), [CAM(), GRAD()])
+    table = transfer.execute(run, model(tiny_model), Manner("test"), [CAM(), GRAD()])
     assert [cell.made_for for cell in transfers.summarise(table)[::2]] == ["adv2-stadv cam", "stadv", "noise"]
     rows, own = of(table, attack="adv2-stadv", interpreter="cam"), of(run.outcomes(), attack="adv2-stadv")
     assert {id: row["map_l1"] for id, row in rows.items()} == {id: row["map_l1_png"] for id, row in own.items()}
@@ -149,8 +150,8 @@ def test_images_that_were_bent_transfer_too(attack: Attack, tmp_path: Path, tiny
 
 
 def test_another_classifier_has_rows_beside_those_of_the_run_s(run: Run, tiny_model: str) -> None:
-    home = transfer.execute(run, model(tiny_model), [CAM()])
-    elsewhere = transfer.execute(run, model(tiny_model), [CAM(), GradCAM()], other())
+    home = transfer.execute(run, model(tiny_model), Manner("test"), [CAM()])
+    elsewhere = transfer.execute(run, model(tiny_model), Manner("test"), [CAM(), GradCAM()], other())
     assert set(elsewhere["model"].to_pylist()) == {"other.py:build"}
     assert not any(elsewhere["own"].to_pylist())
     table = transfers.transfers(run)
@@ -163,8 +164,8 @@ def test_another_classifier_has_rows_beside_those_of_the_run_s(run: Run, tiny_mo
 
 
 def test_the_run_s_classifier_in_another_s_place_makes_the_same_maps(run: Run, tiny_model: str) -> None:
-    home = transfer.execute(run, model(tiny_model), SHOWN)
-    twin = transfer.execute(run, model(tiny_model), SHOWN, Elsewhere("twin", model(tiny_model)))
+    home = transfer.execute(run, model(tiny_model), Manner("test"), SHOWN)
+    twin = transfer.execute(run, model(tiny_model), Manner("test"), SHOWN, Elsewhere("twin", model(tiny_model)))
     for name in ("map_l1", "iou_mean", "class_predicted", "class_explained", "own_l1"):
         assert twin[name].to_pylist() == home[name].to_pylist()
 
@@ -175,7 +176,7 @@ def test_a_classifier_of_other_classes_is_refused(run: Run, tiny_model: str) -> 
     stranger = Elsewhere("stranger", Classifier(network, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)))
     before = files(run.path)
     with pytest.raises(UnderfireError, match="has 4 classes and the run's has 3"):
-        transfer.execute(run, model(tiny_model), [CAM()], stranger)
+        transfer.execute(run, model(tiny_model), Manner("test"), [CAM()], stranger)
     assert files(run.path) == before
 
 
@@ -209,7 +210,7 @@ def test_a_difference_is_paired_image_by_image() -> None:
 
 
 def test_own_and_null_rows_have_no_difference(run: Run, tiny_model: str) -> None:
-    cells = transfers.summarise(transfer.execute(run, model(tiny_model)))
+    cells = transfers.summarise(transfer.execute(run, model(tiny_model), Manner("test")))
     assert {(c.made_for, c.interpreter) for c in cells if c.difference is not None} == {
         ("adv2 cam", "grad"),
         ("adv2 grad", "cam"),
@@ -227,7 +228,8 @@ def files(out: Path) -> dict[str, tuple[bytes, int]]:
 
 def test_the_run_s_own_maps_are_not_made_again(run: Run, tiny_model: str) -> None:
     labels = set[str]()
-    transfer.execute(run, model(tiny_model), on_progress=lambda planned, progress: labels.add(planned.label))
+    manner = Manner("test", on_progress=lambda planned, progress: labels.add(planned.label))
+    transfer.execute(run, model(tiny_model), manner)
     assert labels == {"noise", "adv2 cam → grad", "adv2 grad → cam", "noise → cam", "noise → grad"}
 
 
@@ -237,7 +239,7 @@ def test_a_transfer_that_was_killed_and_run_again_is_the_uninterrupted_one(
 ) -> None:
     shown = (MASK(Solver(steps=2)),)
     whole = open_run(shutil.copytree(attacked, tmp_path / "whole"))
-    expected = transfer.execute(whole, model(tiny_model), shown, batch_size=2)
+    expected = transfer.execute(whole, model(tiny_model), Manner("test", batch_size=2), shown)
     left = killed_after
 
     def give_up(planned: Planned, progress: Progress) -> None:
@@ -247,14 +249,14 @@ def test_a_transfer_that_was_killed_and_run_again_is_the_uninterrupted_one(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        transfer.execute(run, model(tiny_model), shown, batch_size=2, on_progress=give_up)
+        transfer.execute(run, model(tiny_model), Manner("test", batch_size=2, on_progress=give_up), shown)
     assert not (run.path / transfers.TABLE).exists()
-    assert transfer.execute(run, model(tiny_model), shown, batch_size=2) == expected
+    assert transfer.execute(run, model(tiny_model), Manner("test", batch_size=2), shown) == expected
     assert (run.path / "transfer.svg").read_bytes() == (whole.path / "transfer.svg").read_bytes()
 
 
 def test_the_attack_s_own_command_still_finds_its_run_complete(run: Run, attack: Attack, tiny_model: str) -> None:
-    transfer.execute(run, model(tiny_model), SHOWN)
+    transfer.execute(run, model(tiny_model), Manner("test"), SHOWN)
     before = files(run.path)
     attack(run.path)
     assert files(run.path) == before
@@ -268,14 +270,14 @@ def test_an_unfinished_run_is_refused(run: Run, tiny_model: str) -> None:
     next((run.path / "stages" / adv2).glob("shard-*")).unlink()
     before = files(run.path)
     with pytest.raises(UnderfireError, match=r"lacks adv2, grad; finish the run"):
-        transfer.execute(run, model(tiny_model))
+        transfer.execute(run, model(tiny_model), Manner("test"))
     assert files(run.path) == before
 
 
 def test_a_folder_without_images_is_refused(run: Run, tiny_model: str) -> None:
     shutil.rmtree(run.path / "stages")
     with pytest.raises(UnderfireError, match="lacks images"):
-        transfer.execute(run, model(tiny_model))
+        transfer.execute(run, model(tiny_model), Manner("test"))
 
 
 @pytest.mark.parametrize(
@@ -291,13 +293,13 @@ def test_a_folder_without_images_is_refused(run: Run, tiny_model: str) -> None:
 def test_what_is_no_attack_is_refused(run: Run, tiny_model: str, change: dict[str, Any]) -> None:
     (run.path / "run.json").write_text(json.dumps({**run.info, **change}))
     with pytest.raises(UnderfireError, match="contains no attack"):
-        transfer.execute(run, model(tiny_model))
+        transfer.execute(run, model(tiny_model), Manner("test"))
 
 
 def test_a_run_of_another_version_is_refused(run: Run, tiny_model: str) -> None:
     (run.path / "run.json").write_text(json.dumps({**run.info, "stages": run.info["stages"][:-1]}))
     with pytest.raises(UnderfireError, match="not those of this version"):
-        transfer.execute(run, model(tiny_model))
+        transfer.execute(run, model(tiny_model), Manner("test"))
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1 nothing", None], ids=["empty", "garbage", "other columns"])
@@ -309,7 +311,7 @@ def test_a_damaged_table_of_earlier_calls_is_refused_and_kept(run: Run, tiny_mod
         path.write_bytes(content)
     before = files(run.path)
     with pytest.raises(UnderfireError, match=r"transfer\.parquet (is missing or damaged|has columns other)"):
-        transfer.execute(run, model(tiny_model))
+        transfer.execute(run, model(tiny_model), Manner("test"))
     assert files(run.path) == before
 
 
