@@ -148,6 +148,7 @@ def draw(found: list[Trial], title: str, path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="demo")
+    parser.add_argument("--weights")
     parser.add_argument("--images", default="demo", help="folder, .npz or demo")
     parser.add_argument("--labels")
     parser.add_argument("--normalize")
@@ -163,7 +164,7 @@ def main() -> None:
     parser.add_argument("--name", help="of the picture, if one is wanted")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    classifier = Classifier.load(options.model, None, options.normalize)
+    classifier = Classifier.load(options.model, options.weights, options.normalize)
     given = (options.labels, options.crop, options.resize)
     image_set = demo_images(200) if options.images == "demo" else open_images(options.images, *given)
 

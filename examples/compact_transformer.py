@@ -1,9 +1,9 @@
 """A compact vision transformer for pictures of 32 × 32 pixels: convolutions in the place of large patches.
 
     underfire train classifier --model examples/compact_transformer.py:build --images cifar10-train.npz --crop 32 \
-                               --augment upright --out transformer.safetensors
+                               --augment upright --batch 64 --steps 5000 --out transformer.safetensors
     underfire attack --model examples/compact_transformer.py:build --weights transformer.safetensors \
-                     --images cifar10-test.npz --interpreter rollout,gradient-rollout,grad-cam
+                     --images cifar10-test.npz --interpreter rollout,grad-rollout,grad-cam
 
 After Hassani et al., Escaping the Big Data Paradigm with Compact Transformers, 2021. It needs the extra `timm`.
 """
