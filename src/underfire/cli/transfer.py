@@ -1,5 +1,6 @@
 """`underfire transfer`: the images of a run as other interpreters, or another classifier, see them."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -44,11 +45,13 @@ def transfer(
         raise UnderfireError(f"--interpreter {','.join(names)} names an interpreter twice; name it once.")
     shown = None if names is None else [interpreter_named(name) for name in names]
     classifier, image_set = reopen(opened, chosen_device(machine.device))
-    other = None if settings.model is None else settings.load(settings.model, classifier.device)
-    batch, elsewhere = images_at_once(machine, classifier, image_set), None
+    elsewhere = None
+    if settings.model is not None:
+        elsewhere = study.Elsewhere(settings.model, settings.load(settings.model, classifier.device))
+    batch = images_at_once(machine, classifier, image_set)
     with crews(machine) as crew_of, stage_bars() as on_progress:
-        if other is not None:
-            elsewhere = study.Elsewhere(str(settings.model), other, crew_of(settings.model_dump(), other))
+        if elsewhere is not None:
+            elsewhere = replace(elsewhere, crew=crew_of(settings.model_dump(), elsewhere.classifier))
         manner = Manner(command_line(), batch, say, on_progress, crew_of(source_of(opened), classifier))
         table = study.execute(opened, classifier, manner, shown, elsewhere)
     write_config(run / "config-transfer.toml", settings, batch=batch)

@@ -57,6 +57,10 @@ class Manner:
     on_progress: Report = lambda planned, progress: None
     crew: Crew | None = None
 
+    def context(self, classifier: Classifier, n: int) -> Context:
+        """What stages of n images are computed with by this classifier."""
+        return Context(classifier, _even_batch_size(n, self.batch_size), on_notice=self.on_notice)
+
 
 Perform = Callable[[Iterable[Planned], tuple[str, ...], Context, Run, Manner], bool]
 
@@ -100,14 +104,7 @@ class Chosen:
     sentence: str
 
 
-def execute(
-    experiment: Experiment,
-    out: Path,
-    classifier: Classifier,
-    manner: Manner,
-    *,
-    shared: bool = False,
-) -> Run:
+def execute(experiment: Experiment, out: Path, classifier: Classifier, manner: Manner, *, shared: bool = False) -> Run:
     """Compute what the folder `out` does not hold yet; UnderfireError if it holds a run with other settings.
 
     Shared stages are those of all runs in the folder around `out`.
@@ -129,29 +126,21 @@ def execute(
         if set(ids) - set(run.store.done(images)):
             (chosen or experiment.choose()).keep(run.store)
         chosen = None  # its images are in the store
-        context = Context(classifier, even_batch_size(len(ids), manner.batch_size), on_notice=manner.on_notice)
-        computed = experiment.perform(experiment.plan, ids, context, run, manner)
+        computed = experiment.perform(experiment.plan, ids, manner.context(classifier, len(ids)), run, manner)
         if computed or not (out / experiment.table).exists():
             write_row_groups(out / experiment.table, experiment.columns, experiment.tabulate(ids, run.store))
     return run
 
 
-def perform(
-    stages: Iterable[Planned],
-    ids: tuple[str, ...],
-    context: Context,
-    run: Run,
-    manner: Manner,
-) -> bool:
+def perform(stages: Iterable[Planned], ids: tuple[str, ...], context: Context, run: Run, manner: Manner) -> bool:
     """Compute what stages lack and add each one's time to run.json; False if they lacked nothing."""
     stages = tuple(stages)
     if manner.crew is None:
         computed = _one_by_one(stages, ids, context, run.store, manner.on_progress)
     else:
         together = replace(stages[0], label=TOGETHER, kind="step")
-        computed = dispatch(
-            stages, ids, run.store, replace(context, on_step=partial(manner.on_progress, together)), manner.crew
-        )
+        tracked = replace(context, on_step=partial(manner.on_progress, together))
+        computed = dispatch(stages, ids, run.store, tracked, manner.crew)
     info = run.info
     spent, any_computed = dict(info.get("wall_seconds", {})), False
     try:
@@ -222,7 +211,7 @@ def environment(settings: Inputs, classifier: Classifier, image_set: ImageSet) -
     }
 
 
-def even_batch_size(n: int, batch_size: int) -> int:
+def _even_batch_size(n: int, batch_size: int) -> int:
     """The largest batch size up to `batch_size` that leaves the fewest slots empty over the batches it takes."""
     batches = -(-n // batch_size)
     return -(-n // batches)

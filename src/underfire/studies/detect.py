@@ -21,8 +21,7 @@ from underfire.detection.calibration import Detector, Standardisation, check_eno
 from underfire.detection.registry import Judgement, judgements_named
 from underfire.detection.scores import Scorer
 from underfire.models.classifier import Classifier
-from underfire.runs.compute import Context
-from underfire.runs.execute import Manner, adding_to, even_batch_size, perform, preflight
+from underfire.runs.execute import Manner, adding_to, perform, preflight
 from underfire.runs.folder import Run
 from underfire.runs.plan import Planned
 from underfire.runs.specs import Detect, Meet, Reported, key
@@ -71,8 +70,7 @@ def execute(settings: DetectSettings, run: Run, subject: Subject, manner: Manner
         check_enough(int(benign.fitting.sum()), settings.fpr)
         others = Pictured(key(source), "benign", None, benign.ids)
         everything = [others, *pictured]
-        at_once = even_batch_size(max(len(each.ids) for each in everything), manner.batch_size)
-        context = Context(classifier, at_once, on_notice=manner.on_notice)
+        context = manner.context(classifier, max(len(each.ids) for each in everything))
         for each in everything:
             perform(plan(scorers, each), each.ids, context, run, manner)
         table = _table(settings, asked, benign, others, pictured, store)

@@ -25,8 +25,7 @@ from underfire.interpreters import IG, Midpoints
 from underfire.metrics.intervals import Estimate, mean_interval
 from underfire.metrics.maps import compare_maps
 from underfire.models.classifier import Classifier
-from underfire.runs.compute import Context
-from underfire.runs.execute import Manner, adding_to, even_batch_size, perform
+from underfire.runs.execute import Manner, adding_to, perform
 from underfire.runs.folder import Run
 from underfire.runs.outcomes import OUTCOMES
 from underfire.runs.plan import AttackPlan, Planned
@@ -60,7 +59,7 @@ SCHEMA = pa.schema(
 def add(run: Run, classifier: Classifier, manner: Manner) -> None:
     """Compute the losses that an attack's run lacks, and write their table and plot."""
     made, ids = effectiveness.recorded(run), run.ids
-    context = Context(classifier, even_batch_size(len(ids), manner.batch_size), on_notice=manner.on_notice)
+    context = manner.context(classifier, len(ids))
     with adding_to(run):
         computed = perform(plan(made), ids, context, run, manner)
         if computed or not ((run.path / TABLE).exists() and (run.path / PLOT).exists()):

@@ -27,9 +27,9 @@ from underfire.data.corruptions import PNG
 from underfire.interpreters import Interpreter
 from underfire.metrics.maps import compare_draws
 from underfire.models.classifier import Classifier
-from underfire.runs.compute import Context, in_one_sentence
+from underfire.runs.compute import in_one_sentence
 from underfire.runs.dispatch import Crew
-from underfire.runs.execute import Manner, adding_to, even_batch_size, perform, preflight
+from underfire.runs.execute import Manner, adding_to, perform, preflight
 from underfire.runs.folder import CHOSEN, Run
 from underfire.runs.outcomes import OUTCOMES
 from underfire.runs.plan import AttackPlan, Planned, scored_maps
@@ -93,11 +93,10 @@ def execute(
     _check_classes(used, classifier, samples)
     preflight(shown, used, samples)
     earlier = read_table(run.path / TABLE, SCHEMA) if (run.path / TABLE).exists() else SCHEMA.empty_table()
-    at_once = even_batch_size(len(ids), manner.batch_size)
     with adding_to(run):
-        perform([noise(made)], ids, Context(classifier, at_once), run, manner)
+        perform([noise(made)], ids, manner.context(classifier, len(ids)), run, manner)
         seeing = manner if elsewhere is None else replace(manner, crew=elsewhere.crew)
-        perform(plan(made, shown, elsewhere), ids, Context(used, at_once), run, seeing)
+        perform(plan(made, shown, elsewhere), ids, manner.context(used, len(ids)), run, seeing)
         table = transfer_table(made, shown, elsewhere, ids, store)
         everything = pa.concat_tables([_others(earlier, table), table])
         picture = heat_map(rows_where(everything, model_fingerprint=used.fingerprint()))

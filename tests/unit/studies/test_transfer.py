@@ -233,6 +233,19 @@ def test_the_run_s_own_maps_are_not_made_again(run: Run, tiny_model: str) -> Non
     assert labels == {"noise", "adv2 cam → grad", "adv2 grad → cam", "noise → cam", "noise → grad"}
 
 
+def test_where_memory_is_short_it_is_said(run: Run, tiny_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    said, forward = list[str](), Classifier.forward
+
+    def within_memory(classifier: Classifier, x: torch.Tensor) -> torch.Tensor:
+        if len(x) > 2:
+            raise torch.OutOfMemoryError("out of memory")
+        return forward(classifier, x)
+
+    monkeypatch.setattr(Classifier, "forward", within_memory)
+    transfer.execute(run, model(tiny_model), Manner("test", batch_size=4, on_notice=said.append))
+    assert set(said) == {"Memory does not hold 4 images at a time; going on with 2 (--batch)."}
+
+
 @pytest.mark.parametrize("killed_after", [4, *(pytest.param(each, marks=pytest.mark.extended) for each in (1, 7))])
 def test_a_transfer_that_was_killed_and_run_again_is_the_uninterrupted_one(
     run: Run, attacked: Path, tmp_path: Path, tiny_model: str, killed_after: int
