@@ -112,6 +112,9 @@ def trials(bench: Bench, rule: TargetMap | None, steps: list[int], efforts: list
     goal, interpreter = bench.goal(rule, seed), bench.interpreter
     benign = [bench.explain(goal.image, bench.samples.labels, draw) for draw in scoring_draws(interpreter)]
     print(f"own noise {compare_draws(benign, benign)['map_l1'].mean():.4f}", flush=True)
+    if rule is not None:
+        away = mean_interval(compare_draws(benign, [goal.target_map])["map_l1"].numpy())
+        print(f"benign maps {away.value:.4f} [{away.low:.4f}, {away.high:.4f}] from their targets", flush=True)
     plain = solvers.pgd()
     attacks = {PGD: plain} | {f"{n} steps": solvers.adv2(interpreter, steps=n, seed=seed) for n in steps}
     attacks |= {effort: solvers.adv2(interpreter, effort=effort, seed=seed) for effort in efforts}
