@@ -151,6 +151,27 @@ def benign(row: Row, which: str) -> str:
     return shown(estimate(row, rate, f"{rate}_low", f"{rate}_high", n), rate, 0)
 
 
+def transfers(rows: Sequence[Row]) -> Cells:
+    """transfer-averages.csv: who an image was made for by who shows it; ΔL1 · IoU, and own − transferred."""
+    shown_by = list(dict.fromkeys(row["interpreter"] for row in rows))
+    cells = [["made for", *map(interpreter_name, shown_by)]]
+    lines: dict[tuple[str, str], dict[str, Found]] = {}
+    for row in rows:
+        line = lines.setdefault(
+            (row["attack"], row["source"]), {name: defaultdict(lambda: NOTHING) for name in shown_by}
+        )
+        line[row["interpreter"]][row["measure"]] = estimate(row)
+    for (attack, source), line in lines.items():
+        cells.append([made_for(attack, source or None), *map(transferred, line.values())])
+    return cells
+
+
+def transferred(found: Found) -> str:
+    less = found["difference"]
+    paired = f" ({plain(less, 'map_l1')}{interval(less, 'map_l1')})" if less.n else ""
+    return several(found, "map_l1", "iou_mean") + paired
+
+
 def study(rows: Sequence[Row]) -> Cells:
     """A study's own table: its columns or, where there is but one, its measures side by side."""
     names = list(rows[0])
@@ -214,6 +235,7 @@ LAYOUTS: Mapping[str, Callable[[Any], Cells]] = {
     "explanations": explanations,
     "detection": detection,
     "false-positives": false_positives,
+    "transfers": transfers,
     "study": study,
     "audits": audits,
     "curves": curves,

@@ -29,7 +29,13 @@ from underfire.studies.audits import read_audit
 
 DOCS = Path(__file__).parent
 DATA = DOCS / "results" / "data"
-WRITTEN = ("averages.csv", "detection-matrix.csv", "tables/*.csv", "audit.json")  # in a run folder
+WRITTEN = (
+    "averages.csv",
+    "detection-matrix.csv",
+    "transfer-averages.csv",
+    "tables/*.csv",
+    "audit.json",
+)  # in a run folder
 RUN = "run.json"
 BLOCK = re.compile(r"(<!-- (run|table): ([^\n]+) -->\n)(?:(?!<!--).)*(<!-- end -->)", re.DOTALL)
 

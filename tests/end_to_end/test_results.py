@@ -103,6 +103,23 @@ def test_rows_are_chosen_by_what_they_hold(tables: ModuleType, kept: Path) -> No
     assert "stale" not in rendered
 
 
+def test_who_sees_what_was_made_for_another_is_a_matrix(tables: ModuleType, tmp_path: Path) -> None:
+    rows = (
+        "adv2,cam,cam,m,map_l1,.036,.03,.04,9\nadv2,cam,cam,m,iou_mean,.88,.8,.9,9\n"
+        "adv2,cam,grad,m,map_l1,.136,.1,.2,9\nadv2,cam,grad,m,iou_mean,.44,.4,.5,9\n"
+        "adv2,cam,grad,m,difference,-.1,-.11,-.09,9\nnoise,,cam,m,map_l1,.037,.03,.04,9\n"
+        "noise,,cam,m,iou_mean,.9,.8,1,9\n"
+    )
+    heads = "attack,source,interpreter,model,measure,value,low,high,n\n"
+    write_bytes(tmp_path / "data" / "x" / "transfer-averages.csv", f"{heads}{rows}".encode())
+    write_json(tmp_path / "data" / "x" / "run.json", {"underfire": "1.2", "n": 9, "commands": []})
+    made = tables.rendered(page(tmp_path, "table: transfers data/x/transfer-averages.csv"))
+    made = made.replace("\N{NO-BREAK SPACE}", " ")
+    assert "| made for | CAM | GRAD |\n|---|---|---|\n" in made
+    assert "| ADV² for CAM | .036 · .88 | .136 · .44 (−.100 [−.110, −.090]) |\n" in made
+    assert "| random noise | .037 · .90 | – · – |\n" in made
+
+
 def test_audits_are_read_as_they_were_written(tables: ModuleType, tmp_path: Path) -> None:
     def share(value: float | None, n: int = 40) -> dict[str, Any]:
         return {"value": value, "low": 0.1, "high": 0.5, "n": n}

@@ -71,6 +71,7 @@ def test_gap_and_transfer_leave_tables_and_plots_and_print_them(
     assert pq.read_table(folder / "transfer.parquet").num_rows == 3 * 3 * 4 + 3 * 3
     pictures = {path.name: path.read_bytes() for path in folder.glob("*.svg")}
     assert len(pictures) == 3
+    assert (folder / "transfer-averages.csv").read_text(encoding="utf-8").startswith('"attack","source","interpreter"')
     assert all(b"<svg" in picture for picture in pictures.values())
 
 

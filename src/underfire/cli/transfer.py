@@ -38,7 +38,7 @@ def transfer(
     from underfire.runs.execute import Manner, reopen, source_of
     from underfire.runs.folder import open_run
     from underfire.studies import transfer as study
-    from underfire.studies.transfers import TABLE, summarise
+    from underfire.studies.transfers import AVERAGES, TABLE, summarise
 
     opened, names = open_run(run), settings.interpreters
     if names is not None and len({name.partition(":")[0] for name in names}) < len(names):
@@ -59,7 +59,7 @@ def transfer(
     _print_matrix(cells)
     _print_differences(cells)
     say("")
-    say_written({"Table": run / TABLE, "Heat-map": run / study.plot_name(elsewhere)})
+    say_written({"Table": run / TABLE, "Averages": run / AVERAGES, "Heat-map": run / study.plot_name(elsewhere)})
 
 
 def _print_matrix(cells: "list[TransferCell]") -> None:

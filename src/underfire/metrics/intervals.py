@@ -41,6 +41,11 @@ class Estimate:
     def has_interval(self) -> bool:
         return not isnan(self.low)
 
+    def row(self) -> dict[str, float]:
+        """value, low and high, if there is an interval, and n: as files have it."""
+        interval = {"low": self.low, "high": self.high} if self.has_interval else {}
+        return {"value": self.value, **interval, "n": self.n}
+
 
 def mean_interval(
     values: npt.ArrayLike, clusters: npt.ArrayLike | None = None, within: tuple[float, float] = (-inf, inf)

@@ -164,7 +164,7 @@ def tabulate(outcomes: pa.Table, summaries: list[AttackSummary], shown: list[str
 def averages(tables: Iterable[AverageTable]) -> pa.Table:
     """Every number of these tables, one a row, with AVERAGES_COLUMNS."""
     rows = [
-        {"interpreter": table.interpreter, **column, "measure": cell.metric, **_numbers(cell.estimate)}
+        {"interpreter": table.interpreter, **column, "measure": cell.metric, **cell.estimate.row()}
         for table in tables
         for _, cells in table.rows
         for column, cell in zip(_columns(table), cells, strict=True)
@@ -177,11 +177,6 @@ def _columns(table: AverageTable) -> Iterator[dict[str, str]]:
     """For each column of cells the attack, and what its means are over."""
     yield from ({"attack": column.attack, "over": over} for column in table.columns for over in (ALL, FOOLED))
     yield from ({"over": floor} for floor in table.floors)
-
-
-def _numbers(estimate: Estimate) -> dict[str, float]:
-    interval = {"low": estimate.low, "high": estimate.high} if estimate.has_interval else {}
-    return {"value": estimate.value, **interval, "n": estimate.n}
 
 
 def heads(words: Words, targeted: bool) -> tuple[str, ...]:

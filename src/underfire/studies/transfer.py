@@ -21,7 +21,7 @@ from torch import Tensor
 
 from underfire.attacks.names import interpreter_name, made_for
 from underfire.core.errors import UnderfireError
-from underfire.core.io import nullable, read_table, rows_where, write_bytes, write_table
+from underfire.core.io import nullable, read_table, rows_where, write_bytes, write_csv, write_table
 from underfire.core.types import Samples
 from underfire.data.corruptions import PNG
 from underfire.interpreters import Interpreter
@@ -42,7 +42,7 @@ from underfire.studies.figures import Drawing, Figure, gallery, papers
 from underfire.studies.galleries import image, map_of, samples
 from underfire.studies.stage_rows import StageRows, by_parts
 from underfire.studies.tables import Row, Table, Value
-from underfire.studies.transfers import SCHEMA, TABLE, heat_map, summarise, transfers
+from underfire.studies.transfers import AVERAGES, SCHEMA, TABLE, averages, heat_map, summarise, transfers
 
 NOISE = "noise"
 
@@ -102,6 +102,7 @@ def execute(
         picture = heat_map(rows_where(everything, model_fingerprint=used.fingerprint()))
         write_bytes(run.path / plot_name(elsewhere), picture)
         write_table(run.path / TABLE, everything)
+        write_csv(run.path / AVERAGES, averages(everything))
     return table
 
 

@@ -3,7 +3,9 @@
 cells = summarise(transfers(open_run("runs/x")))
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +16,7 @@ from underfire.core.plots import matrix
 from underfire.metrics.intervals import Estimate, mean_interval
 from underfire.runs.folder import Run
 
-TABLE = "transfer.parquet"
+TABLE, AVERAGES = "transfer.parquet", "transfer-averages.csv"
 SCHEMA = pa.schema(
     {
         "id": pa.string(),
@@ -35,6 +37,13 @@ SCHEMA = pa.schema(
         "own_l1": pa.float64(),  # map_l1 of that row of the same image
         "map_constant": pa.bool_(),
         "benign_constant": pa.bool_(),
+    }
+)
+AVERAGES_COLUMNS = pa.schema(
+    {
+        **{name: pa.string() for name in ("attack", "source", "interpreter", "model", "measure")},
+        **{name: pa.float64() for name in ("value", "low", "high")},
+        "n": pa.int64(),
     }
 )
 
@@ -67,6 +76,14 @@ class TransferCell:
         """The source in words."""
         return self.attack if self.source is None else f"{self.attack} {self.source}"
 
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """One row for each of its numbers, as AVERAGES_COLUMNS name them."""
+        named = {name: getattr(self, name) for name in ("attack", "source", "interpreter", "model")}
+        for measure in ("map_l1", "iou_mean", "predicted", "difference"):
+            estimate: Estimate | None = getattr(self, measure)
+            if estimate is not None and estimate.n:
+                yield {**named, "measure": measure, **estimate.row()}
+
 
 def summarise(table: pa.Table) -> list[TransferCell]:
     """One TransferCell per (source, shown interpreter, classifier), in the order of the table."""
@@ -85,6 +102,11 @@ def _cell(rows: pa.Table) -> TransferCell:
         predicted=mean_interval(predicted),
         difference=mean_interval(rows["own_l1"].to_numpy() - distance) if paired else None,
     )
+
+
+def averages(table: pa.Table) -> pa.Table:
+    """Every number of all cells, one a row."""
+    return pa.Table.from_pylist([row for cell in summarise(table) for row in cell.rows()], AVERAGES_COLUMNS)
 
 
 def heat_map(table: pa.Table) -> bytes:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -216,6 +217,25 @@ def test_own_and_null_rows_have_no_difference(run: Run, tiny_model: str) -> None
         ("adv2 grad", "cam"),
     }
     assert {(c.made_for, c.interpreter) for c in cells if c.own} == {("adv2 cam", "cam"), ("adv2 grad", "grad")}
+
+
+def test_the_averages_beside_the_table_are_those_of_all_calls(run: Run, tiny_model: str) -> None:
+    """And are rows of numbers as other programs read them."""
+    transfer.execute(run, model(tiny_model), Manner("test"))
+    transfer.execute(run, model(tiny_model), Manner("test"), [CAM()], other())
+    averages = pyarrow.csv.read_csv(run.path / transfers.AVERAGES).to_pylist()
+    assert len(
+        {tuple(row[name] for name in ("attack", "source", "interpreter", "model", "measure")) for row in averages}
+    ) == len(averages)
+    assert {row["model"] for row in averages} == {tiny_model, "other.py:build"}
+    means = {(row["attack"], row["source"], row["interpreter"], row["model"], row["measure"]): row for row in averages}
+    away = means["adv2", "cam", "grad", tiny_model, "map_l1"]
+    of_images = of(transfers.transfers(run), attack="adv2", source="cam", interpreter="grad")
+    distances = np.array([row["map_l1"] for row in of_images.values()])
+    assert (away["value"], away["n"]) == (pytest.approx(distances.mean()), N)
+    paired = np.array([row["own_l1"] for row in of_images.values()]) - distances
+    assert means["adv2", "cam", "grad", tiny_model, "difference"]["value"] == pytest.approx(paired.mean())
+    assert ("adv2", "cam", "cam", tiny_model, "difference") not in means
 
 
 # ------------------------------------------------------------------ resume
