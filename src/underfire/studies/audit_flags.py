@@ -18,7 +18,7 @@ from underfire.core.text import capital, counted
 from underfire.interpreters.adapters.adapter import Adapter
 from underfire.interpreters.adapters.probe import AGREES, probe
 from underfire.metrics.betrayal import Definition, plausible
-from underfire.metrics.intervals import FEW
+from underfire.metrics.intervals import FEW, mean_interval
 from underfire.metrics.maps import UNSEEN, rank_correlation
 from underfire.models.classifier import Classifier
 from underfire.runs.attack_settings import AuditSettings
@@ -94,13 +94,18 @@ def _insensitive(of: Case) -> Flag:
 
 
 def _unlearned(of: Case) -> Flag:
-    """Sanity check (Adebayo et al. 2018): maps of a classifier with random weights, and those of other images."""
+    """Sanity check (Adebayo et al. 2018): maps of a classifier with random weights, and those of other images.
+
+    The limit is the upper end of the interval of the latter's correlation, paired image by image.
+    """
     shown = of.trail.shown
     maps = of.read(shown.benign[0], "map")
     random = of.read(ExplainRandomised(of.walk.plan.select, shown.interpreter, RANDOMISED, of.settings.seed), "map")
-    alike, floor = (float(rank_correlation(maps, each).mean()) for each in (random, maps.roll(1, 0)))
-    says = f"maps of a classifier with random weights correlate with {of.name}'s by {alike:.2f}"
-    return _over("weights do not matter", alike, floor, f"{says}, those of other images by {floor:.2f}.")
+    alike, others = (rank_correlation(maps, each).numpy() for each in (random, maps.roll(1, 0)))
+    number, more = float(alike.mean()), mean_interval(alike - others)
+    limit = number - (more.low if more.has_interval else more.value)
+    says = f"maps of a classifier with random weights correlate with {of.name}'s by {number:.2f}"
+    return _over("weights do not matter", number, limit, f"{says}, those of other images by {limit:.2f} at most.")
 
 
 def _own_noise(of: Case) -> Flag:
