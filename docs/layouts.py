@@ -2,8 +2,8 @@
 
     LAYOUTS["attacks"](rows)        # rows of averages.csv as cells of text, the first line of which heads the others
 
-Numbers are .52 [.39, .65]: a value with its 95 % interval. A row has the columns of its file, and as "of" the n of its
-run.
+Numbers are .52 [.39, .65]: a value with its 95 % interval. A row has the columns of its file, as "of" the n of its run
+and as "run" its name.
 """
 
 import re
@@ -18,6 +18,7 @@ from underfire.report.tables import ALL, FLOOR_NAMES, FOOLED
 from underfire.studies.audit_summary import budget, median_of
 from underfire.studies.audits import Audit, Audited, Flag, Share
 
+JPEGS = ("jpeg95", "jpeg75")
 FLOORS = tuple(FLOOR_NAMES.values())
 BENIGN = {
     "as they come": ("fpr", "held_out"),
@@ -80,9 +81,26 @@ def attacks(rows: Sequence[Row]) -> Cells:
             line = [interpreter_name(interpreter), attack_name(attack), str(n), several(found, "asr")]
             line += [several(found, "mc"), with_intervals[0], several(found, "map_l1_float")]
             line += [several(found, "iou_mean"), *with_intervals[1:]]
-            line += [several(found, f"success_{each}", f"map_l1_{each}") for each in ("jpeg95", "jpeg75")]
+            line += [several(found, *lasting(form)) for form in JPEGS]
             cells.append(line)
     return cells
+
+
+def files(rows: Sequence[Row]) -> Cells:
+    """averages.csv of several runs: success and distance as numbers and as files give them back."""
+    cells = [["run", "interpreter", "attack", "n", "floats", "PNG", "JPEG 95", "JPEG 75"]]
+    for name in dict.fromkeys(row["run"] for row in rows):
+        for (interpreter, attack), found in averages([row for row in rows if row["run"] == name]).items():
+            if attack not in FLOORS:
+                line = [name, interpreter_name(interpreter), attack_name(attack), str(found["asr"].n)]
+                line += [several(found, "success_float", "map_l1_float"), several(found, "asr", "map_l1")]
+                cells.append([*line, *(several(found, *lasting(form)) for form in JPEGS)])
+    return cells
+
+
+def lasting(form: str) -> tuple[str, str]:
+    """What is measured on such files."""
+    return f"success_{form}", f"map_l1_{form}"
 
 
 def floors(rows: Sequence[Row]) -> Cells:
@@ -231,6 +249,7 @@ def part(share: Share) -> str:
 
 LAYOUTS: Mapping[str, Callable[[Any], Cells]] = {
     "attacks": attacks,
+    "files": files,
     "floors": floors,
     "explanations": explanations,
     "detection": detection,

@@ -25,6 +25,7 @@ from typing import Any
 from layouts import LAYOUTS, TIED, Cells, Row
 
 from underfire.core.io import read_json, write_json
+from underfire.core.text import enumerated
 from underfire.studies.audits import read_audit
 
 DOCS = Path(__file__).parent
@@ -92,18 +93,20 @@ def markdown(cells: Cells) -> str:
 
 def origin(found: Sequence[dict[str, Any]]) -> str:
     """Version and n, each once."""
-    versions, counts = (" and ".join(dict.fromkeys(str(each[name]) for each in found)) for name in ("underfire", "n"))
+    versions, counts = (
+        enumerated(list(dict.fromkeys(str(each[name]) for each in found))) for name in ("underfire", "n")
+    )
     return f"underfire {versions}, n = {counts}"
 
 
 def read(path: Path) -> Iterator[Any]:
-    """The audit in a file or, of tables, the rows, each with the n of its run as "of"."""
+    """The audit in a file or, of tables, the rows, each with the n of its run as "of" and the run's name as "run"."""
     if path.suffix == ".json":
         yield read_audit(path)
         return
     n = str(about(path.parent)["n"])
     with path.open(encoding="utf-8", newline="") as lines:
-        yield from ({**row, "of": n} for row in csv.DictReader(lines))
+        yield from ({**row, "of": n, "run": path.parent.name} for row in csv.DictReader(lines))
 
 
 def about(folder: Path) -> dict[str, Any]:

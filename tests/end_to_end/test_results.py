@@ -95,6 +95,14 @@ def test_numbers_are_written_as_everywhere(tables: ModuleType, kept: Path) -> No
     )
 
 
+def test_files_of_several_runs_stand_below_each_other(tables: ModuleType, kept: Path) -> None:
+    write_bytes(kept / "data" / "y" / "averages.csv", f"{LINES}pgd,cam,all,asr,1,,,7\n".encode())
+    write_json(kept / "data" / "y" / "run.json", {"underfire": "1.2", "n": 7, "commands": []})
+    made = tables.rendered(page(kept, "table: files data/x/averages.csv data/y/averages.csv attack=pgd,adv2"))
+    assert "| x | CAM | ADV² | 12 | – · – | .75 · .0039 | – · – | .25 · .093 |\n| y | CAM | PGD | 7 |" in made
+    assert "underfire 1.2, n = 12 and 7: " in made
+
+
 def test_rows_are_chosen_by_what_they_hold(tables: ModuleType, kept: Path) -> None:
     rendered = tables.rendered(page(kept, "table: attacks data/x/averages.csv attack=adv2", "run: data/x"))
     assert "| PGD |" not in rendered
