@@ -234,8 +234,9 @@ def curves(found: Sequence[Audit]) -> Cells:
 
 
 def named(audit: Audit, each: Audited) -> list[str]:
-    """The explanation, and the model without its file."""
-    return [interpreter_name(each.interpreter), audit.model.name.rpartition(":")[2]]
+    """The explanation with the detector that is deployed beside it, if any, and the model without its file."""
+    beside = f", detector {audit.detector.name}" if audit.detector else ""
+    return [interpreter_name(each.interpreter) + beside, audit.model.name.rpartition(":")[2]]
 
 
 def raised(flag: Flag) -> str:

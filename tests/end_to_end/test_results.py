@@ -151,10 +151,11 @@ def test_audits_are_read_as_they_were_written(tables: ModuleType, tmp_path: Path
         "members": [member], "lasting": lasting, "distances": [], "flags": flags, "betrayed": {},
         "curve": {"attack": "adv2", "points": points, "median": None, "median_low": None, "median_high": None},
     }  # fmt: skip
+    detector = {"name": "fs", "threshold": 0.9, "fpr": 0.05}
     model = {"name": "/tmp/models/models.py:tiny", "fingerprint": "f", "accuracy": share(0.9)}
     found = {
         "underfire": "1.2", "command": COMMAND, "model": model, "images": "x", "n": 40, "eps": 8 / 255,
-        "suite": "standard", "seed": 0, "detector": None, "interpreters": [audited],
+        "suite": "standard", "seed": 0, "detector": detector, "interpreters": [audited],
     }  # fmt: skip
     run = tmp_path / "run"
     write_json(run / "audit.json", found)
@@ -164,10 +165,13 @@ def test_audits_are_read_as_they_were_written(tables: ModuleType, tmp_path: Path
     made = tables.rendered(page(tmp_path, "table: audits data/x/audit.json", "table: curves data/x/audit.json"))
     made = made.replace("\N{NO-BREAK SPACE}", " ")
     assert (
-        "| CAM | tiny | 40 | **.28 [.10, .50]** (natural) | .23 [.10, .50] | .00 [.10, .50] | ADV²: 29 of 40 "
-        "| > 4/255 | .50 [.10, .50] · .50 [.10, .50] | steps not enough (0.24) |"
+        "| CAM, detector fs | tiny | 40 | **.28 [.10, .50]** (natural) | .23 [.10, .50] | .00 [.10, .50] "
+        "| ADV²: 29 of 40 | > 4/255 | .50 [.10, .50] · .50 [.10, .50] | steps not enough (0.24) |"
     ) in made
-    assert "| explanation | model | ≤ 2/255 | ≤ 4/255 |\n|---|---|---|---|\n| CAM | tiny | .20 | .40 |\n" in made
+    assert (
+        "| explanation | model | ≤ 2/255 | ≤ 4/255 |\n|---|---|---|---|\n| CAM, detector fs | tiny | .20 | .40 |\n"
+        in made
+    )
 
 
 @pytest.mark.parametrize(
