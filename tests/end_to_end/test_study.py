@@ -224,6 +224,12 @@ def test_the_papers_studies_make_these_tables_and_figures(everything: Everything
     assert held == {TABLES: set(tables.split()), FIGURES: set(figures.split())}
 
 
+def test_how_images_were_found_is_said_once(everything: Everything) -> None:
+    said = [line for line in everything.said[1].splitlines() if "examined classified right" in line]
+    assert said
+    assert len(set(said)) == len(said)
+
+
 def test_no_stage_is_computed_twice(everything: Everything) -> None:
     counted = Counter(everything.computed)
     assert len(counted) > 100

@@ -1,6 +1,7 @@
 """`underfire study`: every table and figure of the paper by one command."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -159,11 +160,11 @@ def _execute(
     from underfire.runs.execute import Manner
     from underfire.studies.base import FIGURES, TABLES
 
-    failed: list[str] = []
+    say_once, failed = cache(say), list[str]()  # several studies may notice the same
     for entry in entries:
         try:
             with stage_bars() as on_progress:
-                manner = Manner(command_line(), batch, on_progress=on_progress, crew=crew)
+                manner = Manner(command_line(), batch, say_once, on_progress, crew)
                 run = entry.study.execute(request, subject, out / entry.name, manner)
         except UnderfireError as problem:
             failed.append(f"{entry.name}: {problem}")
