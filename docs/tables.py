@@ -15,7 +15,6 @@ The first becomes version, n and commands of these runs. `layouts.py` has the ki
 
 import csv
 import re
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,7 +23,7 @@ from typing import Any
 
 from layouts import LAYOUTS, TIED, Cells, Row
 
-from underfire.core.io import read_json, write_json
+from underfire.core.io import read_json, write_bytes, write_json
 from underfire.core.text import enumerated
 from underfire.studies.audits import read_audit
 
@@ -130,13 +129,13 @@ def keep(run: Path, folder: Path) -> None:
         if file.suffix == ".json":
             write_json(folder / file.name, without_folders(read_json(file)))
         else:
-            shutil.copyfile(file, folder / file.name)
+            write_bytes(folder / file.name, anywhere(file.read_text(encoding="utf-8")).encode())
     write_json(folder / RUN, kept)
 
 
 def anywhere(command: str) -> str:
-    """A command without the folders of the machine where it was typed, and without what concerns its screen alone."""
-    return re.sub(r"(?<![^\s,=@:'])(?:~|\.\.)?/(?:[^\s,=@:/]+/)*", "", command).replace(" --quiet", "")
+    """A text without the folders of the machine where it was made, and without what concerns its screen alone."""
+    return re.sub(r"(?<![^\s,=@:'\"])(?:~|\.\.)?/(?:[^\s,=@:/]+/)*", "", command).replace(" --quiet", "")
 
 
 def without_folders(content: Any) -> Any:
