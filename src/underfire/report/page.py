@@ -113,14 +113,16 @@ def _content(
     judged, verdicts = tallies.told_apart(outcomes, words), verdict.judge(outcomes, words)
     cards = gallery.collect(run, judged, info.get("classes", ()), ("benign", "target") if targeted else ("benign",))
     typical = cards.cards[0].id if cards.cards else None
+    audited = audit.lead(run.path, typical)
+    parts = [] if audited else verdict.missing_parts(outcomes, info)  # attacks of an audit meet what others left
     return {
         "model": _short(info.get("model", {}).get("name", "model not recorded")),
         "created": str(info.get("created", "")).partition("T")[0],
         "images": len(pc.unique(outcomes["id"])),
         "words": words,
-        "lead": first or audit.lead(run.path, typical) or lead.attacks_lead(verdicts, outcomes, info, words, typical),
+        "lead": first or audited or lead.attacks_lead(verdicts, outcomes, info, words, typical),
         "verdicts": verdicts,
-        "missing": _missing(outcomes, info, sections),
+        "missing": _missing(outcomes, info, sections, parts),
         "studies": sections,
         "tables": tables.tabulate(outcomes, summaries, shown, words),
         "definitions": tables.definitions(shown, words),
@@ -136,12 +138,12 @@ def _content(
     }
 
 
-def _missing(outcomes: pa.Table, info: Mapping[str, Any], sections: tuple[Section, ...]) -> list[str]:
+def _missing(outcomes: pa.Table, info: Mapping[str, Any], sections: tuple[Section, ...], parts: list[str]) -> list[str]:
     """What keeps the verdict from being complete, or from being there."""
     if sections and not outcomes.num_rows and not any(each.problem for each in sections):
         return [NO_ATTACK]
     unlabelled = [NO_LABELS] if info.get("labels_by") == Numbering.PREDICTED else []
-    return [*unlabelled, *verdict.missing_parts(outcomes, info)]
+    return [*unlabelled, *parts]
 
 
 def _short(model: str) -> str:

@@ -1,6 +1,7 @@
 """The audit: its worst case, its curve, who is attacked by what, its record, and what its flags are raised by."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -29,6 +30,8 @@ from underfire.metrics.betrayal import GRID, Curve, halved, plausible
 from underfire.metrics.intervals import wilson
 from underfire.metrics.maps import rank_correlation
 from underfire.models.classifier import Classifier
+from underfire.report import write_report
+from underfire.report.verdict import missing_parts
 from underfire.runs.attack_settings import AuditSettings
 from underfire.runs.compute import Context
 from underfire.runs.execute import Manner, perform
@@ -134,6 +137,12 @@ def test_later_members_meet_only_what_resisted_by_some_definition(trails: list[T
                 row["id"] for row in outcomes if (row["attack"], row["interpreter"]) == (member.name, trail.shown.name)
             }
             assert rows == set(member.ids)
+
+
+def test_a_report_does_not_call_an_audit_unfinished_whose_later_members_meet_fewer(run: Run, tmp_path: Path) -> None:
+    assert missing_parts(run.outcomes(), run.info), "some member meets fewer images"
+    page = write_report(run, tmp_path / "report.html").read_text(encoding="utf-8")
+    assert not re.search(r"covers \d+ of \d+ images", page)
 
 
 def test_the_curve_never_falls_and_ends_where_the_attack_itself_does(trails: list[Trail]) -> None:
