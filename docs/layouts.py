@@ -132,11 +132,16 @@ def interpreters(rows: Sequence[Row]) -> list[str]:
 
 def averages(rows: Sequence[Row]) -> dict[tuple[str, str], Found]:
     """By interpreter, and attack or floor: over all images, but the confidence over those that fooled."""
-    found: dict[tuple[str, str], Found] = defaultdict(lambda: defaultdict(lambda: NOTHING))
+    found = nothing_yet()
     for row in rows:
         if not row["attack"] or row["over"] == (FOOLED if row["measure"] == "mc" else ALL):
             found[row["interpreter"], row["attack"] or row["over"]][row["measure"]] = estimate(row)
     return found
+
+
+def nothing_yet() -> defaultdict[Any, Found]:
+    """Estimates by what they are of and by measure, to be filled."""
+    return defaultdict(lambda: defaultdict(lambda: NOTHING))
 
 
 def several(found: Found, *measures: str) -> str:
@@ -171,20 +176,18 @@ def benign(row: Row, which: str) -> str:
 
 def transfers(rows: Sequence[Row]) -> Cells:
     """transfer-averages.csv: who an image was made for by who shows it; ΔL1 · IoU, and own − transferred."""
-    shown_by = list(dict.fromkeys(row["interpreter"] for row in rows))
-    cells = [["made for", *map(interpreter_name, shown_by)]]
-    lines: dict[tuple[str, str], dict[str, Found]] = {}
+    shown_by, found = interpreters(rows), nothing_yet()
     for row in rows:
-        line = lines.setdefault(
-            (row["attack"], row["source"]), {name: defaultdict(lambda: NOTHING) for name in shown_by}
-        )
-        line[row["interpreter"]][row["measure"]] = estimate(row)
-    for (attack, source), line in lines.items():
-        cells.append([made_for(attack, source or None), *map(transferred, line.values())])
+        found[row["attack"], row["source"], row["interpreter"]][row["measure"]] = estimate(row)
+    cells = [["made for", *map(interpreter_name, shown_by)]]
+    for attack, source in dict.fromkeys((row["attack"], row["source"]) for row in rows):
+        by_interpreter = (transferred(found[attack, source, name]) for name in shown_by)
+        cells.append([made_for(attack, source or None), *by_interpreter])
     return cells
 
 
 def transferred(found: Found) -> str:
+    """.136 · .44 (−.100 [−.110, −.090]); the difference is of images that were made for another interpreter."""
     less = found["difference"]
     paired = f" ({plain(less, 'map_l1')}{interval(less, 'map_l1')})" if less.n else ""
     return several(found, "map_l1", "iou_mean") + paired

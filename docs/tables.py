@@ -29,13 +29,8 @@ from underfire.studies.audits import read_audit
 
 DOCS = Path(__file__).parent
 DATA = DOCS / "results" / "data"
-WRITTEN = (
-    "averages.csv",
-    "detection-matrix.csv",
-    "transfer-averages.csv",
-    "tables/*.csv",
-    "audit.json",
-)  # in a run folder
+# in a run folder
+WRITTEN = ("averages.csv", "detection-matrix.csv", "transfer-averages.csv", "tables/*.csv", "audit.json")
 RUN = "run.json"
 BLOCK = re.compile(r"(<!-- (run|table): ([^\n]+) -->\n)(?:(?!<!--).)*(<!-- end -->)", re.DOTALL)
 
@@ -133,9 +128,9 @@ def keep(run: Path, folder: Path) -> None:
     write_json(folder / RUN, kept)
 
 
-def anywhere(command: str) -> str:
+def anywhere(text: str) -> str:
     """A text without the folders of the machine where it was made, and without what concerns its screen alone."""
-    return re.sub(r"(?<![^\s,=@:'\"])(?:~|\.\.)?/(?:[^\s,=@:/]+/)*", "", command).replace(" --quiet", "")
+    return re.sub(r"(?<![^\s,=@:'\"])(?:~|\.\.)?/(?:[^\s,=@:/]+/)*", "", text).replace(" --quiet", "")
 
 
 def without_folders(content: Any) -> Any:
