@@ -35,6 +35,7 @@ from underfire.runs.specs import Identified, key
 
 SAID_EVERY = 0.5  # seconds between two reports of progress
 PATIENCE = 10  # seconds for something to listen at an address
+GREETINGS = 3  # of workers, before one that is lost meanwhile is given up
 RETURN = 120  # seconds for a lost worker to come back where all are lost
 STORE_BYTES = 256 << 20  # of shared memory for each worker of this machine
 KEPT = 16  # specs in shared memory, which may hold networks
@@ -132,12 +133,15 @@ class Workers:
 
     def greet(self, reference: Reference) -> None:
         """Have all load a classifier, also those that are being started again; UnderfireError if one cannot."""
-        awake = [actor.answer.options(max_task_retries=-1).remote() for actor in self._actors]
-        self._ray.wait(awake, num_returns=len(awake), timeout=RETURN)
-        try:
-            said = self._ray.get([actor.greet.remote(reference) for actor in self._actors])
-        except self._ray.exceptions.RayError as problem:
-            raise UnderfireError(f"A worker could not be started: {first_line(problem)}") from problem
+        for attempt in range(GREETINGS):
+            awake = [actor.answer.options(max_task_retries=-1).remote() for actor in self._actors]
+            self._ray.wait(awake, num_returns=len(awake), timeout=RETURN)
+            try:
+                said = self._ray.get([actor.greet.remote(reference) for actor in self._actors])
+                break
+            except self._ray.exceptions.RayError as problem:  # also of one that answered and was lost since
+                if attempt == GREETINGS - 1:
+                    raise UnderfireError(f"A worker could not be started: {first_line(problem)}") from problem
         if refused := [each for each in said if each is not None]:
             raise UnderfireError(refused[0])
 

@@ -1,6 +1,7 @@
 """What can be said of workers without starting any; the rest is law 9."""
 
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -8,7 +9,7 @@ from underfire.core.errors import UnderfireError
 from underfire.models.classifier import Classifier
 from underfire.runs import workers
 from underfire.runs.reference import Reference
-from underfire.runs.workers import Hiring
+from underfire.runs.workers import Hiring, Workers
 
 
 @pytest.mark.parametrize("address", ["nowhere", "ray://", "host:", "host:port", ":6379"])
@@ -40,3 +41,29 @@ def test_a_classifier_is_found_from_another_folder(
     monkeypatch.chdir(tmp_path)
     assert reference.load(classifier.device).fingerprint() == classifier.fingerprint()
     assert reference.source == {"model": named, "normalize": "none"}
+
+
+class RayError(Exception):
+    """Ray's, of a worker that is being started again."""
+
+
+@pytest.fixture
+def reference(tiny_model: str) -> Reference:
+    return Reference({"model": tiny_model, "normalize": "none"}, fingerprint="", folder="")
+
+
+def losing(greetings: int) -> Workers:
+    """Two workers, one of which answers, and is lost before it has loaded a classifier, so many times."""
+    ray = MagicMock()
+    ray.exceptions.RayError = RayError
+    ray.get.side_effect = [RayError("The actor is restarting.")] * greetings + [[None, None]]
+    return Workers(ray, [MagicMock(), MagicMock()])
+
+
+def test_a_worker_that_was_lost_since_it_answered_is_greeted_again(reference: Reference) -> None:
+    losing(2).greet(reference)
+
+
+def test_a_worker_that_is_lost_at_every_greeting_is_given_up(reference: Reference) -> None:
+    with pytest.raises(UnderfireError, match=r"^A worker could not be started: The actor is restarting\.$"):
+        losing(3).greet(reference)
