@@ -77,13 +77,16 @@ class Margin:
 
 @runtime_checkable
 class ExtraTerm(Protocol):
-    """A further per-image loss, such as the evasion of a detector; its weight goes by its name.
+    """A further per-image loss with its weight, such as the evasion of a detector.
 
     At `settled` or below it has done its work.
     """
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def weight(self) -> float: ...
 
     @property
     def settled(self) -> float: ...
@@ -100,7 +103,7 @@ class Attack:
     """All parameters of one attack.
 
     `weights` are schedules by term name; a term that is not named has weight 1. In the choice of the best
-    iterate those that report the target class with p >= `confidence` come first.
+    iterate those that report the target class with p >= `confidence` come first (see `rank`).
     Its effort is a ladder of `rungs`, each so many steps. After each the images leave that are settled: confident, with
     a map as close as the interpreter's own noise or as `settled`; the others go on from their best iterate or, if
     rungs begin `afresh`, from where they started. Schedules count the steps of all rungs.
@@ -156,14 +159,23 @@ class Attack:
         """The per-image loss as a function of theta."""
         return _Objective(self, classifier, goal, belief, step)
 
-    def rank(self, logits: Logits, map_distances: Row, target: Labels) -> Row:
-        """Order of iterates, smaller is better: confident successes by map distance, other successes likewise,
-        then failures by confidence."""
+    def exposure(self, parts: Mapping[str, Row]) -> Row:
+        """What gives a successful iterate away, in [0, 1]: its map distance or, where there are extra terms, the mean
+        of both as the loss weighs them on the last step."""
+        hiding = [term for term in self.extra_terms if term.weight > 0]
+        if not hiding:
+            return parts["map"]
+        of_map = float(self.weights.get("map", Constant(1.0))(torch.tensor([max(self.steps - 1, 0)])))
+        weighed = of_map * parts["map"] + torch.stack([term.weight * parts[term.name] for term in hiding]).sum(0)
+        return (weighed / (of_map + sum(term.weight for term in hiding))).clamp_max(1)
+
+    def rank(self, logits: Logits, exposure: Row, target: Labels) -> Row:
+        """Order of iterates, smaller is better: confident successes by exposure, other successes likewise, then
+        failures by confidence."""
         p = confidence(logits, target)
-        confident = p >= self.confidence
-        of_success = torch.where(confident, map_distances, 1 + map_distances)
+        of_success = torch.where(p >= self.confidence, exposure, 1 + exposure)
         rank = torch.where(logits.argmax(1) == target, of_success, 3 - p)
-        return torch.where(p.isnan() | map_distances.isnan(), torch.inf, rank)
+        return torch.where(p.isnan() | exposure.isnan(), torch.inf, rank)
 
 
 def check_rungs(rungs: tuple[int, ...]) -> tuple[int, ...]:
@@ -195,14 +207,13 @@ class _Objective:
             "map": map_distance(reading.maps, goal.target_map),
             "cost": attack.perturbation.cost(theta),
             **reading.terms,
-            **{
-                term.name: term(self.classifier, self.belief, reading, x, goal, self.step)
-                for term in attack.extra_terms
-            },
         }
         total = torch.zeros_like(parts["prediction"])
         for name, part in parts.items():
             total = total + (attack.weights[name](self.step).to(part.dtype) * part if name in attack.weights else part)
+        for term in attack.extra_terms:
+            parts[term.name] = term(self.classifier, self.belief, reading, x, goal, self.step)
+            total = total + term.weight * parts[term.name]
         return Terms(total, parts, reading.logits)
 
     @property

@@ -199,7 +199,7 @@ def _step(attack: Attack, classifier: Classifier, slots: Slots) -> Slots:
     belief = attack.interpreter.advance(classifier, slots.belief, x, goal.target)
     objective = attack.objective(classifier, goal, belief, slots.step)
     moved, state, terms = attack.rule.step(objective, theta, slots.state, slots.step)
-    rank = attack.rank(terms.logits.detach(), terms.parts["map"].detach(), goal.target).to(theta.dtype)
+    rank = attack.rank(terms.logits, attack.exposure(terms.parts), goal.target).detach().to(theta.dtype)
     closest, early = torch.minimum(slots.closest, rank), slots.step < attack.steps - attack.steps // 5
     return replace(
         slots,
@@ -214,7 +214,7 @@ def _step(attack: Attack, classifier: Classifier, slots: Slots) -> Slots:
 
 
 def _judge(attack: Attack, classifier: Classifier, slots: Slots) -> Slots:
-    """Rank the quantum's candidates by the maps of the attack's judges."""
+    """Rank the quantum's candidates by the maps of the attack's judges, and by what else gives them away."""
     goal, theta = slots.goal, slots.candidate.theta
     x = attack.image(goal, theta)
     with torch.no_grad():
@@ -223,7 +223,8 @@ def _judge(attack: Attack, classifier: Classifier, slots: Slots) -> Slots:
     for number, judge in enumerate(attack.judges or (attack.interpreter,)):
         dice = _dice(goal, "judge", torch.full_like(goal.key, number))
         distances.append(map_distance(judge.explain(classifier, x, goal.target, dice)[:, None], goal.target_map))
-    rank = attack.rank(logits, torch.stack(distances).mean(0), goal.target).to(theta.dtype)
+    parts = _extra_parts(attack, classifier, slots, theta) | {"map": torch.stack(distances).mean(0)}
+    rank = attack.rank(logits, attack.exposure(parts), goal.target).to(theta.dtype)
     return replace(
         slots,
         candidate=Iterate(theta, torch.full_like(rank, torch.inf)),
@@ -265,12 +266,19 @@ def _settled(attack: Attack, classifier: Classifier, slots: Slots) -> Flags:
     maps = attack.interpreter.explain(classifier, x, goal.target, _dice(goal, "last look", slots.step))
     noise = torch.zeros_like(best.rank) if goal.noise is None else goal.noise.to(best.rank.dtype)
     settled &= map_l1(maps, goal.target_map) <= noise.clamp_min(attack.settled)
-    if attack.extra_terms:
-        with torch.no_grad():
-            parts = attack.objective(classifier, goal, slots.belief, slots.step)(best.theta).parts
-        for term in attack.extra_terms:
-            settled &= parts[term.name] <= term.settled
+    parts = _extra_parts(attack, classifier, slots, best.theta)
+    for term in attack.extra_terms:
+        settled &= parts[term.name] <= term.settled
     return settled
+
+
+def _extra_parts(attack: Attack, classifier: Classifier, slots: Slots, theta: Tensor) -> dict[str, Row]:
+    """The extra terms there, by name."""
+    if not attack.extra_terms:
+        return {}
+    with torch.no_grad():
+        parts = attack.objective(classifier, slots.goal, slots.belief, slots.step)(theta).parts
+    return {term.name: parts[term.name] for term in attack.extra_terms}
 
 
 def _outcome(attack: Attack, classifier: Classifier, slots: Slots, settled: Flags) -> Outcome:

@@ -31,9 +31,9 @@ Evaded = Squeezer | Consistency  # what an attack can hide from
 
 @dataclass(frozen=True)
 class Evasion:
-    """What hides an attack: further terms, each with its weight, and the attack that must be run first, if any."""
+    """What hides an attack: further terms, and the attack that must be run first, if any."""
 
-    terms: tuple[tuple[ExtraTerm, float], ...]
+    terms: tuple[ExtraTerm, ...]
     anchor: Attack | None = None
 
 
@@ -42,6 +42,7 @@ class SqueezeConsistency:
     """l_sqz = -sum over k of p_k(x) log p_k(psi(x)): the prediction should survive the squeezer."""
 
     squeezer: Squeezer
+    weight: float = 1.0
 
     @property
     def name(self) -> str:
@@ -62,6 +63,8 @@ class SqueezeConsistency:
 @dataclass(frozen=True)
 class Likeness:
     """|| p(x) - p(x+) ||_1, stage 2 of Algorithm 2; p(x+) is the goal's anchor (see `Attack.anchor`)."""
+
+    weight: float = 1.0
 
     @property
     def name(self) -> str:
@@ -90,6 +93,7 @@ class MapConsistency:
 
     interpreter: Interpreter
     changes: tuple[Corruption, ...]
+    weight: float = 1.0
 
     @property
     def name(self) -> str:
@@ -115,19 +119,19 @@ class MapConsistency:
 
 def agreement(squeezers: Sequence[Squeezer], perturbation: Perturbation) -> Evasion:
     """The prediction survives every squeezer, each with the gradient that it passes on."""
-    return Evasion(tuple((SqueezeConsistency(each), 0.1) for each in squeezers))
+    return Evasion(tuple(SqueezeConsistency(each, weight=0.1) for each in squeezers))
 
 
 def algorithm_2(squeezers: Sequence[Squeezer], perturbation: Perturbation) -> Evasion:
     """The prediction survives smoothing squeezers, and is like that on an image of the coarsest bit depth."""
-    smoothing = tuple((SqueezeConsistency(each), 1.0) for each in squeezers if not isinstance(each, BitDepth))
+    smoothing = tuple(SqueezeConsistency(each) for each in squeezers if not isinstance(each, BitDepth))
     depths = [each.bits for each in squeezers if isinstance(each, BitDepth)]
     if not depths:
         return Evasion(smoothing)
     bits, within = min(depths), perturbation if isinstance(perturbation, Pixels) else Pixels()
     rule = SignStep(Constant(1 / 2**bits))
     anchor = Attack(f"pgd-on-bits:{bits}", Blind(), Levels(bits, within.eps), rule, rungs=(400,))
-    return Evasion((*smoothing, (Likeness(), 1.0)), anchor)
+    return Evasion((*smoothing, Likeness()), anchor)
 
 
 def steadiness(
@@ -149,4 +153,4 @@ def steadiness(
             )
         changes[name] = (*changes.get(name, ()), score.change)
         asked[name] = model(interpreter)
-    return Evasion(tuple((MapConsistency(asked[name], its), weight) for name, its in changes.items()))
+    return Evasion(tuple(MapConsistency(asked[name], its, weight) for name, its in changes.items()))

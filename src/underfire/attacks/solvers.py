@@ -161,10 +161,9 @@ def map_aware(
         weights={
             "map": own.weight(weight, sum(rungs)),
             **_constant({**own.further, **parameters.further}),
-            **_constant({term.name: weight for term, weight in hidden.terms}),
         },
         prediction=parameters.prediction(sum(rungs), seed),
-        extra_terms=tuple(term for term, _ in hidden.terms),
+        extra_terms=hidden.terms,
         rungs=rungs,
         afresh=parameters.afresh,
         judges=parameters.judges(interpreter),

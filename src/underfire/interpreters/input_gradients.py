@@ -91,8 +91,10 @@ class SmoothedReLU:
     gate: Gate = field(default_factory=PaperGate)
 
     def __call__(self, classifier: Classifier, x: Images, y: Labels) -> tuple[Logits, Row, Gradient]:
-        with smoothed_relu(classifier.network, self.gate):
-            (gradient,) = torch.autograd.grad(log_odds(classifier(x), y).sum(), x, create_graph=True)
+        followed = x.requires_grad and torch.is_grad_enabled()
+        with torch.enable_grad(), smoothed_relu(classifier.network, self.gate):
+            leaf = x if followed else x.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(log_odds(classifier(leaf), y).sum(), leaf, create_graph=followed)
         logits = classifier(x)
         return logits, log_odds(logits, y), gradient
 

@@ -36,6 +36,7 @@ class Redness:
     """An extra term: the mean of the red channel."""
 
     name: str = "redness"
+    weight: float = 1.0
     settled: float = 0.0
 
     def __call__(
@@ -71,11 +72,10 @@ def test_total_is_the_weighted_sum_of_all_terms_at_the_step(model: Classifier, g
         "map": Linear(10.0, 20.0, 4),
         "cost": Constant(2.0),
         "brightness": Constant(-3.0),
-        "redness": Linear(0.0, 4.0, 4),
     }
-    full = Attack("full", CAMWithATerm(), CostlyPixels(), weights=weights, extra_terms=(Redness(),))
+    full = Attack("full", CAMWithATerm(), CostlyPixels(), weights=weights, extra_terms=(Redness(weight=4.0),))
     terms = evaluate(full, model, goal, step=1)
-    factors = {"prediction": 0.5, "map": 12.5, "cost": 2.0, "brightness": -3.0, "redness": 1.0}
+    factors = {"prediction": 0.5, "map": 12.5, "cost": 2.0, "brightness": -3.0, "redness": 4.0}
     assert set(terms.parts) == set(factors)
     torch.testing.assert_close(terms.total, sum(factors[name] * part for name, part in terms.parts.items()))
     assert all(part.abs().min() > 1e-5 for part in terms.parts.values()), "every term must count"
@@ -177,6 +177,17 @@ def test_rank_puts_confident_successes_before_successes_before_failures() -> Non
     target = torch.zeros(len(iterates), dtype=torch.int64)
     ranks = attack(CAM(), confidence=0.95 - 1e-9).rank(logits, distances, target)
     assert (ranks.diff() > 0).all()
+
+
+def test_what_gives_an_iterate_away_is_what_the_loss_weighs_at_the_end() -> None:
+    parts = {"map": torch.tensor([0.02, 0.5, 3.0]), "redness": torch.tensor([0.3, 0.5, 3.0])}
+    weights = {"map": Linear(0.0, 6.0, 4)}
+    hiding = attack(CAM(), weights=weights, rungs=(4,), extra_terms=(Redness(weight=1.5),))
+    at_the_end = 4.5  # the map's weight on step 3 of 4
+    by_hand = (at_the_end * 0.02 + 1.5 * 0.3) / (at_the_end + 1.5)
+    torch.testing.assert_close(hiding.exposure(parts), torch.tensor([by_hand, 0.5, 1.0]))
+    assert torch.equal(attack(CAM()).exposure(parts), parts["map"])
+    assert torch.equal(attack(CAM(), extra_terms=(Redness(weight=0.0),)).exposure(parts), parts["map"])
 
 
 def test_an_iterate_that_is_not_a_number_ranks_last() -> None:

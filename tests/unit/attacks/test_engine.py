@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tiny_attacks import FEW, RULES, a_goal, attack, differing_fields, interpreter_of
 from tiny_networks import classifier, images, network
 from underfire.attacks import engine
-from underfire.attacks.attack import Attack, CrossEntropy
+from underfire.attacks.attack import Attack, CrossEntropy, ExtraTerm
 from underfire.attacks.engine import Progress
 from underfire.attacks.perturbations import Pixels
 from underfire.attacks.steps import MomentumSignStep, NoState, Objective, SignStep
@@ -70,7 +70,13 @@ def rank_of(an_attack: Attack, model: Classifier, goal: Goal, theta: Tensor) -> 
     with torch.no_grad():
         logits = model(x)
     maps = an_attack.interpreter.explain(model, x, goal.target, goal.key)
-    return an_attack.rank(logits, map_distance(maps[:, None], goal.target_map), goal.target)
+    return an_attack.rank(logits, exposure(an_attack, model, goal, x, maps[:, None]), goal.target)
+
+
+def exposure(an_attack: Attack, model: Classifier, goal: Goal, x: Tensor, maps: Tensor) -> Tensor:
+    """By these maps, and by terms that ask for the image alone."""
+    further = {term.name: term(model, None, None, x, goal, goal.key) for term in an_attack.extra_terms}  # type: ignore[arg-type]
+    return an_attack.exposure({"map": map_distance(maps, goal.target_map), **further})
 
 
 def rank_by_reading(an_attack: Attack, model: Classifier, goal: Goal, theta: Tensor) -> Tensor:
@@ -78,7 +84,7 @@ def rank_by_reading(an_attack: Attack, model: Classifier, goal: Goal, theta: Ten
     x = an_attack.perturbation.decode(goal.image, theta).requires_grad_()
     belief = an_attack.interpreter.begin(model, x, goal.target, goal.key)
     reading = an_attack.interpreter.read(model, belief, x, goal.target)
-    return an_attack.rank(reading.logits, map_distance(reading.maps, goal.target_map), goal.target).detach()
+    return an_attack.rank(reading.logits, exposure(an_attack, model, goal, x, reading.maps), goal.target).detach()
 
 
 def test_a_start_stands_in_for_the_warm_start(model: Classifier, goal: Goal) -> None:
@@ -90,15 +96,32 @@ def test_a_start_stands_in_for_the_warm_start(model: Classifier, goal: Goal) -> 
     assert differing_fields(whole, engine.run(warmed, model, goal, N, start=torch.zeros_like(start))) != []
 
 
+@dataclass(frozen=True)
+class Redness:
+    """The mean of the red channel."""
+
+    name: str = "redness"
+    weight: float = 20.0
+    settled: float = 0.0
+
+    def __call__(
+        self, classifier: Classifier, belief: Any, reading: Reading, x: Images, goal: Goal, step: Labels
+    ) -> Row:
+        return x[:, 0].mean((1, 2))
+
+
 @pytest.mark.parametrize("name", ["grad-differences", "cam", "rts"])
 @pytest.mark.parametrize("threshold", [0.0, pytest.param(0.5, marks=pytest.mark.extended), 0.99])
-def test_the_best_iterate_is_returned(model: Classifier, name: str, threshold: float) -> None:
+@pytest.mark.parametrize("further", [(), (Redness(),)], ids=["the map", "the map and a term"])
+def test_the_best_iterate_is_returned(
+    model: Classifier, name: str, threshold: float, further: tuple[ExtraTerm, ...]
+) -> None:
     """The attacker proposes one iterate per quantum, the deployed interpreter chooses: the best of the whole path
     where the two agree. Ranks are equal to float32's rounding, about 1e-6. What is read of MASK depends on the path
     that led there, so that no single theta tells."""
     interpreter, rule = interpreter_of(name, model), Recorded()
     goal = a_goal(model, interpreter, images(N))
-    swinging = attack(interpreter, rule=rule, confidence=threshold, warm_start=None)
+    swinging = attack(interpreter, rule=rule, confidence=threshold, warm_start=None, extra_terms=further)
     outcome = engine.run(swinging, model, goal, batch_size=N)
     deployed, read = (
         torch.stack([rank(swinging, model, goal, theta) for theta in rule.path]) for rank in (rank_of, rank_by_reading)
@@ -268,6 +291,7 @@ class Unfinished:
     """A term that has done its work on every other image."""
 
     name: str = "unfinished"
+    weight: float = 1.0
     settled: float = 0.5
 
     def __call__(

@@ -20,8 +20,8 @@ from underfire.core.types import Goal, Row
 from underfire.data.corruptions import CHANGES, JPEG, Blur, Crop, Noise
 from underfire.detection.scores import Consistency, FeatureSqueezing, look
 from underfire.detection.squeezers import BitDepth, Median, Squeezer
-from underfire.interpreters import CAM, MASK, Blind
-from underfire.interpreters.protocol import NoBelief, reading
+from underfire.interpreters import CAM, GRAD, MASK, Blind
+from underfire.interpreters.protocol import Interpreter, NoBelief, reading
 
 SQUEEZERS = (BitDepth(2), Median(3))
 
@@ -80,9 +80,7 @@ def test_an_attack_that_evades_scores_lower_than_one_that_does_not(squeezer: Squ
 
 def test_with_weight_zero_nothing_is_evaded() -> None:
     model, goal = classifier("resnet"), the_goal(3, torch.float32)
-    terms = tuple(SqueezeConsistency(each) for each in SQUEEZERS)
-    nothing = {term.name: Constant(0.0) for term in terms}
-    ways = [attack(CAM()), attack(CAM(), extra_terms=terms, weights=dict(attack(CAM()).weights) | nothing)]
+    ways = [attack(CAM()), attack(CAM(), extra_terms=tuple(SqueezeConsistency(each, 0.0) for each in SQUEEZERS))]
     basic, evading = (engine.run(each, model, goal, batch_size=3) for each in ways)
     assert differing_fields(basic, evading) == []
 
@@ -125,10 +123,9 @@ def test_a_likeness_draws_the_prediction_to_the_anchors() -> None:
     model, goal = classifier("resnet"), the_goal(4, torch.float32)
     first = Attack("squeezed", Blind(), Levels(2), SignStep(Constant(1 / 4)), rungs=(10,))
     anchor = engine.run(first, model, goal, batch_size=4).probabilities
-    strong = {"likeness": Constant(20.0)}
     ways = [
         attack(Blind(), rungs=(40,)),
-        attack(Blind(), rungs=(40,), extra_terms=(Likeness(),), anchor=first, weights=strong),
+        attack(Blind(), rungs=(40,), extra_terms=(Likeness(weight=20.0),), anchor=first),
     ]
     far, near = (
         (engine.run(each, model, goal, batch_size=4).probabilities - anchor).abs().sum(1).mean() for each in ways
@@ -180,9 +177,8 @@ def test_the_image_can_follow_every_change(change: Any) -> None:
 def test_an_attack_that_evades_consistency_scores_lower_than_one_that_does_not(change: Any) -> None:
     model, goal, cam = classifier("resnet"), the_goal(6, torch.float32), CAM()
     far: dict[str, Any] = {"perturbation": Pixels(0.4), "rule": SignStep(Constant(0.02)), "rungs": (60,)}
-    term = MapConsistency(cam, (change,))
-    hidden = {"extra_terms": (term,), "weights": {"map": Constant(1.0), term.name: Constant(10.0)}}
-    ways = [attack(cam, **far, weights={"map": Constant(1.0)}), attack(cam, **far, **hidden)]
+    far["weights"] = {"map": Constant(1.0)}
+    ways = [attack(cam, **far), attack(cam, **far, extra_terms=(MapConsistency(cam, (change,), weight=10.0),))]
     basic, evading = (engine.run(each, model, goal, batch_size=3) for each in ways)
     fooled = basic.success & evading.success
     assert int(fooled.sum()) >= 3
@@ -196,13 +192,16 @@ def test_an_attack_that_evades_consistency_scores_lower_than_one_that_does_not(c
 def test_terms_of_one_interpreter_are_one_and_weigh_as_much_as_its_map() -> None:
     scores = tuple(Consistency(CAM(), change) for change in (JPEG(), Blur()))
     evading = solvers.adv2(CAM(), evade=(Median(3), *scores))
-    assert evading.extra_terms == (SqueezeConsistency(Median(3)), MapConsistency(CAM(), (JPEG(), Blur())))
-    assert evading.weights["agreement consistency:cam:jpeg+blur"] == evading.weights["map"]
+    of_map = float(evading.weights["map"](torch.tensor([0])))
+    assert evading.extra_terms == (
+        SqueezeConsistency(Median(3), 0.1),
+        MapConsistency(CAM(), (JPEG(), Blur()), weight=of_map),
+    )
 
 
 def test_the_consistency_of_mask_is_evaded_by_an_attack_on_mask_alone() -> None:
     asked = Consistency(MASK(), Blur())
-    assert solvers.adv2(MASK(), evade=(asked,)).extra_terms == (MapConsistency(MASK(), (Blur(),)),)
+    assert solvers.adv2(MASK(), evade=(asked,)).extra_terms == (MapConsistency(MASK(), (Blur(),), weight=2.5),)
     with pytest.raises(UnderfireError, match="consistency of 'mask' can be evaded only by an attack on 'mask'"):
         solvers.adv2(CAM(), evade=(asked,))
 
@@ -220,12 +219,20 @@ def test_the_paper_meets_bit_depth_by_algorithm_2_and_smoothing_by_agreement() -
     assert solvers.adv2(CAM(), recipe="paper", evade=(Median(3),)).anchor is None
 
 
+@pytest.mark.parametrize("interpreter", [CAM(), GRAD()], ids=lambda each: each.name)
+def test_what_hides_by_the_papers_recipe_is_judged_as_well(interpreter: Interpreter) -> None:
+    model = classifier("resnet")
+    evading = solvers.adv2(interpreter, recipe="paper", evade=(BitDepth(2), Median(3)), steps=3)
+    outcome = engine.run(evading, model, a_goal(model, interpreter, images(2)), batch_size=2)
+    assert bool(outcome.closest.isfinite().all())
+
+
 def test_ours_meets_every_squeezer_by_agreement() -> None:
     evading = solvers.adv2(CAM(), evade=SQUEEZERS)
-    assert evading.extra_terms == tuple(SqueezeConsistency(each) for each in SQUEEZERS)
+    assert evading.extra_terms == tuple(SqueezeConsistency(each, weight=0.1) for each in SQUEEZERS)
     assert evading.anchor is None
     basic = solvers.adv2(CAM())
-    assert replace(evading, extra_terms=(), weights=basic.weights) == basic
+    assert replace(evading, extra_terms=()) == basic
 
 
 def test_levels_of_a_flow_are_those_of_the_usual_ball() -> None:

@@ -43,6 +43,16 @@ def test_differences_leave_the_gradient_itself_exact(net: str, scheme: InputGrad
         assert torch.equal(own.detach(), exact)
 
 
+@every_scheme
+def test_whoever_follows_no_gradient_reads_the_same(scheme: InputGradient) -> None:
+    model, x = classifier("resnet"), images(2)
+    followed = scheme(model, x.clone().requires_grad_(), Y)
+    with torch.no_grad():
+        for own, same in zip(scheme(model, x, Y), followed, strict=True):
+            assert torch.equal(own, same.detach())
+            assert not own.requires_grad
+
+
 @every_network
 @every_scheme
 def test_losses_of_logits_and_odds_are_differentiated_through_the_exact_network(
