@@ -130,7 +130,7 @@ def keep(run: Path, folder: Path) -> None:
 
 def anywhere(text: str) -> str:
     """A text without the folders of the machine where it was made, and without what concerns its screen alone."""
-    return re.sub(r"(?<![^\s,=@:'\"])(?:~|\.\.)?/(?:[^\s,=@:/]+/)*", "", text).replace(" --quiet", "")
+    return re.sub(r"(?<![^\s,=@:'\"])(?:~|\.\.)?/(?:[^\s,=@:/]+/)*(?=\S)", "", text).replace(" --quiet", "")
 
 
 def without_folders(content: Any) -> Any:

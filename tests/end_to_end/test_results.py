@@ -197,6 +197,7 @@ def test_a_long_command_is_broken_before_options(tables: ModuleType) -> None:
 def test_commands_are_those_of_any_machine(tables: ModuleType) -> None:
     typed = f"{COMMAND} --images '/tmp/a/x.npz' --interpreter rts:/tmp/m.safetensors,../e.py:f --quiet --out runs/x"
     assert tables.anywhere(typed) == f"{SHORT} --images 'x.npz' --interpreter rts:m.safetensors,e.py:f --out runs/x"
+    assert tables.anywhere("Worst case / undefended") == "Worst case / undefended"
 
 
 def test_a_run_is_kept_with_what_made_it(
