@@ -5,7 +5,7 @@ outcome = engine.run(attack(CAM()), model, goal, batch_size=3)
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 import pytest
@@ -22,7 +22,7 @@ from underfire.attacks.steps import AdamStep, MomentumSignStep, SignStep, TwoPha
 from underfire.attacks.target_classes import random_class
 from underfire.core.rng import image_keys
 from underfire.core.schedules import Constant, Cosine, Linear
-from underfire.core.types import Goal, Outcome
+from underfire.core.types import Goal, Images, Labels, Outcome, Reading, Row
 from underfire.interpreters import (
     CAM,
     GRAD,
@@ -89,6 +89,20 @@ BENT: Mapping[str, Any] = {  # the same attacks on a flow
     "weights": {"map": Linear(10.0, 20.0, 6), "cost": Constant(0.01)},
     "warm_start": Attack("warm-start", Blind(), Flow(), AdamStep(Constant(0.1)), {"cost": Constant(0.01)}, rungs=(2,)),
 }
+
+
+@dataclass(frozen=True)
+class Redness:
+    """An extra term: the mean of the red channel."""
+
+    name: str = "redness"
+    weight: float = 1.0
+    settled: float = 0.0
+
+    def __call__(
+        self, classifier: Classifier, belief: Any, reading: Reading, x: Images, goal: Goal, step: Labels
+    ) -> Row:
+        return x[:, 0].mean((1, 2))
 
 
 def interpreter_of(name: str, model: Classifier) -> Interpreter:

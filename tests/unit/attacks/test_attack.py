@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tiny_attacks import a_goal, attack
+from tiny_attacks import Redness, a_goal, attack
 from tiny_networks import classifier, images
 from underfire.attacks.attack import Attack, CrossEntropy, Margin, SmoothedCrossEntropy
 from underfire.attacks.perturbations import Pixels
@@ -29,20 +29,6 @@ class CAMWithATerm(CAM):
 
     def read(self, classifier: Classifier, belief: NoBelief, x: Images, y: Labels) -> Reading:
         return replace(super().read(classifier, belief, x, y), terms={"brightness": x.mean((1, 2, 3))})
-
-
-@dataclass(frozen=True)
-class Redness:
-    """An extra term: the mean of the red channel."""
-
-    name: str = "redness"
-    weight: float = 1.0
-    settled: float = 0.0
-
-    def __call__(
-        self, classifier: Classifier, belief: Any, reading: Reading, x: Images, goal: Goal, step: Labels
-    ) -> Row:
-        return x[:, 0].mean((1, 2))
 
 
 @dataclass(frozen=True)

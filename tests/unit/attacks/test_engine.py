@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tiny_attacks import FEW, RULES, a_goal, attack, differing_fields, interpreter_of
+from tiny_attacks import FEW, RULES, Redness, a_goal, attack, differing_fields, interpreter_of
 from tiny_networks import classifier, images, network
 from underfire.attacks import engine
 from underfire.attacks.attack import Attack, CrossEntropy, ExtraTerm
@@ -96,23 +96,9 @@ def test_a_start_stands_in_for_the_warm_start(model: Classifier, goal: Goal) -> 
     assert differing_fields(whole, engine.run(warmed, model, goal, N, start=torch.zeros_like(start))) != []
 
 
-@dataclass(frozen=True)
-class Redness:
-    """The mean of the red channel."""
-
-    name: str = "redness"
-    weight: float = 20.0
-    settled: float = 0.0
-
-    def __call__(
-        self, classifier: Classifier, belief: Any, reading: Reading, x: Images, goal: Goal, step: Labels
-    ) -> Row:
-        return x[:, 0].mean((1, 2))
-
-
 @pytest.mark.parametrize("name", ["grad-differences", "cam", "rts"])
 @pytest.mark.parametrize("threshold", [0.0, pytest.param(0.5, marks=pytest.mark.extended), 0.99])
-@pytest.mark.parametrize("further", [(), (Redness(),)], ids=["the map", "the map and a term"])
+@pytest.mark.parametrize("further", [(), (Redness(weight=20.0),)], ids=["the map", "the map and a term"])
 def test_the_best_iterate_is_returned(
     model: Classifier, name: str, threshold: float, further: tuple[ExtraTerm, ...]
 ) -> None:
