@@ -199,7 +199,8 @@ def _step(attack: Attack, classifier: Classifier, slots: Slots) -> Slots:
     belief = attack.interpreter.advance(classifier, slots.belief, x, goal.target)
     objective = attack.objective(classifier, goal, belief, slots.step)
     moved, state, terms = attack.rule.step(objective, theta, slots.state, slots.step)
-    rank = attack.rank(terms.logits, attack.exposure(terms.parts), goal.target).detach().to(theta.dtype)
+    with torch.no_grad():
+        rank = attack.rank(terms.logits, attack.exposure(terms.parts), goal.target).to(theta.dtype)
     closest, early = torch.minimum(slots.closest, rank), slots.step < attack.steps - attack.steps // 5
     return replace(
         slots,
